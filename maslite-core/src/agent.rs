@@ -1,0 +1,417 @@
+//! The agent, and the context that a scheduler hands to it.
+
+use crate::alarm::{AlarmId, Pending};
+use crate::error::{Adder, Error};
+use crate::kernel::{AlarmMail, Birth, Kernel};
+use crate::message::{Mail, Message, Receiver};
+use crate::rng::AgentRng;
+use crate::{AgentId, Pattern, SimDuration, SimTime, Topic};
+
+/// State that reacts to mail. Agents reach each other by messages only.
+///
+/// A scheduler calls `setup` once, then `update` in every superstep in which the agent is awake:
+/// because it has mail, because it was just added, or because it asked for it with
+/// [`Context::keep_awake`]; and `teardown` once, when the agent is removed or the simulation ends.
+///
+/// ```
+/// use maslite_core::{Agent, Context, Mail};
+/// # #[derive(Clone)] enum Msg { Ping, Pong }
+/// # impl From<&Msg> for &'static str { fn from(m: &Msg) -> &'static str { "" } }
+/// struct Player { hits: u32 }
+///
+/// impl Agent<Msg> for Player {
+///     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+///         self.hits += 1;
+///         match mail.body {
+///             Msg::Ping => ctx.send(mail.sender, Msg::Pong),
+///             Msg::Pong => ctx.send(mail.sender, Msg::Ping),
+///         }
+///     }
+/// }
+/// ```
+pub trait Agent<M: Message>: std::any::Any + Send {
+    /// Prepares the agent: subscriptions, first alarms, first messages. Called once, before any
+    /// `update`.
+    fn setup(&mut self, ctx: &mut Context<'_, M>) {
+        let _ = ctx;
+    }
+
+    /// Acts on what is in the inbox. The default takes each mail in turn and hands it to
+    /// [`receive`](Self::receive). Mail left in the inbox stays there, and the agent awake.
+    fn update(&mut self, ctx: &mut Context<'_, M>) {
+        while let Some(mail) = ctx.next_mail() {
+            self.receive(mail, ctx);
+        }
+    }
+
+    /// Acts on one mail. The default ignores it.
+    fn receive(&mut self, mail: Mail<M>, ctx: &mut Context<'_, M>) {
+        let _ = (mail, ctx);
+    }
+
+    /// Says goodbye. Called once, when the agent is removed (mail sent here is delivered) or when
+    /// the simulation ends (it is not).
+    fn teardown(&mut self, ctx: &mut Context<'_, M>) {
+        let _ = ctx;
+    }
+}
+
+/// One delivery, as trace and digest see it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Delivery<'a, M> {
+    /// When [simulated].
+    pub time: SimTime,
+    /// The superstep within the instant, from 0.
+    pub superstep: u64,
+    /// Who gets it; not the addressee, where it is a copy.
+    pub agent: AgentId,
+    /// The insertion index of who gets it.
+    pub index: u64,
+    /// How manieth delivery to it, from 0.
+    pub nth: u64,
+    /// The mail.
+    pub mail: &'a Mail<M>,
+}
+
+/// When an alarm is due, whom it is for, and whether an idle run in real time waits for it.
+///
+/// ```
+/// use maslite_core::{Alarm, AgentId, SimDuration, SimTime};
+/// let to_the_crane = Alarm::after(SimDuration::from_millis(750)).to(AgentId::from("crane"));
+/// let at_noon_if_still_running = Alarm::at(SimTime::from_secs(43_200)).optional();
+/// # let _ = (to_the_crane, at_noon_if_still_running);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    when: When,
+    receiver: Option<Receiver>,
+    required: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    After(SimDuration),
+    At(SimTime),
+}
+
+impl Alarm {
+    /// Due `delay` from now, to the agent that sets it. With no delay: in this instant, after all
+    /// mail of it.
+    #[must_use]
+    pub fn after(delay: SimDuration) -> Self {
+        Self {
+            when: When::After(delay),
+            receiver: None,
+            required: true,
+        }
+    }
+
+    /// Due at `time`, to the agent that sets it; now, if that is past.
+    #[must_use]
+    pub fn at(time: SimTime) -> Self {
+        Self {
+            when: When::At(time),
+            receiver: None,
+            required: true,
+        }
+    }
+
+    /// The same for another agent, or as a broadcast.
+    #[must_use]
+    pub fn to(mut self, receiver: impl Into<Receiver>) -> Self {
+        self.receiver = Some(receiver.into());
+        self
+    }
+
+    /// The same, but a run in real time ends without waiting for it.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self
+    }
+}
+
+/// Which alarms: all of the asking agent, or those for one receiver, about one topic, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlarmFilter {
+    receiver: Option<Receiver>,
+    topic: Option<Topic>,
+}
+
+impl AlarmFilter {
+    /// Every alarm.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Of these, the ones for `receiver`.
+    #[must_use]
+    pub fn to(mut self, receiver: impl Into<Receiver>) -> Self {
+        self.receiver = Some(receiver.into());
+        self
+    }
+
+    /// Of these, the ones about `topic`.
+    #[must_use]
+    pub fn about(mut self, topic: impl Into<Topic>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    pub(crate) fn matches<M: Message>(&self, alarm: &Pending<AlarmMail<M>>) -> bool {
+        self.receiver
+            .is_none_or(|receiver| receiver == alarm.load.receiver)
+            && self
+                .topic
+                .is_none_or(|topic| topic == alarm.load.body.topic())
+    }
+}
+
+/// A pending alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingAlarm {
+    /// The handle it can be cleared with.
+    pub id: AlarmId,
+    /// When it is due.
+    pub time: SimTime,
+    /// Who set it.
+    pub setter: AgentId,
+    /// Whom it is for.
+    pub receiver: Receiver,
+    /// What it is about.
+    pub topic: Topic,
+}
+
+impl PendingAlarm {
+    pub(crate) fn new<M: Message>(id: AlarmId, alarm: &Pending<AlarmMail<M>>) -> Self {
+        Self {
+            id,
+            time: alarm.time,
+            setter: alarm.setter,
+            receiver: alarm.load.receiver,
+            topic: alarm.load.body.topic(),
+        }
+    }
+}
+
+/// What an agent can do while it is called: read its mail, send, set alarms, subscribe, add and
+/// remove agents.
+///
+/// Nothing that is sent here arrives before the superstep is over; see the guarantees of the crate.
+#[derive(Debug)]
+pub struct Context<'a, M: Message> {
+    kernel: &'a mut Kernel<M>,
+    slot: u32,
+}
+
+impl<'a, M: Message> Context<'a, M> {
+    #[inline]
+    pub(crate) fn new(kernel: &'a mut Kernel<M>, slot: u32) -> Self {
+        Self { kernel, slot }
+    }
+
+    /// The agent's own id.
+    #[must_use]
+    pub fn id(&self) -> AgentId {
+        self.kernel.slots[self.slot as usize].id
+    }
+
+    /// The simulated time. It stands still while agents exchange mail.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.kernel.now
+    }
+
+    /// The superstep within this instant, from 0.
+    #[must_use]
+    pub fn superstep(&self) -> u64 {
+        self.kernel.superstep
+    }
+
+    // ---- mail
+
+    /// Takes the oldest mail out of the inbox.
+    #[inline]
+    pub fn next_mail(&mut self) -> Option<Mail<M>> {
+        self.kernel.take_first(self.slot)
+    }
+
+    /// Takes the mail with the smallest key out of the inbox; of equal ones the oldest.
+    ///
+    /// This makes a priority inbox: what matters first is read first, the rest can stay.
+    pub fn next_mail_by_key<K: Ord>(&mut self, mut key: impl FnMut(&M) -> K) -> Option<Mail<M>> {
+        let bodies = self.inbox().enumerate();
+        let (place, _) = bodies.min_by_key(|(place, body)| (key(body), *place))?;
+        self.kernel.take_nth(self.slot, place)
+    }
+
+    /// The messages in the inbox, oldest first. They stay there.
+    pub fn inbox(&self) -> impl Iterator<Item = &M> + '_ {
+        self.kernel
+            .inbox(self.slot)
+            .filter_map(|envelope| envelope.body.as_ref())
+    }
+
+    /// Sends a message to an agent; subscribers get a copy.
+    #[inline]
+    pub fn send(&mut self, to: impl Into<AgentId>, body: M) {
+        self.kernel
+            .send(self.slot, Receiver::Agent(to.into()), body);
+    }
+
+    /// Sends a message to an agent and to nobody else.
+    #[inline]
+    pub fn send_direct(&mut self, to: impl Into<AgentId>, body: M) {
+        self.kernel
+            .send(self.slot, Receiver::Direct(to.into()), body);
+    }
+
+    /// Sends a message to all who subscribed to mail like it.
+    #[inline]
+    pub fn broadcast(&mut self, body: M) {
+        self.kernel.send(self.slot, Receiver::Subscribers, body);
+    }
+
+    // ---- alarms
+
+    /// Sends a message to the agent itself, `delay` from now.
+    #[inline]
+    pub fn alarm_in(&mut self, delay: SimDuration, body: M) -> AlarmId {
+        self.set_alarm(Alarm::after(delay), body)
+    }
+
+    /// Sends a message to the agent itself at `time`; in this instant, if that is past.
+    #[inline]
+    pub fn alarm_at(&mut self, time: SimTime, body: M) -> AlarmId {
+        self.set_alarm(Alarm::at(time), body)
+    }
+
+    /// Sends a message later, to whom and when `alarm` says.
+    ///
+    /// An alarm beyond the end of simulated time ends the run with [`Error::TimeOverflow`].
+    #[inline]
+    pub fn set_alarm(&mut self, alarm: Alarm, body: M) -> AlarmId {
+        let now = self.kernel.now;
+        let time = match alarm.when {
+            When::At(time) => time.max(now),
+            When::After(delay) => now.checked_add(delay).unwrap_or_else(|| {
+                let (agent, time) = (self.id(), now);
+                self.kernel.fail(Error::TimeOverflow { agent, time, delay });
+                SimTime::MAX
+            }),
+        };
+        let receiver = match alarm.receiver {
+            Some(receiver) => receiver,
+            None => Receiver::Agent(self.id()),
+        };
+        let mail = AlarmMail { receiver, body };
+        self.kernel.set_alarm(self.slot, time, alarm.required, mail)
+    }
+
+    /// Clears an alarm of this agent. False if it fired or was cleared before.
+    pub fn clear_alarm(&mut self, id: AlarmId) -> bool {
+        let setter = self.id();
+        let cleared = self.kernel.alarms.clear(setter, id);
+        self.kernel.counters.alarms_cleared += u64::from(cleared);
+        cleared
+    }
+
+    /// Clears the alarms of this agent that the filter names, and tells how many they were.
+    pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
+        let setter = self.id();
+        let cleared = self
+            .kernel
+            .alarms
+            .clear_where(Some(setter), |alarm| filter.matches(alarm));
+        self.kernel.counters.alarms_cleared += cleared as u64;
+        cleared
+    }
+
+    /// The pending alarms of this agent that the filter names, in the order they will fire.
+    pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
+        let setter = self.id();
+        let pending = self.kernel.alarms.list(Some(setter)).into_iter();
+        pending
+            .filter(|(_, alarm)| filter.matches(alarm))
+            .map(|(id, alarm)| PendingAlarm::new(id, alarm))
+            .collect()
+    }
+
+    // ---- subscriptions
+
+    /// Listens to mail like this from now on, that of this superstep included. Doing so twice
+    /// changes nothing.
+    pub fn subscribe(&mut self, pattern: Pattern) {
+        self.kernel.subscribe(self.slot, pattern);
+    }
+
+    /// No longer listens to mail like this, that of this superstep included.
+    pub fn unsubscribe(&mut self, pattern: Pattern) {
+        self.kernel.unsubscribe(self.slot, pattern);
+    }
+
+    /// No longer listens to anything.
+    pub fn unsubscribe_all(&mut self) {
+        let patterns: Vec<_> = self.subscriptions().collect();
+        for pattern in patterns {
+            self.unsubscribe(pattern);
+        }
+    }
+
+    /// What this agent listens to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Pattern> + '_ {
+        self.kernel.mailing_list.subscriptions(self.slot)
+    }
+
+    // ---- life
+
+    /// Adds an agent. It exists for the mail of this superstep and is awake in the next one.
+    ///
+    /// An id that is taken, or was ever used, ends the run with [`Error::DuplicateAgent`].
+    pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) {
+        let seat = &self.kernel.slots[self.slot as usize];
+        self.kernel.births.push(Birth {
+            adder: seat.index,
+            by: seat.id,
+            id: id.into(),
+            agent: Box::new(agent),
+        });
+    }
+
+    /// Removes an agent, or this one: in the next superstep `teardown` takes the place of its
+    /// update, and mail that it has not read becomes undeliverable. Removing it twice changes
+    /// nothing; removing one that never was ends the run with [`Error::RemovedUnknown`].
+    pub fn remove(&mut self, id: impl Into<AgentId>) {
+        let by = self.id();
+        self.kernel.removals.push((id.into(), by));
+    }
+
+    /// Asks for an update in every superstep there is, mail or not; or no longer. This makes no
+    /// supersteps and does not keep the run from being idle.
+    pub fn keep_awake(&mut self, keep: bool) {
+        self.kernel.keep_awake(self.slot, keep);
+    }
+
+    /// Ends the run after this superstep. A later run goes on as if nothing had been.
+    pub fn pause(&mut self) {
+        let id = self.id();
+        self.kernel.paused_by.get_or_insert(id);
+    }
+
+    /// The agent's own generator; see [`AgentRng`]. Draw with `rand`'s `RngExt`.
+    #[inline]
+    pub fn rng(&mut self) -> &mut AgentRng {
+        let (seed, seat) = (self.kernel.seed, &mut self.kernel.slots[self.slot as usize]);
+        seat.rng
+            .get_or_insert_with(|| Box::new(AgentRng::new(seed, seat.id)))
+    }
+}
+
+impl<M: Message> Birth<M> {
+    pub(crate) fn adder(&self, time: SimTime) -> Adder {
+        Adder::Agent(self.by, time)
+    }
+}

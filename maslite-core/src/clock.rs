@@ -1,0 +1,124 @@
+//! How simulated time goes with the wall: not at all, at a factor of it, or just as it does.
+
+use std::time::{Duration, Instant};
+
+use crate::{SimDuration, SimTime};
+
+/// The wall clock. All of the kernel asks here, and only for timeouts, reports and real time;
+/// nothing that agents see under a simulated clock depends on it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one door")]
+pub fn wall() -> Instant {
+    Instant::now()
+}
+
+/// What drives simulated time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Clock {
+    /// Time jumps from alarm to alarm.
+    #[default]
+    Simulated,
+    /// Time jumps, but an alarm does not fire before the wall has come as far, times the speed.
+    /// Within an instant time stands still.
+    Paced(Speed),
+    /// Time is the wall's, counted from the start of the first run, also between runs. It stands
+    /// still within a superstep. An idle run waits only for alarms that are required.
+    RealTime,
+}
+
+/// Simulated seconds per second of the wall.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed(f64);
+
+/// A number that is no speed.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("time cannot pass at {0} times the speed of the wall: it takes a finite number above 0")]
+pub struct BadSpeed(f64);
+
+impl Speed {
+    /// Simulated time passes `factor` times as fast as the wall's.
+    ///
+    /// # Errors
+    /// [`BadSpeed`] if the factor is not finite or not above 0.
+    pub fn new(factor: f64) -> Result<Self, BadSpeed> {
+        if factor.is_finite() && factor > 0.0 {
+            Ok(Self(factor))
+        } else {
+            Err(BadSpeed(factor))
+        }
+    }
+}
+
+/// A simulated moment tied to a moment of the wall, and the speed from there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    wall: Instant,
+    sim: SimTime,
+    /// None: as fast as the wall, exactly.
+    speed: Option<f64>,
+}
+
+impl Pace {
+    pub(crate) fn new(wall: Instant, sim: SimTime, speed: Speed) -> Self {
+        let speed = Some(speed.0);
+        Self { wall, sim, speed }
+    }
+
+    pub(crate) fn real_time(wall: Instant) -> Self {
+        Self {
+            wall,
+            sim: SimTime::ZERO,
+            speed: None,
+        }
+    }
+
+    /// How far simulated time may be when the wall stands at `wall`.
+    pub(crate) fn sim_at(&self, wall: Instant) -> SimTime {
+        let passed = wall.saturating_duration_since(self.wall);
+        let passed = match self.speed {
+            None => passed.into(),
+            Some(speed) => SimDuration::try_from_secs_f64(passed.as_secs_f64() * speed)
+                .unwrap_or(SimDuration::MAX),
+        };
+        self.sim.saturating_add(passed)
+    }
+
+    /// When the wall has come as far as `sim`; none if that is beyond its end.
+    pub(crate) fn wall_at(&self, sim: SimTime) -> Option<Instant> {
+        let ahead = sim.since(self.sim);
+        let ahead = match self.speed {
+            None => ahead.into(),
+            // Rounded up, so that whoever wakes then finds the time reached.
+            Some(speed) => Duration::try_from_secs_f64(ahead.as_secs_f64() / speed + 1e-9).ok()?,
+        };
+        self.wall.checked_add(ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_goes_there_and_back() {
+        let start = wall();
+        for factor in [0.01, 1.0, 3.0, 1e6] {
+            let pace = Pace::new(start, SimTime::from_secs(5), Speed::new(factor).unwrap());
+            assert_eq!(pace.sim_at(start), SimTime::from_secs(5));
+            for millis in [0, 1, 17, 4_750] {
+                let sim = SimTime::from_secs(5) + SimDuration::from_millis(millis);
+                assert!(
+                    pace.sim_at(pace.wall_at(sim).unwrap()) >= sim,
+                    "{factor} {millis}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_no_speed_are_refused() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Speed::new(bad).is_err());
+        }
+    }
+}

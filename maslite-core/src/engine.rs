@@ -1,0 +1,720 @@
+//! The agents of one scheduler and the loop that runs them, told once and in order.
+//!
+//! [`Scheduler`](crate::Scheduler) is what most programs use. The engine is for those who put
+//! several schedulers under one clock: it can also be driven a superstep at a time, hands out the
+//! mail that leaves, and takes in the mail that arrives.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::agent::{Agent, Context, PendingAlarm};
+use crate::digest::Digest;
+use crate::directory::Whereabouts;
+use crate::error::{Adder, Error, Phase};
+use crate::kernel::{Kernel, NONE, Observer, Turn};
+use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
+use crate::run::Counters;
+use crate::{AgentId, AlarmFilter, Pattern, SimTime};
+
+/// How far an engine may run on its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Alarms at this time or later are not fired; none is, if it is the time that is now.
+    pub horizon: Option<SimTime>,
+    /// At most so many supersteps.
+    pub supersteps: u64,
+    /// No instant may have more supersteps than this.
+    pub supersteps_per_instant: u64,
+}
+
+/// Why an engine came to rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// No mail and no alarm is left.
+    Idle,
+    /// No mail is left, and the next alarm is at the horizon or beyond it.
+    Horizon,
+    /// As many supersteps as allowed.
+    Supersteps,
+    /// An agent called `pause`.
+    Paused(AgentId),
+    /// Something was said from outside.
+    Attention,
+    /// Those around it have something to do first.
+    Called,
+}
+
+/// What lies around an engine: main, and other clusters if there are any.
+pub trait Surroundings<M: Message> {
+    /// Looks at mail about to be posted. True if the engine is to rest instead of posting it.
+    fn before_posting(&mut self, engine: &mut Engine<M>) -> bool;
+
+    /// Looks at what was posted. True if the engine is to rest now.
+    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool;
+
+    /// Whether somebody asks for the engine to rest. Looked at in every superstep.
+    fn wants_attention(&self) -> bool;
+}
+
+/// Mail of this engine that waits to be posted.
+#[derive(Debug)]
+pub struct Outgoing<'a, M> {
+    /// Its place in the kernel's order.
+    pub key: MailKey,
+    /// Who sent it.
+    pub sender: AgentId,
+    /// Whom it is addressed to.
+    pub receiver: Receiver,
+    /// The message.
+    pub body: &'a M,
+    /// The receiver is an agent that this engine has never heard of.
+    pub receiver_is_elsewhere: bool,
+}
+
+/// A new agent, as other engines need to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Newborn {
+    /// Its id.
+    pub id: AgentId,
+    /// The insertion index of the agent that added it.
+    pub adder: u64,
+    /// The agent that added it.
+    pub by: AgentId,
+}
+
+/// The agents of one scheduler and all the scheduler knows.
+pub struct Engine<M: Message> {
+    agents: Vec<Option<Box<dyn Agent<M>>>>,
+    pub(crate) kernel: Kernel<M>,
+    updating: Vec<u32>,
+    /// Agents before this slot have been set up, or will be in their first turn.
+    set_up: usize,
+    next_index: u64,
+    /// Agents added by agents since somebody last asked, with their slots; kept for neighbours.
+    newborn: Vec<(u32, Newborn)>,
+}
+
+impl<M: Message> Engine<M> {
+    /// An engine without agents.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            agents: Vec::new(),
+            kernel: Kernel::new(seed),
+            updating: Vec::new(),
+            set_up: 0,
+            next_index: 0,
+            newborn: Vec::new(),
+        }
+    }
+
+    /// Sums up a digest of all deliveries from now on.
+    pub fn keep_digest(&mut self) {
+        self.kernel.digest.get_or_insert_default();
+    }
+
+    /// Shows every delivery to `observer` from now on.
+    pub fn observe(&mut self, observer: Observer<M>) {
+        self.kernel.observer = Some(observer);
+    }
+
+    /// Adds an agent from outside, with the next insertion index.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateAgent`] and [`Error::BadId`].
+    pub fn add(&mut self, id: AgentId, agent: Box<dyn Agent<M>>) -> Result<(), Error> {
+        self.add_at(id, self.next_index, agent)
+    }
+
+    /// Adds an agent from outside, with an insertion index larger than all before.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateAgent`] and [`Error::BadId`].
+    pub fn add_at(
+        &mut self,
+        id: AgentId,
+        index: u64,
+        agent: Box<dyn Agent<M>>,
+    ) -> Result<(), Error> {
+        self.kernel.check_new(id, Adder::Owner)?;
+        self.next_index = index + 1;
+        self.kernel.seat(id, index);
+        self.agents.push(Some(agent));
+        self.kernel.counters.agents += 1;
+        Ok(())
+    }
+
+    /// Removes an agent from outside; it leaves as if it had asked for it itself. False if there
+    /// is none with this id.
+    pub fn remove(&mut self, id: AgentId) -> bool {
+        match self.kernel.directory.find(id) {
+            Whereabouts::Here(slot) => {
+                self.kernel.dismiss(slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The agent with this id.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<&dyn Agent<M>> {
+        match self.kernel.directory.find(id) {
+            Whereabouts::Here(slot) => self.agents[slot as usize].as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The agents, in insertion order.
+    pub fn agents(&self) -> impl Iterator<Item = (AgentId, &dyn Agent<M>)> + '_ {
+        let seated = self.kernel.slots.iter().zip(&self.agents);
+        seated.filter_map(|(slot, agent)| Some((slot.id, agent.as_deref()?)))
+    }
+
+    /// Calls `setup` of every agent added from outside since the last time, in insertion order.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn setup(&mut self) -> Result<(), Error> {
+        let first = std::mem::replace(&mut self.set_up, self.agents.len());
+        self.guarded(|engine| {
+            for place in first..engine.agents.len() {
+                let slot = crate::narrow(place);
+                if engine.kernel.begin_setup(slot) {
+                    engine.call(slot, Phase::Setup);
+                }
+            }
+            engine.settle();
+        })
+    }
+
+    /// Puts mail from outside before all that waits to be posted.
+    pub fn queue_first(&mut self, mails: impl IntoIterator<Item = Mail<M>>) {
+        let sent_at = self.kernel.now;
+        let envelopes = mails.into_iter().zip(0..).map(|(mail, sequence)| {
+            let key = MailKey::of_owner(sent_at, sequence);
+            Envelope::new(key, mail.sender, mail.receiver, mail.body)
+        });
+        self.kernel.outbox.splice(0..0, envelopes);
+    }
+
+    /// Runs superstep by superstep and instant by instant until something ends it.
+    ///
+    /// # Errors
+    /// [`Error::AgentPanicked`], [`Error::EndlessExchange`], [`Error::DuplicateAgent`],
+    /// [`Error::BadId`], [`Error::RemovedUnknown`], [`Error::TimeOverflow`].
+    pub fn run(
+        &mut self,
+        limits: &Limits,
+        around: &mut impl Surroundings<M>,
+    ) -> Result<Rest, Error> {
+        self.guarded(|engine| engine.run_unguarded(limits, around))?
+    }
+
+    fn run_unguarded(
+        &mut self,
+        limits: &Limits,
+        around: &mut impl Surroundings<M>,
+    ) -> Result<Rest, Error> {
+        let mut supersteps = limits.supersteps;
+        loop {
+            if around.before_posting(self) {
+                return Ok(Rest::Called);
+            }
+            self.kernel.post();
+            let called = around.after_posting(self);
+            if let Some(agent) = self.kernel.paused_by.take() {
+                return Ok(Rest::Paused(agent));
+            }
+            if called {
+                return Ok(Rest::Called);
+            }
+            if around.wants_attention() {
+                return Ok(Rest::Attention);
+            }
+            if self.is_awake() {
+                if limits
+                    .horizon
+                    .is_some_and(|horizon| horizon <= self.kernel.now)
+                {
+                    return Ok(Rest::Horizon);
+                }
+                if supersteps == 0 {
+                    return Ok(Rest::Supersteps);
+                }
+                if self.kernel.superstep >= limits.supersteps_per_instant {
+                    return Err(self.endless(limits.supersteps_per_instant));
+                }
+                supersteps -= 1;
+                self.update_awake();
+                if let Some(error) = self.kernel.failure.take() {
+                    return Err(error);
+                }
+                continue;
+            }
+            let Some(time) = self.kernel.alarms.next_time() else {
+                return Ok(Rest::Idle);
+            };
+            if limits.horizon.is_some_and(|horizon| time >= horizon) {
+                return Ok(Rest::Horizon);
+            }
+            if supersteps == 0 {
+                return Ok(Rest::Supersteps);
+            }
+            self.advance_to(time);
+            self.kernel.fire(time);
+        }
+    }
+
+    /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn step(&mut self, supersteps_per_instant: u64) -> Result<(), Error> {
+        if self.kernel.superstep >= supersteps_per_instant {
+            return Err(self.endless(supersteps_per_instant));
+        }
+        self.guarded(Self::update_awake)
+    }
+
+    /// Puts the alarms due at `time`, the time of the next alarm, into the outbox.
+    pub fn fire(&mut self, time: SimTime) {
+        self.kernel.fire(time);
+    }
+
+    /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
+    fn update_awake(&mut self) {
+        let mut updating = std::mem::take(&mut self.updating);
+        self.kernel.take_awake(&mut updating);
+        for slot in &updating {
+            let slot = *slot;
+            match self.kernel.begin_turn(slot) {
+                Turn::Update => self.call(slot, Phase::Update),
+                Turn::Other { setup, teardown } => {
+                    if setup {
+                        self.call(slot, Phase::Setup);
+                    }
+                    if teardown {
+                        self.call(slot, Phase::Teardown);
+                        self.kernel.unseat(slot);
+                        self.agents[slot as usize] = None;
+                        self.kernel.counters.agents -= 1;
+                        continue;
+                    }
+                    self.call(slot, Phase::Update);
+                }
+            }
+            if self.kernel.has_mail(slot) {
+                self.kernel.keep_unread(slot);
+            }
+        }
+        self.updating = updating;
+        self.kernel.superstep += 1;
+        self.kernel.counters.supersteps += 1;
+        self.settle();
+    }
+
+    #[inline]
+    fn call(&mut self, slot: u32, phase: Phase) {
+        let agent = self.agents[slot as usize]
+            .as_mut()
+            .expect("a seated agent is there");
+        self.kernel.at_work = Some((slot, phase));
+        let mut context = Context::new(&mut self.kernel, slot);
+        match phase {
+            Phase::Update => agent.update(&mut context),
+            Phase::Setup => agent.setup(&mut context),
+            Phase::Teardown => agent.teardown(&mut context),
+        }
+    }
+
+    /// Seats the agents that were added in this superstep and dismisses those that are to leave.
+    #[inline]
+    fn settle(&mut self) {
+        if !self.kernel.births.is_empty() {
+            self.seat_births();
+        }
+        if !self.kernel.removals.is_empty() {
+            self.dismiss_removed();
+        }
+    }
+
+    #[cold]
+    fn seat_births(&mut self) {
+        let time = self.kernel.now;
+        for birth in std::mem::take(&mut self.kernel.births) {
+            if let Err(error) = self.kernel.check_new(birth.id, birth.adder(time)) {
+                self.kernel.fail(error);
+                return;
+            }
+            self.kernel.adders.insert(birth.id, (birth.by, time));
+            let slot = self.kernel.seat(birth.id, self.next_index);
+            self.next_index += 1;
+            if self.kernel.has_neighbours {
+                let (id, adder, by) = (birth.id, birth.adder, birth.by);
+                self.newborn.push((slot, Newborn { id, adder, by }));
+            }
+            self.agents.push(Some(birth.agent));
+            self.kernel.counters.agents += 1;
+        }
+    }
+
+    #[cold]
+    fn dismiss_removed(&mut self) {
+        let removals = std::mem::take(&mut self.kernel.removals);
+        for (id, by) in removals {
+            match self.kernel.directory.find(id) {
+                Whereabouts::Here(slot) => self.kernel.dismiss(slot),
+                Whereabouts::Removed => {}
+                Whereabouts::Unknown if self.kernel.has_neighbours => {
+                    self.kernel.removals.push((id, by));
+                }
+                Whereabouts::Unknown => {
+                    let time = self.kernel.now;
+                    self.kernel.fail(Error::RemovedUnknown { id, by, time });
+                }
+            }
+        }
+    }
+
+    /// Runs something that calls agents; a panic of one becomes an error that names it.
+    fn guarded<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Result<T, Error> {
+        // What a panicking agent leaves half done is never looked at again: the error ends the run.
+        match catch_unwind(AssertUnwindSafe(|| what(self))) {
+            Ok(result) => match self.kernel.failure.take() {
+                Some(error) => Err(error),
+                None => Ok(result),
+            },
+            Err(payload) => match self.kernel.at_work.take() {
+                Some((slot, phase)) => Err(Error::AgentPanicked {
+                    agent: self.kernel.slots[slot as usize].id,
+                    phase,
+                    time: self.kernel.now,
+                    superstep: self.kernel.superstep,
+                    message: panic_message(payload.as_ref()),
+                }),
+                None => std::panic::resume_unwind(payload),
+            },
+        }
+    }
+
+    fn endless(&mut self, limit: u64) -> Error {
+        let mut awake = self.kernel.awake.clone();
+        awake.sort_unstable();
+        Error::EndlessExchange {
+            time: self.kernel.now,
+            limit,
+            agents: awake
+                .iter()
+                .take(16)
+                .map(|slot| self.kernel.slots[*slot as usize].id)
+                .collect(),
+        }
+    }
+
+    /// Calls `teardown` of every agent that was set up and is still there, in insertion order.
+    /// What they send goes nowhere. Goes on after a panic, and tells of the first.
+    ///
+    /// # Errors
+    /// [`Error::AgentPanicked`].
+    pub fn teardown(&mut self) -> Result<(), Error> {
+        let mut first = Ok(());
+        for place in 0..self.agents.len() {
+            let slot = crate::narrow(place);
+            if self.kernel.was_set_up(slot) && !self.kernel.is_gone(slot) {
+                let result = self.guarded(|engine| engine.call(slot, Phase::Teardown));
+                first = first.and(result);
+            }
+        }
+        self.agents.clear();
+        self.set_up = 0;
+        first
+    }
+
+    // ---- the state between two supersteps
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.kernel.now
+    }
+
+    /// The superstep within the instant that comes next.
+    #[must_use]
+    pub fn superstep(&self) -> u64 {
+        self.kernel.superstep
+    }
+
+    /// Moves the clock; to a later instant, or not at all.
+    pub fn advance_to(&mut self, time: SimTime) {
+        if time > self.kernel.now {
+            self.kernel.now = time;
+            self.kernel.superstep = 0;
+        }
+    }
+
+    /// Whether some agent is to be updated in this instant.
+    #[must_use]
+    #[inline]
+    pub fn is_awake(&self) -> bool {
+        !self.kernel.awake.is_empty()
+    }
+
+    /// The time of the next alarm.
+    pub fn next_alarm(&mut self) -> Option<SimTime> {
+        self.kernel.alarms.next_time()
+    }
+
+    /// Whether an alarm waits that a real-time run must wait for.
+    #[must_use]
+    pub fn has_required_alarms(&self) -> bool {
+        self.kernel.alarms.required() > 0
+    }
+
+    /// The pending alarms that the filter names, in the order they will fire.
+    pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
+        let pending = self.kernel.alarms.list(None).into_iter();
+        pending
+            .filter(|(_, alarm)| filter.matches(alarm))
+            .map(|(id, alarm)| PendingAlarm::new(id, alarm))
+            .collect()
+    }
+
+    /// Clears the alarms that the filter names, whoever set them; tells how many they were.
+    pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
+        let cleared = self
+            .kernel
+            .alarms
+            .clear_where(None, |alarm| filter.matches(alarm));
+        self.kernel.counters.alarms_cleared += cleared as u64;
+        cleared
+    }
+
+    /// Who subscribed to exactly this pattern, in insertion order.
+    pub fn subscribers(&mut self, pattern: Pattern) -> Vec<AgentId> {
+        let slots = self.kernel.mailing_list.subscribers(pattern);
+        slots
+            .iter()
+            .map(|slot| self.kernel.slots[*slot as usize].id)
+            .collect()
+    }
+
+    /// What an agent listens to.
+    #[must_use]
+    pub fn subscriptions(&self, id: AgentId) -> Vec<Pattern> {
+        match self.kernel.directory.find(id) {
+            Whereabouts::Here(slot) => self.kernel.mailing_list.subscriptions(slot).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was counted since the simulation began.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.kernel.counters;
+        counters.queued = self.kernel.queued();
+        counters.alarms_pending = self.kernel.alarms.len() as u64;
+        counters
+    }
+
+    /// The digest so far, if one is kept.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        self.kernel.digest.as_ref().map(Digest::value)
+    }
+
+    // ---- main
+
+    /// Whether mail to main waits to be handled.
+    #[must_use]
+    #[inline]
+    pub fn main_has_mail(&self) -> bool {
+        self.kernel.main_has_mail()
+    }
+
+    /// Sets whether anybody handles mail to main; without, it is undeliverable.
+    pub fn main_listens(&mut self, listens: bool) {
+        self.kernel.main_listens = listens;
+    }
+
+    /// Takes the mail addressed to main, in order.
+    pub fn take_main_mail(&mut self) -> Vec<Mail<M>> {
+        self.kernel.take_main_mail()
+    }
+
+    /// Sends mail of main, posted with what is posted next.
+    pub fn send_from_main(&mut self, receiver: Receiver, body: M) {
+        self.kernel.send_from_main(receiver, body);
+    }
+
+    /// Posts what waits in the outbox.
+    pub fn post(&mut self) {
+        self.kernel.post();
+    }
+
+    // ---- neighbours: other engines under the same clock
+
+    /// Makes this engine one of several. From now on mail for unknown receivers is for others,
+    /// and what others must know of is kept until it is asked for.
+    pub fn join_neighbours(&mut self) {
+        self.kernel.has_neighbours = true;
+        self.kernel.changed_interest.get_or_insert_default();
+    }
+
+    /// Sets where the simulation stands: the instant, and the superstep in it that comes next.
+    pub fn stand_at(&mut self, time: SimTime, superstep: u64) {
+        debug_assert!(time >= self.kernel.now, "time never goes backwards");
+        self.kernel.now = time;
+        self.kernel.superstep = superstep;
+    }
+
+    /// Shows `visit` all mail that waits to be posted, in order. It answers whether the mail, or a
+    /// copy of it, went to another engine.
+    pub fn outgoing(&mut self, mut visit: impl FnMut(Outgoing<'_, M>) -> bool) {
+        let Kernel {
+            outbox, directory, ..
+        } = &mut self.kernel;
+        for envelope in outbox {
+            let Some(body) = envelope.body.as_ref().filter(|_| !envelope.foreign) else {
+                continue;
+            };
+            let mut receiver_is_elsewhere = false;
+            if let Some(id) = envelope.receiver.agent() {
+                match directory.find(id) {
+                    Whereabouts::Here(slot) => envelope.slot = slot,
+                    Whereabouts::Removed => {}
+                    Whereabouts::Unknown => receiver_is_elsewhere = true,
+                }
+            }
+            envelope.left |= visit(Outgoing {
+                key: envelope.key,
+                sender: envelope.sender,
+                receiver: envelope.receiver,
+                body,
+                receiver_is_elsewhere,
+            });
+        }
+    }
+
+    /// Whether mail waits to be posted that some agent here may get.
+    #[must_use]
+    pub fn has_mail_for_itself(&self) -> bool {
+        let Kernel {
+            outbox,
+            mailing_list,
+            ..
+        } = &self.kernel;
+        let listens = !mailing_list.is_empty();
+        outbox.iter().any(|envelope| {
+            envelope.slot != NONE || (listens && !matches!(envelope.receiver, Receiver::Direct(_)))
+        })
+    }
+
+    /// Whether mail waits to be posted.
+    #[must_use]
+    pub fn has_outbox(&self) -> bool {
+        !self.kernel.outbox.is_empty()
+    }
+
+    /// Takes in mail from other engines: it is posted with what waits here, in the kernel's order.
+    /// Of mail that came twice one is kept.
+    pub fn import(&mut self, mails: impl IntoIterator<Item = (MailKey, Mail<M>)>) {
+        let outbox = &mut self.kernel.outbox;
+        let own = outbox.len();
+        outbox.extend(mails.into_iter().map(|(key, mail)| {
+            let mut envelope = Envelope::new(key, mail.sender, mail.receiver, mail.body);
+            envelope.foreign = true;
+            envelope
+        }));
+        if outbox.len() > own {
+            outbox.sort_by_key(|envelope| envelope.key);
+            outbox.dedup_by(|second, first| {
+                second.foreign && first.foreign && second.key == first.key
+            });
+        }
+    }
+
+    /// Tells which insertion index the next agent that is added gets.
+    pub fn number_from(&mut self, next_index: u64) {
+        self.next_index = next_index;
+    }
+
+    /// Takes the agents that agents added since the last time, in order.
+    pub fn take_newborn(&mut self, slots: &mut Vec<u32>) -> Vec<Newborn> {
+        let taken = std::mem::take(&mut self.newborn).into_iter();
+        taken
+            .map(|(slot, newborn)| {
+                slots.push(slot);
+                newborn
+            })
+            .collect()
+    }
+
+    /// Gives agents their insertion indices; `slots` as [`take_newborn`](Self::take_newborn) told.
+    pub fn number(&mut self, slots: &[u32], indices: &[u64]) {
+        for (slot, index) in slots.iter().zip(indices) {
+            self.kernel.slots[*slot as usize].index = *index;
+        }
+    }
+
+    /// Takes the ids that agents want removed and that are not here, each with who asked.
+    pub fn take_removals_elsewhere(&mut self) -> Vec<(AgentId, AgentId)> {
+        std::mem::take(&mut self.kernel.removals)
+    }
+
+    /// Whether other engines must hear of something: removals, or agents' interest in mail.
+    #[must_use]
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        !self.kernel.removals.is_empty()
+            || self
+                .kernel
+                .changed_interest
+                .as_ref()
+                .is_some_and(|changes| !changes.is_empty())
+    }
+
+    /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber.
+    pub fn take_changed_interest(&mut self) -> Vec<(u32, Pattern, bool)> {
+        self.kernel
+            .changed_interest
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Whether an alarm waits whose receiver is an agent that this engine has never heard of.
+    #[must_use]
+    pub fn has_alarms_elsewhere(&self) -> bool {
+        self.kernel.alarms.elsewhere() > 0
+    }
+
+    /// Whether some agent wants to be updated in every superstep there is.
+    #[must_use]
+    pub fn has_kept_awake(&self) -> bool {
+        self.kernel.has_kept_awake()
+    }
+
+    /// Takes the agent that called `pause` in the last superstep, the first if several did.
+    pub fn take_paused(&mut self) -> Option<(u64, AgentId)> {
+        let agent = self.kernel.paused_by.take()?;
+        match self.kernel.directory.find(agent) {
+            Whereabouts::Here(slot) => Some((self.kernel.slots[slot as usize].index, agent)),
+            _ => Some((u64::MAX, agent)),
+        }
+    }
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+impl<M: Message> fmt::Debug for Engine<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("kernel", &self.kernel)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! What can go wrong in a run.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentId, IdError, SimDuration, SimTime};
+
+/// Why a run, or a call that prepares one, failed.
+///
+/// After an error from `run` the simulation cannot go on: what the failing superstep did is only
+/// half done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two agents with one id. An id is never used twice in a run.
+    #[error("agent {id} was added twice, by {first} and by {second}: give one of them another id")]
+    DuplicateAgent {
+        /// The id.
+        id: AgentId,
+        /// Who added the agent that has it.
+        first: Adder,
+        /// Who tried to add another.
+        second: Adder,
+    },
+    /// An id that no agent may bear.
+    #[error(transparent)]
+    BadId(#[from] IdError),
+    /// An agent asked for the removal of an agent that never was.
+    #[error("at {time} agent {by} removed agent {id}, which does not exist")]
+    RemovedUnknown {
+        /// The id that nobody has.
+        id: AgentId,
+        /// Who asked.
+        by: AgentId,
+        /// When.
+        time: SimTime,
+    },
+    /// An agent panicked.
+    #[error("agent {agent} panicked in {phase} at {time}, superstep {superstep}: {message}")]
+    AgentPanicked {
+        /// Which.
+        agent: AgentId,
+        /// In which of its methods.
+        phase: Phase,
+        /// When.
+        time: SimTime,
+        /// The superstep within that instant.
+        superstep: u64,
+        /// What it said.
+        message: String,
+    },
+    /// An alarm was set for a time that no clock reaches.
+    #[error("at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time")]
+    TimeOverflow {
+        /// Who set it.
+        agent: AgentId,
+        /// When.
+        time: SimTime,
+        /// How far ahead.
+        delay: SimDuration,
+    },
+    /// The agents go on exchanging mail while time stands still.
+    #[error(
+        "no end to the exchange at {time}: {limit} supersteps, awake are {}: \
+         let time pass between question and answer, or raise the limit on supersteps per instant",
+        Listed(.agents)
+    )]
+    EndlessExchange {
+        /// The instant that does not end.
+        time: SimTime,
+        /// How many supersteps it had.
+        limit: u64,
+        /// Agents awake in the last one, at most sixteen.
+        agents: Vec<AgentId>,
+    },
+    /// A run was asked for after one that failed.
+    #[error("an earlier run failed, so this simulation cannot go on: build a new one")]
+    Failed,
+}
+
+/// Who added an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Adder {
+    /// The owner of the simulation, before or between runs.
+    Owner,
+    /// An agent, at this time.
+    Agent(AgentId, SimTime),
+}
+
+impl fmt::Display for Adder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner => f.write_str("the simulation's owner"),
+            Self::Agent(id, time) => write!(f, "agent {id} at {time}"),
+        }
+    }
+}
+
+/// What an agent was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// `Agent::setup`.
+    Setup,
+    /// `Agent::update` or `Agent::receive`.
+    Update,
+    /// `Agent::teardown`.
+    Teardown,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Setup => "setup",
+            Self::Update => "update",
+            Self::Teardown => "teardown",
+        })
+    }
+}
+
+struct Listed<'a>(&'a [AgentId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, agent) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{agent}")?;
+        }
+        Ok(())
+    }
+}

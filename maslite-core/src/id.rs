@@ -1,0 +1,206 @@
+//! Who an agent is: 64 bits made of a number or of a name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+/// Identifies an agent in the whole simulation, whatever process it lives in.
+///
+/// An id is made of a number below 2⁶³ or of a name: `AgentId::from(7)`, `AgentId::from("crane 2")`.
+/// Ids are small and copyable; a name stays known to the process, so that logs and errors show it,
+/// and travels to other processes with the agent that bears it.
+///
+/// ```
+/// use maslite_core::AgentId;
+/// assert_eq!(AgentId::from(7).to_string(), "7");
+/// assert_eq!(AgentId::from("crane 2").to_string(), "crane 2");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AgentId(u64);
+
+/// Set in every id made of a name, clear in every id made of a number.
+const NAMED: u64 = 1 << 63;
+
+impl AgentId {
+    /// The supervisor. Mail to it reaches the handler given to `run`.
+    pub const MAIN: Self = Self(u64::MAX);
+
+    /// Stands for "no receiver" where an id has to be written as a number, as in the digest.
+    pub(crate) const NOBODY: Self = Self(u64::MAX - 1);
+
+    /// The number of an id made of a number, or the hash of a name.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The id that `as_u64` told of. A name must be made known with [`AgentId::named`].
+    #[must_use]
+    pub const fn from_u64(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The id of a name: the 64-bit FNV-1a hash of its bytes, with the highest bit set.
+    ///
+    /// Two names with one hash are found when the second agent is added, and refused there.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        // Source: Fowler, Noll, Vo; offset basis and prime of the 64-bit variant 1a.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        let id = Self(hash | NAMED);
+        let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.get(&id.0).is_none_or(|names| !names.contains(name));
+        drop(known);
+        if fresh {
+            let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+            names.entry(id.0).or_default().insert(name);
+        }
+        id
+    }
+
+    /// The name this id was made of, if it was made of one and this process has heard of it.
+    #[must_use]
+    pub fn name(self) -> Option<Arc<str>> {
+        if self.0 & NAMED == 0 {
+            return None;
+        }
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(&self.0).and_then(|names| names.first.clone())
+    }
+
+    /// Whether an agent may bear this id.
+    pub(crate) fn check(self) -> Result<(), IdError> {
+        if self == Self::MAIN || self == Self::NOBODY {
+            return Err(IdError::Reserved(self));
+        }
+        if self.0 & NAMED == 0 {
+            return Ok(());
+        }
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        match names.get(&self.0) {
+            None => Err(IdError::OutOfRange(self.0)),
+            Some(Names {
+                first: Some(first),
+                second: Some(second),
+            }) => Err(IdError::Collision(first.to_string(), second.to_string())),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Why an agent cannot have an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum IdError {
+    /// The id belongs to the supervisor or to the kernel.
+    #[error("the id {0} is reserved for the kernel: give the agent another number or a name")]
+    Reserved(AgentId),
+    /// Numbers end at 2⁶³ − 1; the rest are hashes of names.
+    #[error("the id {0} is out of range: numbers of agents end at 2^63 - 1")]
+    OutOfRange(u64),
+    /// Two names hash to the same 64 bits.
+    #[error("the names {0:?} and {1:?} have the same id: rename one of them")]
+    Collision(String, String),
+}
+
+/// The names behind the ids, for people: nothing in the kernel's order depends on them.
+static NAMES: RwLock<BTreeMap<u64, Names>> = RwLock::new(BTreeMap::new());
+
+#[derive(Default)]
+struct Names {
+    first: Option<Arc<str>>,
+    second: Option<Arc<str>>,
+}
+
+impl Names {
+    fn contains(&self, name: &str) -> bool {
+        self.first.as_deref() == Some(name) || self.second.is_some()
+    }
+
+    fn insert(&mut self, name: &str) {
+        if self.first.is_none() {
+            self.first = Some(name.into());
+        } else if !self.contains(name) {
+            self.second = Some(name.into());
+        }
+    }
+}
+
+impl From<u64> for AgentId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<&str> for AgentId {
+    fn from(name: &str) -> Self {
+        Self::named(name)
+    }
+}
+
+impl fmt::Display for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            _ if *self == Self::MAIN => f.pad("main"),
+            Some(name) => f.pad(&name),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            _ if *self == Self::MAIN => f.write_str("main"),
+            Some(name) => write!(f, "{name:?}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_apart_and_known() {
+        assert_eq!(AgentId::from(3).as_u64(), 3);
+        let crane = AgentId::from("crane");
+        assert_eq!(crane, AgentId::named("crane"));
+        assert_ne!(crane, AgentId::named("crane 2"));
+        assert_eq!(crane.name().as_deref(), Some("crane"));
+        assert_eq!(
+            format!("{crane} {crane:?} {:>4}", AgentId::from(3)),
+            "crane \"crane\"    3"
+        );
+        assert_eq!(crane.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_hash_is_fixed() {
+        assert_eq!(AgentId::named("a").as_u64(), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    #[test]
+    fn ids_that_no_agent_may_bear_are_refused() {
+        assert!(matches!(AgentId::MAIN.check(), Err(IdError::Reserved(_))));
+        assert!(matches!(
+            AgentId::from(NAMED + 5).check(),
+            Err(IdError::OutOfRange(_))
+        ));
+        let a = AgentId::named("first of a pair");
+        NAMES
+            .write()
+            .unwrap()
+            .get_mut(&a.as_u64())
+            .unwrap()
+            .insert("second of a pair");
+        assert!(matches!(a.check(), Err(IdError::Collision(_, _))));
+    }
+}

@@ -1,0 +1,710 @@
+//! What one scheduler knows besides the agents themselves: who there is, mail under way, inboxes,
+//! subscriptions, alarms, counters.
+//!
+//! Mail flows one way. Agents put it into the outbox; posting swaps the outbox with the mail that
+//! was just read and links each mail into the inboxes of its recipients; agents read it there.
+//! A message is written once and read once, wherever it stays within the scheduler.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::agent::{Agent, Delivery};
+use crate::alarm::{AlarmId, AlarmQueue, Pending};
+use crate::digest::Digest;
+use crate::directory::{Directory, Whereabouts};
+use crate::error::{Adder, Error, Phase};
+use crate::mailing_list::{MailingList, Pattern};
+use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
+use crate::rng::AgentRng;
+use crate::run::Counters;
+use crate::{AgentId, SimTime};
+
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// What the kernel keeps of an agent.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: AgentId,
+    /// The insertion index, counted over the whole simulation.
+    pub(crate) index: u64,
+    /// Sends and alarms so far.
+    pub(crate) sequence: u64,
+    /// Mail read so far.
+    pub(crate) delivered: u64,
+    pub(crate) rng: Option<Box<AgentRng>>,
+    inbox: Inbox,
+    flags: u8,
+}
+
+/// A list of links, first to last.
+#[derive(Clone, Copy, Debug)]
+struct Inbox {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: Inbox = Inbox {
+    first: NONE,
+    last: NONE,
+};
+
+/// It is in the list of agents awake in the next superstep.
+const AWAKE: u8 = 1;
+/// Its `setup` is still to come.
+const NEWBORN: u8 = 2;
+/// Its `teardown` takes the place of its next update.
+const LEAVING: u8 = 4;
+/// It wants to be updated in every superstep there is.
+const KEPT_AWAKE: u8 = 8;
+/// It is no more.
+const GONE: u8 = 16;
+
+/// One mail in one inbox.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    mail: u32,
+    next: u32,
+}
+
+/// An agent that another one added, before it has a slot.
+pub(crate) struct Birth<M: Message> {
+    pub(crate) adder: u64,
+    pub(crate) by: AgentId,
+    pub(crate) id: AgentId,
+    pub(crate) agent: Box<dyn Agent<M>>,
+}
+
+/// What an alarm will be as mail.
+#[derive(Clone, Debug)]
+pub(crate) struct AlarmMail<M> {
+    pub(crate) receiver: Receiver,
+    pub(crate) body: M,
+}
+
+/// Sees every delivery, in the kernel's one order.
+pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
+
+pub(crate) struct Kernel<M: Message> {
+    pub(crate) now: SimTime,
+    /// Within the instant.
+    pub(crate) superstep: u64,
+    pub(crate) seed: u64,
+    /// Mail for unknown receivers belongs to other schedulers, not to nobody.
+    pub(crate) has_neighbours: bool,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) directory: Directory,
+    pub(crate) mailing_list: MailingList,
+    pub(crate) alarms: AlarmQueue<AlarmMail<M>>,
+    /// Mail not yet posted, in the kernel's order.
+    pub(crate) outbox: Vec<Envelope<M>>,
+    /// Mail posted and not yet read by all.
+    posted: Vec<Envelope<M>>,
+    links: Vec<Link>,
+    /// Links that nobody has followed yet.
+    in_boxes: usize,
+    /// Mail that its receiver left unread, for the same receiver.
+    unread: Vec<(u32, Envelope<M>)>,
+    /// Slots awake in the next superstep; in no order, each once.
+    pub(crate) awake: Vec<u32>,
+    kept_awake: Vec<u32>,
+    bits: Vec<u64>,
+    recipients: Vec<u32>,
+    pub(crate) births: Vec<Birth<M>>,
+    pub(crate) removals: Vec<(AgentId, AgentId)>,
+    /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
+    pub(crate) changed_interest: Option<Vec<(u32, Pattern, bool)>>,
+    pub(crate) adders: BTreeMap<AgentId, (AgentId, SimTime)>,
+    /// Main reads its mail here, if it listens.
+    pub(crate) main_listens: bool,
+    main_inbox: Vec<u32>,
+    pub(crate) main_delivered: u64,
+    pub(crate) main_sequence: u64,
+    pub(crate) paused_by: Option<AgentId>,
+    pub(crate) failure: Option<Error>,
+    /// Who is at work, for the error if it panics.
+    pub(crate) at_work: Option<(u32, Phase)>,
+    pub(crate) counters: Counters,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) observer: Option<Observer<M>>,
+}
+
+impl<M: Message> Kernel<M> {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            now: SimTime::ZERO,
+            superstep: 0,
+            seed,
+            has_neighbours: false,
+            slots: Vec::new(),
+            directory: Directory::default(),
+            mailing_list: MailingList::default(),
+            alarms: AlarmQueue::default(),
+            outbox: Vec::new(),
+            posted: Vec::new(),
+            links: Vec::new(),
+            in_boxes: 0,
+            unread: Vec::new(),
+            awake: Vec::new(),
+            kept_awake: Vec::new(),
+            bits: Vec::new(),
+            recipients: Vec::new(),
+            births: Vec::new(),
+            removals: Vec::new(),
+            changed_interest: None,
+            adders: BTreeMap::new(),
+            main_listens: false,
+            main_inbox: Vec::new(),
+            main_delivered: 0,
+            main_sequence: 0,
+            paused_by: None,
+            failure: None,
+            at_work: None,
+            counters: Counters::default(),
+            digest: None,
+            observer: None,
+        }
+    }
+
+    // ---- agents
+
+    /// Refuses ids that are taken or that nobody may bear.
+    pub(crate) fn check_new(&self, id: AgentId, adder: Adder) -> Result<(), Error> {
+        id.check()?;
+        if self.directory.find(id) == Whereabouts::Unknown {
+            return Ok(());
+        }
+        let first = match self.adders.get(&id) {
+            Some((by, time)) => Adder::Agent(*by, *time),
+            None => Adder::Owner,
+        };
+        Err(Error::DuplicateAgent {
+            id,
+            first,
+            second: adder,
+        })
+    }
+
+    /// Gives an agent a slot. Its `setup` is still to come, and it is awake in the next superstep.
+    pub(crate) fn seat(&mut self, id: AgentId, index: u64) -> u32 {
+        let slot = crate::narrow(self.slots.len());
+        self.slots.push(Slot {
+            id,
+            index,
+            sequence: 0,
+            delivered: 0,
+            rng: None,
+            inbox: EMPTY,
+            flags: NEWBORN,
+        });
+        self.directory.insert(id, slot);
+        self.wake(slot);
+        slot
+    }
+
+    /// Takes what is left of an agent out: its subscriptions, and the mail that it did not read.
+    pub(crate) fn unseat(&mut self, slot: u32) {
+        self.discard_inbox(slot);
+        for pattern in self.mailing_list.unsubscribe_all(slot) {
+            self.note_interest(slot, pattern, false);
+        }
+        self.keep_awake(slot, false);
+        let seat = &mut self.slots[slot as usize];
+        seat.flags |= GONE;
+        seat.rng = None;
+        self.directory.remove(seat.id);
+    }
+
+    pub(crate) fn is_gone(&self, slot: u32) -> bool {
+        self.slots[slot as usize].flags & GONE != 0
+    }
+
+    /// Notes that an agent is to leave; its `teardown` takes the place of its next update.
+    pub(crate) fn dismiss(&mut self, slot: u32) {
+        self.slots[slot as usize].flags |= LEAVING;
+        self.wake(slot);
+    }
+
+    pub(crate) fn keep_awake(&mut self, slot: u32, keep: bool) {
+        let flags = &mut self.slots[slot as usize].flags;
+        if keep == (*flags & KEPT_AWAKE != 0) {
+            return;
+        }
+        *flags ^= KEPT_AWAKE;
+        match self.kept_awake.binary_search(&slot) {
+            Ok(place) => drop(self.kept_awake.remove(place)),
+            Err(place) => self.kept_awake.insert(place, slot),
+        }
+    }
+
+    pub(crate) fn has_kept_awake(&self) -> bool {
+        !self.kept_awake.is_empty()
+    }
+
+    #[inline]
+    fn wake(&mut self, slot: u32) {
+        let flags = &mut self.slots[slot as usize].flags;
+        if *flags & AWAKE == 0 {
+            *flags |= AWAKE;
+            self.awake.push(slot);
+        }
+    }
+
+    /// Moves the agents awake in this superstep into `updating`, in insertion order.
+    pub(crate) fn take_awake(&mut self, updating: &mut Vec<u32>) {
+        updating.clear();
+        std::mem::swap(updating, &mut self.awake);
+        for slot in &self.kept_awake {
+            if self.slots[*slot as usize].flags & AWAKE == 0 {
+                updating.push(*slot);
+            }
+        }
+        if updating.len() > 1 && !updating.is_sorted() {
+            self.sort_slots(updating);
+        }
+    }
+
+    /// Sorts slots, each of which is there once: few by comparing them, many by marking them.
+    fn sort_slots(&mut self, slots: &mut Vec<u32>) {
+        let words = self.slots.len().div_ceil(64);
+        if slots.len() < 64 || slots.len() < words / 4 {
+            slots.sort_unstable();
+            return;
+        }
+        self.bits.resize(words, 0);
+        for slot in slots.iter() {
+            self.bits[*slot as usize / 64] |= 1 << (slot % 64);
+        }
+        slots.clear();
+        for (word, bits) in (0_u32..).zip(&mut self.bits) {
+            while *bits != 0 {
+                slots.push(word * 64 + bits.trailing_zeros());
+                *bits &= *bits - 1;
+            }
+        }
+    }
+
+    /// What is to be done with an agent that is awake: it is no longer noted as awake after this.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self, slot: u32) -> Turn {
+        let flags = &mut self.slots[slot as usize].flags;
+        let was = *flags;
+        *flags &= !(AWAKE | NEWBORN | LEAVING);
+        if was & (NEWBORN | LEAVING) == 0 {
+            return Turn::Update;
+        }
+        Turn::Other {
+            setup: was & NEWBORN != 0,
+            teardown: was & LEAVING != 0,
+        }
+    }
+
+    /// Whether the agent's `setup` is still to come; from now on it is not.
+    pub(crate) fn begin_setup(&mut self, slot: u32) -> bool {
+        let flags = &mut self.slots[slot as usize].flags;
+        let newborn = *flags & NEWBORN != 0;
+        *flags &= !NEWBORN;
+        newborn
+    }
+
+    /// Whether `setup` was called, so that `teardown` is due.
+    pub(crate) fn was_set_up(&self, slot: u32) -> bool {
+        self.slots[slot as usize].flags & (NEWBORN | GONE) == 0
+    }
+
+    // ---- mail
+
+    /// Puts mail of an agent into the outbox.
+    #[inline]
+    pub(crate) fn send(&mut self, slot: u32, receiver: Receiver, body: M) {
+        let seat = &mut self.slots[slot as usize];
+        let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
+        seat.sequence += 1;
+        let sender = seat.id;
+        self.outbox.push(Envelope::new(key, sender, receiver, body));
+    }
+
+    /// Links all mail of the outbox into the inboxes of its recipients.
+    pub(crate) fn post(&mut self) {
+        if self.in_boxes == 0 {
+            self.links.clear();
+            self.posted.clear();
+        }
+        let mut next = 0;
+        if self.posted.is_empty() && self.unread.is_empty() {
+            std::mem::swap(&mut self.posted, &mut self.outbox);
+        } else {
+            self.post_unread();
+            next = self.posted.len();
+            self.posted.append(&mut self.outbox);
+        }
+        let end = self.posted.len();
+        let (mut sent, mut undeliverable) = (0, 0);
+        while next < end {
+            let mail = crate::narrow(next);
+            let envelope = &self.posted[next];
+            next += 1;
+            let (sender, receiver, foreign) =
+                (envelope.sender, envelope.receiver, envelope.foreign);
+            let mut readers = 0;
+            let mut owner = NONE;
+            if let Some(id) = receiver.agent() {
+                let whereabouts = match envelope.slot {
+                    NONE => self.directory.find(id),
+                    slot => Whereabouts::Here(slot),
+                };
+                match whereabouts {
+                    Whereabouts::Here(slot) => {
+                        owner = slot;
+                        readers = 1;
+                        self.deliver(slot, mail);
+                    }
+                    Whereabouts::Unknown if self.has_neighbours || foreign => {}
+                    Whereabouts::Unknown if id == AgentId::MAIN && self.main_listens => {
+                        readers = 1;
+                        self.in_boxes += 1;
+                        self.main_inbox.push(mail);
+                    }
+                    Whereabouts::Removed | Whereabouts::Unknown => {
+                        sent += 1;
+                        undeliverable += 1;
+                    }
+                }
+            }
+            if !self.mailing_list.is_empty() && !matches!(receiver, Receiver::Direct(_)) {
+                readers += self.copy_to_subscribers(mail, sender, receiver.agent(), owner);
+            }
+            let envelope = &mut self.posted[next - 1];
+            envelope.readers = readers;
+            sent += u64::from(readers);
+            if readers == 0 {
+                let alone = !foreign && !envelope.left;
+                if alone && receiver == Receiver::Subscribers {
+                    self.counters.unheard += 1;
+                }
+                envelope.body = None;
+            }
+        }
+        self.counters.sent += sent;
+        self.counters.undeliverable += undeliverable;
+    }
+
+    #[inline]
+    fn deliver(&mut self, slot: u32, mail: u32) {
+        let link = crate::narrow(self.links.len());
+        self.links.push(Link { mail, next: NONE });
+        self.in_boxes += 1;
+        let seat = &mut self.slots[slot as usize];
+        if seat.inbox.first == NONE {
+            seat.inbox.first = link;
+        } else {
+            self.links[seat.inbox.last as usize].next = link;
+        }
+        seat.inbox.last = link;
+        if seat.flags & AWAKE == 0 {
+            seat.flags |= AWAKE;
+            self.awake.push(slot);
+        }
+    }
+
+    fn copy_to_subscribers(
+        &mut self,
+        mail: u32,
+        sender: AgentId,
+        receiver: Option<AgentId>,
+        owner: u32,
+    ) -> u32 {
+        let mut recipients = std::mem::take(&mut self.recipients);
+        recipients.clear();
+        let topic = self.posted[mail as usize].body.as_ref().map(Message::topic);
+        let topic = topic.expect("mail in the outbox has a body");
+        self.mailing_list
+            .recipients(sender, receiver, topic, &mut recipients);
+        let mut copies = 0;
+        for slot in &recipients {
+            if *slot != owner {
+                copies += 1;
+                self.deliver(*slot, mail);
+            }
+        }
+        self.recipients = recipients;
+        copies
+    }
+
+    /// Links mail that was left unread into the inbox it was in, before anything new.
+    fn post_unread(&mut self) {
+        let mut unread = std::mem::take(&mut self.unread);
+        for (slot, envelope) in unread.drain(..) {
+            let mail = crate::narrow(self.posted.len());
+            self.posted.push(envelope);
+            self.deliver(slot, mail);
+        }
+        self.unread = unread;
+    }
+
+    #[inline]
+    pub(crate) fn has_mail(&self, slot: u32) -> bool {
+        self.slots[slot as usize].inbox.first != NONE
+    }
+
+    /// The mail in an inbox, oldest first, without taking it.
+    pub(crate) fn inbox(&self, slot: u32) -> impl Iterator<Item = &Envelope<M>> + '_ {
+        let mut next = self.slots[slot as usize].inbox.first;
+        std::iter::from_fn(move || {
+            let link = *self.links.get(next as usize)?;
+            next = link.next;
+            Some(&self.posted[link.mail as usize])
+        })
+    }
+
+    /// Takes the oldest mail out of an inbox.
+    #[inline]
+    pub(crate) fn take_first(&mut self, slot: u32) -> Option<Mail<M>> {
+        let seat = &mut self.slots[slot as usize];
+        let link = *self.links.get(seat.inbox.first as usize)?;
+        seat.inbox.first = link.next;
+        Some(self.hand_over(slot, link.mail))
+    }
+
+    /// Takes the mail at `place` out of an inbox, counted from the oldest.
+    pub(crate) fn take_nth(&mut self, slot: u32, place: usize) -> Option<Mail<M>> {
+        let mut before = None;
+        let mut at = self.slots[slot as usize].inbox.first;
+        for _ in 0..place {
+            before = Some(at);
+            at = self.links.get(at as usize)?.next;
+        }
+        let link = *self.links.get(at as usize)?;
+        let inbox = &mut self.slots[slot as usize].inbox;
+        match before {
+            None => inbox.first = link.next,
+            Some(before) => {
+                self.links[before as usize].next = link.next;
+                if inbox.last == at {
+                    inbox.last = before;
+                }
+            }
+        }
+        Some(self.hand_over(slot, link.mail))
+    }
+
+    /// Counts a delivery and makes the mail that the agent gets.
+    #[inline]
+    fn hand_over(&mut self, slot: u32, mail: u32) -> Mail<M> {
+        let mail = self.unfold(mail);
+        let seat = &mut self.slots[slot as usize];
+        let nth = seat.delivered;
+        seat.delivered += 1;
+        self.counters.delivered += 1;
+        if self.digest.is_some() || self.observer.is_some() {
+            let delivery = Delivery {
+                time: self.now,
+                superstep: self.superstep,
+                agent: seat.id,
+                index: seat.index,
+                nth,
+                mail: &mail,
+            };
+            observe(&mut self.digest, &mut self.observer, &delivery);
+        }
+        mail
+    }
+
+    /// The last reader gets the message itself, the others a clone.
+    #[inline]
+    fn unfold(&mut self, mail: u32) -> Mail<M> {
+        self.in_boxes -= 1;
+        let envelope = &mut self.posted[mail as usize];
+        envelope.readers -= 1;
+        let body = if envelope.readers == 0 {
+            envelope.body.take()
+        } else {
+            envelope.body.clone()
+        };
+        Mail {
+            sender: envelope.sender,
+            receiver: envelope.receiver,
+            body: body.expect("mail in an inbox has a body"),
+        }
+    }
+
+    /// Keeps the mail that an agent did not read for its next turn.
+    #[cold]
+    pub(crate) fn keep_unread(&mut self, slot: u32) {
+        while let Some(link) = self
+            .links
+            .get(self.slots[slot as usize].inbox.first as usize)
+        {
+            let Link { mail, next } = *link;
+            self.slots[slot as usize].inbox.first = next;
+            let (key, slot_known) = {
+                let envelope = &self.posted[mail as usize];
+                (envelope.key, envelope.slot)
+            };
+            let Mail {
+                sender,
+                receiver,
+                body,
+            } = self.unfold(mail);
+            let mut envelope = Envelope::new(key, sender, receiver, body);
+            envelope.slot = slot_known;
+            envelope.readers = 1;
+            self.unread.push((slot, envelope));
+        }
+    }
+
+    /// Counts the mail in an inbox as undeliverable.
+    fn discard_inbox(&mut self, slot: u32) {
+        while let Some(link) = self
+            .links
+            .get(self.slots[slot as usize].inbox.first as usize)
+        {
+            let Link { mail, next } = *link;
+            self.slots[slot as usize].inbox.first = next;
+            drop(self.unfold(mail));
+            self.counters.undeliverable += 1;
+        }
+    }
+
+    /// Mail that is posted, or was left unread, and that nobody has read yet.
+    pub(crate) fn queued(&self) -> u64 {
+        (self.in_boxes + self.unread.len()) as u64
+    }
+
+    // ---- main
+
+    /// Takes the mail addressed to main, in order.
+    pub(crate) fn take_main_mail(&mut self) -> Vec<Mail<M>> {
+        let mut inbox = std::mem::take(&mut self.main_inbox);
+        let mails = inbox
+            .drain(..)
+            .map(|mail| self.hand_over_to_main(mail))
+            .collect();
+        self.main_inbox = inbox;
+        mails
+    }
+
+    pub(crate) fn main_has_mail(&self) -> bool {
+        !self.main_inbox.is_empty()
+    }
+
+    fn hand_over_to_main(&mut self, mail: u32) -> Mail<M> {
+        let mail = self.unfold(mail);
+        let nth = self.main_delivered;
+        self.main_delivered += 1;
+        self.counters.delivered += 1;
+        let delivery = Delivery {
+            time: self.now,
+            superstep: self.superstep,
+            agent: AgentId::MAIN,
+            index: u64::MAX,
+            nth,
+            mail: &mail,
+        };
+        observe(&mut self.digest, &mut self.observer, &delivery);
+        mail
+    }
+
+    /// Puts mail of main into the outbox.
+    pub(crate) fn send_from_main(&mut self, receiver: Receiver, body: M) {
+        let key = MailKey::of_main(self.now, self.main_sequence);
+        self.main_sequence += 1;
+        self.outbox
+            .push(Envelope::new(key, AgentId::MAIN, receiver, body));
+    }
+
+    // ---- alarms
+
+    /// Sets an alarm of an agent.
+    pub(crate) fn set_alarm(
+        &mut self,
+        slot: u32,
+        time: SimTime,
+        required: bool,
+        load: AlarmMail<M>,
+    ) -> AlarmId {
+        let elsewhere = self.has_neighbours
+            && load
+                .receiver
+                .agent()
+                .is_some_and(|id| self.directory.find(id) == Whereabouts::Unknown);
+        let seat = &mut self.slots[slot as usize];
+        let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
+        seat.sequence += 1;
+        self.counters.alarms_set += 1;
+        self.alarms.set(Pending {
+            time,
+            key,
+            setter: seat.id,
+            required,
+            elsewhere,
+            load,
+        })
+    }
+
+    /// Puts the alarms due at `time` into the outbox.
+    #[inline]
+    pub(crate) fn fire(&mut self, time: SimTime) {
+        while let Some(alarm) = self.alarms.pop_due(time) {
+            self.counters.alarms_fired += 1;
+            let AlarmMail { receiver, body } = alarm.load;
+            self.outbox
+                .push(Envelope::new(alarm.key, alarm.setter, receiver, body));
+        }
+    }
+
+    // ---- subscriptions
+
+    pub(crate) fn subscribe(&mut self, slot: u32, pattern: Pattern) {
+        if self.mailing_list.subscribe(slot, pattern) {
+            self.note_interest(slot, pattern, true);
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, slot: u32, pattern: Pattern) {
+        if self.mailing_list.unsubscribe(slot, pattern) {
+            self.note_interest(slot, pattern, false);
+        }
+    }
+
+    fn note_interest(&mut self, slot: u32, pattern: Pattern, begins: bool) {
+        if let Some(changes) = &mut self.changed_interest {
+            changes.push((slot, pattern, begins));
+        }
+    }
+
+    /// Notes the first thing that went wrong in a superstep.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+}
+
+/// What an agent does in its turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Turn {
+    Update,
+    Other { setup: bool, teardown: bool },
+}
+
+fn observe<M: Message>(
+    digest: &mut Option<Digest>,
+    observer: &mut Option<Observer<M>>,
+    delivery: &Delivery<'_, M>,
+) {
+    if let Some(digest) = digest {
+        digest.add(delivery);
+    }
+    if let Some(observer) = observer {
+        observer(delivery);
+    }
+}
+
+impl<M: Message> fmt::Debug for Kernel<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("now", &self.now)
+            .field("superstep", &self.superstep)
+            .field("agents", &self.slots.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! What agents exchange.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentId, SimTime, Topic};
+
+/// What the agents of one simulation say to each other: one type, usually an enum.
+///
+/// Nothing needs to be implemented by hand. Derive `strum`'s `IntoStaticStr` and the topic is the
+/// name of the variant; for topics of your own implement `From<&YourMessage> for &'static str`.
+pub trait Message: Clone + Send + 'static {
+    /// What the message is about; subscriptions can name it.
+    fn topic(&self) -> Topic;
+}
+
+impl<M> Message for M
+where
+    M: Clone + Send + 'static,
+    for<'a> &'a M: Into<&'static str>,
+{
+    #[inline]
+    fn topic(&self) -> Topic {
+        Topic::new(self.into())
+    }
+}
+
+/// Whom mail is for. Copies go to agents that subscribed to mail like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Receiver {
+    /// One agent, and a copy for every subscriber.
+    Agent(AgentId),
+    /// One agent and nobody else.
+    Direct(AgentId),
+    /// A broadcast: the subscribers, and no one else.
+    Subscribers,
+}
+
+impl Receiver {
+    /// The agent the mail is addressed to; none for a broadcast.
+    #[must_use]
+    #[inline]
+    pub const fn agent(self) -> Option<AgentId> {
+        match self {
+            Self::Agent(id) | Self::Direct(id) => Some(id),
+            Self::Subscribers => None,
+        }
+    }
+}
+
+impl From<AgentId> for Receiver {
+    fn from(id: AgentId) -> Self {
+        Self::Agent(id)
+    }
+}
+
+/// A message as it reaches an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mail<M> {
+    /// Who sent it.
+    pub sender: AgentId,
+    /// Whom it is addressed to: not this agent, where it is a copy for a subscriber.
+    pub receiver: Receiver,
+    /// The message.
+    pub body: M,
+}
+
+impl<M> Mail<M> {
+    /// Mail made by hand, to hand to an agent in a test.
+    pub fn new(sender: impl Into<AgentId>, receiver: impl Into<Receiver>, body: M) -> Self {
+        Self {
+            sender: sender.into(),
+            receiver: receiver.into(),
+            body,
+        }
+    }
+}
+
+impl<M: Message> Mail<M> {
+    /// What the message is about.
+    pub fn topic(&self) -> Topic {
+        self.body.topic()
+    }
+}
+
+/// A place in the kernel's one order of mail: when it was sent, by whom, how manieth of the sender.
+///
+/// It is compared in this order and never by arrival, so that every placement agrees. For mail of
+/// a superstep the time is the same for all; for alarms it is the time they were set at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MailKey {
+    sent_at: SimTime,
+    /// 0 for the simulation's owner, whose mail comes before all other; the insertion index plus
+    /// one for agents; the largest number for main, whose mail comes after all other.
+    rank: u64,
+    sequence: u64,
+}
+
+impl MailKey {
+    /// The place of mail that the simulation's owner queued.
+    #[must_use]
+    pub const fn of_owner(sent_at: SimTime, sequence: u64) -> Self {
+        let rank = 0;
+        Self {
+            sent_at,
+            rank,
+            sequence,
+        }
+    }
+
+    /// The place of mail that an agent sent, or of an alarm that it set.
+    #[must_use]
+    #[inline]
+    pub const fn of_agent(sent_at: SimTime, index: u64, sequence: u64) -> Self {
+        let rank = index + 1;
+        Self {
+            sent_at,
+            rank,
+            sequence,
+        }
+    }
+
+    /// The place of mail that the handler of mail to main sent.
+    #[must_use]
+    pub const fn of_main(sent_at: SimTime, sequence: u64) -> Self {
+        let rank = u64::MAX;
+        Self {
+            sent_at,
+            rank,
+            sequence,
+        }
+    }
+
+    /// How manieth mail or alarm of its sender it is.
+    #[must_use]
+    #[inline]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// Mail under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope<M> {
+    pub(crate) key: MailKey,
+    pub(crate) sender: AgentId,
+    pub(crate) receiver: Receiver,
+    /// Agents that have yet to read it; the last one gets the message itself, the others a clone.
+    pub(crate) readers: u32,
+    /// Where the receiver sits, if that was found out already.
+    pub(crate) slot: u32,
+    /// It came from another cluster, which counts what becomes of it there.
+    pub(crate) foreign: bool,
+    /// A copy of it, or it itself, went to another cluster.
+    pub(crate) left: bool,
+    pub(crate) body: Option<M>,
+}
+
+impl<M> Envelope<M> {
+    #[inline]
+    pub(crate) fn new(key: MailKey, sender: AgentId, receiver: Receiver, body: M) -> Self {
+        Self {
+            key,
+            sender,
+            receiver,
+            readers: 0,
+            slot: crate::kernel::NONE,
+            foreign: false,
+            left: false,
+            body: Some(body),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a run is asked for, and what it reports.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentId, SimDuration, SimTime};
+
+/// When a run ends. Whatever is given, whichever comes first; and always when idle.
+///
+/// ```
+/// use std::time::Duration;
+/// use maslite_core::{Run, SimDuration};
+/// let a_day_or_ten_seconds_of_wall_time =
+///     Run::lasting(SimDuration::from_secs(86_400)).timeout(Duration::from_secs(10));
+/// # let _ = a_day_or_ten_seconds_of_wall_time;
+/// ```
+#[must_use = "a run does nothing until it is handed to `run`"]
+pub struct Run {
+    pub(crate) limit: Limit,
+    pub(crate) supersteps: Option<u64>,
+    pub(crate) supersteps_per_instant: u64,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) predicate: Option<Predicate>,
+}
+
+pub(crate) type Predicate = Box<dyn FnMut(&Counters) -> bool>;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Idle,
+    Until(SimTime),
+    Lasting(SimDuration),
+}
+
+impl Run {
+    /// How many supersteps one instant may have, unless said otherwise.
+    pub const SUPERSTEPS_PER_INSTANT: u64 = 1_000_000;
+
+    fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            supersteps: None,
+            supersteps_per_instant: Self::SUPERSTEPS_PER_INSTANT,
+            timeout: None,
+            predicate: None,
+        }
+    }
+
+    /// Until nothing is left to happen: no mail, no alarm.
+    pub fn until_idle() -> Self {
+        Self::new(Limit::Idle)
+    }
+
+    /// Until simulated time reaches `time`. The clock then stands there, and what would happen at
+    /// that time or later has not happened.
+    pub fn until(time: SimTime) -> Self {
+        Self::new(Limit::Until(time))
+    }
+
+    /// For a length of simulated time from where the clock stands.
+    pub fn lasting(duration: SimDuration) -> Self {
+        Self::new(Limit::Lasting(duration))
+    }
+
+    /// At most so many supersteps. With none at all nothing happens.
+    pub fn supersteps(mut self, count: u64) -> Self {
+        self.supersteps = Some(count);
+        self
+    }
+
+    /// At most this long on the wall clock. An agent at work is not interrupted.
+    pub fn timeout(mut self, duration: Duration) -> Self {
+        self.timeout = Some(duration);
+        self
+    }
+
+    /// Until the counters say so. They are looked at between any two supersteps.
+    pub fn stop_when(mut self, predicate: impl FnMut(&Counters) -> bool + 'static) -> Self {
+        self.predicate = Some(Box::new(predicate));
+        self
+    }
+
+    /// An instant with more supersteps than this is an endless exchange, and an error.
+    pub fn supersteps_per_instant(mut self, limit: u64) -> Self {
+        self.supersteps_per_instant = limit;
+        self
+    }
+
+    /// When simulated time ends for this run, if the clock now stands at `now`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn end(&self, now: SimTime) -> Option<SimTime> {
+        match self.limit {
+            Limit::Idle => None,
+            Limit::Until(time) => Some(time),
+            Limit::Lasting(duration) => Some(now.saturating_add(duration)),
+        }
+    }
+
+    /// The parts, for a supervisor that runs several schedulers.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn into_parts(self) -> (Option<u64>, u64, Option<Duration>, Option<Predicate>) {
+        (
+            self.supersteps,
+            self.supersteps_per_instant,
+            self.timeout,
+            self.predicate,
+        )
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("limit", &self.limit)
+            .field("supersteps", &self.supersteps)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was counted since the simulation began.
+///
+/// In every report sent = delivered + undeliverable + queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Mail posted: one for the receiver and one for every copy.
+    pub sent: u64,
+    /// Mail that agents, or main, took out of their inboxes.
+    pub delivered: u64,
+    /// Mail whose receiver exists nowhere, and unread mail of removed agents.
+    pub undeliverable: u64,
+    /// Mail in inboxes.
+    pub queued: u64,
+    /// Broadcasts that nobody had subscribed to.
+    pub unheard: u64,
+    /// Rounds of "update the awake agents, then post the mail".
+    pub supersteps: u64,
+    /// Alarms set.
+    pub alarms_set: u64,
+    /// Alarms that became mail.
+    pub alarms_fired: u64,
+    /// Alarms cleared before they fired.
+    pub alarms_cleared: u64,
+    /// Alarms that still wait.
+    pub alarms_pending: u64,
+    /// Agents there are.
+    pub agents: u64,
+}
+
+impl Counters {
+    /// Adds what another cluster counted. Supersteps are not added: they are common to all.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.undeliverable += other.undeliverable;
+        self.queued += other.queued;
+        self.unheard += other.unheard;
+        self.alarms_set += other.alarms_set;
+        self.alarms_fired += other.alarms_fired;
+        self.alarms_cleared += other.alarms_cleared;
+        self.alarms_pending += other.alarms_pending;
+        self.agents += other.agents;
+    }
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Nothing is left to happen.
+    Idle,
+    /// Simulated time reached the limit.
+    TimeLimit,
+    /// As many supersteps as asked for.
+    Supersteps,
+    /// This agent called `pause`.
+    Paused(AgentId),
+    /// The handler of mail addressed to main stopped it.
+    Stopped,
+    /// The predicate over the counters held.
+    Predicate,
+    /// The wall-clock timeout passed.
+    Timeout,
+    /// It was stopped from outside, with a handle.
+    Interrupted,
+}
+
+impl StopReason {
+    /// The reason in one word, as programs read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::TimeLimit => "time limit",
+            Self::Supersteps => "supersteps",
+            Self::Paused(_) => "paused",
+            Self::Stopped => "stopped",
+            Self::Predicate => "predicate",
+            Self::Timeout => "timeout",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused(agent) => write!(f, "paused by agent {agent}"),
+            other => f.pad(other.name()),
+        }
+    }
+}
+
+/// What a run did. The counters go on from run to run; times are of this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Why it ended.
+    pub stopped_by: StopReason,
+    /// Where the clock stood at its start [simulated].
+    pub start: SimTime,
+    /// Where the clock stands now [simulated].
+    pub now: SimTime,
+    /// How long it took [wall].
+    pub wall: Duration,
+    /// What was counted since the simulation began.
+    pub counters: Counters,
+    /// The digest of the trace since the simulation began, if it was asked for.
+    pub digest: Option<u64>,
+    /// How far a paced or real-time run fell behind the wall at worst.
+    pub behind: Duration,
+}
+
+impl Report {
+    /// A report of a run that stood at `start` and now stands at `now`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(stopped_by: StopReason, start: SimTime, now: SimTime, wall: Duration) -> Self {
+        Self {
+            stopped_by,
+            start,
+            now,
+            wall,
+            counters: Counters::default(),
+            digest: None,
+            behind: Duration::ZERO,
+        }
+    }
+
+    /// Simulated time that passed in this run.
+    #[must_use]
+    pub fn simulated(&self) -> SimDuration {
+        self.now - self.start
+    }
+
+    /// Simulated time over wall time: 100 means a hundred times as fast as the world.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.simulated().as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.counters;
+        writeln!(
+            f,
+            "{} at {}: {} simulated in {:.6} s = {:.1}X",
+            self.stopped_by,
+            self.now,
+            self.simulated(),
+            self.wall.as_secs_f64(),
+            self.ratio(),
+        )?;
+        write!(
+            f,
+            "{} agents, {} supersteps; mail: {} sent, {} delivered, {} undeliverable, {} queued, \
+             {} unheard; alarms: {} set, {} fired, {} cleared, {} pending",
+            c.agents,
+            c.supersteps,
+            c.sent,
+            c.delivered,
+            c.undeliverable,
+            c.queued,
+            c.unheard,
+            c.alarms_set,
+            c.alarms_fired,
+            c.alarms_cleared,
+            c.alarms_pending,
+        )?;
+        if !self.behind.is_zero() {
+            write!(
+                f,
+                "; up to {:.6} s behind the wall",
+                self.behind.as_secs_f64()
+            )?;
+        }
+        if let Some(digest) = self.digest {
+            write!(f, "; digest {digest:016x}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,526 @@
+//! One scheduler, used alone.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, PendingAlarm};
+use crate::clock::{Clock, Pace, wall};
+use crate::engine::{Engine, Limits, Rest, Surroundings};
+use crate::error::Error;
+use crate::kernel::Observer;
+use crate::message::{Mail, Message, Receiver};
+use crate::run::{Counters, Predicate, Report, Run, StopReason};
+use crate::signal::{MAIL, STOP, Signal, TIMEOUT, Watchdog};
+use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
+
+/// Runs agents in this process, one after the other.
+///
+/// ```
+/// use maslite_core::{Agent, Context, Mail, Run, Scheduler, SimDuration, SimTime};
+///
+/// #[derive(Clone, strum::IntoStaticStr)]
+/// enum Msg { Tick }
+///
+/// struct Metronome { ticks: u32 }
+///
+/// impl Agent<Msg> for Metronome {
+///     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+///         ctx.alarm_in(SimDuration::from_millis(500), Msg::Tick);
+///     }
+///     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+///         self.ticks += 1;
+///         if self.ticks < 10 {
+///             ctx.alarm_in(SimDuration::from_millis(500), Msg::Tick);
+///         }
+///     }
+/// }
+///
+/// let mut scheduler = Scheduler::new();
+/// scheduler.add("metronome", Metronome { ticks: 0 })?;
+/// let report = scheduler.run(Run::until_idle())?;
+/// assert_eq!(report.now, SimTime::from_secs(5));
+/// # Ok::<(), maslite_core::Error>(())
+/// ```
+pub struct Scheduler<M: Message> {
+    engine: Engine<M>,
+    clock: Clock,
+    /// Where real time began.
+    epoch: Option<Instant>,
+    queued: Vec<Mail<M>>,
+    outside: Arc<Outside<M>>,
+    failed: bool,
+}
+
+/// What other threads and the scheduler share.
+struct Outside<M> {
+    signal: Arc<Signal>,
+    mails: Mutex<Vec<Mail<M>>>,
+}
+
+impl<M: Message> Default for Scheduler<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: Message> Scheduler<M> {
+    /// A scheduler with a simulated clock and seed 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_seed(0)
+    }
+
+    /// A scheduler whose agents draw their random numbers from this seed.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self {
+            engine: Engine::new(seed),
+            clock: Clock::Simulated,
+            epoch: None,
+            queued: Vec::new(),
+            outside: Arc::new(Outside {
+                signal: Arc::new(Signal::default()),
+                mails: Mutex::default(),
+            }),
+            failed: false,
+        }
+    }
+
+    /// The same with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The same, with a digest of the trace in every report.
+    #[must_use]
+    pub fn with_digest(mut self) -> Self {
+        self.engine.keep_digest();
+        self
+    }
+
+    /// The same, showing every delivery to `observer`, in the kernel's one order. See
+    /// [`JsonLines`](crate::JsonLines) for one that writes them down.
+    #[must_use]
+    pub fn with_trace(mut self, observer: impl Into<Observer<M>>) -> Self {
+        self.engine.observe(observer.into());
+        self
+    }
+
+    /// Adds an agent. Its `setup` is called when the next run starts.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateAgent`] and [`Error::BadId`]; the scheduler is as before.
+    pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) -> Result<(), Error> {
+        self.engine.add(id.into(), Box::new(agent))
+    }
+
+    /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
+    /// update. False if there is no agent with this id.
+    pub fn remove(&mut self, id: impl Into<AgentId>) -> bool {
+        self.engine.remove(id.into())
+    }
+
+    /// The agent with this id, if it is of this type.
+    pub fn agent<A: Agent<M>>(&self, id: impl Into<AgentId>) -> Option<&A> {
+        let agent: &dyn std::any::Any = self.engine.agent(id.into())?;
+        agent.downcast_ref()
+    }
+
+    /// Queues mail. It is posted when the next run starts, before anything else.
+    pub fn send(&mut self, mail: Mail<M>) {
+        self.queued.push(mail);
+    }
+
+    /// Runs. Several runs, one after the other, are as one.
+    ///
+    /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
+    ///
+    /// # Errors
+    /// [`Error::AgentPanicked`], [`Error::EndlessExchange`], [`Error::DuplicateAgent`],
+    /// [`Error::BadId`], [`Error::RemovedUnknown`], [`Error::TimeOverflow`]; and
+    /// [`Error::Failed`] ever after.
+    pub fn run(&mut self, run: Run) -> Result<Report, Error> {
+        self.engine.main_listens(false);
+        self.run_around(run, &mut |_, _| {})
+    }
+
+    /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with(
+        &mut self,
+        run: Run,
+        mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
+    ) -> Result<Report, Error> {
+        self.engine.main_listens(true);
+        self.run_around(run, &mut handler)
+    }
+
+    fn run_around(
+        &mut self,
+        mut run: Run,
+        handler: &mut dyn FnMut(Mail<M>, &mut MainContext<M>),
+    ) -> Result<Report, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        let (started, start) = (wall(), self.engine.now());
+        let epoch = *self.epoch.get_or_insert(started);
+        let signal = Arc::clone(&self.outside.signal);
+        let _watchdog = run.timeout.map(|timeout| Watchdog::start(&signal, timeout));
+        let mut around = Around {
+            signal: &signal,
+            handler,
+            predicate: run.predicate.take(),
+            stopped_by: None,
+        };
+        // Until it returns well, this run is one that failed.
+        self.failed = true;
+        let mut pace = match self.clock {
+            Clock::Simulated => None,
+            Clock::Paced(speed) => Some(Pace::new(started, start, speed)),
+            Clock::RealTime => Some(Pace::real_time(epoch)),
+        };
+        self.engine.setup()?;
+        let queued = std::mem::take(&mut self.queued);
+        self.engine.queue_first(queued);
+        let mut behind = Duration::ZERO;
+        let stopped_by = match &mut pace {
+            None => self.run_simulated(&run, start, &mut around)?,
+            Some(pace) => self.run_paced(&run, start, pace, &mut around, &mut behind)?,
+        };
+        self.failed = false;
+        signal.lower(STOP | TIMEOUT);
+        let now = self.engine.now();
+        let mut report = Report::new(stopped_by, start, now, wall().duration_since(started));
+        report.counters = self.engine.counters();
+        report.digest = self.engine.digest();
+        report.behind = behind;
+        Ok(report)
+    }
+
+    fn run_simulated(
+        &mut self,
+        run: &Run,
+        start: SimTime,
+        around: &mut Around<'_, M>,
+    ) -> Result<StopReason, Error> {
+        let end = run.end(start);
+        let mut supersteps = run.supersteps.unwrap_or(u64::MAX);
+        loop {
+            self.take_outside_mail();
+            let (rest, done) = self.run_engine(run, end, supersteps, around)?;
+            supersteps -= done;
+            match self.stop_reason(rest, around) {
+                Some(reason) => return Ok(reason),
+                None if rest == Rest::Attention => {}
+                None => {
+                    if let Some(end) = end {
+                        self.engine.advance_to(end);
+                    }
+                    return Ok(StopReason::TimeLimit);
+                }
+            }
+        }
+    }
+
+    /// Lets simulated time go no further than the wall allows, and blocks in between.
+    fn run_paced(
+        &mut self,
+        run: &Run,
+        start: SimTime,
+        pace: &Pace,
+        around: &mut Around<'_, M>,
+        behind: &mut Duration,
+    ) -> Result<StopReason, Error> {
+        let end = run.end(start);
+        let real = self.clock == Clock::RealTime;
+        let mut supersteps = run.supersteps.unwrap_or(u64::MAX);
+        loop {
+            self.take_outside_mail();
+            let now = pace.sim_at(wall());
+            if real {
+                self.engine.advance_to(end.map_or(now, |end| now.min(end)));
+            }
+            if let Some(due) = self.engine.next_alarm().and_then(|due| pace.wall_at(due)) {
+                *behind = (*behind).max(wall().saturating_duration_since(due));
+            }
+            let reached = now.saturating_add(SimDuration::from_nanos(1));
+            let horizon = end.map_or(reached, |end| end.min(reached));
+            // In real time the clock is read again after every superstep.
+            let allowed = if real { supersteps.min(1) } else { supersteps };
+            let (rest, done) = self.run_engine(run, Some(horizon), allowed, around)?;
+            supersteps -= done;
+            if rest == Rest::Supersteps && supersteps > 0 {
+                continue;
+            }
+            match self.stop_reason(rest, around) {
+                Some(reason) => return Ok(reason),
+                None if rest == Rest::Attention => continue,
+                None => {}
+            }
+            if real && !self.engine.is_awake() && !self.engine.has_required_alarms() {
+                self.engine.clear_alarms(AlarmFilter::all());
+                return Ok(StopReason::Idle);
+            }
+            // At rest at the horizon: the next thing to happen is an alarm or the end.
+            let next = match (self.engine.next_alarm(), end) {
+                (Some(alarm), Some(end)) => alarm.min(end),
+                (Some(next), None) | (None, Some(next)) => next,
+                (None, None) => return Ok(StopReason::Idle),
+            };
+            if end.is_some_and(|end| pace.sim_at(wall()) >= end) && Some(next) == end {
+                self.engine.advance_to(next);
+                return Ok(StopReason::TimeLimit);
+            }
+            self.outside.signal.wait(pace.wall_at(next));
+        }
+    }
+
+    fn run_engine(
+        &mut self,
+        run: &Run,
+        horizon: Option<SimTime>,
+        supersteps: u64,
+        around: &mut Around<'_, M>,
+    ) -> Result<(Rest, u64), Error> {
+        let limits = Limits {
+            horizon,
+            supersteps,
+            supersteps_per_instant: run.supersteps_per_instant,
+        };
+        let before = self.engine.counters().supersteps;
+        let rest = self.engine.run(&limits, around)?;
+        Ok((rest, self.engine.counters().supersteps - before))
+    }
+
+    /// Why the run ends, if it does; at a horizon it may not.
+    fn stop_reason(&self, rest: Rest, around: &mut Around<'_, M>) -> Option<StopReason> {
+        match rest {
+            Rest::Idle => Some(StopReason::Idle),
+            Rest::Supersteps => Some(StopReason::Supersteps),
+            Rest::Paused(agent) => Some(StopReason::Paused(agent)),
+            Rest::Called => around.stopped_by.take(),
+            Rest::Horizon => None,
+            Rest::Attention => match self.outside.signal.raised() {
+                bits if bits & STOP != 0 => Some(StopReason::Interrupted),
+                bits if bits & TIMEOUT != 0 => Some(StopReason::Timeout),
+                _ => None,
+            },
+        }
+    }
+
+    fn take_outside_mail(&mut self) {
+        if self.outside.signal.raised() & MAIL != 0 {
+            self.outside.signal.lower(MAIL);
+            let mut mails = self
+                .outside
+                .mails
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let mails = std::mem::take(&mut *mails);
+            self.engine.queue_first(mails);
+        }
+    }
+
+    /// A handle for other threads: they can stop a run and send mail into it.
+    #[must_use]
+    pub fn handle(&self) -> Handle<M> {
+        Handle {
+            outside: Arc::clone(&self.outside),
+        }
+    }
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.engine.now()
+    }
+
+    /// What was counted since the simulation began.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
+
+    /// The pending alarms that the filter names, whoever set them, in the order they will fire.
+    pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
+        self.engine.alarms(filter)
+    }
+
+    /// Clears the alarms that the filter names, whoever set them; tells how many they were.
+    pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
+        self.engine.clear_alarms(filter)
+    }
+
+    /// Who subscribed to exactly this pattern, in insertion order.
+    pub fn subscribers(&mut self, pattern: Pattern) -> Vec<AgentId> {
+        self.engine.subscribers(pattern)
+    }
+
+    /// What an agent listens to.
+    pub fn subscriptions(&self, id: impl Into<AgentId>) -> Vec<Pattern> {
+        self.engine.subscriptions(id.into())
+    }
+
+    /// Ends the simulation: calls `teardown` of every agent, in insertion order. Dropping the
+    /// scheduler does the same, and keeps silent about panics.
+    ///
+    /// # Errors
+    /// [`Error::AgentPanicked`], for the first that did; the others are torn down all the same.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.teardown()
+    }
+
+    fn teardown(&mut self) -> Result<(), Error> {
+        if self.failed || std::thread::panicking() {
+            return Ok(());
+        }
+        self.engine.teardown()
+    }
+}
+
+impl<M: Message> Drop for Scheduler<M> {
+    fn drop(&mut self) {
+        let _ = self.teardown();
+    }
+}
+
+/// What a run with a handler of mail to main needs besides the engine.
+struct Around<'a, M: Message> {
+    signal: &'a Signal,
+    handler: &'a mut dyn FnMut(Mail<M>, &mut MainContext<M>),
+    predicate: Option<Predicate>,
+    stopped_by: Option<StopReason>,
+}
+
+impl<M: Message> Surroundings<M> for Around<'_, M> {
+    #[inline]
+    fn before_posting(&mut self, _: &mut Engine<M>) -> bool {
+        false
+    }
+
+    #[inline]
+    fn wants_attention(&self) -> bool {
+        self.signal.raised() != 0
+    }
+
+    #[inline]
+    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        while engine.main_has_mail() {
+            let mut main = MainContext::new(engine.now());
+            for mail in engine.take_main_mail() {
+                (self.handler)(mail, &mut main);
+            }
+            let (mails, stop) = main.into_parts();
+            for (receiver, body) in mails {
+                engine.send_from_main(receiver, body);
+            }
+            engine.post();
+            if stop {
+                self.stopped_by = Some(StopReason::Stopped);
+                return true;
+            }
+        }
+        if let Some(predicate) = &mut self.predicate
+            && predicate(&engine.counters())
+        {
+            self.stopped_by = Some(StopReason::Predicate);
+        }
+        self.stopped_by.is_some()
+    }
+}
+
+/// What the handler of mail addressed to main can do.
+#[derive(Debug)]
+pub struct MainContext<M> {
+    now: SimTime,
+    mails: Vec<(Receiver, M)>,
+    stop: bool,
+}
+
+impl<M> MainContext<M> {
+    /// For a supervisor that handles mail to main itself.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(now: SimTime) -> Self {
+        Self {
+            now,
+            mails: Vec::new(),
+            stop: false,
+        }
+    }
+
+    /// What the handler sent, and whether it asked to stop.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<(Receiver, M)>, bool) {
+        (self.mails, self.stop)
+    }
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.now
+    }
+
+    /// Sends a message from main; it arrives in the next superstep.
+    pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
+        self.mails.push((to.into(), body));
+    }
+
+    /// Ends the run when all mail of this superstep to main is handled.
+    pub fn stop(&mut self) {
+        self.stop = true;
+    }
+}
+
+/// Reaches a scheduler from other threads.
+pub struct Handle<M> {
+    outside: Arc<Outside<M>>,
+}
+
+impl<M> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            outside: Arc::clone(&self.outside),
+        }
+    }
+}
+
+impl<M> Handle<M> {
+    /// Ends the run that goes on, or the next one, after the superstep at hand.
+    pub fn stop(&self) {
+        self.outside.signal.raise(STOP);
+    }
+
+    /// Sends mail into the simulation. It is posted between two supersteps; under a simulated
+    /// clock which ones depends on the wall, so a run that gets such mail does not repeat.
+    pub fn send(&self, mail: Mail<M>) {
+        self.outside
+            .mails
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(mail);
+        self.outside.signal.raise(MAIL);
+    }
+}
+
+impl<M: Message> fmt::Debug for Scheduler<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("engine", &self.engine)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! How the world outside a run gets its attention: stop it, wake it, time it out.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::clock::wall;
+
+/// Somebody asked for the run to end.
+pub(crate) const STOP: u32 = 1;
+/// The wall-clock timeout passed.
+pub(crate) const TIMEOUT: u32 = 2;
+/// Mail came in from outside.
+pub(crate) const MAIL: u32 = 4;
+
+/// A few bits that are cheap to look at between two supersteps, and that wake who waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    raised: AtomicU32,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn raise(&self, bits: u32) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.raised.fetch_or(bits, Ordering::Release);
+        drop(guard);
+        self.wake.notify_all();
+    }
+
+    pub(crate) fn lower(&self, bits: u32) {
+        self.raised.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    #[inline]
+    pub(crate) fn raised(&self) -> u32 {
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    /// Blocks until a bit is raised or, if a moment is given, until then.
+    pub(crate) fn wait(&self, until: Option<Instant>) {
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.raised.load(Ordering::Acquire) == 0 {
+            guard = match until.map(|until| until.saturating_duration_since(wall())) {
+                Some(Duration::ZERO) => return,
+                Some(rest) => {
+                    let waited = self.wake.wait_timeout(guard, rest);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .wake
+                    .wait(guard)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Raises a bit after a while, unless it is dropped before.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    off: Arc<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    pub(crate) fn start(signal: &Arc<Signal>, timeout: Duration) -> Self {
+        let off = Arc::new(Signal::default());
+        let (watched, signal) = (Arc::clone(&off), Arc::clone(signal));
+        let deadline = wall().checked_add(timeout);
+        let thread = std::thread::spawn(move || {
+            watched.wait(deadline);
+            if watched.raised() == 0 {
+                signal.raise(TIMEOUT);
+            }
+        });
+        Self {
+            off,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.off.raise(STOP);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a message is about: a name, compared by its text and looked up by its address.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The topic of a message. By default the name of the message's enum variant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(&'static str);
+
+impl Topic {
+    /// A topic whose name the program contains.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    /// A topic whose name is known only at run time. The name is kept for as long as the process
+    /// lives, once however often it is asked for.
+    #[must_use]
+    pub fn intern(name: &str) -> Self {
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name) {
+            return Self(known);
+        }
+        let kept: &'static str = Box::leak(name.into());
+        names.insert(kept);
+        Self(kept)
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl From<&'static str> for Topic {
+    fn from(name: &'static str) -> Self {
+        Self(name)
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.0, f)
+    }
+}
+
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::intern(&String::deserialize(deserializer)?))
+    }
+}
+
+/// Numbers topics densely. A topic met before is found by the address of its name, without
+/// reading the name; names that are equal at different addresses get one number.
+#[derive(Debug)]
+pub(crate) struct TopicTable {
+    recent: [(usize, usize, u32); RECENT],
+    numbers: FxHashMap<&'static str, u32>,
+}
+
+const RECENT: usize = 64;
+
+impl Default for TopicTable {
+    fn default() -> Self {
+        Self {
+            recent: [(0, 0, 0); RECENT],
+            numbers: FxHashMap::default(),
+        }
+    }
+}
+
+impl TopicTable {
+    /// The number of a topic; topics are numbered from 0 as they are met.
+    #[inline]
+    pub(crate) fn number(&mut self, topic: Topic) -> u32 {
+        let (address, length) = (topic.0.as_ptr().addr(), topic.0.len());
+        let place = (address >> 2 ^ address >> 8 ^ length) % RECENT;
+        let (known_address, known_length, number) = self.recent[place];
+        if known_address == address && known_length == length {
+            return number;
+        }
+        self.number_by_name(topic, place)
+    }
+
+    #[cold]
+    fn number_by_name(&mut self, topic: Topic, place: usize) -> u32 {
+        let next = crate::narrow(self.numbers.len());
+        let number = *self.numbers.entry(topic.0).or_insert(next);
+        self.recent[place] = (topic.0.as_ptr().addr(), topic.0.len(), number);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_names_are_one_topic_wherever_they_lie() {
+        let (a, b) = (Topic::intern("tick"), Topic::new("tick"));
+        assert_eq!(a, b);
+        assert_eq!(a.as_str().as_ptr(), Topic::intern("tick").as_str().as_ptr());
+        let mut table = TopicTable::default();
+        assert_eq!(
+            [
+                table.number(a),
+                table.number("tock".into()),
+                table.number(b)
+            ],
+            [0, 1, 0]
+        );
+    }
+
+    #[test]
+    fn a_prefix_at_the_same_address_is_another_topic() {
+        let long: &'static str = "ticket";
+        let mut table = TopicTable::default();
+        assert_eq!(table.number(Topic::new(long)), 0);
+        assert_eq!(table.number(Topic::new(&long[..4])), 1);
+    }
+}

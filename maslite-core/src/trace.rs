@@ -1,0 +1,112 @@
+//! Writing a trace down.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Serialize, Serializer};
+
+use crate::agent::Delivery;
+use crate::kernel::Observer;
+use crate::message::Message;
+use crate::{AgentId, Topic};
+
+/// Writes every delivery as a line of JSON.
+///
+/// ```json
+/// {"t_ns":250000000,"step":0,"to":3,"from":1,"receiver":3,"topic":"C"}
+/// ```
+///
+/// `to` is the agent that gets it, `receiver` the addressee (`null` for a broadcast), `step` the
+/// superstep within the instant. Agents with a name are written by their name.
+#[derive(Clone, Debug)]
+pub struct JsonLines<W: Write + Send> {
+    shared: Arc<Mutex<Shared<W>>>,
+}
+
+#[derive(Debug)]
+struct Shared<W> {
+    writer: W,
+    line: String,
+    result: io::Result<()>,
+}
+
+impl<W: Write + Send + 'static> JsonLines<W> {
+    /// Writes to `writer`; wrap a file in a `BufWriter`.
+    pub fn new(writer: W) -> Self {
+        Self {
+            shared: Arc::new(Mutex::new(Shared {
+                writer,
+                line: String::new(),
+                result: Ok(()),
+            })),
+        }
+    }
+
+    /// Writes out what is buffered.
+    ///
+    /// # Errors
+    /// The first error that writing met; lines after it were not written.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut shared.result, Ok(()))?;
+        shared.writer.flush()
+    }
+}
+
+impl<M: Message, W: Write + Send + 'static> From<JsonLines<W>> for Observer<M> {
+    fn from(lines: JsonLines<W>) -> Self {
+        Box::new(move |delivery| {
+            let mut shared = lines.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let Shared {
+                writer,
+                line,
+                result,
+            } = &mut *shared;
+            if result.is_ok() {
+                line.clear();
+                delivery.write_json(line);
+                line.push('\n');
+                *result = writer.write_all(line.as_bytes());
+            }
+        })
+    }
+}
+
+impl<M: Message> Delivery<'_, M> {
+    /// Appends the delivery as one JSON object, without a line feed.
+    pub fn write_json(&self, into: &mut String) {
+        let line = Line {
+            t_ns: self.time.as_nanos(),
+            step: self.superstep,
+            to: Id(self.agent),
+            from: Id(self.mail.sender),
+            receiver: self.mail.receiver.agent().map(Id),
+            topic: self.mail.topic(),
+        };
+        // Numbers and strings are always JSON.
+        into.push_str(&serde_json::to_string(&line).unwrap_or_default());
+    }
+}
+
+#[derive(Serialize)]
+struct Line {
+    t_ns: u64,
+    step: u64,
+    to: Id,
+    from: Id,
+    receiver: Option<Id>,
+    topic: Topic,
+}
+
+/// A number, or the name if the id was made of one.
+struct Id(AgentId);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.name() {
+            _ if self.0 == AgentId::MAIN => serializer.serialize_str("main"),
+            Some(name) => serializer.serialize_str(&name),
+            None => serializer.serialize_u64(self.0.as_u64()),
+        }
+    }
+}
