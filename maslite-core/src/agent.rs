@@ -58,7 +58,6 @@ pub trait Agent<M: Message>: std::any::Any + Send {
 
 /// One delivery, as trace and digest see it.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
 pub struct Delivery<'a, M> {
     /// When [simulated].
     pub time: SimTime,
@@ -292,23 +291,29 @@ impl<'a, M: Message> Context<'a, M> {
     /// Sends a message later, to whom and when `alarm` says.
     ///
     /// An alarm beyond the end of simulated time ends the run with [`Error::TimeOverflow`].
-    #[inline]
+    #[inline(always)]
     pub fn set_alarm(&mut self, alarm: Alarm, body: M) -> AlarmId {
         let now = self.kernel.now;
         let time = match alarm.when {
             When::At(time) => time.max(now),
-            When::After(delay) => now.checked_add(delay).unwrap_or_else(|| {
-                let (agent, time) = (self.id(), now);
-                self.kernel.fail(Error::TimeOverflow { agent, time, delay });
-                SimTime::MAX
-            }),
+            When::After(delay) => match now.checked_add(delay) {
+                Some(time) => time,
+                None => self.overflow(delay),
+            },
         };
         let receiver = match alarm.receiver {
             Some(receiver) => receiver,
             None => Receiver::Agent(self.id()),
         };
-        let mail = AlarmMail { receiver, body };
-        self.kernel.set_alarm(self.slot, time, alarm.required, mail)
+        self.kernel
+            .set_alarm(self.slot, time, alarm.required, receiver, body)
+    }
+
+    #[cold]
+    fn overflow(&mut self, delay: SimDuration) -> SimTime {
+        let (agent, time) = (self.id(), self.now());
+        self.kernel.fail(Error::TimeOverflow { agent, time, delay });
+        SimTime::MAX
     }
 
     /// Clears an alarm of this agent. False if it fired or was cleared before.

@@ -129,15 +129,20 @@ struct Chunk {
 }
 
 impl Chunks {
+    #[inline]
     fn push(&mut self, bucket: &mut u32, entry: Entry) {
-        if *bucket != NONE {
-            let chunk = &mut self.chunks[*bucket as usize];
-            if (chunk.len as usize) < CHUNK {
-                chunk.entries[chunk.len as usize] = entry;
-                chunk.len += 1;
-                return;
-            }
+        if let Some(chunk) = self.chunks.get_mut(*bucket as usize)
+            && let Some(place) = chunk.entries.get_mut(chunk.len as usize)
+        {
+            *place = entry;
+            chunk.len += 1;
+            return;
         }
+        self.push_chunk(bucket, entry);
+    }
+
+    /// Begins another chunk of a bucket.
+    fn push_chunk(&mut self, bucket: &mut u32, entry: Entry) {
         let mut chunk = Chunk {
             entries: [Entry::default(); CHUNK],
             len: 1,
@@ -206,6 +211,7 @@ impl<T> AlarmQueue<T> {
     }
 
     /// Adds an alarm.
+    #[inline]
     pub(crate) fn set(&mut self, alarm: Pending<T>) -> AlarmId {
         let (time, key, setter) = (alarm.time, alarm.key, alarm.setter);
         self.pending += 1;
@@ -224,7 +230,7 @@ impl<T> AlarmQueue<T> {
         if let Some(by_setter) = &mut self.by_setter {
             by_setter.insert((setter, key.sequence(), node));
         }
-        self.place(time, key, node);
+        self.place(time, node);
         AlarmId {
             setter,
             sequence: key.sequence(),
@@ -232,10 +238,14 @@ impl<T> AlarmQueue<T> {
         }
     }
 
-    fn place(&mut self, at: SimTime, key: MailKey, node: u32) {
+    /// Gives a pending alarm its place in the order.
+    #[inline]
+    fn place(&mut self, at: SimTime, node: u32) {
         let time = at.as_nanos();
         if time < self.sorted_end || self.sorted_end == u64::MAX {
-            self.late.push(Reverse((at, key, node)));
+            if let Node::Pending(alarm) = &self.nodes[node as usize] {
+                self.late.push(Reverse((at, alarm.key, node)));
+            }
             return;
         }
         let entry = Entry { time, node };
@@ -251,61 +261,68 @@ impl<T> AlarmQueue<T> {
     }
 
     /// The time of the earliest alarm.
+    #[inline]
     pub(crate) fn next_time(&mut self) -> Option<SimTime> {
-        loop {
-            let sorted = self.sorted.last().map(|entry| (entry.time, entry.node));
-            let late = self
-                .late
-                .peek()
-                .map(|Reverse((time, _, node))| (time.as_nanos(), *node));
-            let (time, node, is_late) = match (sorted, late) {
-                (None, None) => {
-                    if !self.sort_more() {
-                        return None;
-                    }
-                    continue;
-                }
-                (None, Some((time, node))) => (time, node, true),
-                (Some(sorted), Some(late)) if late.0 < sorted.0 => (late.0, late.1, true),
-                (Some((time, node)), _) => (time, node, false),
-            };
-            if matches!(self.nodes[node as usize], Node::Pending(_)) {
-                return Some(SimTime::from_nanos(time));
+        while let Some(time) = self.first_entry_time() {
+            if self.cleared == 0 || self.drop_cleared_first() {
+                return Some(time);
             }
-            if is_late {
-                self.late.pop();
-            } else {
-                self.sorted.pop();
-            }
-            self.retire_cleared(node);
+        }
+        None
+    }
+
+    /// The time of the earliest entry, be its alarm pending or cleared.
+    #[inline]
+    fn first_entry_time(&mut self) -> Option<SimTime> {
+        if self.sorted.is_empty() && self.late.is_empty() && !self.sort_more() {
+            return None;
+        }
+        let sorted = self.sorted.last().map(|entry| entry.time);
+        let late = self.late.peek().map(|Reverse((time, _, _))| *time);
+        match (sorted.map(SimTime::from_nanos), late) {
+            (Some(sorted), Some(late)) => Some(sorted.min(late)),
+            (sorted, late) => sorted.or(late),
         }
     }
 
+    /// True if the alarm of the first entry is pending; else that entry is taken out.
+    #[cold]
+    fn drop_cleared_first(&mut self) -> bool {
+        let Some(time) = self.first_entry_time() else {
+            return false;
+        };
+        let late = self.late.peek().filter(|Reverse((at, _, _))| *at == time);
+        let late = late.map(|Reverse((_, _, node))| *node);
+        let sorted = self.sorted.last();
+        let sorted = sorted.filter(|entry| entry.time == time.as_nanos());
+        let sorted = sorted.map(|entry| entry.node);
+        let pending = |node: u32| matches!(self.nodes[node as usize], Node::Pending(_));
+        if sorted.is_some_and(pending) || late.is_some_and(pending) {
+            return true;
+        }
+        if let Some(node) = sorted {
+            self.sorted.pop();
+            self.retire_cleared(node);
+        } else if let Some(node) = late {
+            self.late.pop();
+            self.retire_cleared(node);
+        }
+        false
+    }
+
     /// Takes the first alarm due at `time`, which must be what [`Self::next_time`] answered.
+    #[inline]
     pub(crate) fn pop_due(&mut self, time: SimTime) -> Option<Pending<T>> {
         loop {
-            let sorted = self
-                .sorted
-                .last()
-                .copied()
-                .filter(|entry| entry.time == time.as_nanos());
-            let late = self.late.peek().filter(|Reverse((at, _, _))| *at == time);
-            let late_first = match (sorted, late) {
-                (None, None) => return None,
-                (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (Some(entry), Some(Reverse((_, key, _)))) => match &self.nodes[entry.node as usize]
-                {
-                    Node::Pending(alarm) => *key < alarm.key,
-                    _ => false,
-                },
+            let sorted = self.sorted.last().copied();
+            let sorted = sorted.filter(|entry| entry.time == time.as_nanos());
+            let node = match sorted {
+                Some(entry) if self.late.is_empty() => {
+                    self.sorted.pop();
+                    entry.node
+                }
+                sorted => self.pop_first(sorted, time)?,
             };
-            let node = if late_first {
-                self.late.pop().map(|Reverse((_, _, node))| node)
-            } else {
-                self.sorted.pop().map(|entry| entry.node)
-            };
-            let node = node?;
             match std::mem::replace(&mut self.nodes[node as usize], Node::Free) {
                 Node::Pending(alarm) => {
                     self.free.push(node);
@@ -314,6 +331,25 @@ impl<T> AlarmQueue<T> {
                 }
                 _ => self.retire_cleared(node),
             }
+        }
+    }
+
+    /// Takes the first entry due at `time` out: the last of `sorted`, if that is given, or a late
+    /// one. Tells its node.
+    fn pop_first(&mut self, sorted: Option<Entry>, time: SimTime) -> Option<u32> {
+        let late = self.late.peek().filter(|Reverse((at, _, _))| *at == time);
+        let late_first = match (sorted, late) {
+            (Some(entry), Some(Reverse((_, key, _)))) => {
+                matches!(&self.nodes[entry.node as usize], Node::Pending(alarm) if *key < alarm.key)
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if late_first {
+            self.late.pop().map(|Reverse((_, _, node))| node)
+        } else {
+            sorted?;
+            self.sorted.pop().map(|entry| entry.node)
         }
     }
 
@@ -464,6 +500,7 @@ impl<T> AlarmQueue<T> {
         self.cleared -= 1;
     }
 
+    #[inline]
     fn forget(&mut self, alarm: &Pending<T>, node: u32) {
         self.pending -= 1;
         self.required -= usize::from(alarm.required);

@@ -12,7 +12,7 @@ use crate::{AgentId, Message};
 /// the topic's name, with a constant *k* per field; mix is the finalizer of SplitMix64. The
 /// constants are written out in `docs/semantics.md`.
 #[derive(Debug, Default)]
-pub(crate) struct Digest {
+pub struct Digest {
     sum: u64,
     topics: TopicTable,
     topic_hashes: Vec<u64>,
@@ -30,12 +30,15 @@ const K: [u64; 7] = [
 ];
 
 impl Digest {
-    pub(crate) fn value(&self) -> u64 {
+    /// The sum so far.
+    #[must_use]
+    pub fn value(&self) -> u64 {
         self.sum
     }
 
+    /// Adds a delivery.
     #[inline]
-    pub(crate) fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) {
+    pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) {
         let topic = delivery.mail.topic();
         let number = self.topics.number(topic) as usize;
         if self.topic_hashes.len() <= number {

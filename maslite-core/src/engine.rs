@@ -8,18 +8,20 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::agent::{Agent, Context, PendingAlarm};
-use crate::digest::Digest;
+pub use crate::digest::Digest;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Kernel, NONE, Observer, Turn};
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::run::Counters;
+pub use crate::signal::{Signal, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimTime};
 
 /// How far an engine may run on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Alarms at this time or later are not fired; none is, if it is the time that is now.
+    /// Alarms at this time or later are not fired. Mail of the present instant is delivered all
+    /// the same.
     pub horizon: Option<SimTime>,
     /// At most so many supersteps.
     pub supersteps: u64,
@@ -86,6 +88,7 @@ pub struct Newborn {
 pub struct Engine<M: Message> {
     agents: Vec<Option<Box<dyn Agent<M>>>>,
     pub(crate) kernel: Kernel<M>,
+    /// Slots awake in this superstep.
     updating: Vec<u32>,
     /// Agents before this slot have been set up, or will be in their first turn.
     set_up: usize,
@@ -180,7 +183,12 @@ impl<M: Message> Engine<M> {
         self.guarded(|engine| {
             for place in first..engine.agents.len() {
                 let slot = crate::narrow(place);
-                if engine.kernel.begin_setup(slot) {
+                // Agents that agents added are set up in their first turn, whatever run that is in.
+                let born = engine
+                    .kernel
+                    .adders
+                    .contains_key(&engine.kernel.slots[place].id);
+                if !born && engine.kernel.begin_setup(slot) {
                     engine.call(slot, Phase::Setup);
                 }
             }
@@ -223,7 +231,8 @@ impl<M: Message> Engine<M> {
             }
             self.kernel.post();
             let called = around.after_posting(self);
-            if let Some(agent) = self.kernel.paused_by.take() {
+            if let Some(agent) = self.kernel.paused_by {
+                self.kernel.paused_by = None;
                 return Ok(Rest::Paused(agent));
             }
             if called {
@@ -233,12 +242,6 @@ impl<M: Message> Engine<M> {
                 return Ok(Rest::Attention);
             }
             if self.is_awake() {
-                if limits
-                    .horizon
-                    .is_some_and(|horizon| horizon <= self.kernel.now)
-                {
-                    return Ok(Rest::Horizon);
-                }
                 if supersteps == 0 {
                     return Ok(Rest::Supersteps);
                 }
@@ -247,8 +250,9 @@ impl<M: Message> Engine<M> {
                 }
                 supersteps -= 1;
                 self.update_awake();
-                if let Some(error) = self.kernel.failure.take() {
-                    return Err(error);
+                if self.kernel.failure.is_some() {
+                    // Whoever guards this run takes it from there.
+                    return Ok(Rest::Called);
                 }
                 continue;
             }
@@ -284,10 +288,10 @@ impl<M: Message> Engine<M> {
 
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
     fn update_awake(&mut self) {
-        let mut updating = std::mem::take(&mut self.updating);
-        self.kernel.take_awake(&mut updating);
-        for slot in &updating {
-            let slot = *slot;
+        self.kernel.take_awake(&mut self.updating);
+        let mut turn = 0;
+        while let Some(&slot) = self.updating.get(turn) {
+            turn += 1;
             match self.kernel.begin_turn(slot) {
                 Turn::Update => self.call(slot, Phase::Update),
                 Turn::Other { setup, teardown } => {
@@ -308,7 +312,6 @@ impl<M: Message> Engine<M> {
                 self.kernel.keep_unread(slot);
             }
         }
-        self.updating = updating;
         self.kernel.superstep += 1;
         self.kernel.counters.supersteps += 1;
         self.settle();
@@ -568,28 +571,31 @@ impl<M: Message> Engine<M> {
         self.kernel.superstep = superstep;
     }
 
-    /// Shows `visit` all mail that waits to be posted, in order. It answers whether the mail, or a
-    /// copy of it, went to another engine.
+    /// Shows `visit` all mail that waits to be posted, in order. It answers whether agents of
+    /// other engines listen to it, so that a broadcast that nobody hears here is not unheard.
     pub fn outgoing(&mut self, mut visit: impl FnMut(Outgoing<'_, M>) -> bool) {
         let Kernel {
             outbox, directory, ..
         } = &mut self.kernel;
         for envelope in outbox {
-            let Some(body) = envelope.body.as_ref().filter(|_| !envelope.foreign) else {
+            if envelope.foreign {
                 continue;
-            };
+            }
             let mut receiver_is_elsewhere = false;
-            if let Some(id) = envelope.receiver.agent() {
+            if let Some(id) = envelope.receiver().agent() {
                 match directory.find(id) {
-                    Whereabouts::Here(slot) => envelope.slot = slot,
+                    Whereabouts::Here(slot) => envelope.set_slot(slot),
                     Whereabouts::Removed => {}
                     Whereabouts::Unknown => receiver_is_elsewhere = true,
                 }
             }
-            envelope.left |= visit(Outgoing {
+            let Some(body) = &envelope.body else {
+                continue;
+            };
+            envelope.left = visit(Outgoing {
                 key: envelope.key,
                 sender: envelope.sender,
-                receiver: envelope.receiver,
+                receiver: envelope.receiver(),
                 body,
                 receiver_is_elsewhere,
             });
@@ -606,7 +612,8 @@ impl<M: Message> Engine<M> {
         } = &self.kernel;
         let listens = !mailing_list.is_empty();
         outbox.iter().any(|envelope| {
-            envelope.slot != NONE || (listens && !matches!(envelope.receiver, Receiver::Direct(_)))
+            envelope.slot() != NONE
+                || (listens && !matches!(envelope.receiver(), Receiver::Direct(_)))
         })
     }
 
@@ -662,16 +669,11 @@ impl<M: Message> Engine<M> {
         std::mem::take(&mut self.kernel.removals)
     }
 
-    /// Whether other engines must hear of something: removals, or agents' interest in mail.
+    /// Whether agents want others removed that are not here.
     #[must_use]
     #[inline]
-    pub fn has_news(&self) -> bool {
+    pub fn has_removals_elsewhere(&self) -> bool {
         !self.kernel.removals.is_empty()
-            || self
-                .kernel
-                .changed_interest
-                .as_ref()
-                .is_some_and(|changes| !changes.is_empty())
     }
 
     /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber.

@@ -75,7 +75,10 @@ impl AgentId {
     }
 
     /// Whether an agent may bear this id.
-    pub(crate) fn check(self) -> Result<(), IdError> {
+    ///
+    /// # Errors
+    /// [`IdError`] says why not.
+    pub fn check(self) -> Result<(), IdError> {
         if self == Self::MAIN || self == Self::NOBODY {
             return Err(IdError::Reserved(self));
         }

@@ -21,8 +21,9 @@ use crate::{AgentId, SimTime};
 
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// What the kernel keeps of an agent.
+/// What the kernel keeps of an agent: a cache line of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Slot {
     pub(crate) id: AgentId,
     /// The insertion index, counted over the whole simulation.
@@ -36,17 +37,88 @@ pub(crate) struct Slot {
     flags: u8,
 }
 
-/// A list of links, first to last.
+/// A list of links, first to last. The first lies here, so that an agent with a single mail, the
+/// most common case, needs no other.
 #[derive(Clone, Copy, Debug)]
 struct Inbox {
-    first: u32,
+    first: Link,
+    /// The last of those behind the first, if there are any.
     last: u32,
 }
 
-const EMPTY: Inbox = Inbox {
-    first: NONE,
-    last: NONE,
-};
+impl Inbox {
+    const EMPTY: Self = Self {
+        first: Link::NOWHERE,
+        last: NONE,
+    };
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.mail() == NONE
+    }
+
+    /// Takes the oldest mail out.
+    #[inline]
+    fn take_first(&mut self, links: &[Link]) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        let mail = self.first.mail();
+        self.first = match self.first.next() {
+            NONE => Link::NOWHERE,
+            next => links[next as usize],
+        };
+        Some(mail)
+    }
+
+    /// Adds mail behind a first one.
+    fn append(&mut self, mail: u32, links: &mut Vec<Link>) {
+        let link = crate::narrow(links.len());
+        links.push(Link::new(mail, NONE));
+        let before = match self.first.next() {
+            NONE => &mut self.first,
+            _ => &mut links[self.last as usize],
+        };
+        before.lead_to(link);
+        self.last = link;
+    }
+}
+
+/// One mail in one inbox, and the link that comes next. Two numbers in one word: a processor that
+/// reads together what was just written apart has to wait for the writing.
+#[derive(Clone, Copy)]
+struct Link(u64);
+
+impl Link {
+    const NOWHERE: Self = Self(u64::MAX);
+
+    #[inline]
+    fn new(mail: u32, next: u32) -> Self {
+        Self(u64::from(next) << 32 | u64::from(mail))
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    fn mail(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn next(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
+    fn lead_to(&mut self, next: u32) {
+        *self = Self::new(self.mail(), next);
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} then {}", self.mail(), self.next())
+    }
+}
 
 /// It is in the list of agents awake in the next superstep.
 const AWAKE: u8 = 1;
@@ -58,13 +130,6 @@ const LEAVING: u8 = 4;
 const KEPT_AWAKE: u8 = 8;
 /// It is no more.
 const GONE: u8 = 16;
-
-/// One mail in one inbox.
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    mail: u32,
-    next: u32,
-}
 
 /// An agent that another one added, before it has a slot.
 pub(crate) struct Birth<M: Message> {
@@ -99,9 +164,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) outbox: Vec<Envelope<M>>,
     /// Mail posted and not yet read by all.
     posted: Vec<Envelope<M>>,
+    /// Mail in inboxes, but for the first of each.
     links: Vec<Link>,
-    /// Links that nobody has followed yet.
-    in_boxes: usize,
     /// Mail that its receiver left unread, for the same receiver.
     unread: Vec<(u32, Envelope<M>)>,
     /// Slots awake in the next superstep; in no order, each once.
@@ -142,7 +206,6 @@ impl<M: Message> Kernel<M> {
             outbox: Vec::new(),
             posted: Vec::new(),
             links: Vec::new(),
-            in_boxes: 0,
             unread: Vec::new(),
             awake: Vec::new(),
             kept_awake: Vec::new(),
@@ -193,7 +256,7 @@ impl<M: Message> Kernel<M> {
             sequence: 0,
             delivered: 0,
             rng: None,
-            inbox: EMPTY,
+            inbox: Inbox::EMPTY,
             flags: NEWBORN,
         });
         self.directory.insert(id, slot);
@@ -325,30 +388,30 @@ impl<M: Message> Kernel<M> {
 
     /// Links all mail of the outbox into the inboxes of its recipients.
     pub(crate) fn post(&mut self) {
-        if self.in_boxes == 0 {
+        if self.outbox.is_empty() && self.unread.is_empty() {
+            return;
+        }
+        if self.queued() == self.unread.len() as u64 {
             self.links.clear();
             self.posted.clear();
         }
-        let mut next = 0;
+        let mut first = 0;
         if self.posted.is_empty() && self.unread.is_empty() {
             std::mem::swap(&mut self.posted, &mut self.outbox);
         } else {
             self.post_unread();
-            next = self.posted.len();
+            first = crate::narrow(self.posted.len());
             self.posted.append(&mut self.outbox);
         }
-        let end = self.posted.len();
-        let (mut sent, mut undeliverable) = (0, 0);
-        while next < end {
-            let mail = crate::narrow(next);
-            let envelope = &self.posted[next];
-            next += 1;
-            let (sender, receiver, foreign) =
-                (envelope.sender, envelope.receiver, envelope.foreign);
+        let listened = !self.mailing_list.is_empty();
+        let mut sent = 0;
+        for mail in first..crate::narrow(self.posted.len()) {
+            let envelope = &self.posted[mail as usize];
+            let receiver = envelope.receiver();
             let mut readers = 0;
             let mut owner = NONE;
             if let Some(id) = receiver.agent() {
-                let whereabouts = match envelope.slot {
+                let whereabouts = match envelope.slot() {
                     NONE => self.directory.find(id),
                     slot => Whereabouts::Here(slot),
                 };
@@ -358,65 +421,66 @@ impl<M: Message> Kernel<M> {
                         readers = 1;
                         self.deliver(slot, mail);
                     }
-                    Whereabouts::Unknown if self.has_neighbours || foreign => {}
-                    Whereabouts::Unknown if id == AgentId::MAIN && self.main_listens => {
-                        readers = 1;
-                        self.in_boxes += 1;
-                        self.main_inbox.push(mail);
-                    }
-                    Whereabouts::Removed | Whereabouts::Unknown => {
-                        sent += 1;
-                        undeliverable += 1;
-                    }
+                    nowhere => readers = self.post_elsewhere(mail, id, nowhere),
                 }
             }
-            if !self.mailing_list.is_empty() && !matches!(receiver, Receiver::Direct(_)) {
-                readers += self.copy_to_subscribers(mail, sender, receiver.agent(), owner);
+            if listened && !matches!(receiver, Receiver::Direct(_)) {
+                readers += self.copy_to_subscribers(mail, owner);
             }
-            let envelope = &mut self.posted[next - 1];
-            envelope.readers = readers;
-            sent += u64::from(readers);
+            let envelope = &mut self.posted[mail as usize];
+            envelope.set_readers(readers);
             if readers == 0 {
-                let alone = !foreign && !envelope.left;
+                let alone = !envelope.foreign && !envelope.left;
                 if alone && receiver == Receiver::Subscribers {
                     self.counters.unheard += 1;
                 }
                 envelope.body = None;
             }
+            sent += u64::from(readers);
         }
         self.counters.sent += sent;
-        self.counters.undeliverable += undeliverable;
+    }
+
+    /// Posts mail whose receiver is no agent here; tells how many read it here.
+    #[cold]
+    fn post_elsewhere(&mut self, mail: u32, id: AgentId, whereabouts: Whereabouts) -> u32 {
+        if whereabouts == Whereabouts::Unknown {
+            if self.has_neighbours || self.posted[mail as usize].foreign {
+                return 0;
+            }
+            if id == AgentId::MAIN && self.main_listens {
+                self.main_inbox.push(mail);
+                return 1;
+            }
+        }
+        self.counters.sent += 1;
+        self.counters.undeliverable += 1;
+        0
     }
 
     #[inline]
     fn deliver(&mut self, slot: u32, mail: u32) {
-        let link = crate::narrow(self.links.len());
-        self.links.push(Link { mail, next: NONE });
-        self.in_boxes += 1;
         let seat = &mut self.slots[slot as usize];
-        if seat.inbox.first == NONE {
-            seat.inbox.first = link;
-        } else {
-            self.links[seat.inbox.last as usize].next = link;
+        if !seat.inbox.is_empty() {
+            // Who has mail was woken by it.
+            seat.inbox.append(mail, &mut self.links);
+            return;
         }
-        seat.inbox.last = link;
+        seat.inbox.first = Link::new(mail, NONE);
         if seat.flags & AWAKE == 0 {
             seat.flags |= AWAKE;
             self.awake.push(slot);
         }
     }
 
-    fn copy_to_subscribers(
-        &mut self,
-        mail: u32,
-        sender: AgentId,
-        receiver: Option<AgentId>,
-        owner: u32,
-    ) -> u32 {
+    /// Delivers to all who listen, but not to the receiver once more; tells how many they are.
+    fn copy_to_subscribers(&mut self, mail: u32, owner: u32) -> u32 {
         let mut recipients = std::mem::take(&mut self.recipients);
         recipients.clear();
-        let topic = self.posted[mail as usize].body.as_ref().map(Message::topic);
+        let envelope = &self.posted[mail as usize];
+        let topic = envelope.body.as_ref().map(Message::topic);
         let topic = topic.expect("mail in the outbox has a body");
+        let (sender, receiver) = (envelope.sender, envelope.receiver().agent());
         self.mailing_list
             .recipients(sender, receiver, topic, &mut recipients);
         let mut copies = 0;
@@ -443,86 +507,109 @@ impl<M: Message> Kernel<M> {
 
     #[inline]
     pub(crate) fn has_mail(&self, slot: u32) -> bool {
-        self.slots[slot as usize].inbox.first != NONE
+        !self.slots[slot as usize].inbox.is_empty()
     }
 
     /// The mail in an inbox, oldest first, without taking it.
     pub(crate) fn inbox(&self, slot: u32) -> impl Iterator<Item = &Envelope<M>> + '_ {
-        let mut next = self.slots[slot as usize].inbox.first;
+        let mut link = self.slots[slot as usize].inbox.first;
         std::iter::from_fn(move || {
-            let link = *self.links.get(next as usize)?;
-            next = link.next;
-            Some(&self.posted[link.mail as usize])
+            let envelope = self.posted.get(link.mail() as usize)?;
+            link = *self
+                .links
+                .get(link.next() as usize)
+                .unwrap_or(&Link::NOWHERE);
+            Some(envelope)
         })
     }
 
     /// Takes the oldest mail out of an inbox.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_first(&mut self, slot: u32) -> Option<Mail<M>> {
         let seat = &mut self.slots[slot as usize];
-        let link = *self.links.get(seat.inbox.first as usize)?;
-        seat.inbox.first = link.next;
-        Some(self.hand_over(slot, link.mail))
+        let mail = seat.inbox.take_first(&self.links)?;
+        Some(self.hand_over(slot, mail))
     }
 
     /// Takes the mail at `place` out of an inbox, counted from the oldest.
     pub(crate) fn take_nth(&mut self, slot: u32, place: usize) -> Option<Mail<M>> {
-        let mut before = None;
-        let mut at = self.slots[slot as usize].inbox.first;
-        for _ in 0..place {
-            before = Some(at);
-            at = self.links.get(at as usize)?.next;
+        if place == 0 {
+            return self.take_first(slot);
+        }
+        let inbox = &mut self.slots[slot as usize].inbox;
+        let (mut before, mut at) = (NONE, inbox.first.next());
+        for _ in 1..place {
+            before = at;
+            at = self.links.get(at as usize)?.next();
         }
         let link = *self.links.get(at as usize)?;
-        let inbox = &mut self.slots[slot as usize].inbox;
         match before {
-            None => inbox.first = link.next,
-            Some(before) => {
-                self.links[before as usize].next = link.next;
-                if inbox.last == at {
-                    inbox.last = before;
-                }
-            }
+            NONE => inbox.first.lead_to(link.next()),
+            before => self.links[before as usize].lead_to(link.next()),
         }
-        Some(self.hand_over(slot, link.mail))
+        if inbox.last == at {
+            inbox.last = before;
+        }
+        Some(self.hand_over(slot, link.mail()))
     }
 
     /// Counts a delivery and makes the mail that the agent gets.
-    #[inline]
+    #[inline(always)]
     fn hand_over(&mut self, slot: u32, mail: u32) -> Mail<M> {
-        let mail = self.unfold(mail);
+        self.counters.delivered += 1;
         let seat = &mut self.slots[slot as usize];
         let nth = seat.delivered;
         seat.delivered += 1;
-        self.counters.delivered += 1;
         if self.digest.is_some() || self.observer.is_some() {
-            let delivery = Delivery {
-                time: self.now,
-                superstep: self.superstep,
-                agent: seat.id,
-                index: seat.index,
-                nth,
-                mail: &mail,
-            };
-            observe(&mut self.digest, &mut self.observer, &delivery);
+            let (agent, index) = (seat.id, seat.index);
+            self.show(mail, agent, index, nth);
         }
-        mail
+        self.unfold(mail)
+    }
+
+    /// Shows a delivery to who keeps the digest and to who observes, before it is made: what
+    /// is handed to the agent then need not lie in memory on its way.
+    #[inline(never)]
+    fn show(&mut self, mail: u32, agent: AgentId, index: u64, nth: u64) {
+        let envelope = &mut self.posted[mail as usize];
+        let Some(body) = envelope.body.take() else {
+            return;
+        };
+        let mail = Mail {
+            sender: envelope.sender,
+            receiver: envelope.receiver(),
+            body,
+        };
+        let delivery = Delivery {
+            time: self.now,
+            superstep: self.superstep,
+            agent,
+            index,
+            nth,
+            mail: &mail,
+        };
+        if let Some(digest) = &mut self.digest {
+            digest.add(&delivery);
+        }
+        if let Some(observer) = &mut self.observer {
+            observer(&delivery);
+        }
+        envelope.body = Some(mail.body);
     }
 
     /// The last reader gets the message itself, the others a clone.
-    #[inline]
+    #[inline(always)]
     fn unfold(&mut self, mail: u32) -> Mail<M> {
-        self.in_boxes -= 1;
         let envelope = &mut self.posted[mail as usize];
-        envelope.readers -= 1;
-        let body = if envelope.readers == 0 {
+        let body = if envelope.readers() == 1 {
             envelope.body.take()
         } else {
+            envelope.set_readers(envelope.readers() - 1);
             envelope.body.clone()
         };
         Mail {
             sender: envelope.sender,
-            receiver: envelope.receiver,
+            receiver: envelope.receiver(),
             body: body.expect("mail in an inbox has a body"),
         }
     }
@@ -530,36 +617,22 @@ impl<M: Message> Kernel<M> {
     /// Keeps the mail that an agent did not read for its next turn.
     #[cold]
     pub(crate) fn keep_unread(&mut self, slot: u32) {
-        while let Some(link) = self
-            .links
-            .get(self.slots[slot as usize].inbox.first as usize)
-        {
-            let Link { mail, next } = *link;
-            self.slots[slot as usize].inbox.first = next;
-            let (key, slot_known) = {
-                let envelope = &self.posted[mail as usize];
-                (envelope.key, envelope.slot)
-            };
+        while let Some(mail) = self.slots[slot as usize].inbox.take_first(&self.links) {
+            let key = self.posted[mail as usize].key;
             let Mail {
                 sender,
                 receiver,
                 body,
             } = self.unfold(mail);
             let mut envelope = Envelope::new(key, sender, receiver, body);
-            envelope.slot = slot_known;
-            envelope.readers = 1;
+            envelope.set_readers(1);
             self.unread.push((slot, envelope));
         }
     }
 
     /// Counts the mail in an inbox as undeliverable.
     fn discard_inbox(&mut self, slot: u32) {
-        while let Some(link) = self
-            .links
-            .get(self.slots[slot as usize].inbox.first as usize)
-        {
-            let Link { mail, next } = *link;
-            self.slots[slot as usize].inbox.first = next;
+        while let Some(mail) = self.slots[slot as usize].inbox.take_first(&self.links) {
             drop(self.unfold(mail));
             self.counters.undeliverable += 1;
         }
@@ -567,7 +640,7 @@ impl<M: Message> Kernel<M> {
 
     /// Mail that is posted, or was left unread, and that nobody has read yet.
     pub(crate) fn queued(&self) -> u64 {
-        (self.in_boxes + self.unread.len()) as u64
+        self.counters.sent - self.counters.delivered - self.counters.undeliverable
     }
 
     // ---- main
@@ -588,20 +661,11 @@ impl<M: Message> Kernel<M> {
     }
 
     fn hand_over_to_main(&mut self, mail: u32) -> Mail<M> {
-        let mail = self.unfold(mail);
+        self.counters.delivered += 1;
         let nth = self.main_delivered;
         self.main_delivered += 1;
-        self.counters.delivered += 1;
-        let delivery = Delivery {
-            time: self.now,
-            superstep: self.superstep,
-            agent: AgentId::MAIN,
-            index: u64::MAX,
-            nth,
-            mail: &mail,
-        };
-        observe(&mut self.digest, &mut self.observer, &delivery);
-        mail
+        self.show(mail, AgentId::MAIN, u64::MAX, nth);
+        self.unfold(mail)
     }
 
     /// Puts mail of main into the outbox.
@@ -620,11 +684,11 @@ impl<M: Message> Kernel<M> {
         slot: u32,
         time: SimTime,
         required: bool,
-        load: AlarmMail<M>,
+        receiver: Receiver,
+        body: M,
     ) -> AlarmId {
         let elsewhere = self.has_neighbours
-            && load
-                .receiver
+            && receiver
                 .agent()
                 .is_some_and(|id| self.directory.find(id) == Whereabouts::Unknown);
         let seat = &mut self.slots[slot as usize];
@@ -637,7 +701,7 @@ impl<M: Message> Kernel<M> {
             setter: seat.id,
             required,
             elsewhere,
-            load,
+            load: AlarmMail { receiver, body },
         })
     }
 
@@ -683,19 +747,6 @@ impl<M: Message> Kernel<M> {
 pub(crate) enum Turn {
     Update,
     Other { setup: bool, teardown: bool },
-}
-
-fn observe<M: Message>(
-    digest: &mut Option<Digest>,
-    observer: &mut Option<Observer<M>>,
-    delivery: &Delivery<'_, M>,
-) {
-    if let Some(digest) = digest {
-        digest.add(delivery);
-    }
-    if let Some(observer) = observer {
-        observer(delivery);
-    }
 }
 
 impl<M: Message> fmt::Debug for Kernel<M> {

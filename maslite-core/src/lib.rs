@@ -18,6 +18,7 @@ mod rng;
 mod run;
 mod scheduler;
 mod signal;
+pub mod testing;
 mod time;
 mod topic;
 mod trace;
@@ -31,6 +32,8 @@ pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
 pub use message::{Mail, MailKey, Message, Receiver};
 pub use rng::AgentRng;
+#[doc(hidden)]
+pub use run::Predicate;
 pub use run::{Counters, Report, Run, StopReason};
 pub use scheduler::{Handle, MainContext, Scheduler};
 pub use time::{BadDuration, SimDuration, SimTime};

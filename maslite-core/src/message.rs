@@ -139,35 +139,101 @@ impl MailKey {
     }
 }
 
-/// Mail under way.
+/// Mail under way. With a small message it fits a cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope<M> {
     pub(crate) key: MailKey,
     pub(crate) sender: AgentId,
-    pub(crate) receiver: Receiver,
-    /// Agents that have yet to read it; the last one gets the message itself, the others a clone.
-    pub(crate) readers: u32,
-    /// Where the receiver sits, if that was found out already.
-    pub(crate) slot: u32,
+    /// The receiver's id, and apart from it what kind of receiver it is: together they would take
+    /// twice the room.
+    to: AgentId,
+    kind: Kind,
     /// It came from another cluster, which counts what becomes of it there.
     pub(crate) foreign: bool,
     /// A copy of it, or it itself, went to another cluster.
     pub(crate) left: bool,
+    /// Before it is posted: where the receiver sits, if that was found out already. From then on:
+    /// how many agents have yet to read it.
+    slot_or_readers: u32,
     pub(crate) body: Option<M>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Agent,
+    Direct,
+    Subscribers,
 }
 
 impl<M> Envelope<M> {
     #[inline]
     pub(crate) fn new(key: MailKey, sender: AgentId, receiver: Receiver, body: M) -> Self {
+        let (kind, to) = match receiver {
+            Receiver::Agent(id) => (Kind::Agent, id),
+            Receiver::Direct(id) => (Kind::Direct, id),
+            Receiver::Subscribers => (Kind::Subscribers, AgentId::NOBODY),
+        };
         Self {
             key,
             sender,
-            receiver,
-            readers: 0,
-            slot: crate::kernel::NONE,
+            to,
+            kind,
             foreign: false,
             left: false,
+            slot_or_readers: crate::kernel::NONE,
             body: Some(body),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn receiver(&self) -> Receiver {
+        match self.kind {
+            Kind::Agent => Receiver::Agent(self.to),
+            Kind::Direct => Receiver::Direct(self.to),
+            Kind::Subscribers => Receiver::Subscribers,
+        }
+    }
+
+    /// Where the receiver sits, or [`NONE`](crate::kernel::NONE); asked before it is posted.
+    #[inline]
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot_or_readers
+    }
+
+    /// Notes where the receiver sits, before it is posted.
+    #[inline]
+    pub(crate) fn set_slot(&mut self, slot: u32) {
+        self.slot_or_readers = slot;
+    }
+
+    /// How many agents have yet to read it, once it is posted.
+    #[inline]
+    pub(crate) fn readers(&self) -> u32 {
+        self.slot_or_readers
+    }
+
+    /// Notes how many agents are to read it: it is posted now.
+    #[inline]
+    pub(crate) fn set_readers(&mut self, readers: u32) {
+        self.slot_or_readers = readers;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_keeps_its_receiver_and_fits_a_cache_line() {
+        let key = MailKey::of_owner(SimTime::ZERO, 0);
+        for receiver in [
+            Receiver::Agent(AgentId::from(7)),
+            Receiver::Direct(AgentId::MAIN),
+            Receiver::Subscribers,
+        ] {
+            let envelope = Envelope::new(key, AgentId::from(1), receiver, [0_u32; 3]);
+            assert_eq!(envelope.receiver(), receiver);
+            assert_eq!(size_of_val(&envelope), 64);
         }
     }
 }

@@ -25,7 +25,9 @@ pub struct Run {
     pub(crate) predicate: Option<Predicate>,
 }
 
-pub(crate) type Predicate = Box<dyn FnMut(&Counters) -> bool>;
+/// Decides between two supersteps whether a run ends.
+#[doc(hidden)]
+pub type Predicate = Box<dyn FnMut(&Counters) -> bool>;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
@@ -99,16 +101,18 @@ impl Run {
         }
     }
 
+    /// How long it may take on the wall clock.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wall_limit(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// The parts, for a supervisor that runs several schedulers.
     #[doc(hidden)]
     #[must_use]
-    pub fn into_parts(self) -> (Option<u64>, u64, Option<Duration>, Option<Predicate>) {
-        (
-            self.supersteps,
-            self.supersteps_per_instant,
-            self.timeout,
-            self.predicate,
-        )
+    pub fn into_parts(self) -> (Option<u64>, u64, Option<Predicate>) {
+        (self.supersteps, self.supersteps_per_instant, self.predicate)
     }
 }
 

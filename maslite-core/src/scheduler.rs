@@ -171,7 +171,7 @@ impl<M: Message> Scheduler<M> {
         let (started, start) = (wall(), self.engine.now());
         let epoch = *self.epoch.get_or_insert(started);
         let signal = Arc::clone(&self.outside.signal);
-        let _watchdog = run.timeout.map(|timeout| Watchdog::start(&signal, timeout));
+        let watchdog = run.timeout.map(|timeout| Watchdog::start(&signal, timeout));
         let mut around = Around {
             signal: &signal,
             handler,
@@ -194,6 +194,8 @@ impl<M: Message> Scheduler<M> {
             Some(pace) => self.run_paced(&run, start, pace, &mut around, &mut behind)?,
         };
         self.failed = false;
+        // First it, or it might still bark into the next run.
+        drop(watchdog);
         signal.lower(STOP | TIMEOUT);
         let now = self.engine.now();
         let mut report = Report::new(stopped_by, start, now, wall().duration_since(started));
@@ -213,7 +215,7 @@ impl<M: Message> Scheduler<M> {
         let mut supersteps = run.supersteps.unwrap_or(u64::MAX);
         loop {
             self.take_outside_mail();
-            let (rest, done) = self.run_engine(run, end, supersteps, around)?;
+            let (rest, done) = self.run_engine(run, end, end, supersteps, around)?;
             supersteps -= done;
             match self.stop_reason(rest, around) {
                 Some(reason) => return Ok(reason),
@@ -246,14 +248,23 @@ impl<M: Message> Scheduler<M> {
             if real {
                 self.engine.advance_to(end.map_or(now, |end| now.min(end)));
             }
-            if let Some(due) = self.engine.next_alarm().and_then(|due| pace.wall_at(due)) {
+            let due = self.engine.next_alarm();
+            if let Some(due) = due.and_then(|due| pace.wall_at(due)) {
                 *behind = (*behind).max(wall().saturating_duration_since(due));
             }
-            let reached = now.saturating_add(SimDuration::from_nanos(1));
+            if real && supersteps > 0 && end.is_none_or(|end| self.engine.now() < end) {
+                // Here time passes while mail is left, so chatter must not keep alarms waiting.
+                while let Some(due) = self.engine.next_alarm().filter(|due| *due <= now) {
+                    self.engine.fire(due);
+                }
+            }
+            // One instant at a time, so that each is compared with the wall as it begins.
+            let reached = due.map_or(now, |due| due.min(now));
+            let reached = reached.saturating_add(SimDuration::from_nanos(1));
             let horizon = end.map_or(reached, |end| end.min(reached));
             // In real time the clock is read again after every superstep.
             let allowed = if real { supersteps.min(1) } else { supersteps };
-            let (rest, done) = self.run_engine(run, Some(horizon), allowed, around)?;
+            let (rest, done) = self.run_engine(run, end, Some(horizon), allowed, around)?;
             supersteps -= done;
             if rest == Rest::Supersteps && supersteps > 0 {
                 continue;
@@ -266,6 +277,9 @@ impl<M: Message> Scheduler<M> {
             if real && !self.engine.is_awake() && !self.engine.has_required_alarms() {
                 self.engine.clear_alarms(AlarmFilter::all());
                 return Ok(StopReason::Idle);
+            }
+            if end.is_some_and(|end| end <= self.engine.now()) {
+                return Ok(StopReason::TimeLimit);
             }
             // At rest at the horizon: the next thing to happen is an alarm or the end.
             let next = match (self.engine.next_alarm(), end) {
@@ -284,17 +298,24 @@ impl<M: Message> Scheduler<M> {
     fn run_engine(
         &mut self,
         run: &Run,
+        end: Option<SimTime>,
         horizon: Option<SimTime>,
         supersteps: u64,
         around: &mut Around<'_, M>,
     ) -> Result<(Rest, u64), Error> {
+        // What would happen at the end or later does not happen, not even for mail that waits.
+        let over = end.is_some_and(|end| end <= self.engine.now());
+        let supersteps = if over { 0 } else { supersteps };
         let limits = Limits {
             horizon,
             supersteps,
             supersteps_per_instant: run.supersteps_per_instant,
         };
         let before = self.engine.counters().supersteps;
-        let rest = self.engine.run(&limits, around)?;
+        let rest = match self.engine.run(&limits, around)? {
+            Rest::Supersteps if over => Rest::Horizon,
+            rest => rest,
+        };
         Ok((rest, self.engine.counters().supersteps - before))
     }
 

@@ -8,34 +8,43 @@ use std::time::{Duration, Instant};
 use crate::clock::wall;
 
 /// Somebody asked for the run to end.
-pub(crate) const STOP: u32 = 1;
+pub(crate) const STOP: u32 = Signal::STOP;
 /// The wall-clock timeout passed.
-pub(crate) const TIMEOUT: u32 = 2;
+pub(crate) const TIMEOUT: u32 = Signal::TIMEOUT;
 /// Mail came in from outside.
 pub(crate) const MAIL: u32 = 4;
 
 /// A few bits that are cheap to look at between two supersteps, and that wake who waits for them.
 #[derive(Debug, Default)]
-pub(crate) struct Signal {
+pub struct Signal {
     raised: AtomicU32,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
 impl Signal {
-    pub(crate) fn raise(&self, bits: u32) {
+    /// Somebody asked for the run to end.
+    pub const STOP: u32 = 1;
+    /// The wall-clock timeout passed.
+    pub const TIMEOUT: u32 = 2;
+
+    /// Raises bits and wakes who waits.
+    pub fn raise(&self, bits: u32) {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.raised.fetch_or(bits, Ordering::Release);
         drop(guard);
         self.wake.notify_all();
     }
 
-    pub(crate) fn lower(&self, bits: u32) {
+    /// Lowers bits.
+    pub fn lower(&self, bits: u32) {
         self.raised.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// The bits that are raised.
+    #[must_use]
     #[inline]
-    pub(crate) fn raised(&self) -> u32 {
+    pub fn raised(&self) -> u32 {
         self.raised.load(Ordering::Relaxed)
     }
 
@@ -60,13 +69,15 @@ impl Signal {
 
 /// Raises a bit after a while, unless it is dropped before.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
+pub struct Watchdog {
     off: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    pub(crate) fn start(signal: &Arc<Signal>, timeout: Duration) -> Self {
+    /// Raises [`Signal::TIMEOUT`] when `timeout` has passed.
+    #[must_use]
+    pub fn start(signal: &Arc<Signal>, timeout: Duration) -> Self {
         let off = Arc::new(Signal::default());
         let (watched, signal) = (Arc::clone(&off), Arc::clone(signal));
         let deadline = wall().checked_add(timeout);

@@ -1,0 +1,160 @@
+//! What can go wrong between processes.
+
+use std::time::Duration;
+
+use maslite_core::{AgentId, SimTime};
+
+use crate::spawn::SpawnError;
+use crate::supervision::ExitKind;
+use crate::transport::LinkError;
+
+/// Why a call or a run failed.
+///
+/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have been stopped
+/// and the simulation cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An agent panicked, or the kernel refused what agents did.
+    #[error("in cluster {cluster}: {source}")]
+    Agent {
+        /// Its cluster.
+        cluster: String,
+        /// What happened, with the agent and the simulated time.
+        source: maslite_core::Error,
+    },
+    /// The model is wrong in a way that no single cluster can see.
+    #[error(transparent)]
+    Model(#[from] maslite_core::Error),
+    /// The process of a cluster ended while it was needed.
+    #[error(
+        "the process of cluster {cluster} (pid {pid}) {exit}, at {time}; all clusters were stopped"
+    )]
+    ChildDied {
+        /// Its cluster.
+        cluster: String,
+        /// Its process id; somebody else may have it by now.
+        pid: u32,
+        /// How it ended.
+        exit: ExitKind,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+    },
+    /// A cluster did not come to rest in time after it was asked to: an agent is stuck.
+    #[error(
+        "cluster {cluster} did not come to rest within {grace:?} of the timeout, at {time} or later: \
+         an agent's update does not return, or takes longer than that; all clusters were stopped"
+    )]
+    Stuck {
+        /// The cluster that main waited for.
+        cluster: String,
+        /// How long it was given.
+        grace: Duration,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+    },
+    /// The link to a cluster broke although its process lives.
+    #[error("the link to cluster {cluster} broke at {time}; all clusters were stopped")]
+    Link {
+        /// The cluster.
+        cluster: String,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+        /// How it broke.
+        source: LinkError,
+    },
+    /// The child processes could not be started. None is left.
+    #[error("the clusters could not be started")]
+    Start(#[from] SpawnError),
+    /// A cluster sent what no cluster of this program sends.
+    #[error("cluster {cluster} sent {what} that cannot be decoded: {why}")]
+    Protocol {
+        /// The cluster.
+        cluster: String,
+        /// What it was meant to be.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The type of an agent was not named in the registry.
+    #[error(
+        "the agent type {kind} is not registered, so no other process can build it: \
+         add `.with::<{kind}>()` to the registry; registered are: {}",
+        .known.join(", ")
+    )]
+    UnknownAgentType {
+        /// The type.
+        kind: String,
+        /// The types that are registered.
+        known: Vec<String>,
+    },
+    /// No builder has this name.
+    #[error(
+        "no builder is called {builder:?}: add `.with_builder({builder:?}, …)` to the registry; there are: {}",
+        .known.join(", ")
+    )]
+    UnknownBuilder {
+        /// The name asked for.
+        builder: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The state of an agent, a configuration or a message does not serialise.
+    #[error("{what} cannot be serialised: {why}; nothing was sent")]
+    Encode {
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
+    /// What was serialised here does not deserialise in its cluster.
+    #[error(
+        "in cluster {cluster}: {what} cannot be deserialised: {why}; serde attributes such as \
+         `skip`, `flatten` and `untagged` are not supported"
+    )]
+    Decode {
+        /// The cluster.
+        cluster: String,
+        /// What it was.
+        what: String,
+        /// The deserialiser's reason.
+        why: String,
+    },
+    /// Two clusters of one name.
+    #[error("there is a cluster named {0:?} already: give the new one another name")]
+    DuplicateCluster(String),
+    /// The handle belongs to another simulation.
+    #[error("there is no cluster number {0} in this simulation")]
+    UnknownCluster(u32),
+    /// No agent has this id.
+    #[error("there is no agent {0} in this simulation")]
+    UnknownAgent(AgentId),
+    /// A simulation cannot be started within a cluster of another one.
+    #[error("this process is a cluster of a simulation; it cannot supervise one itself")]
+    Nested,
+    /// The simulation was shut down, or an earlier run failed.
+    #[error("this simulation has ended: build a new one")]
+    Ended,
+}
+
+/// Shows an error with all its causes on one line, as a program prints it to its user.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut text = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let further = error.to_string();
+            // Some errors have their cause in their own text.
+            if !text.contains(&further) {
+                write!(f, ": {further}")?;
+            }
+            text = further;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! The clusters of one simulation as `MpMain` reaches them: their links, and the processes behind.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use maslite_core::SimTime;
+use maslite_core::engine::{Signal, Watchdog};
+
+use crate::error::Error;
+use crate::frame::Wait;
+use crate::inline::InlineLink;
+use crate::mp_main::Placement;
+use crate::mp_scheduler::{Hold, MpScheduler};
+use crate::registry::{Entered, WireMessage};
+use crate::spawn::{self, Order, START_DEADLINE};
+use crate::stop::{Brake, StopHandle};
+use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
+use crate::transport::{LinkError, Transport};
+
+/// How long the news of a death may take after its link broke.
+const NEWS_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a held run may go on before it counts as stuck.
+pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
+
+/// One cluster.
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) pid: u32,
+    link: Option<Box<dyn Transport>>,
+    /// It was asked for something and has not answered yet.
+    owes_answer: bool,
+}
+
+/// Whatever runs the clusters, and can make them come to rest.
+enum Machinery {
+    Inline {
+        signal: Arc<Signal>,
+        watchdog: Option<Watchdog>,
+        grants: u64,
+    },
+    Processes(Supervisor),
+}
+
+/// All clusters.
+pub(crate) struct Fleet {
+    pub(crate) members: Vec<Member>,
+    machinery: Machinery,
+    stop: StopHandle,
+}
+
+impl Fleet {
+    pub(crate) fn new(placement: Placement, stop: StopHandle) -> Result<Self, Error> {
+        let machinery = match placement {
+            Placement::Inline => Machinery::Inline {
+                signal: Arc::default(),
+                watchdog: None,
+                grants: 0,
+            },
+            Placement::Processes => {
+                let supervisor = Supervisor::new(HOLD_GRACE);
+                Machinery::Processes(supervisor.map_err(spawn::SpawnError::Resources)?)
+            }
+        };
+        Ok(Self {
+            members: Vec::new(),
+            machinery,
+            stop,
+        })
+    }
+
+    pub(crate) fn add(&mut self, name: String) {
+        self.members.push(Member {
+            name,
+            pid: 0,
+            link: None,
+            owes_answer: false,
+        });
+    }
+
+    /// Starts the clusters that have not been started yet, all at the same time, and tells which.
+    pub(crate) fn start<M: WireMessage>(
+        &mut self,
+        entered: &Entered<M>,
+    ) -> Result<Vec<usize>, Error> {
+        let fresh: Vec<usize> = (0..self.members.len())
+            .filter(|place| self.members[*place].link.is_none())
+            .collect();
+        match &self.machinery {
+            Machinery::Inline { signal, .. } => {
+                for place in &fresh {
+                    let hold = Hold::While(Arc::clone(signal));
+                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry)).held_by(hold);
+                    self.members[*place].link = Some(Box::new(InlineLink::new(scheduler)));
+                    self.members[*place].pid = std::process::id();
+                }
+            }
+            Machinery::Processes(_) if fresh.is_empty() => {}
+            Machinery::Processes(supervisor) => {
+                let clusters = fresh.iter().map(|place| {
+                    let number = u32::try_from(*place).unwrap_or(u32::MAX);
+                    (number, self.members[*place].name.clone())
+                });
+                let order = Order {
+                    program: entered.registry.program(),
+                    clusters: clusters.collect(),
+                    schema: entered.schema,
+                    deadline: START_DEADLINE,
+                    wait: Wait::default(),
+                };
+                for side in spawn::start(supervisor, order)? {
+                    let member = &mut self.members[side.cluster as usize];
+                    member.pid = side.pid;
+                    member.link = Some(side.link);
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Says something to a cluster; `asks` if it will answer.
+    pub(crate) fn send(
+        &mut self,
+        place: usize,
+        message: &[u8],
+        asks: bool,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        let member = &mut self.members[place];
+        let sent = match &mut member.link {
+            Some(link) => link.send(message),
+            None => Err(LinkError::Disconnected),
+        };
+        member.owes_answer |= asks;
+        sent.map_err(|error| self.explain(place, error, time))
+    }
+
+    /// Waits for the answer of a cluster.
+    pub(crate) fn recv(
+        &mut self,
+        place: usize,
+        into: &mut Vec<u8>,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        let member = &mut self.members[place];
+        let received = match &mut member.link {
+            Some(link) => link.recv(into),
+            None => Err(LinkError::Disconnected),
+        };
+        member.owes_answer = false;
+        received.map_err(|error| self.explain(place, error, time))
+    }
+
+    /// Why a link broke: usually not for its own sake.
+    fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
+        let cluster = self.members[place].name.clone();
+        if let Machinery::Processes(supervisor) = &self.machinery {
+            match supervisor.first_death(NEWS_LIMIT) {
+                Some(Failure::Died {
+                    name: cluster,
+                    pid,
+                    exit,
+                    ..
+                }) => {
+                    return Error::ChildDied {
+                        cluster,
+                        pid,
+                        exit,
+                        time,
+                    };
+                }
+                Some(Failure::HoldIgnored { grace }) => {
+                    return Error::Stuck {
+                        cluster,
+                        grace,
+                        time,
+                    };
+                }
+                None if matches!(error, LinkError::Disconnected) => {
+                    let (pid, exit) = (self.members[place].pid, ExitKind::Unknown);
+                    return Error::ChildDied {
+                        cluster,
+                        pid,
+                        exit,
+                        time,
+                    };
+                }
+                None => {}
+            }
+        }
+        let source = error;
+        Error::Link {
+            cluster,
+            time,
+            source,
+        }
+    }
+
+    /// Begins a run that is held at `deadline`, if there is one, or when the handle says so.
+    pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
+        match &mut self.machinery {
+            Machinery::Inline {
+                signal, watchdog, ..
+            } => {
+                *watchdog = timeout.map(|timeout| Watchdog::start(signal, timeout));
+                self.stop.begin_run(Brake::Inline(Arc::clone(signal)));
+            }
+            Machinery::Processes(supervisor) => {
+                supervisor.hold_at(deadline);
+                self.stop.begin_run(Brake::Processes(supervisor.holder()));
+            }
+        }
+    }
+
+    /// Ends a run. True if the handle asked for it.
+    pub(crate) fn end_run(&mut self) -> bool {
+        match &mut self.machinery {
+            Machinery::Inline {
+                signal, watchdog, ..
+            } => {
+                *watchdog = None;
+                signal.lower(u32::MAX);
+            }
+            Machinery::Processes(supervisor) => supervisor.disarm(),
+        }
+        self.stop.end_run()
+    }
+
+    /// The number of the next grant, and whether the run is held. In this order: a grant that is
+    /// sent although the run is not held is then one that a Hold ends.
+    pub(crate) fn next_grant(&mut self) -> (u64, bool) {
+        match &mut self.machinery {
+            Machinery::Inline { grants, signal, .. } => {
+                *grants += 1;
+                (*grants, signal.raised() != 0)
+            }
+            Machinery::Processes(supervisor) => {
+                let grants = supervisor.grants();
+                (grants.issue(), grants.held())
+            }
+        }
+    }
+
+    /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is
+    /// handed to `heard`. Takes at most `grace` and a little, whatever they do.
+    pub(crate) fn shutdown(
+        &mut self,
+        stop: &[u8],
+        grace: Duration,
+        mut heard: impl FnMut(&str, &[u8]),
+    ) -> Vec<ChildEnd> {
+        let mut drains = Vec::new();
+        if let Machinery::Processes(supervisor) = &self.machinery {
+            supervisor.expect_exits();
+        }
+        for member in self.members.iter_mut().rev() {
+            let Some(link) = &mut member.link else {
+                continue;
+            };
+            // A link that breaks here belongs to a cluster that has ended already.
+            let _ = link.send(stop);
+            if member.owes_answer
+                && matches!(self.machinery, Machinery::Processes(_))
+                && let Some(mut link) = member.link.take()
+            {
+                // It is at work, and may have more to say than the link holds.
+                drains.push(std::thread::spawn(move || {
+                    let mut message = Vec::new();
+                    while link.recv(&mut message).is_ok() {}
+                }));
+            }
+        }
+        let ends = match &mut self.machinery {
+            Machinery::Inline { .. } => Vec::new(),
+            Machinery::Processes(supervisor) => supervisor.wait_all(grace),
+        };
+        let mut message = Vec::new();
+        for member in self.members.iter_mut().rev() {
+            if let Some(mut link) = member.link.take() {
+                while link.recv(&mut message).is_ok() {
+                    heard(&member.name, &message);
+                }
+            }
+        }
+        for drain in drains {
+            let _ = drain.join();
+        }
+        ends
+    }
+}

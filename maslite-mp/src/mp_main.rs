@@ -1,0 +1,637 @@
+//! The supervisor: owns the clusters, and is all that a program sees of them.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use maslite_core::clock::wall;
+use maslite_core::{
+    Adder, Agent, AgentId, Counters, Mail, MainContext, Report, Run, SimTime, StopReason,
+};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::mp_scheduler::names_of;
+use crate::registry::{Entered, WireMessage};
+use crate::rounds::{Handler, Rounds, Standing, TraceSink};
+use crate::routing::Routing;
+use crate::spawn;
+use crate::stop::StopHandle;
+use crate::supervision::{ChildEnd, EXIT_ENTRY_MISSING};
+use crate::wire::{self, Call, Fault, Loaded, Settings, ToMain, ToProc};
+
+/// Where clusters run. The same model gives the same trace in every placement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Each in a child process of its own.
+    #[default]
+    Processes,
+    /// All in this process, in the thread that calls `run`.
+    Inline,
+}
+
+/// A cluster of a simulation: the agents that share one scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(u32);
+
+/// How long `Drop` gives the clusters to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long `Drop` gives them during a panic.
+const SHORT_GRACE: Duration = Duration::from_millis(500);
+
+/// Supervises a simulation: places agents in clusters, grants time, routes mail between clusters.
+///
+/// The clusters start with the first [`run`](Self::run). Dropping the supervisor at any moment, also
+/// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
+/// Should this process be killed itself, the clusters' processes end by themselves.
+pub struct MpMain<M: WireMessage> {
+    entered: Entered<M>,
+    placement: Placement,
+    seed: u64,
+    digest: bool,
+    trace: Option<TraceSink>,
+    fleet: Option<Fleet>,
+    names: Vec<String>,
+    routing: Routing,
+    standing: Standing,
+    /// Calls of `add` and `build` since the last run.
+    calls: Vec<(u32, Call)>,
+    queued: Vec<Mail<M>>,
+    created: Instant,
+    startup: Option<Duration>,
+    stop: StopHandle,
+    ended: bool,
+}
+
+impl<M: WireMessage> MpMain<M> {
+    /// A supervisor without clusters, whose clusters will be processes.
+    ///
+    /// # Errors
+    /// [`Error::Nested`] in a process that is itself a cluster.
+    pub fn new(entered: Entered<M>) -> Result<Self, Error> {
+        if spawn::is_child() {
+            // Whoever comes here in a child would start children of its own, and so on.
+            std::process::exit(EXIT_ENTRY_MISSING);
+        }
+        Ok(Self {
+            entered,
+            placement: Placement::default(),
+            seed: 0,
+            digest: false,
+            trace: None,
+            fleet: None,
+            names: Vec::new(),
+            routing: Routing::default(),
+            standing: Standing::default(),
+            calls: Vec::new(),
+            queued: Vec::new(),
+            created: wall(),
+            startup: None,
+            stop: StopHandle::default(),
+            ended: false,
+        })
+    }
+
+    /// The same with its clusters somewhere else. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// The same with another seed for the agents' random numbers; it is 0 otherwise.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The same, with a digest of the trace in every report.
+    #[must_use]
+    pub fn with_digest(mut self) -> Self {
+        self.digest = true;
+        self
+    }
+
+    /// The same, handing a line for every delivery to `sink`, in the kernel's one order. How lines
+    /// are written is the registry's matter.
+    #[must_use]
+    pub fn with_trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
+        self.trace = Some(Box::new(sink));
+        self
+    }
+
+    /// Makes a cluster, named by its number from 1.
+    pub fn new_scheduler(&mut self) -> ClusterId {
+        let mut number = self.names.len() + 1;
+        while self.names.contains(&number.to_string()) {
+            number += 1;
+        }
+        self.push_cluster(number.to_string())
+    }
+
+    /// Makes a cluster with a name, for reports and errors.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateCluster`].
+    pub fn new_scheduler_named(&mut self, name: &str) -> Result<ClusterId, Error> {
+        if self.names.iter().any(|known| known == name) {
+            return Err(Error::DuplicateCluster(name.to_owned()));
+        }
+        Ok(self.push_cluster(name.to_owned()))
+    }
+
+    fn push_cluster(&mut self, name: String) -> ClusterId {
+        let number = u32::try_from(self.names.len()).expect("fewer than 2^32 clusters");
+        self.names.push(name);
+        self.routing.add_cluster();
+        self.standing.reports.push(None);
+        ClusterId(number)
+    }
+
+    /// Adds an agent to a cluster. It is serialised at once, and lives there from the next run on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgentType`], [`Error::Encode`], [`Error::UnknownCluster`],
+    /// [`Error::Model`] for an id that is taken or cannot be; nothing was added then.
+    pub fn add<A: Agent<M> + Serialize>(
+        &mut self,
+        cluster: ClusterId,
+        id: impl Into<AgentId>,
+        agent: A,
+    ) -> Result<(), Error> {
+        let (id, registry) = (id.into(), &self.entered.registry);
+        self.check(cluster)?;
+        let kind = registry
+            .kind_of(&agent)
+            .ok_or_else(|| Error::UnknownAgentType {
+                kind: std::any::type_name::<A>().to_owned(),
+                known: registry.kind_names(),
+            })?;
+        let mut state = Vec::new();
+        (kind.encode)(&agent, &mut state).map_err(|why| Error::Encode {
+            what: format!("agent {id} of type {}", kind.name),
+            why: why.to_string(),
+        })?;
+        let kind = kind.name.to_owned();
+        self.routing.insert(id, cluster.0, Adder::Owner)?;
+        let call = Call::Add {
+            id,
+            name: id.name().map(|name| name.to_string()),
+            kind,
+            state,
+        };
+        self.calls.push((cluster.0, call));
+        Ok(())
+    }
+
+    /// Has agents built in the process that they will live in, by a builder of the registry. They
+    /// are there from the next run on, with insertion indices as if added one by one now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBuilder`], [`Error::Encode`], [`Error::UnknownCluster`]. Ids that are taken
+    /// are found by the next run.
+    pub fn build<C: Serialize>(
+        &mut self,
+        cluster: ClusterId,
+        builder: &str,
+        config: C,
+    ) -> Result<(), Error> {
+        self.check(cluster)?;
+        let registry = &self.entered.registry;
+        if registry.builder(builder).is_none() {
+            return Err(Error::UnknownBuilder {
+                builder: builder.to_owned(),
+                known: registry.builder_names(),
+            });
+        }
+        let mut bytes = Vec::new();
+        wire::put(&config, &mut bytes).map_err(|why| Error::Encode {
+            what: format!("the configuration of builder {builder:?}"),
+            why: why.to_string(),
+        })?;
+        let (builder, config) = (builder.to_owned(), bytes);
+        self.calls
+            .push((cluster.0, Call::Build { builder, config }));
+        Ok(())
+    }
+
+    fn check(&self, cluster: ClusterId) -> Result<(), Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        if (cluster.0 as usize) < self.names.len() {
+            Ok(())
+        } else {
+            Err(Error::UnknownCluster(cluster.0))
+        }
+    }
+
+    /// Queues mail. It is posted when the next run starts, before anything else.
+    pub fn send(&mut self, mail: Mail<M>) {
+        self.queued.push(mail);
+    }
+
+    /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
+    /// update.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`] if there was never an agent with this id.
+    pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
+        let id = id.into();
+        let cluster = self.routing.owner(id).ok_or(Error::UnknownAgent(id))?;
+        self.routing.inbound[cluster as usize]
+            .news
+            .dismissed
+            .push(id);
+        Ok(())
+    }
+
+    /// Runs. Several runs, one after the other, are as one.
+    ///
+    /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
+    ///
+    /// # Errors
+    /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ChildDied`],
+    /// [`Error::Link`], [`Error::Stuck`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
+    /// [`Error::Decode`]; all processes have then been stopped, and later runs are [`Error::Ended`].
+    pub fn run(&mut self, run: Run) -> Result<MpReport, Error> {
+        self.run_around(run, None)
+    }
+
+    /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with(
+        &mut self,
+        run: Run,
+        mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
+    ) -> Result<MpReport, Error> {
+        self.run_around(run, Some(&mut handler))
+    }
+
+    fn run_around(
+        &mut self,
+        run: Run,
+        handler: Option<&mut Handler<'_, M>>,
+    ) -> Result<MpReport, Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let result = self.try_to_run(run, handler);
+        if result.is_err() {
+            // A half-done superstep cannot be continued: nothing is left running.
+            self.end(Duration::ZERO);
+        }
+        result
+    }
+
+    fn try_to_run(
+        &mut self,
+        run: Run,
+        handler: Option<&mut Handler<'_, M>>,
+    ) -> Result<MpReport, Error> {
+        let (started, start) = (wall(), self.standing.time);
+        let timeout = run.wall_limit();
+        self.start()?;
+        let queued = std::mem::take(&mut self.queued);
+        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
+        fleet.begin_run(
+            timeout,
+            timeout.and_then(|timeout| started.checked_add(timeout)),
+        );
+        let format = self.entered.registry.trace_format();
+        let (routing, standing) = (&mut self.routing, &mut self.standing);
+        let mut rounds = Rounds::new(fleet, routing, standing, &mut self.trace, format, run);
+        rounds.handler = handler;
+        rounds.setup(queued)?;
+        self.startup
+            .get_or_insert_with(|| wall().duration_since(self.created));
+        let mut stopped_by = rounds.run()?;
+        if fleet.end_run() && stopped_by == StopReason::Timeout {
+            stopped_by = StopReason::Interrupted;
+        }
+        let wall = wall().duration_since(started);
+        let mut report = Report::new(stopped_by, start, self.standing.time, wall);
+        report.counters = self.standing.counters();
+        report.digest = if self.digest {
+            self.standing.digest()
+        } else {
+            None
+        };
+        let locals = self
+            .standing
+            .reports
+            .iter()
+            .flatten()
+            .map(|report| report.local);
+        Ok(MpReport {
+            run: report,
+            local: locals.sum(),
+            routed: self.routing.routed,
+            exchanges: self.standing.exchanges,
+            clusters: self.cluster_reports(),
+        })
+    }
+
+    fn cluster_reports(&self) -> Vec<ClusterReport> {
+        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
+        let reports = members.zip(self.standing.reports.iter().flatten());
+        reports
+            .map(|(member, report)| ClusterReport {
+                name: member.name.clone(),
+                pid: member.pid,
+                counters: report.counters,
+            })
+            .collect()
+    }
+
+    /// Starts clusters and ships agents that are new since the last run. `run` does it too.
+    ///
+    /// # Errors
+    /// [`Error::Start`], [`Error::Decode`], [`Error::Model`] for ids used twice,
+    /// [`Error::ChildDied`], [`Error::Link`], [`Error::Protocol`].
+    pub fn start(&mut self) -> Result<(), Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let result = self.try_to_start();
+        if result.is_err() {
+            self.end(Duration::ZERO);
+        }
+        result
+    }
+
+    fn try_to_start(&mut self) -> Result<(), Error> {
+        let fleet = match &mut self.fleet {
+            Some(fleet) => fleet,
+            none => none.insert(Fleet::new(self.placement, self.stop.clone())?),
+        };
+        for name in &self.names[fleet.members.len()..] {
+            fleet.add(name.clone());
+        }
+        let time = self.standing.time;
+        for place in fleet.start(&self.entered)? {
+            let settings = Settings {
+                seed: self.seed,
+                digest: self.digest,
+                trace: self.trace.is_some(),
+            };
+            tell(fleet, place, &ToProc::Settings(settings), false, time)?;
+            self.routing.tell_interest(place);
+        }
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        let calls = std::mem::take(&mut self.calls);
+        let known = calls.iter().filter_map(|(_, call)| match call {
+            Call::Add { id, .. } => Some(*id),
+            Call::Build { .. } => None,
+        });
+        let mut names = names_of(known);
+        // All clusters build at the same time; who they built decides the indices of the rest.
+        let order: Vec<u32> = calls.iter().map(|(cluster, _)| *cluster).collect();
+        let mut per_cluster: Vec<Vec<Call>> = self.names.iter().map(|_| Vec::new()).collect();
+        for (cluster, call) in calls {
+            per_cluster[cluster as usize].push(call);
+        }
+        let mut asked = Vec::new();
+        for (place, calls) in per_cluster.into_iter().enumerate() {
+            if !calls.is_empty() {
+                tell(fleet, place, &ToProc::Load(calls), true, time)?;
+                asked.push(place);
+            }
+        }
+        let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
+        loaded.resize_with(self.names.len(), Default::default);
+        for place in &asked {
+            loaded[*place] = self_loaded(fleet, *place, time)?.into_iter();
+        }
+        let mut seats: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
+        for cluster in order {
+            let place = cluster as usize;
+            let built = loaded[place].next().ok_or_else(|| protocol(fleet, place))?;
+            seats[place].push(self.standing.next_index);
+            // An added agent tells of no ids, since main knows them.
+            self.standing.next_index += built.count;
+            for name in &built.names {
+                let _ = AgentId::named(name);
+            }
+            for id in built.ids {
+                self.routing.insert(id, cluster, Adder::Owner)?;
+            }
+            names.extend(built.names);
+        }
+        for place in asked {
+            let seats = std::mem::take(&mut seats[place]);
+            tell(fleet, place, &ToProc::Seat(seats), false, time)?;
+        }
+        for inbound in &mut self.routing.inbound {
+            inbound.news.names.extend(names.iter().cloned());
+        }
+        Ok(())
+    }
+
+    /// A handle that other threads can end a run with.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.standing.time
+    }
+
+    /// What was counted until the end of the last run.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.standing.counters()
+    }
+
+    /// Wall time from [`new`](Self::new) to the first superstep; none before it.
+    #[must_use]
+    pub fn startup(&self) -> Option<Duration> {
+        self.startup
+    }
+
+    /// The names of the clusters and the ids of the processes that they run in; of this process,
+    /// if they run inline.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
+        members
+            .map(|member| (member.name.clone(), member.pid))
+            .collect()
+    }
+
+    /// Ends the simulation: calls `teardown` of all agents, stops the clusters, the last one first,
+    /// and leaves nothing behind. Dropping the supervisor does the same.
+    #[must_use]
+    pub fn shutdown(mut self) -> Shutdown {
+        self.end(GRACE)
+    }
+
+    /// The one way to end; a second time it does nothing.
+    fn end(&mut self, grace: Duration) -> Shutdown {
+        let started = wall();
+        self.ended = true;
+        let mut errors = Vec::new();
+        let mut stop = Vec::new();
+        let mut ends = Vec::new();
+        if let Some(mut fleet) = self.fleet.take()
+            && wire::put(&ToProc::Stop, &mut stop).is_ok()
+        {
+            ends = fleet.shutdown(&stop, grace, |cluster, message| {
+                if let Ok(ToMain::Bye(Some(source))) = wire::decode(message) {
+                    let cluster = cluster.to_owned();
+                    errors.push(Error::Agent { cluster, source });
+                }
+            });
+        }
+        Shutdown {
+            took: wall().duration_since(started),
+            ends,
+            errors,
+        }
+    }
+}
+
+impl<M: WireMessage> Drop for MpMain<M> {
+    fn drop(&mut self) {
+        let grace = if std::thread::panicking() {
+            SHORT_GRACE
+        } else {
+            GRACE
+        };
+        self.end(grace);
+    }
+}
+
+fn tell(
+    fleet: &mut Fleet,
+    place: usize,
+    what: &ToProc,
+    asks: bool,
+    time: SimTime,
+) -> Result<(), Error> {
+    let mut message = Vec::new();
+    wire::put(what, &mut message).map_err(|why| Error::Encode {
+        what: "a message to a cluster".to_owned(),
+        why: why.to_string(),
+    })?;
+    fleet.send(place, &message, asks, time)
+}
+
+fn self_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
+    let mut message = Vec::new();
+    fleet.recv(place, &mut message, time)?;
+    match wire::decode(&message) {
+        Ok(ToMain::Loaded(loaded)) => Ok(loaded),
+        Ok(ToMain::Failed(fault)) => Err(blame(&fleet.members[place].name, fault)),
+        _ => Err(protocol(fleet, place)),
+    }
+}
+
+fn protocol(fleet: &Fleet, place: usize) -> Error {
+    Error::Protocol {
+        cluster: fleet.members[place].name.clone(),
+        what: "an answer",
+        why: "it was not what was asked for".to_owned(),
+    }
+}
+
+/// The error that a cluster's fault is to the user.
+pub(crate) fn blame(cluster: &str, fault: Fault) -> Error {
+    let cluster = cluster.to_owned();
+    match fault {
+        Fault::Agent { error, names } => {
+            for name in &names {
+                let _ = AgentId::named(name);
+            }
+            let source = error;
+            Error::Agent { cluster, source }
+        }
+        Fault::UnknownKind { kind, known } => Error::UnknownAgentType { kind, known },
+        Fault::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
+        Fault::Decode { what, why } => Error::Decode { cluster, what, why },
+        Fault::Encode { what, why } => Error::Encode { what, why },
+    }
+}
+
+/// What a run over several clusters did. It is also a [`Report`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MpReport {
+    /// What any run reports.
+    pub run: Report,
+    /// Mail addressed within its cluster, since the simulation began.
+    pub local: u64,
+    /// Mail that main relayed to a cluster, one for each that got it, since the simulation began.
+    pub routed: u64,
+    /// Rounds of grants and reports, since the simulation began.
+    pub exchanges: u64,
+    /// The clusters.
+    pub clusters: Vec<ClusterReport>,
+}
+
+/// What one cluster did, since the simulation began.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterReport {
+    /// Its name.
+    pub name: String,
+    /// The process it runs in.
+    pub pid: u32,
+    /// What it counted; the supersteps are those in which it had a part.
+    pub counters: Counters,
+}
+
+impl Deref for MpReport {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.run
+    }
+}
+
+impl fmt::Display for MpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}; {} clusters: {} mails within, {} across, {} exchanges",
+            self.run,
+            self.clusters.len(),
+            self.local,
+            self.routed,
+            self.exchanges,
+        )
+    }
+}
+
+/// How a simulation ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// How long it took [wall].
+    pub took: Duration,
+    /// How each process ended; empty if the clusters ran inline.
+    pub ends: Vec<ChildEnd>,
+    /// Panics of agents in `teardown`.
+    pub errors: Vec<Error>,
+}
+
+impl<M: WireMessage> fmt::Debug for MpMain<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MpMain")
+            .field("placement", &self.placement)
+            .field("clusters", &self.names)
+            .field("now", &self.standing.time)
+            .finish_non_exhaustive()
+    }
+}

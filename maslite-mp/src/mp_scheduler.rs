@@ -1,0 +1,650 @@
+//! A scheduler as one cluster of several: does what main grants, and reports.
+//!
+//! It is the same in a child process and inline: a message comes in, at most one goes out.
+//!
+//! **Invariant:** whenever it reports, mail that leaves has been handed out, and its own mail of the
+//! last superstep is not posted yet. So main can bring in what others sent in the same superstep,
+//! and the next grant posts all of it in the kernel's order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
+use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver};
+
+use crate::registry::{Crew, Registry, WireMessage};
+use crate::spawn::ChildSide;
+use crate::supervision::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
+use crate::transport::LinkError;
+use crate::wire::{
+    self, Batch, Call, Destination, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
+    ToMain, ToProc, TraceLine,
+};
+
+/// What a scheduler looks at in every superstep, to learn that its grant is to end.
+#[derive(Clone, Debug)]
+pub(crate) enum Hold {
+    /// Grants up to this number are held.
+    UpTo(Arc<AtomicU64>),
+    /// All are, while a bit is raised.
+    While(Arc<Signal>),
+}
+
+impl Hold {
+    #[inline]
+    fn holds(&self, grant: u64) -> bool {
+        match self {
+            Self::UpTo(number) => number.load(Ordering::Relaxed) >= grant,
+            Self::While(signal) => signal.raised() != 0,
+        }
+    }
+}
+
+/// What is to become of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Send it and wait for more.
+    Answer,
+    /// There is none; wait for more.
+    Wait,
+    /// Send it and end.
+    End,
+}
+
+/// The scheduler of one cluster.
+pub(crate) struct MpScheduler<M: Message> {
+    registry: Arc<Registry<M>>,
+    engine: Engine<M>,
+    border: Border<M>,
+    /// Agents that wait for their insertion indices, as one list per call.
+    loaded: Vec<Crew<M>>,
+    /// The slots of the agents added in the last report.
+    newborn: Vec<u32>,
+    trace: Arc<Mutex<Vec<TraceLine>>>,
+}
+
+impl<M: WireMessage> MpScheduler<M> {
+    pub(crate) fn new(registry: Arc<Registry<M>>) -> Self {
+        Self {
+            registry,
+            engine: Engine::new(0),
+            border: Border::new(Hold::While(Arc::default())),
+            loaded: Vec::new(),
+            newborn: Vec::new(),
+            trace: Arc::default(),
+        }
+    }
+
+    /// The same, held in another way.
+    pub(crate) fn held_by(mut self, hold: Hold) -> Self {
+        self.border.hold = hold;
+        self
+    }
+
+    /// Obeys main until it says stop. Returns the code to exit with.
+    pub(crate) fn run(self, mut side: ChildSide) -> i32 {
+        let mut this = self.held_by(Hold::UpTo(Arc::clone(&side.hold)));
+        let (mut message, mut answer) = (Vec::new(), Vec::new());
+        loop {
+            match side.link.recv(&mut message) {
+                Ok(()) => {}
+                Err(LinkError::Disconnected) => return EXIT_LIFELINE_LOST,
+                Err(_) => return EXIT_PROTOCOL_MISMATCH,
+            }
+            let next = this.obey(&message, &mut answer);
+            if next != Next::Wait && side.link.send(&answer).is_err() {
+                return EXIT_LIFELINE_LOST;
+            }
+            if next == Next::End {
+                return 0;
+            }
+        }
+    }
+
+    /// Does what one message says, and puts the answer into `answer`.
+    pub(crate) fn obey(&mut self, message: &[u8], answer: &mut Vec<u8>) -> Next {
+        answer.clear();
+        match self.try_to_obey(message, answer) {
+            Ok(next) => next,
+            Err(fault) => {
+                answer.clear();
+                // A fault is numbers and strings, which always encode.
+                let _ = wire::put(&ToMain::Failed(fault), answer);
+                Next::Answer
+            }
+        }
+    }
+
+    fn try_to_obey(&mut self, mut message: &[u8], answer: &mut Vec<u8>) -> Result<Next, Fault> {
+        let head = wire::take(&mut message).map_err(|why| undecodable("a message of main", why))?;
+        match head {
+            ToProc::Settings(settings) => {
+                self.settle_in(&settings);
+                Ok(Next::Wait)
+            }
+            ToProc::Load(calls) => {
+                let calls = calls.into_iter();
+                let loaded: Result<_, Fault> = calls.map(|call| self.load(call)).collect();
+                put(&ToMain::Loaded(loaded?), answer)?;
+                Ok(Next::Answer)
+            }
+            ToProc::Seat(indices) => {
+                self.seat(&indices)?;
+                Ok(Next::Wait)
+            }
+            ToProc::Grant(grant) => {
+                self.obey_grant(grant, message, answer)?;
+                Ok(Next::Answer)
+            }
+            ToProc::Stop => {
+                put(&ToMain::Bye(self.engine.teardown().err()), answer)?;
+                Ok(Next::End)
+            }
+        }
+    }
+
+    fn settle_in(&mut self, settings: &Settings) {
+        self.engine = Engine::new(settings.seed);
+        self.engine.join_neighbours();
+        if settings.digest {
+            self.engine.keep_digest();
+        }
+        if settings.trace {
+            let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
+            self.engine.observe(Box::new(move |delivery| {
+                let mut text = String::new();
+                format(delivery, &mut text);
+                lock(&lines).push(TraceLine {
+                    time: delivery.time,
+                    superstep: delivery.superstep,
+                    index: delivery.index,
+                    text,
+                });
+            }));
+        }
+    }
+
+    /// Makes the agents of one call, and tells who they are if main cannot know.
+    fn load(&mut self, call: Call) -> Result<Loaded, Fault> {
+        let mut crew = Crew::new();
+        let mut loaded = Loaded {
+            count: 0,
+            ids: Vec::new(),
+            names: Vec::new(),
+        };
+        match call {
+            Call::Add {
+                id,
+                name,
+                kind,
+                state,
+            } => {
+                if let Some(name) = name {
+                    let _ = AgentId::named(&name);
+                }
+                let known = self
+                    .registry
+                    .kind(&kind)
+                    .ok_or_else(|| Fault::UnknownKind {
+                        kind: kind.clone(),
+                        known: self.registry.kind_names(),
+                    })?;
+                let agent = (known.decode)(&state)
+                    .map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
+                crew.agents.push((id, agent));
+            }
+            Call::Build { builder, config } => {
+                let build = self.registry.builder(&builder).ok_or_else(|| {
+                    let (builder, known) = (builder.clone(), self.registry.builder_names());
+                    Fault::UnknownBuilder { builder, known }
+                })?;
+                let what = || format!("the configuration of builder {builder:?}");
+                build(&config, &mut crew).map_err(|why| undecodable(&what(), why))?;
+                loaded.ids = crew.agents.iter().map(|(id, _)| *id).collect();
+                loaded.names = names_of(loaded.ids.iter().copied());
+            }
+        }
+        loaded.count = crew.agents.len() as u64;
+        self.loaded.push(crew);
+        Ok(loaded)
+    }
+
+    fn seat(&mut self, indices: &[u64]) -> Result<(), Fault> {
+        for (crew, first) in std::mem::take(&mut self.loaded).into_iter().zip(indices) {
+            for ((id, agent), index) in crew.agents.into_iter().zip(*first..) {
+                self.engine.add_at(id, index, agent).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn obey_grant(
+        &mut self,
+        grant: Grant,
+        mut batches: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let Grant {
+            number,
+            task,
+            supersteps_per_instant,
+            ..
+        } = grant;
+        self.engine.stand_at(grant.time, grant.superstep);
+        let interest = self.learn(grant.news)?;
+        let mut mails = Vec::new();
+        for bytes in grant.batches {
+            let batch = wire::take_bytes(&mut batches, bytes);
+            let mut batch = batch.map_err(|why| undecodable("a batch of mail", why))?;
+            while !batch.is_empty() {
+                let (head, mail) = wire::take_mail::<M>(&mut batch)
+                    .map_err(|why| undecodable("mail from another cluster", why))?;
+                mails.push((head.key, mail));
+            }
+        }
+        self.engine.import(mails);
+        if !matches!(task, Task::Setup | Task::Match) {
+            self.engine.post();
+        }
+        let before = self.engine.counters().supersteps;
+        match task {
+            Task::Setup => {
+                let done = self.engine.setup();
+                done.map_err(|error| self.agent_fault(error))?;
+            }
+            Task::Match => self.border.match_again(&mut self.engine, &interest),
+            Task::Post => {}
+            Task::Fire => self.fire(),
+            Task::Step if !self.engine.is_awake() => {}
+            Task::Step | Task::Superstep => self.step(supersteps_per_instant)?,
+            Task::FireAndStep => {
+                self.fire();
+                self.engine.post();
+                if self.engine.is_awake() {
+                    self.step(supersteps_per_instant)?;
+                }
+            }
+            Task::Solo {
+                horizon,
+                supersteps,
+                next_index,
+            } => {
+                self.engine.number_from(next_index);
+                self.border.grant = number;
+                let limits = Limits {
+                    horizon,
+                    supersteps,
+                    supersteps_per_instant,
+                };
+                let rest = self.engine.run(&limits, &mut self.border);
+                if let Rest::Paused(agent) = rest.map_err(|error| self.agent_fault(error))? {
+                    self.border.paused = Some((0, agent));
+                }
+            }
+        }
+        // A solo run has handed out all there is; mail looked at again has its own way.
+        if !matches!(task, Task::Match | Task::Solo { .. }) {
+            self.border.hand_out(&mut self.engine);
+        }
+        self.border.failure.take().map_or(Ok(()), Err)?;
+        self.report(self.engine.counters().supersteps - before, answer)
+    }
+
+    fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
+        for name in &news.names {
+            let _ = AgentId::named(name);
+        }
+        self.border.routes.extend(news.routes);
+        let mut begun = Vec::new();
+        for (cluster, pattern, begins) in news.interest {
+            if begins {
+                self.border.others.subscribe(cluster, pattern);
+                begun.push((cluster, pattern));
+            } else {
+                self.border.others.unsubscribe(cluster, pattern);
+            }
+        }
+        self.engine.number(&self.newborn, &news.numbers);
+        for id in news.dismissed {
+            self.engine.remove(id);
+        }
+        Ok(begun)
+    }
+
+    fn fire(&mut self) {
+        let now = self.engine.now();
+        if self.engine.next_alarm() == Some(now) {
+            self.engine.fire(now);
+        }
+    }
+
+    fn step(&mut self, supersteps_per_instant: u64) -> Result<(), Fault> {
+        let done = self.engine.step(supersteps_per_instant);
+        done.map_err(|error| self.agent_fault(error))
+    }
+
+    /// An error of the engine, with the names of agents that main has not heard of.
+    fn agent_fault(&mut self, error: maslite_core::Error) -> Fault {
+        let newborn = self.engine.take_newborn(&mut Vec::new());
+        Fault::Agent {
+            error,
+            names: names_of(newborn.iter().map(|newborn| newborn.id)),
+        }
+    }
+
+    fn report(&mut self, supersteps: u64, answer: &mut Vec<u8>) -> Result<(), Fault> {
+        let engine = &mut self.engine;
+        let border = &mut self.border;
+        self.newborn.clear();
+        let newborn = engine.take_newborn(&mut self.newborn);
+        let mut trace = Vec::new();
+        let lines = std::mem::take(&mut *lock(&self.trace));
+        for line in &lines {
+            put(line, &mut trace)?;
+        }
+        let report = Report {
+            time: engine.now(),
+            superstep: engine.superstep(),
+            supersteps,
+            awake: engine.is_awake() || engine.has_mail_for_itself(),
+            waiting: engine.has_outbox(),
+            next_alarm: engine.next_alarm(),
+            alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
+            kept_awake: engine.has_kept_awake(),
+            paused: border.paused.take().or_else(|| engine.take_paused()),
+            names: names_of(newborn.iter().map(|newborn| newborn.id)),
+            newborn,
+            removals: engine.take_removals_elsewhere(),
+            interest: border.interest(engine.take_changed_interest()),
+            counters: engine.counters(),
+            local: border.local,
+            digest: engine.digest(),
+            batches: border
+                .out
+                .iter()
+                .filter(|out| out.mails > 0)
+                .map(Out::batch)
+                .collect(),
+            trace: length(&trace),
+        };
+        put(&ToMain::Report(Box::new(report)), answer)?;
+        for out in &mut border.out {
+            answer.append(&mut out.bytes);
+            out.mails = 0;
+        }
+        answer.append(&mut trace);
+        Ok(())
+    }
+}
+
+/// What the scheduler of a cluster knows of the others, and what it has for them.
+struct Border<M> {
+    hold: Hold,
+    /// The number of the grant at hand.
+    grant: u64,
+    /// The clusters of agents that are elsewhere, as far as known.
+    routes: BTreeMap<AgentId, u32>,
+    /// What other clusters listen to; they are its subscribers.
+    others: MailingList,
+    /// How many agents here subscribed to a pattern.
+    listeners: BTreeMap<Pattern, u64>,
+    /// For main, for unknown owners, and for each cluster.
+    out: Vec<Out>,
+    interested: Vec<u32>,
+    mail: Vec<u8>,
+    local: u64,
+    paused: Option<(u64, AgentId)>,
+    /// Mail that could not be encoded.
+    failure: Option<Fault>,
+    message: std::marker::PhantomData<fn(M)>,
+}
+
+/// Mail for one destination.
+#[derive(Debug)]
+struct Out {
+    to: Destination,
+    mails: u32,
+    bytes: Vec<u8>,
+}
+
+const TO_MAIN: usize = 0;
+const TO_OWNER: usize = 1;
+const TO_CLUSTERS: usize = 2;
+
+impl Out {
+    fn new(to: Destination) -> Self {
+        let (mails, bytes) = (0, Vec::new());
+        Self { to, mails, bytes }
+    }
+
+    fn batch(&self) -> Batch {
+        let Self { to, mails, .. } = *self;
+        let bytes = length(&self.bytes);
+        Batch { to, mails, bytes }
+    }
+}
+
+impl<M: WireMessage> Border<M> {
+    fn new(hold: Hold) -> Self {
+        Self {
+            hold,
+            grant: 0,
+            routes: BTreeMap::new(),
+            others: MailingList::default(),
+            listeners: BTreeMap::new(),
+            out: vec![Out::new(Destination::Main), Out::new(Destination::Owner)],
+            interested: Vec::new(),
+            mail: Vec::new(),
+            local: 0,
+            paused: None,
+            failure: None,
+            message: std::marker::PhantomData,
+        }
+    }
+
+    fn out_to(&mut self, cluster: u32) -> &mut Out {
+        let place = TO_CLUSTERS + cluster as usize;
+        while self.out.len() <= place {
+            let cluster = length(&self.out) - 2;
+            self.out.push(Out::new(Destination::Cluster(cluster)));
+        }
+        &mut self.out[place]
+    }
+
+    /// Hands out the mail that leaves. True if some does.
+    fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
+        let mut any = false;
+        engine.outgoing(|mail| {
+            let (to, is_heard) = self.destinations(&mail);
+            any |= self.hand_to(&mail, to);
+            is_heard
+        });
+        any
+    }
+
+    /// Where mail goes: to main, its owner or the cluster of its receiver, if it is not here; and
+    /// into `interested`. Also tells whether any cluster listens to it.
+    #[inline]
+    fn destinations(&mut self, mail: &Outgoing<'_, M>) -> (Option<Destination>, bool) {
+        self.interested.clear();
+        let mut to = None;
+        if let Some(id) = mail.receiver.agent() {
+            if !mail.receiver_is_elsewhere {
+                self.local += 1;
+            } else if id == AgentId::MAIN {
+                to = Some(Destination::Main);
+            } else {
+                let owner = self.routes.get(&id);
+                to = Some(
+                    owner.map_or(Destination::Owner, |cluster| Destination::Cluster(*cluster)),
+                );
+            }
+        }
+        if !self.others.is_empty() && !matches!(mail.receiver, Receiver::Direct(_)) {
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let interested = &mut self.interested;
+            self.others
+                .recipients(mail.sender, receiver, topic, interested);
+        }
+        (to, !self.interested.is_empty())
+    }
+
+    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
+    /// listens to it now.
+    fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+        engine.outgoing(|mail| {
+            if matches!(mail.receiver, Receiver::Direct(_)) {
+                return false;
+            }
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            self.interested.clear();
+            self.others
+                .recipients(mail.sender, receiver, topic, &mut self.interested);
+            let is_heard = !self.interested.is_empty();
+            let matching = begun
+                .iter()
+                .filter(|(_, pattern)| pattern.matches(mail.sender, receiver, topic));
+            let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
+            self.interested.clear();
+            self.interested.extend(clusters);
+            self.hand_to(&mail, None);
+            is_heard
+        });
+    }
+
+    /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
+    /// there is any.
+    #[inline]
+    fn hand_to(&mut self, mail: &Outgoing<'_, M>, to: Option<Destination>) -> bool {
+        if to.is_none() && self.interested.is_empty() {
+            return false;
+        }
+        self.encode(mail);
+        let encoded = std::mem::take(&mut self.mail);
+        let mut interested = std::mem::take(&mut self.interested);
+        match to {
+            None => {}
+            Some(Destination::Main) => self.out[TO_MAIN].add(&encoded),
+            Some(Destination::Owner) => {
+                self.out[TO_OWNER]
+                    .bytes
+                    .extend(length(&encoded).to_le_bytes());
+                self.out[TO_OWNER].add(&encoded);
+            }
+            Some(Destination::Cluster(cluster)) => {
+                interested.retain(|other| *other != cluster);
+                self.out_to(cluster).add(&encoded);
+            }
+        }
+        for cluster in &interested {
+            self.out_to(*cluster).add(&encoded);
+        }
+        self.mail = encoded;
+        self.interested = interested;
+        true
+    }
+
+    fn encode(&mut self, mail: &Outgoing<'_, M>) {
+        let Outgoing {
+            key,
+            sender,
+            receiver,
+            body,
+            ..
+        } = *mail;
+        self.mail.clear();
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+        };
+        let encoded =
+            wire::put(&head, &mut self.mail).and_then(|()| wire::put(body, &mut self.mail));
+        if let Err(why) = encoded {
+            let what = format!("message {} of agent {sender}", body.topic());
+            let why = why.to_string();
+            self.failure.get_or_insert(Fault::Encode { what, why });
+        }
+    }
+
+    /// The patterns that the first agent here began, or the last one ceased, to listen to.
+    fn interest(&mut self, changes: Vec<(u32, Pattern, bool)>) -> Vec<(Pattern, bool)> {
+        let mut before: BTreeMap<Pattern, u64> = BTreeMap::new();
+        for (_, pattern, begins) in changes {
+            let listeners = self.listeners.entry(pattern).or_default();
+            before.entry(pattern).or_insert(*listeners);
+            *listeners = if begins {
+                *listeners + 1
+            } else {
+                *listeners - 1
+            };
+        }
+        let mut interest = Vec::new();
+        for (pattern, before) in before {
+            let now = self.listeners.get(&pattern).copied().unwrap_or(0);
+            if now == 0 {
+                self.listeners.remove(&pattern);
+            }
+            if (before == 0) != (now == 0) {
+                interest.push((pattern, now > 0));
+            }
+        }
+        interest
+    }
+}
+
+impl Out {
+    fn add(&mut self, mail: &[u8]) {
+        self.bytes.extend_from_slice(mail);
+        self.mails += 1;
+    }
+}
+
+impl<M: WireMessage> Surroundings<M> for Border<M> {
+    #[inline]
+    fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        self.hand_out(engine) || engine.has_removals_elsewhere()
+    }
+
+    #[inline]
+    fn after_posting(&mut self, _: &mut Engine<M>) -> bool {
+        false
+    }
+
+    #[inline]
+    fn wants_attention(&self) -> bool {
+        self.hold.holds(self.grant)
+    }
+}
+
+fn fault(error: maslite_core::Error) -> Fault {
+    let names = Vec::new();
+    Fault::Agent { error, names }
+}
+
+fn undecodable(what: &str, why: postcard::Error) -> Fault {
+    let (what, why) = (what.to_owned(), why.to_string());
+    Fault::Decode { what, why }
+}
+
+fn put<T: serde::Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), Fault> {
+    wire::put(value, into).map_err(|why| Fault::Encode {
+        what: "an answer to main".to_owned(),
+        why: why.to_string(),
+    })
+}
+
+/// The length of something that is far shorter than 4 GiB: a link carries no longer messages.
+fn length<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+/// The names among some ids, for a process that may not know them.
+pub(crate) fn names_of(ids: impl Iterator<Item = AgentId>) -> Vec<String> {
+    ids.filter_map(|id| Some(id.name()?.to_string())).collect()
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,634 @@
+//! How main grants time: the loop over all clusters, told once and in order.
+//!
+//! A round is a grant to some clusters and their reports. Main has seen every mail that crosses, and
+//! moves time only when all reports are in and all mail of the instant is delivered.
+//!
+//! - One cluster alone with mail, or alone at the next instant, runs *solo*: many supersteps and
+//!   instants without a word, until something leaves it or the next event of another cluster.
+//! - Several with mail at one instant run it in *lockstep*, a superstep a round. Each posts its own
+//!   mail together with what main brings, in the kernel's order.
+//! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
+//!   otherwise that is one round with the superstep.
+
+use maslite_core::engine::Digest;
+use maslite_core::{
+    Adder, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimTime,
+    StopReason,
+};
+
+use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::mp_main::blame;
+use crate::mp_scheduler::names_of;
+use crate::registry::{TraceFormat, WireMessage};
+use crate::routing::Routing;
+use crate::wire::{self, Destination, Grant, MailHead, Report, Task, ToMain, ToProc, TraceLine};
+
+/// Where the simulation stands.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) time: SimTime,
+    /// The superstep within the instant that comes next.
+    pub(crate) superstep: u64,
+    /// All supersteps so far.
+    pub(crate) supersteps: u64,
+    /// The insertion index of the next agent.
+    pub(crate) next_index: u64,
+    /// The last report of each cluster; none before its first.
+    pub(crate) reports: Vec<Option<Box<Report>>>,
+    /// What main itself counted: mail to it, and mail to nobody.
+    pub(crate) counters: Counters,
+    pub(crate) digest: Digest,
+    delivered: u64,
+    sequence: u64,
+    owner_sequence: u64,
+    /// Mail for owners that the senders did not know, with the cluster it came from.
+    unrouted: Vec<(usize, Vec<u8>)>,
+    /// Grants so far.
+    pub(crate) exchanges: u64,
+}
+
+impl Standing {
+    /// What was counted in all clusters.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        for report in self.reports.iter().flatten() {
+            counters.add(&report.counters);
+        }
+        counters.supersteps = self.supersteps;
+        counters
+    }
+
+    fn count_undeliverable(&mut self) {
+        self.counters.sent += 1;
+        self.counters.undeliverable += 1;
+    }
+
+    /// The digest over all clusters, if they keep one.
+    pub(crate) fn digest(&self) -> Option<u64> {
+        self.reports
+            .iter()
+            .flatten()
+            .try_fold(self.digest.value(), |sum, report| {
+                Some(sum.wrapping_add(report.digest?))
+            })
+    }
+}
+
+/// Gets the lines of a trace, in order.
+pub(crate) type TraceSink = Box<dyn FnMut(&str) + Send>;
+
+/// Gets mail addressed to main.
+pub(crate) type Handler<'h, M> = dyn FnMut(Mail<M>, &mut MainContext<M>) + 'h;
+
+/// One run.
+pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
+    pub(crate) fleet: &'a mut Fleet,
+    pub(crate) routing: &'a mut Routing,
+    pub(crate) standing: &'a mut Standing,
+    pub(crate) handler: Option<&'a mut Handler<'h, M>>,
+    pub(crate) trace: &'a mut Option<TraceSink>,
+    pub(crate) trace_format: TraceFormat<M>,
+    pub(crate) end: Option<SimTime>,
+    supersteps: u64,
+    supersteps_per_instant: u64,
+    predicate: Option<Predicate>,
+    main_mail: Vec<(MailKey, Mail<M>)>,
+    paused: Option<(u64, AgentId)>,
+    held: bool,
+    message: Vec<u8>,
+    lines: Vec<TraceLine>,
+}
+
+impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
+    pub(crate) fn new(
+        fleet: &'a mut Fleet,
+        routing: &'a mut Routing,
+        standing: &'a mut Standing,
+        trace: &'a mut Option<TraceSink>,
+        trace_format: TraceFormat<M>,
+        run: Run,
+    ) -> Self {
+        let end = run.end(standing.time);
+        let (supersteps, supersteps_per_instant, predicate) = run.into_parts();
+        Self {
+            fleet,
+            routing,
+            standing,
+            handler: None,
+            trace,
+            trace_format,
+            end,
+            supersteps: supersteps.unwrap_or(u64::MAX),
+            supersteps_per_instant,
+            predicate,
+            main_mail: Vec::new(),
+            paused: None,
+            held: false,
+            message: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Calls `setup` of all new agents, and posts the owner's mail before theirs.
+    pub(crate) fn setup(&mut self, queued: Vec<Mail<M>>) -> Result<(), Error> {
+        let all: Vec<usize> = (0..self.fleet.members.len()).collect();
+        self.exchange(&all, Task::Setup)?;
+        for mail in queued {
+            let key = MailKey::of_owner(self.standing.time, self.standing.owner_sequence);
+            self.standing.owner_sequence += 1;
+            self.send(key, mail)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until something ends it. All mail is then posted, and all clusters stand at one instant.
+    pub(crate) fn run(&mut self) -> Result<StopReason, Error> {
+        loop {
+            let stopped = self.handle_main_mail()?;
+            if self.predicate.is_some() {
+                self.post_all()?;
+            }
+            if let Some((_, agent)) = self.paused.take() {
+                return self.finish(StopReason::Paused(agent));
+            }
+            if stopped {
+                return self.finish(StopReason::Stopped);
+            }
+            let counters = self.standing.counters();
+            if let Some(predicate) = &mut self.predicate
+                && predicate(&counters)
+            {
+                return self.finish(StopReason::Predicate);
+            }
+            if self.held {
+                return self.finish(StopReason::Timeout);
+            }
+            let awake = self.places(Self::is_awake);
+            if !awake.is_empty() {
+                if self.end.is_some_and(|end| end <= self.standing.time) {
+                    return self.finish(StopReason::TimeLimit);
+                }
+                if self.supersteps == 0 {
+                    return self.finish(StopReason::Supersteps);
+                }
+                self.deliver(&awake)?;
+                continue;
+            }
+            let Some(time) = self.next_alarm(None) else {
+                return self.finish(StopReason::Idle);
+            };
+            if let Some(end) = self.end.filter(|end| *end <= time) {
+                self.advance_to(end);
+                return self.finish(StopReason::TimeLimit);
+            }
+            if self.supersteps == 0 {
+                return self.finish(StopReason::Supersteps);
+            }
+            self.fire(time)?;
+        }
+    }
+
+    /// A superstep, or a solo run, of the clusters that have mail.
+    fn deliver(&mut self, awake: &[usize]) -> Result<(), Error> {
+        if let [place] = *awake
+            && let Some(task) = self.solo(place)
+        {
+            return self.exchange(awake, task);
+        }
+        let kept_awake = self.places(|rounds, place| rounds.report(place).kept_awake);
+        if kept_awake.is_empty() {
+            return self.exchange(awake, Task::Step);
+        }
+        // Agents that are kept awake take part in every superstep there is: is there one?
+        self.exchange(awake, Task::Post)?;
+        let mut all = self.places(Self::is_awake);
+        if all.is_empty() {
+            return Ok(());
+        }
+        all.extend(kept_awake);
+        all.sort_unstable();
+        all.dedup();
+        self.exchange(&all, Task::Superstep)
+    }
+
+    /// Moves time to the next alarms.
+    fn fire(&mut self, time: SimTime) -> Result<(), Error> {
+        let due = self.places(|rounds, place| rounds.report(place).next_alarm == Some(time));
+        if let [place] = *due
+            && let Some(task) = self.solo(place)
+        {
+            return self.exchange(&due, task);
+        }
+        self.advance_to(time);
+        let together = self.predicate.is_none()
+            && due
+                .iter()
+                .all(|place| !self.report(*place).alarms_may_leave)
+            && self
+                .places(|rounds, place| rounds.report(place).kept_awake)
+                .is_empty();
+        self.exchange(
+            &due,
+            if together {
+                Task::FireAndStep
+            } else {
+                Task::Fire
+            },
+        )
+    }
+
+    /// Leave for a cluster to run on its own, if nothing that others do can matter to it.
+    fn solo(&self, place: usize) -> Option<Task> {
+        let others_follow =
+            self.places(|rounds, other| other != place && rounds.report(other).kept_awake);
+        if self.predicate.is_some() || !others_follow.is_empty() {
+            return None;
+        }
+        let others = self.next_alarm(Some(place));
+        Some(Task::Solo {
+            horizon: match (others, self.end) {
+                (Some(others), Some(end)) => Some(others.min(end)),
+                (others, end) => others.or(end),
+            },
+            supersteps: self.supersteps,
+            next_index: self.standing.next_index,
+        })
+    }
+
+    /// Posts all mail that waits, so that the counters tell of it.
+    fn post_all(&mut self) -> Result<(), Error> {
+        let waiting = self.places(|rounds, place| {
+            rounds.report(place).waiting || rounds.routing.inbound[place].used > 0
+        });
+        self.exchange(&waiting, Task::Post)
+    }
+
+    fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
+        self.post_all()?;
+        Ok(reason)
+    }
+
+    // ---- what main knows
+
+    fn report(&self, place: usize) -> &Report {
+        self.standing.reports[place]
+            .as_deref()
+            .expect("every cluster has reported its setup")
+    }
+
+    fn places(&self, mut want: impl FnMut(&Self, usize) -> bool) -> Vec<usize> {
+        (0..self.fleet.members.len())
+            .filter(|place| want(self, *place))
+            .collect()
+    }
+
+    /// Whether a cluster has something to do in this instant, as far as main can tell.
+    fn is_awake(&self, place: usize) -> bool {
+        self.report(place).awake || self.routing.inbound[place].is_urgent()
+    }
+
+    /// The earliest alarm in all clusters, or in all but one.
+    fn next_alarm(&self, but: Option<usize>) -> Option<SimTime> {
+        let others = (0..self.fleet.members.len()).filter(|place| Some(*place) != but);
+        others
+            .filter_map(|place| self.report(place).next_alarm)
+            .min()
+    }
+
+    fn advance_to(&mut self, time: SimTime) {
+        assert!(time >= self.standing.time, "time never goes backwards");
+        if time > self.standing.time {
+            self.standing.time = time;
+            self.standing.superstep = 0;
+        }
+    }
+
+    // ---- a round
+
+    /// Grants a task to some clusters, waits for their reports and draws the conclusions.
+    fn exchange(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let (number, held) = self.fleet.next_grant();
+        if held && !matches!(task, Task::Post | Task::Match | Task::Setup) {
+            self.held = true;
+            return Ok(());
+        }
+        for place in places {
+            self.grant(*place, number, task)?;
+        }
+        self.standing.exchanges += 1;
+        let mut changed_interest = false;
+        let mut fault = None;
+        for place in places {
+            match self.take_report(*place)? {
+                Ok(changed) => changed_interest |= changed,
+                Err(error) => fault = fault.or(Some(error)),
+            }
+        }
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        self.write_trace();
+        self.number_births(places)?;
+        self.move_clock(places, task);
+        self.route_to_owners()?;
+        self.dismiss(places)?;
+        let waiting = |place: &usize| self.report(*place).waiting;
+        if changed_interest && task != Task::Match && places.len() > 1 {
+            let waiting: Vec<usize> = places.iter().copied().filter(waiting).collect();
+            self.exchange(&waiting, Task::Match)?;
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, place: usize, number: u64, task: Task) -> Result<(), Error> {
+        let inbound = &mut self.routing.inbound[place];
+        // Looking again at mail comes between two postings: what arrived waits for the next one.
+        let used = if task == Task::Match { 0 } else { inbound.used };
+        let lengths = inbound.batches[..used].iter();
+        let head = ToProc::Grant(Grant {
+            number,
+            time: self.standing.time,
+            superstep: self.standing.superstep,
+            task,
+            supersteps_per_instant: self.supersteps_per_instant,
+            news: std::mem::take(&mut inbound.news),
+            batches: lengths
+                .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
+                .collect(),
+        });
+        self.message.clear();
+        wire::put(&head, &mut self.message).map_err(|why| Error::Encode {
+            what: "a grant".to_owned(),
+            why: why.to_string(),
+        })?;
+        for batch in &inbound.batches[..used] {
+            self.message.extend_from_slice(batch);
+        }
+        inbound.used -= used;
+        self.fleet
+            .send(place, &self.message, true, self.standing.time)
+    }
+
+    /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
+    /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
+    fn take_report(&mut self, place: usize) -> Result<Result<bool, Error>, Error> {
+        let mut message = std::mem::take(&mut self.message);
+        let received = self.fleet.recv(place, &mut message, self.standing.time);
+        let result = received.and_then(|()| self.read_report(place, &message));
+        self.message = message;
+        result
+    }
+
+    fn read_report(&mut self, place: usize, mut rest: &[u8]) -> Result<Result<bool, Error>, Error> {
+        let malformed = |why: postcard::Error| Error::Protocol {
+            cluster: self.fleet.members[place].name.clone(),
+            what: "a report",
+            why: why.to_string(),
+        };
+        let report = match wire::take(&mut rest).map_err(malformed)? {
+            ToMain::Report(report) => report,
+            ToMain::Failed(fault) => return Ok(Err(blame(&self.fleet.members[place].name, fault))),
+            ToMain::Loaded(_) | ToMain::Bye(_) => {
+                return Err(malformed(postcard::Error::DeserializeBadEnum));
+            }
+        };
+        for name in &report.names {
+            let _ = AgentId::named(name);
+        }
+        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+        for batch in &report.batches {
+            let mut bytes = wire::take_bytes(&mut rest, batch.bytes).map_err(malformed)?;
+            match batch.to {
+                Destination::Cluster(to) if (to as usize) < self.fleet.members.len() => {
+                    self.routing.relay(to, batch.mails, bytes);
+                }
+                Destination::Cluster(_) => {
+                    return Err(malformed(postcard::Error::DeserializeBadEnum));
+                }
+                Destination::Owner => self.standing.unrouted.push((place, bytes.to_vec())),
+                Destination::Main => {
+                    while !bytes.is_empty() {
+                        let (head, mail) = wire::take_mail(&mut bytes).map_err(malformed)?;
+                        self.main_mail.push((head.key, mail));
+                    }
+                }
+            }
+        }
+        let mut lines = wire::take_bytes(&mut rest, report.trace).map_err(malformed)?;
+        while !lines.is_empty() {
+            self.lines.push(wire::take(&mut lines).map_err(malformed)?);
+        }
+        for (pattern, begins) in &report.interest {
+            self.routing.note_interest(cluster, *pattern, *begins);
+        }
+        if let Some(paused) = report.paused {
+            self.paused = Some(self.paused.map_or(paused, |first| first.min(paused)));
+        }
+        let changed = !report.interest.is_empty();
+        self.standing.reports[place] = Some(report);
+        Ok(Ok(changed))
+    }
+
+    /// Gives the agents that were added in this round their insertion indices, in the order of who
+    /// added them.
+    fn number_births(&mut self, places: &[usize]) -> Result<(), Error> {
+        let mut births = Vec::new();
+        for place in places {
+            let report = self.standing.reports[*place].as_mut();
+            let newborn = report.map(|report| std::mem::take(&mut report.newborn));
+            births.extend(
+                newborn
+                    .into_iter()
+                    .flatten()
+                    .map(|newborn| (*place, newborn)),
+            );
+        }
+        births.sort_by_key(|(_, newborn)| newborn.adder);
+        for (place, newborn) in births {
+            let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+            let time = self.standing.reports[place]
+                .as_ref()
+                .map_or(self.standing.time, |report| report.time);
+            self.routing
+                .insert(newborn.id, cluster, Adder::Agent(newborn.by, time))?;
+            self.routing.inbound[place]
+                .news
+                .numbers
+                .push(self.standing.next_index);
+            self.standing.next_index += 1;
+            for name in names_of([newborn.id].into_iter()) {
+                for inbound in &mut self.routing.inbound {
+                    inbound.news.names.push(name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Main stands where the clusters that worked stand.
+    fn move_clock(&mut self, places: &[usize], task: Task) {
+        let done = places
+            .iter()
+            .map(|place| self.report(*place).supersteps)
+            .max()
+            .unwrap_or(0);
+        self.supersteps = self.supersteps.saturating_sub(done);
+        self.standing.supersteps += done;
+        if matches!(task, Task::Solo { .. }) {
+            let report = self.report(places[0]);
+            let (time, superstep) = (report.time, report.superstep);
+            assert!(time >= self.standing.time, "time never goes backwards");
+            self.standing.time = time;
+            self.standing.superstep = superstep;
+        } else {
+            self.standing.superstep += done;
+        }
+    }
+
+    /// Finds the clusters of receivers that the senders did not know.
+    fn route_to_owners(&mut self) -> Result<(), Error> {
+        for (place, bytes) in std::mem::take(&mut self.standing.unrouted) {
+            let malformed = |why: postcard::Error| Error::Protocol {
+                cluster: self.fleet.members[place].name.clone(),
+                what: "mail",
+                why: why.to_string(),
+            };
+            let mut bytes = &bytes[..];
+            while !bytes.is_empty() {
+                let length = wire::take_bytes(&mut bytes, 4).map_err(malformed)?;
+                let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
+                let mail = wire::take_bytes(&mut bytes, length).map_err(malformed)?;
+                let head: MailHead = wire::take(&mut &mail[..]).map_err(malformed)?;
+                let Some(id) = head.receiver.agent() else {
+                    continue;
+                };
+                match self.routing.owner(id) {
+                    Some(cluster) => {
+                        self.routing.relay(cluster, 1, mail);
+                        self.routing.inbound[place].news.routes.push((id, cluster));
+                    }
+                    None => self.standing.count_undeliverable(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the clusters of agents that others removed.
+    fn dismiss(&mut self, places: &[usize]) -> Result<(), Error> {
+        for place in places {
+            let report = self.standing.reports[*place].as_mut();
+            let removals = report.map(|report| std::mem::take(&mut report.removals));
+            for (id, by) in removals.into_iter().flatten() {
+                let Some(cluster) = self.routing.owner(id) else {
+                    let (source, cluster) = (
+                        maslite_core::Error::RemovedUnknown {
+                            id,
+                            by,
+                            time: self.standing.time,
+                        },
+                        self.fleet.members[*place].name.clone(),
+                    );
+                    return Err(Error::Agent { cluster, source });
+                };
+                self.routing.inbound[cluster as usize]
+                    .news
+                    .dismissed
+                    .push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what happened in this round; it comes after all rounds before.
+    fn write_trace(&mut self) {
+        self.lines
+            .sort_by_key(|line| (line.time, line.superstep, line.index));
+        for line in self.lines.drain(..) {
+            if let Some(sink) = self.trace {
+                sink(&line.text);
+            }
+        }
+    }
+
+    // ---- mail to and from main
+
+    /// Hands mail addressed to main to the handler, in the kernel's order. True if it stops.
+    fn handle_main_mail(&mut self) -> Result<bool, Error> {
+        let mut stopped = false;
+        while !self.main_mail.is_empty() {
+            let mut mails = std::mem::take(&mut self.main_mail);
+            mails.sort_by_key(|(key, _)| *key);
+            let mut context = MainContext::new(self.standing.time);
+            for (_, mail) in mails {
+                if self.handler.is_none() {
+                    self.standing.count_undeliverable();
+                    continue;
+                }
+                self.count_delivery(&mail);
+                if let Some(handler) = &mut self.handler {
+                    handler(mail, &mut context);
+                }
+            }
+            let (replies, stop) = context.into_parts();
+            stopped |= stop;
+            for (receiver, body) in replies {
+                let key = MailKey::of_main(self.standing.time, self.standing.sequence);
+                self.standing.sequence += 1;
+                self.send(key, Mail::new(AgentId::MAIN, receiver, body))?;
+            }
+        }
+        Ok(stopped)
+    }
+
+    fn count_delivery(&mut self, mail: &Mail<M>) {
+        self.standing.counters.sent += 1;
+        self.standing.counters.delivered += 1;
+        let delivery = Delivery {
+            time: self.standing.time,
+            superstep: self.standing.superstep,
+            agent: AgentId::MAIN,
+            index: u64::MAX,
+            nth: self.standing.delivered,
+            mail,
+        };
+        self.standing.delivered += 1;
+        self.standing.digest.add(&delivery);
+        if let Some(sink) = self.trace {
+            let mut text = String::new();
+            (self.trace_format)(&delivery, &mut text);
+            sink(&text);
+        }
+    }
+
+    /// Sends mail of main, or of the simulation's owner.
+    fn send(&mut self, key: MailKey, mail: Mail<M>) -> Result<(), Error> {
+        let (sender, receiver, topic) = (mail.sender, mail.receiver, mail.topic());
+        let clusters = self.routing.destinations(sender, receiver, topic);
+        match receiver.agent() {
+            Some(AgentId::MAIN) => self.main_mail.push((key, mail.clone())),
+            Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
+            None if clusters.is_empty() => self.standing.counters.unheard += 1,
+            _ => {}
+        }
+        let mut bytes = Vec::new();
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+        };
+        let encoded = wire::put(&head, &mut bytes).and_then(|()| wire::put(&mail.body, &mut bytes));
+        encoded.map_err(|why| Error::Encode {
+            what: format!("message {topic} of {sender}"),
+            why: why.to_string(),
+        })?;
+        for cluster in clusters {
+            self.routing.relay(cluster, 1, &bytes);
+        }
+        Ok(())
+    }
+}

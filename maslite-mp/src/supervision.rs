@@ -1,0 +1,932 @@
+//! Watches the child processes: learns of every exit, stops all when one dies, holds and ends runs in time, reaps everything.
+//!
+//! ```text
+//! MpMain ── commands ──┐
+//! waiter of child 1 ───┼── events ──► supervisor thread ──► SIGKILL, Hold bytes, first failure, ends
+//! waiter of child 2 ───┘
+//! ```
+//!
+//! One supervisor thread lives from [`Supervisor::new`] to [`Supervisor::wait_all`]; one waiter thread per child blocks until its
+//! child exits. All of them wait for events, none polls.
+//!
+//! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the first unexpected exit is
+//!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
+//!   [`Disconnected`](crate::transport::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
+//! - **Control pipe.** A child's stdin carries the invitation and after it only `H` and eight bytes, little endian: *hold all grants up
+//!   to this number*. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
+//! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
+//!   Children that are still at it after a further grace are stuck, and all are killed.
+//! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with a used pid; nobody
+//!   else's children are touched.
+//!
+//! **Invariant:** children are started on the supervisor thread, because Linux ties the death signal of a child to the thread that
+//! started it.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::mem;
+use std::process::{ChildStdin, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use shared_child::SharedChild;
+
+use crate::transport::now;
+
+/// Exit code of a child whose link was lost because its main process is gone.
+pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
+/// Exit code of a child that does not speak its main process's protocol.
+pub(crate) const EXIT_PROTOCOL_MISMATCH: i32 = 91;
+/// Exit code of a child that could not set itself up.
+pub(crate) const EXIT_INIT_FAILED: i32 = 92;
+/// Exit code of a child whose program reached its own start of a simulation instead of the child's entry.
+pub(crate) const EXIT_ENTRY_MISSING: i32 = 93;
+
+/// The first byte of a Hold in the control pipe.
+pub(crate) const HOLD: u8 = b'H';
+
+const SIGKILL: i32 = 9;
+
+/// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck with it.
+const REAP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitKind {
+    /// Code 0. Not a success where the process was expected to live on.
+    Success,
+    /// Code 101: a panic in its main thread.
+    Panic,
+    /// Code 90: its main process was gone.
+    LifelineLost,
+    /// Code 91: it does not speak its main process's protocol.
+    ProtocolMismatch,
+    /// Code 92: it could not set itself up.
+    InitFailed,
+    /// Code 93: its program never called the entry of child processes.
+    EntryMissing,
+    /// Any other code.
+    Code(i32),
+    /// Ended by a signal of this number.
+    Signal(i32),
+    /// The system did not keep the status, as when the host ignores `SIGCHLD`.
+    Unknown,
+}
+
+impl ExitKind {
+    /// Decodes what `wait` returned.
+    pub(crate) fn of(status: Option<ExitStatus>) -> Self {
+        let Some(status) = status else {
+            return Self::Unknown;
+        };
+        match status.code() {
+            Some(0) => Self::Success,
+            Some(101) => Self::Panic,
+            Some(EXIT_LIFELINE_LOST) => Self::LifelineLost,
+            Some(EXIT_PROTOCOL_MISMATCH) => Self::ProtocolMismatch,
+            Some(EXIT_INIT_FAILED) => Self::InitFailed,
+            Some(EXIT_ENTRY_MISSING) => Self::EntryMissing,
+            Some(code) => Self::Code(code),
+            None => signal_of(status).map_or(Self::Unknown, Self::Signal),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn signal_of(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal_of(_status: ExitStatus) -> Option<i32> {
+    None
+}
+
+impl fmt::Display for ExitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success => f.write_str("exited with code 0"),
+            Self::Panic => {
+                f.write_str("panicked (code 101); its standard error has the panic message")
+            }
+            Self::LifelineLost => {
+                f.write_str("ended itself because its main process was gone (code 90)")
+            }
+            Self::ProtocolMismatch => f.write_str("does not speak our protocol (code 91)"),
+            Self::InitFailed => f.write_str("could not set itself up (code 92)"),
+            Self::EntryMissing => f.write_str(
+                "started a simulation of its own (code 93); the entry of child processes must be the first line of main",
+            ),
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write_signal(*number, f),
+            Self::Unknown => f.write_str("ended, its exit status is unknown"),
+        }
+    }
+}
+
+/// The signals that end processes in practice. Their numbers are the same on Linux and macOS, but for those of SIGBUS and SIGSYS.
+fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (verb, name) = match number {
+        1 => ("ended", "SIGHUP"),
+        2 => ("interrupted", "SIGINT"),
+        3 => ("ended", "SIGQUIT"),
+        4 => ("illegal instruction", "SIGILL"),
+        5 => ("trapped", "SIGTRAP"),
+        6 => ("aborted", "SIGABRT"),
+        8 => ("arithmetic fault", "SIGFPE"),
+        9 => ("killed", "SIGKILL"),
+        11 => ("segmentation fault", "SIGSEGV"),
+        13 => ("ended", "SIGPIPE"),
+        14 => ("ended", "SIGALRM"),
+        15 => ("terminated", "SIGTERM"),
+        24 => ("CPU time limit exceeded", "SIGXCPU"),
+        25 => ("file size limit exceeded", "SIGXFSZ"),
+        7 if cfg!(target_os = "linux") => ("bus error", "SIGBUS"),
+        10 if cfg!(target_os = "macos") => ("bus error", "SIGBUS"),
+        31 if cfg!(target_os = "linux") => ("forbidden system call", "SIGSYS"),
+        _ => return write!(f, "ended by signal {number}"),
+    };
+    write!(f, "{verb} ({name})")?;
+    match number {
+        // Who sends this signal leaves no name.
+        9 => f.write_str(", by the system for lack of memory or by somebody"),
+        6 => f.write_str(
+            ": an abort, a stack overflow or lack of memory; its standard error says which",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Why the children were stopped.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// A child's process ended without being asked to.
+    Died {
+        #[cfg_attr(not(test), expect(dead_code, reason = "the name says it to people"))]
+        cluster: u32,
+        name: String,
+        pid: u32,
+        exit: ExitKind,
+    },
+    /// A run was held and not over after a further grace. Which cluster is stuck is known to whoever waits for its answer.
+    HoldIgnored { grace: Duration },
+}
+
+/// How a child ended, for the report of a shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChildEnd {
+    /// The number of its cluster.
+    pub cluster: u32,
+    /// Its process id; somebody else may have it by now.
+    pub pid: u32,
+    /// What its end was like.
+    pub how: EndKind,
+    /// Time [wall] from the start of the shutdown to its end; zero if it had ended before.
+    pub took: Duration,
+}
+
+/// What a child's end was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndKind {
+    /// It ended itself with code 0.
+    Clean,
+    /// It ended by itself in another way.
+    Failed(ExitKind),
+    /// We killed it: because another cluster failed, or because it did not end in time.
+    Killed,
+    /// It was killed and is still not gone; the kernel is stuck with it.
+    Leaked,
+}
+
+/// Numbers the grants of all clusters, and tells whether the run is held.
+///
+/// The order of the two counts: `MpMain` issues a number and *then* asks [`held`](Self::held); the supervisor marks the run as held and
+/// *then* reads the last number. So each grant is either covered by the Hold, or `MpMain` sees in time that it must not be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Grants {
+    /// The last number issued.
+    issued: AtomicU64,
+    /// Counts beginnings and ends of runs: odd while a run is on.
+    run: AtomicU64,
+    /// The run that is held, as counted by `run`.
+    held: AtomicU64,
+}
+
+impl Grants {
+    /// The number of the next grant; from 1, over all runs.
+    pub(crate) fn issue(&self) -> u64 {
+        self.issued.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Whether the run under way is held: then only grants that bring all clusters to one instant may still be sent.
+    pub(crate) fn held(&self) -> bool {
+        self.current_run()
+            .is_some_and(|run| self.held.load(Ordering::SeqCst) == run)
+    }
+
+    /// The run under way, if any.
+    fn current_run(&self) -> Option<u64> {
+        let run = self.run.load(Ordering::SeqCst);
+        (run % 2 == 1).then_some(run)
+    }
+}
+
+/// Holds the run under way, from any thread. Does nothing if there is none.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    events: Sender<Event>,
+}
+
+impl Holder {
+    /// As [`Supervisor::hold_now`].
+    pub(crate) fn hold_now(&self) {
+        // A supervisor that is gone has no run.
+        let _ = self.events.send(Event::HoldNow);
+    }
+}
+
+/// Owns the child processes of one `MpMain`: whatever happens, dropping it leaves none behind.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    events: Sender<Event>,
+    shared: Arc<Shared>,
+    grants: Arc<Grants>,
+    /// None once it has been joined.
+    thread: Option<JoinHandle<()>>,
+    /// Kept for callers that shut down twice.
+    ends: Vec<ChildEnd>,
+}
+
+impl Supervisor {
+    /// Starts the supervisor thread. `hold_grace`: how long a held run may go on before its children count as stuck.
+    pub(crate) fn new(hold_grace: Duration) -> io::Result<Self> {
+        let (events, receiver) = mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let grants = Arc::new(Grants::default());
+        let watch = Watch {
+            children: Vec::new(),
+            next_key: 0,
+            events: receiver,
+            sender: events.clone(),
+            shared: Arc::clone(&shared),
+            grants: Arc::clone(&grants),
+            hold_grace,
+            timer: None,
+            expecting_exits: false,
+        };
+        let thread = thread::Builder::new()
+            .name("maslite-supervisor".to_owned())
+            .spawn(move || watch.run())?;
+        Ok(Self {
+            events,
+            shared,
+            grants,
+            thread: Some(thread),
+            ends: Vec::new(),
+        })
+    }
+
+    /// Runs `job` on the supervisor thread and waits for it. None if that thread is gone.
+    pub(crate) fn run_job<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Watch) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (reply, answer) = mpsc::channel();
+        let job = Job(Box::new(move |watch| {
+            let _ = reply.send(job(watch));
+        }));
+        self.events.send(Event::Job(job)).ok()?;
+        answer.recv().ok()
+    }
+
+    /// The numbers of the grants.
+    pub(crate) fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.grants)
+    }
+
+    /// A handle that holds runs from other threads.
+    pub(crate) fn holder(&self) -> Holder {
+        Holder {
+            events: self.events.clone(),
+        }
+    }
+
+    /// Begins a run, which is held at `deadline` if there is one. Ends the run before, if it was not disarmed.
+    pub(crate) fn hold_at(&self, deadline: Option<Instant>) {
+        self.disarm();
+        let run = self.grants.run.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(at) = deadline {
+            let _ = self.events.send(Event::HoldAt { at, run });
+        }
+    }
+
+    #[cfg(test)]
+    /// Holds the run under way: its children end their grants after the superstep they are in.
+    pub(crate) fn hold_now(&self) {
+        self.holder().hold_now();
+    }
+
+    /// Ends the run: neither its deadline nor a Hold sent for it has consequences any more.
+    pub(crate) fn disarm(&self) {
+        if self.grants.current_run().is_some() {
+            self.grants.run.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Why the children were stopped. Waits up to `limit` for the news, which may be later than the disconnection it explains.
+    pub(crate) fn first_death(&self, limit: Duration) -> Option<Failure> {
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, limit, |state| state.failure.is_none() && !state.over)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.failure.clone()
+    }
+
+    #[cfg(test)]
+    /// The clusters whose processes are alive, as far as is known, and their process ids.
+    pub(crate) fn pids(&self) -> Vec<(u32, u32)> {
+        self.shared.lock().alive.clone()
+    }
+
+    /// From here on exits are no failures. Call before telling the children to stop.
+    pub(crate) fn expect_exits(&self) {
+        let _ = self.events.send(Event::ExpectExits);
+    }
+
+    /// Waits up to `grace` for all children to end, kills those that have not, and reaps all. Calls after the first return
+    /// the same and take no time.
+    pub(crate) fn wait_all(&mut self, grace: Duration) -> Vec<ChildEnd> {
+        if let Some(thread) = self.thread.take() {
+            let (reply, ends) = mpsc::channel();
+            let _ = self.events.send(Event::Finish { grace, reply });
+            self.ends = ends.recv().unwrap_or_default();
+            // An error would be its panic, which has been reported; the children are then ended by their lifelines.
+            let _ = thread.join();
+        }
+        self.ends.clone()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.wait_all(Duration::ZERO);
+    }
+}
+
+/// What callers of the supervisor may see of its state.
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failure: Option<Failure>,
+    /// Cluster and pid.
+    alive: Vec<(u32, u32)>,
+    /// The supervisor thread has ended: there will be no news.
+    over: bool,
+}
+
+impl Shared {
+    /// The state is consistent at every unlock, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the supervisor thread is told.
+#[derive(Debug)]
+enum Event {
+    Job(Job),
+    Exited {
+        child: u64,
+        status: Option<ExitStatus>,
+        at: Instant,
+    },
+    HoldAt {
+        at: Instant,
+        run: u64,
+    },
+    HoldNow,
+    ExpectExits,
+    Finish {
+        grace: Duration,
+        reply: Sender<Vec<ChildEnd>>,
+    },
+}
+
+/// Something to be done on the supervisor thread.
+struct Job(Box<dyn FnOnce(&mut Watch) + Send>);
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+/// What to do next without being told.
+#[derive(Clone, Copy, Debug)]
+struct Timer {
+    at: Instant,
+    /// The timer means nothing once this run is over.
+    run: u64,
+    due: Due,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Hold,
+    Kill,
+}
+
+/// A child process under supervision.
+#[derive(Debug)]
+struct Watched {
+    /// By which its waiter names it; never used twice.
+    key: u64,
+    cluster: u32,
+    name: String,
+    pid: u32,
+    process: Arc<SharedChild>,
+    /// Closing it ends the child.
+    lifeline: ChildStdin,
+    waiter: Option<JoinHandle<()>>,
+    exit: Option<(ExitKind, Instant)>,
+    killed: bool,
+}
+
+impl Watched {
+    fn kill(&mut self) {
+        if self.exit.is_none() {
+            self.killed = true;
+            // It fails only for a process that is gone already.
+            let _ = self.process.kill();
+        }
+    }
+}
+
+/// The state of the supervisor thread.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    children: Vec<Watched>,
+    /// Of the next child.
+    next_key: u64,
+    events: Receiver<Event>,
+    /// For the waiters.
+    sender: Sender<Event>,
+    shared: Arc<Shared>,
+    grants: Arc<Grants>,
+    hold_grace: Duration,
+    timer: Option<Timer>,
+    expecting_exits: bool,
+}
+
+impl Watch {
+    /// Puts a child under supervision. `exited` is called by its waiter thread, once, before the exit counts here.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be had; the child has then been killed and reaped.
+    pub(crate) fn adopt(
+        &mut self,
+        cluster: u32,
+        name: String,
+        process: SharedChild,
+        lifeline: ChildStdin,
+        exited: impl FnOnce(Option<ExitStatus>) + Send + 'static,
+    ) -> io::Result<()> {
+        let key = self.next_key;
+        self.next_key += 1;
+        let process = Arc::new(process);
+        let pid = process.id();
+        let waiter = thread::Builder::new()
+            .name(format!("maslite-wait-{cluster}"))
+            .spawn({
+                let process = Arc::clone(&process);
+                let events = self.sender.clone();
+                move || {
+                    let status = process.wait().ok();
+                    let at = now();
+                    exited(status);
+                    let _ = events.send(Event::Exited {
+                        child: key,
+                        status,
+                        at,
+                    });
+                }
+            });
+        let waiter = match waiter {
+            Ok(waiter) => waiter,
+            Err(error) => {
+                let _ = process.kill();
+                let _ = process.wait();
+                return Err(error);
+            }
+        };
+        self.children.push(Watched {
+            key,
+            cluster,
+            name,
+            pid,
+            process,
+            lifeline,
+            waiter: Some(waiter),
+            exit: None,
+            killed: false,
+        });
+        self.shared.lock().alive.push((cluster, pid));
+        Ok(())
+    }
+
+    /// How many children have been adopted so far.
+    pub(crate) fn adopted(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Kills, reaps and forgets the children adopted after the first `kept`: a start that failed.
+    pub(crate) fn disown(&mut self, kept: usize) {
+        let expecting = mem::replace(&mut self.expecting_exits, true);
+        for child in &mut self.children[kept..] {
+            child.kill();
+        }
+        self.await_exits(kept, now().checked_add(REAP_LIMIT));
+        for child in &mut self.children[kept..] {
+            if child.exit.is_some()
+                && let Some(waiter) = child.waiter.take()
+            {
+                let _ = waiter.join();
+            }
+        }
+        self.children.truncate(kept);
+        self.expecting_exits = expecting;
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.next(self.timer.map(|timer| timer.at)) {
+                Some(Event::Finish { grace, reply }) => {
+                    let ends = self.finish(grace);
+                    let _ = reply.send(ends);
+                    return;
+                }
+                Some(event) => self.handle(event),
+                None => self.ring(),
+            }
+        }
+    }
+
+    /// Waits for the next event. None when `until` has passed without one.
+    fn next(&self, until: Option<Instant>) -> Option<Event> {
+        match until {
+            Some(until) => self
+                .events
+                .recv_timeout(until.saturating_duration_since(now()))
+                .ok(),
+            // It cannot disconnect: `self.sender` is one of its senders.
+            None => self.events.recv().ok(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Job(Job(job)) => job(self),
+            Event::Exited { child, status, at } => self.record_exit(child, status, at),
+            Event::HoldAt { at, run } => {
+                self.timer = Some(Timer {
+                    at,
+                    run,
+                    due: Due::Hold,
+                });
+            }
+            Event::HoldNow => {
+                if let Some(run) = self.grants.current_run() {
+                    self.hold(run);
+                }
+            }
+            Event::ExpectExits => self.expecting_exits = true,
+            // Only ever sent once, and taken out before: see `run`.
+            Event::Finish { .. } => {}
+        }
+    }
+
+    /// The timer has run out.
+    fn ring(&mut self) {
+        let Some(timer) = self.timer.take() else {
+            return;
+        };
+        if self.grants.current_run() != Some(timer.run) {
+            return;
+        }
+        match timer.due {
+            Due::Hold => self.hold(timer.run),
+            Due::Kill => self.fail(Failure::HoldIgnored {
+                grace: self.hold_grace,
+            }),
+        }
+    }
+
+    /// Tells the children to end their grants, and sets the timer for those that do not.
+    fn hold(&mut self, run: u64) {
+        if self.grants.held.swap(run, Ordering::SeqCst) == run {
+            // Told already, and the timer is set.
+            return;
+        }
+        let up_to = self.grants.issued.load(Ordering::SeqCst);
+        let mut bytes = [HOLD; 9];
+        bytes[1..].copy_from_slice(&up_to.to_le_bytes());
+        for child in self
+            .children
+            .iter_mut()
+            .filter(|child| child.exit.is_none())
+        {
+            // Few bytes a run do not fill a pipe, and a child that has closed it is about to be found dead.
+            let _ = child.lifeline.write_all(&bytes);
+        }
+        self.timer = now().checked_add(self.hold_grace).map(|at| Timer {
+            at,
+            run,
+            due: Due::Kill,
+        });
+    }
+
+    fn record_exit(&mut self, key: u64, status: Option<ExitStatus>, at: Instant) {
+        let Some(child) = self.children.iter_mut().find(|child| child.key == key) else {
+            // Disowned, and took too long to die.
+            return;
+        };
+        let exit = ExitKind::of(status);
+        child.exit = Some((exit, at));
+        let failure = Failure::Died {
+            cluster: child.cluster,
+            name: child.name.clone(),
+            pid: child.pid,
+            exit,
+        };
+        let (pid, killed) = (child.pid, child.killed);
+        self.shared.lock().alive.retain(|alive| alive.1 != pid);
+        if !self.expecting_exits && !killed {
+            self.fail(failure);
+        }
+    }
+
+    /// Records the first failure and kills all children.
+    fn fail(&mut self, failure: Failure) {
+        // Before the killing, so that whoever is woken by it finds the reason.
+        self.shared.lock().failure.get_or_insert(failure);
+        self.shared.changed.notify_all();
+        self.children.iter_mut().for_each(Watched::kill);
+    }
+
+    /// Handles events until all children from the first `kept` on have exited, or `until` has passed.
+    fn await_exits(&mut self, kept: usize, until: Option<Instant>) {
+        while self.children[kept..]
+            .iter()
+            .any(|child| child.exit.is_none())
+        {
+            let Some(event) = self.next(until) else {
+                return;
+            };
+            self.handle(event);
+        }
+    }
+
+    fn finish(&mut self, grace: Duration) -> Vec<ChildEnd> {
+        self.expecting_exits = true;
+        let begin = now();
+        self.await_exits(0, begin.checked_add(grace));
+        self.children.iter_mut().for_each(Watched::kill);
+        self.await_exits(0, now().checked_add(REAP_LIMIT));
+        let ends = self
+            .children
+            .iter_mut()
+            .map(|child| child.end(begin))
+            .collect();
+        // Lifelines go last: until its child is reaped, closing one would race with the kill for the blame.
+        self.children.clear();
+        self.shared.lock().over = true;
+        self.shared.changed.notify_all();
+        ends
+    }
+}
+
+impl Watched {
+    /// Joins the waiter of a child that has been reaped and sums up.
+    fn end(&mut self, begin: Instant) -> ChildEnd {
+        let (how, took) = match self.exit {
+            None => (EndKind::Leaked, begin.elapsed()),
+            Some((exit, at)) => {
+                if let Some(waiter) = self.waiter.take() {
+                    let _ = waiter.join();
+                }
+                let how = match exit {
+                    ExitKind::Signal(SIGKILL) if self.killed => EndKind::Killed,
+                    ExitKind::Success => EndKind::Clean,
+                    other => EndKind::Failed(other),
+                };
+                (how, at.saturating_duration_since(begin))
+            }
+        };
+        ChildEnd {
+            cluster: self.cluster,
+            pid: self.pid,
+            how,
+            took,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Puts a shell that runs `script` under supervision; its process id.
+    fn adopt(supervisor: &Supervisor, cluster: u32, script: &'static str) -> u32 {
+        supervisor
+            .run_job(move |watch| {
+                let mut command = Command::new("sh");
+                command.args(["-c", script]).stdin(Stdio::piped());
+                let process = SharedChild::spawn(&mut command).expect("there is a shell");
+                let stdin = process.take_stdin().expect("it was piped");
+                let pid = process.id();
+                watch
+                    .adopt(cluster, format!("number {cluster}"), process, stdin, |_| {})
+                    .expect("a thread can be had");
+                pid
+            })
+            .expect("the supervisor thread lives")
+    }
+
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Duration::from_millis(50)).expect("a thread can be had")
+    }
+
+    /// Long enough for anything that happens at all.
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn exits_are_decoded() {
+        for (script, kind, text) in [
+            ("exit 0", ExitKind::Success, "exited with code 0"),
+            ("exit 3", ExitKind::Code(3), "exited with code 3"),
+            (
+                "exit 101",
+                ExitKind::Panic,
+                "panicked (code 101); its standard error has the panic message",
+            ),
+            (
+                "exit 91",
+                ExitKind::ProtocolMismatch,
+                "does not speak our protocol (code 91)",
+            ),
+            (
+                "kill -9 $$",
+                ExitKind::Signal(9),
+                "killed (SIGKILL), by the system for lack of memory or by somebody",
+            ),
+            ("kill -15 $$", ExitKind::Signal(15), "terminated (SIGTERM)"),
+            (
+                "ulimit -c 0; kill -6 $$",
+                ExitKind::Signal(6),
+                "aborted (SIGABRT): an abort, a stack overflow or lack of memory; its standard error says which",
+            ),
+        ] {
+            let supervisor = supervisor();
+            adopt(&supervisor, 4, script);
+            let Some(Failure::Died { cluster, exit, .. }) = supervisor.first_death(LONG) else {
+                panic!("no death after {script}");
+            };
+            assert_eq!((cluster, exit), (4, kind), "{script}");
+            assert_eq!(exit.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn one_death_ends_all() {
+        let mut supervisor = supervisor();
+        let first = adopt(&supervisor, 1, "exec cat");
+        let second = adopt(&supervisor, 2, "read line; exit 7");
+        let third = adopt(&supervisor, 3, "exec cat");
+        assert_eq!(supervisor.pids(), [(1, first), (2, second), (3, third)]);
+        assert!(supervisor.first_death(Duration::ZERO).is_none());
+        supervisor.run_job(|watch| {
+            writeln!(watch.children[1].lifeline, "die").expect("it reads");
+        });
+        let Some(Failure::Died {
+            cluster,
+            name,
+            pid,
+            exit,
+            ..
+        }) = supervisor.first_death(LONG)
+        else {
+            panic!("nobody died");
+        };
+        assert_eq!(
+            (cluster, name.as_str(), pid, exit),
+            (2, "number 2", second, ExitKind::Code(7))
+        );
+        let ends = supervisor.wait_all(LONG);
+        let how: Vec<_> = ends.iter().map(|end| end.how).collect();
+        assert_eq!(
+            how,
+            [
+                EndKind::Killed,
+                EndKind::Failed(ExitKind::Code(7)),
+                EndKind::Killed
+            ]
+        );
+        assert!(supervisor.pids().is_empty());
+        assert_eq!(
+            supervisor.wait_all(LONG),
+            ends,
+            "a second shutdown says the same"
+        );
+    }
+
+    #[test]
+    fn expected_exits_are_no_failure() {
+        let mut supervisor = supervisor();
+        adopt(&supervisor, 1, "read line; exit 0");
+        adopt(&supervisor, 2, "read line; exit 5");
+        supervisor.expect_exits();
+        supervisor.run_job(|watch| {
+            for child in &mut watch.children {
+                writeln!(child.lifeline, "stop").expect("it reads");
+            }
+        });
+        let how: Vec<_> = supervisor
+            .wait_all(LONG)
+            .iter()
+            .map(|end| end.how)
+            .collect();
+        assert_eq!(how, [EndKind::Clean, EndKind::Failed(ExitKind::Code(5))]);
+        assert!(supervisor.first_death(Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn a_stopped_child_is_killed_after_the_grace() {
+        let mut supervisor = supervisor();
+        adopt(&supervisor, 1, "kill -STOP $$");
+        let begin = now();
+        let ends = supervisor.wait_all(Duration::from_millis(20));
+        assert_eq!(ends[0].how, EndKind::Killed);
+        assert!(begin.elapsed() < REAP_LIMIT, "took {:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn a_hold_that_is_ignored_ends_all() {
+        let supervisor = supervisor();
+        adopt(&supervisor, 1, "exec sleep 100");
+        supervisor.hold_at(now().checked_add(Duration::from_millis(10)));
+        assert!(matches!(
+            supervisor.first_death(LONG),
+            Some(Failure::HoldIgnored { .. })
+        ));
+        assert!(supervisor.grants().held());
+    }
+
+    #[test]
+    fn a_run_that_ends_in_time_is_not_held() {
+        let mut supervisor = supervisor();
+        adopt(&supervisor, 1, "exec cat >/dev/null");
+        let grants = supervisor.grants();
+        supervisor.hold_now();
+        supervisor.run_job(|_| ());
+        assert!(!grants.held(), "there was no run");
+
+        supervisor.hold_at(None);
+        supervisor.hold_now();
+        supervisor.run_job(|_| ());
+        assert!(grants.held());
+        supervisor.disarm();
+        assert!(!grants.held());
+
+        supervisor.hold_at(now().checked_add(Duration::from_millis(1)));
+        supervisor.disarm();
+        // Longer than deadline and grace together: neither has consequences.
+        assert!(supervisor.first_death(Duration::from_millis(120)).is_none());
+        assert_eq!(supervisor.pids().len(), 1);
+        supervisor.expect_exits();
+        let ends = supervisor.wait_all(Duration::ZERO);
+        assert_eq!(ends[0].how, EndKind::Killed);
+    }
+
+    #[test]
+    fn grants_are_numbered_from_one() {
+        let grants = Grants::default();
+        assert_eq!([grants.issue(), grants.issue(), grants.issue()], [1, 2, 3]);
+        assert!(!grants.held());
+    }
+}

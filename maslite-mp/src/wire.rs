@@ -1,0 +1,276 @@
+//! All that crosses a link: what main tells a scheduler, and what it answers.
+//!
+//! A message is a head, encoded with postcard, and behind it batches of mail and traces as bytes.
+//! `MpMain` relays batches as they are: it looks into the envelope of mail only where the sender
+//! did not know the receiver, and at the message itself only in mail to main.
+
+use maslite_core::engine::Newborn;
+use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimTime};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What main tells a scheduler.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToProc {
+    /// The first message.
+    Settings(Settings),
+    /// New agents; answered by [`ToMain::Loaded`].
+    Load(Vec<Call>),
+    /// The insertion index of the first agent of each call before; not answered.
+    Seat(Vec<u64>),
+    /// Do something; answered by [`ToMain::Report`].
+    Grant(Grant),
+    /// Tear the agents down and end; answered by [`ToMain::Bye`].
+    Stop,
+}
+
+/// What a scheduler answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToMain {
+    Loaded(Vec<Loaded>),
+    Report(Box<Report>),
+    /// It cannot go on, and has sent all it will.
+    Failed(Fault),
+    Bye(Option<maslite_core::Error>),
+}
+
+/// What a scheduler must know before anything else.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The run's seed.
+    pub(crate) seed: u64,
+    pub(crate) digest: bool,
+    pub(crate) trace: bool,
+}
+
+/// One call of `add` or `build`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Call {
+    Add {
+        id: AgentId,
+        /// Of the id, if it was made of one.
+        name: Option<String>,
+        kind: String,
+        #[serde(with = "serde_bytes")]
+        state: Vec<u8>,
+    },
+    Build {
+        builder: String,
+        #[serde(with = "serde_bytes")]
+        config: Vec<u8>,
+    },
+}
+
+/// The agents that a call made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Loaded {
+    /// How many agents it made.
+    pub(crate) count: u64,
+    /// Their ids, if main cannot know them.
+    pub(crate) ids: Vec<AgentId>,
+    pub(crate) names: Vec<String>,
+}
+
+/// Leave to do something, and all a scheduler must know first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    /// How manieth grant of all; a Hold names the last one it ends.
+    pub(crate) number: u64,
+    /// Where the simulation stands.
+    pub(crate) time: SimTime,
+    /// The superstep within the instant that comes next.
+    pub(crate) superstep: u64,
+    pub(crate) task: Task,
+    pub(crate) supersteps_per_instant: u64,
+    pub(crate) news: News,
+    /// Bytes in each batch of mail behind this head.
+    pub(crate) batches: Vec<u32>,
+}
+
+/// What changed elsewhere since the last grant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct News {
+    /// Names of agents.
+    pub(crate) names: Vec<String>,
+    /// Which cluster owns an id that this scheduler asked for.
+    pub(crate) routes: Vec<(AgentId, u32)>,
+    /// Patterns that some agent of a cluster began (true) or ceased to listen to.
+    pub(crate) interest: Vec<(u32, Pattern, bool)>,
+    /// The insertion indices of the agents added in the last report, in its order.
+    pub(crate) numbers: Vec<u64>,
+    /// Agents that are to leave.
+    pub(crate) dismissed: Vec<AgentId>,
+}
+
+/// What to do. Before anything but `Setup` and `Match` the mail that waits is posted, that of the
+/// grant included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Call `setup` of all new agents. Nothing is posted.
+    Setup,
+    /// Look again at the mail that waits: others have begun or ceased to listen to something in
+    /// the superstep in which it was sent. Nothing is posted.
+    Match,
+    /// Nothing more than that.
+    Post,
+    /// Put the alarms due now into the outbox.
+    Fire,
+    /// If somebody is awake, do one superstep.
+    Step,
+    /// Do one superstep: somebody is awake in some cluster.
+    Superstep,
+    /// As `Fire` and then `Step`, where no alarm can leave.
+    FireAndStep,
+    /// Run on, until something leaves, an alarm is not before the horizon, or enough is done.
+    Solo {
+        horizon: Option<SimTime>,
+        supersteps: u64,
+        /// Of the next agent that an agent adds.
+        next_index: u64,
+    },
+}
+
+/// What a scheduler did, and where it stands.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) time: SimTime,
+    /// The superstep within the instant that comes next.
+    pub(crate) superstep: u64,
+    /// Supersteps of this grant.
+    pub(crate) supersteps: u64,
+    /// Some agent is awake, or may be when the mail that waits is posted.
+    pub(crate) awake: bool,
+    /// Mail waits to be posted.
+    pub(crate) waiting: bool,
+    pub(crate) next_alarm: Option<SimTime>,
+    /// An alarm that fires next may be for another cluster.
+    pub(crate) alarms_may_leave: bool,
+    /// Some agent wants to be updated in every superstep there is.
+    pub(crate) kept_awake: bool,
+    /// The agent that called `pause` first, with its insertion index.
+    pub(crate) paused: Option<(u64, AgentId)>,
+    pub(crate) newborn: Vec<Newborn>,
+    pub(crate) names: Vec<String>,
+    /// Agents wanted removed that are not here, with who asked.
+    pub(crate) removals: Vec<(AgentId, AgentId)>,
+    pub(crate) interest: Vec<(Pattern, bool)>,
+    pub(crate) counters: Counters,
+    /// Mail addressed within the cluster, since the beginning.
+    pub(crate) local: u64,
+    pub(crate) digest: Option<u64>,
+    /// The batches behind this head, in order; then the trace.
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) trace: u32,
+}
+
+/// Mail for one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch {
+    pub(crate) to: Destination,
+    pub(crate) mails: u32,
+    pub(crate) bytes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Destination {
+    Cluster(u32),
+    /// Whoever owns the receiver. Each mail is preceded by its length.
+    Owner,
+    /// The handler of mail to main.
+    Main,
+}
+
+/// Why a scheduler cannot go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Fault {
+    Agent {
+        error: maslite_core::Error,
+        /// Of agents that main may not have heard of.
+        names: Vec<String>,
+    },
+    UnknownKind {
+        kind: String,
+        known: Vec<String>,
+    },
+    UnknownBuilder {
+        builder: String,
+        known: Vec<String>,
+    },
+    Decode {
+        what: String,
+        why: String,
+    },
+    Encode {
+        what: String,
+        why: String,
+    },
+}
+
+/// What is known of mail without its message.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct MailHead {
+    pub(crate) key: MailKey,
+    pub(crate) sender: AgentId,
+    pub(crate) receiver: Receiver,
+}
+
+/// One delivery, as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TraceLine {
+    pub(crate) time: SimTime,
+    pub(crate) superstep: u64,
+    /// The insertion index of the agent.
+    pub(crate) index: u64,
+    pub(crate) text: String,
+}
+
+/// Appends the encoding of a value.
+pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postcard::Result<()> {
+    let start = into.len();
+    match postcard::to_extend(value, std::mem::take(into)) {
+        Ok(extended) => {
+            *into = extended;
+            Ok(())
+        }
+        Err(error) => {
+            // What was there is lost with the error; nobody uses a half-written message.
+            into.truncate(start);
+            Err(error)
+        }
+    }
+}
+
+/// Takes a value from the front of some bytes.
+pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes)?;
+    *bytes = rest;
+    Ok(value)
+}
+
+/// Takes `count` bytes from the front.
+pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8], count: u32) -> postcard::Result<&'a [u8]> {
+    let (taken, rest) = bytes
+        .split_at_checked(count as usize)
+        .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+    *bytes = rest;
+    Ok(taken)
+}
+
+/// Decodes a value that is all there is.
+pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> postcard::Result<T> {
+    let value = take(&mut bytes)?;
+    if bytes.is_empty() {
+        Ok(value)
+    } else {
+        Err(postcard::Error::DeserializeBadEncoding)
+    }
+}
+
+/// Takes one mail from a batch.
+pub(crate) fn take_mail<M: DeserializeOwned>(
+    bytes: &mut &[u8],
+) -> postcard::Result<(MailHead, Mail<M>)> {
+    let head: MailHead = take(bytes)?;
+    let body = take(bytes)?;
+    Ok((head, Mail::new(head.sender, head.receiver, body)))
+}

@@ -1,0 +1,144 @@
+//! The digest: one number for a whole trace.
+
+use maslite_core::{AgentId, Alarm, Receiver, SimDuration};
+
+use crate::actor::{Say, World};
+use crate::file::Scenario;
+use crate::scenario_traces::{Loaded, whole};
+
+/// What can differ between two small runs.
+#[derive(Clone, Copy)]
+struct Small {
+    receiver: u64,
+    topic: &'static str,
+    after_ms: u64,
+    again: bool,
+    direct: bool,
+}
+
+const SMALL: Small = Small {
+    receiver: 3,
+    topic: "T",
+    after_ms: 5,
+    again: false,
+    direct: false,
+};
+
+fn digest(small: Small) -> u64 {
+    let mut world = World::new();
+    let setter = world.actor().on("Go", move |_, ctx| {
+        let id = AgentId::from(small.receiver);
+        let receiver = if small.direct {
+            Receiver::Direct(id)
+        } else {
+            Receiver::Agent(id)
+        };
+        let alarm = Alarm::after(SimDuration::from_millis(small.after_ms)).to(receiver);
+        ctx.set_alarm(alarm, Say(small.topic));
+        if small.again {
+            ctx.set_alarm(alarm, Say(small.topic));
+        }
+    });
+    world.add(1, setter);
+    for id in [2, 3, 4] {
+        world.add_idle(id);
+    }
+    world.mail(9, 1, "Go");
+    world.run_until_idle().digest.unwrap()
+}
+
+#[test]
+fn equal_runs_have_equal_digests() {
+    assert_eq!(digest(SMALL), digest(SMALL));
+    // The addressee is the same, and so is who gets it.
+    assert_eq!(
+        digest(SMALL),
+        digest(Small {
+            direct: true,
+            ..SMALL
+        })
+    );
+}
+
+#[test]
+fn one_delivery_that_differs_is_another_digest() {
+    let mut digests = vec![digest(SMALL)];
+    for other in [
+        Small {
+            receiver: 4,
+            ..SMALL
+        },
+        Small {
+            topic: "U",
+            ..SMALL
+        },
+        Small {
+            after_ms: 6,
+            ..SMALL
+        },
+        Small {
+            after_ms: 0,
+            ..SMALL
+        },
+        Small {
+            again: true,
+            ..SMALL
+        },
+        Small {
+            receiver: 77,
+            ..SMALL
+        },
+    ] {
+        digests.push(digest(other));
+    }
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count);
+}
+
+#[test]
+fn two_mails_that_change_places_are_another_digest() {
+    let digest = |topics: [&'static str; 2]| {
+        let mut world = World::new();
+        world.add_idle(1);
+        for topic in topics {
+            world.mail(9, 1, topic);
+        }
+        world.run_until_idle().digest.unwrap()
+    };
+    assert_ne!(digest(["A", "B"]), digest(["B", "A"]));
+}
+
+/// Worked out by another program from the golden traces and the formula in the documentation.
+#[test]
+fn the_digest_is_the_same_on_every_platform() {
+    for (name, text, expected) in [
+        (
+            "copies",
+            include_str!("scenarios/copies.json"),
+            0xb267_a5db_b1f2_130c,
+        ),
+        (
+            "escapes",
+            include_str!("scenarios/escapes.json"),
+            0x113f_c031_3078_857a,
+        ),
+        (
+            "random_2",
+            include_str!("scenarios/random_2.json"),
+            0x2575_2366_0ce6_d2cd,
+        ),
+    ] {
+        let scenario = Scenario::parse(name.as_ref(), text.as_bytes()).unwrap();
+        let report = Loaded::new(&scenario).run(whole(&scenario));
+        assert_eq!(report.digest, Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn there_is_none_unless_asked_for() {
+    let mut scheduler = maslite_core::Scheduler::<Say>::new();
+    let report = scheduler.run(maslite_core::Run::until_idle()).unwrap();
+    assert_eq!(report.digest, None);
+}

@@ -1,0 +1,27 @@
+//! One process, one scheduler: what the kernel promises, a file per behaviour.
+
+#[path = "../../examples/scenario/agent.rs"]
+mod agent;
+#[path = "../../examples/scenario/file.rs"]
+mod file;
+#[path = "../../examples/scenario/trace.rs"]
+mod trace;
+
+mod actor;
+mod generator;
+mod naive;
+
+mod acceptance;
+mod alarm_order;
+mod chance;
+mod continuation;
+mod digest;
+mod life;
+mod main_mail;
+mod panics;
+mod priority_inbox;
+mod run_ends;
+mod scenario_files;
+mod scenario_traces;
+mod subscriptions;
+mod wall_clock;

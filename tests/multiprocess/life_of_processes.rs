@@ -1,0 +1,132 @@
+//! Clusters are processes of their own, and none outlives its supervisor.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::id;
+use std::time::Duration;
+
+use maslite_mp::prelude::*;
+
+use crate::workers::{BOTH, Msg, Worker, agents, clusters, exists, go, pids};
+
+/// The ids of the processes that two agents say they live in.
+fn told_pids(placement: Placement) -> Vec<u32> {
+    let mut main = clusters(placement, &[&[Worker::TellPid], &[Worker::TellPid]]);
+    main.send(go(1));
+    main.send(go(2));
+    let mut told = Vec::new();
+    let run = main.run_with(Run::until_idle(), |mail, _| {
+        if let Msg::Pid(pid) = mail.body {
+            told.push(pid);
+        }
+    });
+    assert_eq!(run.unwrap().stopped_by, StopReason::Idle);
+    assert_eq!(told, pids(&main));
+    told
+}
+
+#[test]
+fn children_are_other_processes() {
+    let told = told_pids(Placement::Processes);
+    assert_ne!(told[0], told[1]);
+    assert!(!told.contains(&id()));
+    assert_eq!(told_pids(Placement::Inline), [id(), id()]);
+}
+
+#[test]
+fn none_is_left_after_drop() {
+    let mut main = clusters(Placement::Processes, &[&[Worker::Farewell], &[]]);
+    main.start().unwrap();
+    let pids = pids(&main);
+    assert!(pids.iter().all(|pid| exists(*pid)), "{pids:?}");
+    drop(main);
+    assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
+}
+
+#[test]
+fn none_is_left_after_a_panic_in_the_scope() {
+    let mut seen = Vec::new();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut main = clusters(Placement::Processes, &[&[Worker::Farewell], &[]]);
+        main.start().unwrap();
+        seen = pids(&main);
+        panic!("the program has a bug");
+    }));
+    assert!(result.is_err());
+    assert_eq!(seen.len(), 2);
+    assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
+}
+
+#[test]
+fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
+    for placement in BOTH {
+        let mut main = clusters(placement, &[&[Worker::Forever], &[Worker::Forever]]);
+        main.send(go(1));
+        let run = || {
+            Run::until_idle()
+                .timeout(Duration::from_millis(30))
+                .supersteps_per_instant(u64::MAX)
+        };
+        let first = main.run(run()).unwrap();
+        assert_eq!(first.stopped_by, StopReason::Timeout);
+        main.send(go(2));
+        let second = main.run(run()).unwrap();
+        assert_eq!(second.stopped_by, StopReason::Timeout);
+        assert!(second.counters.supersteps > first.counters.supersteps);
+        let counters = second.counters;
+        assert_eq!(counters.sent, counters.delivered + counters.queued);
+        assert_eq!(counters.queued, 2);
+        let pids = pids(&main);
+        drop(main);
+        if placement == Placement::Processes {
+            assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
+        }
+    }
+}
+
+#[test]
+fn a_handle_ends_a_run_from_another_thread() {
+    for placement in BOTH {
+        let mut main = clusters(placement, &[&[Worker::Forever], &[]]);
+        main.send(go(1));
+        let handle = main.stop_handle();
+        // Asked for before the run or during it: either way the run ends.
+        let stopper = std::thread::spawn(move || handle.stop());
+        let run = Run::until_idle().supersteps_per_instant(u64::MAX);
+        let report = main.run(run).unwrap();
+        assert_eq!(report.stopped_by, StopReason::Interrupted);
+        stopper.join().unwrap();
+    }
+}
+
+#[test]
+fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
+    for placement in BOTH {
+        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+        assert_eq!(
+            main.run(Run::until_idle()).unwrap().stopped_by,
+            StopReason::Idle
+        );
+        main.new_scheduler();
+        assert_eq!(
+            main.run(Run::until_idle()).unwrap().stopped_by,
+            StopReason::Idle
+        );
+        let report = main.run(Run::until(SimTime::from_secs(1))).unwrap();
+        assert_eq!(report.stopped_by, StopReason::Idle);
+    }
+}
+
+#[test]
+fn many_starts_and_stops_leave_nothing_open() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let start_and_stop = || {
+        let mut main = clusters(Placement::Processes, &[&[Worker::TellPid], &[]]);
+        main.send(go(1));
+        main.run_with(Run::until_idle(), |_, _| {}).unwrap();
+    };
+    start_and_stop();
+    let before = open();
+    (0..20).for_each(|_| start_and_stop());
+    // Other tests of this program open and close theirs meanwhile.
+    assert!(open() <= before + 40, "{} open, {before} before", open());
+}

@@ -1,0 +1,24 @@
+//! Several clusters under one supervisor, inline and in processes: a file per behaviour.
+
+#[allow(dead_code, reason = "shared with the example")]
+#[path = "../../examples/scenario/agent.rs"]
+mod agent;
+#[allow(dead_code, reason = "shared with the example")]
+#[path = "../../examples/scenario/file.rs"]
+mod file;
+#[allow(dead_code, reason = "shared with the example")]
+#[path = "../../examples/scenario/trace.rs"]
+mod trace;
+
+#[allow(dead_code, reason = "shared with the tests of the kernel")]
+#[path = "../kernel/generator.rs"]
+mod generator;
+#[allow(dead_code, reason = "shared with the tests of the kernel")]
+#[path = "../kernel/naive.rs"]
+mod naive;
+
+mod failures;
+mod life_of_processes;
+mod placement;
+mod scenario_traces;
+mod workers;

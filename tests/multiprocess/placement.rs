@@ -1,0 +1,108 @@
+//! Where clusters run, and how agents get there, changes nothing.
+
+use std::sync::{Arc, Mutex};
+
+use maslite_mp::prelude::*;
+
+use crate::workers::{BOTH, Msg, Worker, agents, clusters, go};
+
+/// The trace of a run, a line for each delivery.
+fn traced(main: MpMain<Msg>) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let main = main.with_trace(move |line| sink.lock().unwrap().push(line.to_owned()));
+    (main, lines)
+}
+
+#[test]
+fn words_cross_clusters_and_come_to_main() {
+    for placement in BOTH {
+        let forward = |to: u64| Worker::Forward(AgentId::from(to));
+        let tell = Worker::Tell(AgentId::from(3), "hello".to_owned());
+        let (mut main, lines) = traced(clusters(
+            placement,
+            &[
+                &[tell, forward(4)],
+                &[forward(2), Worker::Forward(AgentId::MAIN)],
+            ],
+        ));
+        main.send(go(1));
+        let mut told = Vec::new();
+        let report = main.run_with(Run::until_idle(), |mail, main| {
+            told.push((mail.sender, mail.body));
+            main.stop();
+        });
+        let report = report.unwrap();
+        assert_eq!(told, [(AgentId::from(4), Msg::Word("hello".to_owned()))]);
+        assert_eq!(report.stopped_by, StopReason::Stopped);
+        assert_eq!(
+            *lines.lock().unwrap(),
+            [
+                r#"{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Go"}"#,
+                r#"{"t_ns":0,"step":1,"to":3,"from":1,"receiver":3,"topic":"Word"}"#,
+                r#"{"t_ns":0,"step":2,"to":2,"from":3,"receiver":2,"topic":"Word"}"#,
+                r#"{"t_ns":0,"step":3,"to":4,"from":2,"receiver":4,"topic":"Word"}"#,
+                r#"{"t_ns":0,"step":4,"to":"main","from":4,"receiver":"main","topic":"Word"}"#,
+            ]
+        );
+        // Four from cluster to cluster or from the owner; the last one went to main.
+        assert_eq!((report.local, report.routed), (0, 4));
+    }
+}
+
+#[test]
+fn a_message_of_many_frames_arrives_whole() {
+    for placement in BOTH {
+        let word: String = (0..300_000_u32)
+            .map(|n| char::from_digit(n % 36, 36).unwrap())
+            .collect();
+        let tell = Worker::Tell(AgentId::from(2), word.clone());
+        let mut main = clusters(placement, &[&[tell], &[Worker::Forward(AgentId::MAIN)]]);
+        main.send(go(1));
+        let mut told = Vec::new();
+        let run = main.run_with(Run::until_idle(), |mail, _| told.push(mail.body));
+        assert_eq!(run.unwrap().counters.delivered, 3);
+        assert_eq!(told, [Msg::Word(word)]);
+    }
+}
+
+/// Agents get their insertion indices in the order of the calls, however they were made.
+#[test]
+fn builders_and_added_agents_are_numbered_by_call() {
+    let order = |placement| {
+        let main = MpMain::new(agents()).unwrap().with_placement(placement);
+        let (mut main, lines) = traced(main);
+        let (east, west) = (main.new_scheduler(), main.new_scheduler());
+        main.build(west, "listeners", vec![9_u64, 8]).unwrap();
+        main.add(east, 7, Worker::Listener(0)).unwrap();
+        main.build(east, "listeners", vec![6_u64]).unwrap();
+        main.add(west, 5, Worker::Listener(0)).unwrap();
+        (5..10).for_each(|agent| main.send(go(agent)));
+        main.run(Run::until_idle()).unwrap();
+        let lines = lines.lock().unwrap();
+        let receivers = lines
+            .iter()
+            .map(|line| line.split("\"to\":").nth(1).unwrap()[..1].to_owned());
+        receivers.collect::<Vec<_>>()
+    };
+    for placement in BOTH {
+        assert_eq!(order(placement), ["9", "8", "7", "6", "5"]);
+    }
+}
+
+#[test]
+fn names_survive_the_journey() {
+    for placement in BOTH {
+        let main = MpMain::new(agents()).unwrap().with_placement(placement);
+        let (mut main, lines) = traced(main);
+        let (east, west) = (main.new_scheduler(), main.new_scheduler());
+        let crane = AgentId::from("crane");
+        main.add(east, "foreman", Worker::Tell(crane, "up".to_owned()))
+            .unwrap();
+        main.add(west, "crane", Worker::Listener(0)).unwrap();
+        main.send(Mail::new(crane, AgentId::from("foreman"), Msg::Go));
+        main.run(Run::until_idle()).unwrap();
+        let expected = r#"{"t_ns":0,"step":1,"to":"crane","from":"foreman","receiver":"crane","topic":"Word"}"#;
+        assert_eq!(lines.lock().unwrap()[1], expected);
+    }
+}

@@ -1,0 +1,100 @@
+//! In its steady state the kernel allocates nothing per message or alarm.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+#[path = "../examples/bench_kernel/models.rs"]
+#[allow(dead_code, reason = "shared with the benchmark, which runs them all")]
+mod models;
+
+use models::Model;
+
+thread_local! {
+    /// Allocations of this thread; others, such as the test harness, have their own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting.
+struct Counting;
+
+fn count() {
+    // The last allocations of a thread may come after its locals are gone.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is handed on to the system's allocator as it is. Counting neither allocates
+// nor panics.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract, which is this one's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above, for `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above, for `realloc`; `memory` came from `System`, as all memory here does.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above, for `dealloc`; `memory` came from `System`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations while 100,000 mails or more are delivered, after a warm-up.
+fn allocations(mut model: Model, warm_up: u64, supersteps: u64) -> u64 {
+    model.run(warm_up).expect("the model runs");
+    let before = ALLOCATIONS.get();
+    let delivered = model.run(supersteps).expect("the model runs");
+    let after = ALLOCATIONS.get();
+    assert!(delivered >= 100_000, "only {delivered} deliveries");
+    after - before
+}
+
+#[test]
+fn ping_pong_allocates_nothing() {
+    let model = models::ping_pong().expect("two agents");
+    assert_eq!(allocations(model, 100, 100_000), 0);
+}
+
+#[test]
+fn a_ring_allocates_nothing() {
+    let model = models::ring(1_000).expect("a ring");
+    assert_eq!(allocations(model, 10, 100), 0);
+}
+
+#[test]
+fn fan_out_allocates_nothing() {
+    let model = models::fan_out(100).expect("a speaker and listeners");
+    assert_eq!(allocations(model, 10, 1_000), 0);
+}
+
+#[test]
+fn the_hold_model_allocates_nothing() {
+    let model = models::hold(1_000).expect("holders");
+    assert_eq!(allocations(model, 400_000, 100_000), 0);
+}
+
+#[test]
+fn the_hold_model_allocates_nothing_with_many_alarms_pending_either() {
+    let model = models::hold(100_000).expect("holders");
+    assert_eq!(allocations(model, 500_000, 100_000), 0);
+}
+
+#[test]
+fn counting_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(7)));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
