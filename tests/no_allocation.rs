@@ -89,7 +89,7 @@ fn the_hold_model_allocates_nothing() {
 #[test]
 fn the_hold_model_allocates_nothing_with_many_alarms_pending_either() {
     let model = models::hold(100_000).expect("holders");
-    assert_eq!(allocations(model, 500_000, 100_000), 0);
+    assert_eq!(allocations(model, 2_000_000, 100_000), 0);
 }
 
 #[test]

@@ -334,6 +334,8 @@ impl<M: Message> Engine<M> {
     /// Seats the agents that were added in this superstep and dismisses those that are to leave.
     #[inline]
     fn settle(&mut self) {
+        // A panic from here on, of main's handler for one, is no agent's.
+        self.kernel.at_work = None;
         if !self.kernel.births.is_empty() {
             self.seat_births();
         }

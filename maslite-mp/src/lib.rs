@@ -1,4 +1,84 @@
-//! A multi-process agent messaging kernel.
+//! Agents that exchange messages, divided among operating-system processes without changing the result.
+//!
+//! ```
+//! use maslite_mp::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+//! enum Msg { Ping, Pong }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Player;
+//! impl Agent<Msg> for Player {
+//!     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+//!         if matches!(mail.body, Msg::Ping) {
+//!             ctx.send(mail.sender, Msg::Pong);
+//!         }
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), maslite_mp::Error> {
+//!     let agents = Registry::new().with::<Player>().enter(); // a child process goes no further
+//!     let mut main = MpMain::new(agents)?;
+//!     let (left, right) = (main.new_scheduler(), main.new_scheduler());
+//!     main.add(left, 1, Player)?;
+//!     main.add(right, 2, Player)?;
+//!     main.send(Mail::new(1, AgentId::from(2), Msg::Ping));
+//!     let report = main.run(Run::until_idle())?;
+//!     assert_eq!((report.counters.delivered, report.clusters.len()), (2, 2));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Concepts
+//!
+//! Agents, messages, alarms, subscriptions and time are those of [`maslite_core`](core), which this
+//! crate re-exports: one dependency is enough, and [`prelude`] has what a model uses. New are:
+//!
+//! - A *cluster*: the agents that share one scheduler. [`MpMain::new_scheduler`] makes one.
+//! - [`MpMain`], the supervisor. It owns the clusters, routes mail between them, grants them time,
+//!   watches their processes, and ends them when it is dropped.
+//! - A [`Placement`] says where clusters run: each in a child process, or all in this one.
+//! - A [`Registry`] names the types of agents, so that a child process can make them from their
+//!   serialised state; or has builders, which make them there from a small configuration.
+//! - A child process is the same program, started again. [`Registry::enter`], on the first line of
+//!   `main`, is where it turns into a cluster. A program without that line gets an error, not a crowd
+//!   of processes.
+//!
+//! What a model that runs in one scheduler needs beyond that: `Serialize` and `Deserialize` for its
+//! messages and its agents, the registry, and that first line.
+//!
+//! # Guarantees
+//!
+//! Those of [`maslite_core`](core#guarantees) hold over all clusters, and further:
+//!
+//! 1. The clusters never change a result: any division of the same agents, added in the same order,
+//!    gives the trace of one scheduler, message for message, and so does every placement.
+//! 2. Insertion indices follow the calls of [`MpMain::add`] and [`MpMain::build`], and within a call of
+//!    `build` its builder, whatever the cluster.
+//! 3. Broadcasts and subscriptions reach across clusters as they do within one.
+//! 4. A run ends between two supersteps, with all clusters at one instant.
+//! 5. A panic in an agent, a process that ends, a broken link or a message that cannot be serialised
+//!    is an [`Error`] that names the cluster, and the agent where one is to blame. All processes have
+//!    been ended by then, and the simulation cannot go on.
+//! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
+//!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it.
+//! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
+//!    what is left and reaps every process. If its process is killed, the others end by themselves.
+//! 8. Nothing polls: a process without work waits without using a processor.
+//!
+//! # Limits
+//!
+//! - Clusters work at the same time only within one instant; they do not run ahead of each other.
+//! - The clock is simulated. Real and paced time are for the [`Scheduler`](core::Scheduler) alone.
+//! - A Unix system is needed; only Linux on x86-64 was tried.
+//! - serde attributes that need a self-describing format (`flatten`, `untagged`) or leave fields out of
+//!   the encoding (`skip_serializing_if`) do not work in messages and agents.
+//!
+//! # Where to read on
+//!
+//! [`MpMain`] and [`Registry`] for programs, [`Error`] for what can go wrong. The repository's `docs/`
+//! has a guide, the semantics on one page, the architecture and its reasons.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -47,3 +127,11 @@ pub mod prelude {
 
     pub use crate::{ClusterId, Crew, Entered, MpMain, MpReport, Placement, Registry};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+struct Guide;

@@ -52,6 +52,9 @@ pub struct MpMain<M: WireMessage> {
     placement: Placement,
     seed: u64,
     digest: bool,
+    /// Of each cluster; none where none was declared.
+    lookaheads: Vec<Option<SimDuration>>,
+    lookahead: Option<SimDuration>,
     trace: Option<TraceSink>,
     fleet: Option<Fleet>,
     names: Vec<String>,
@@ -81,6 +84,8 @@ impl<M: WireMessage> MpMain<M> {
             placement: Placement::default(),
             seed: 0,
             digest: false,
+            lookaheads: Vec::new(),
+            lookahead: None,
             trace: None,
             fleet: None,
             names: Vec::new(),
@@ -124,6 +129,29 @@ impl<M: WireMessage> MpMain<M> {
         self
     }
 
+    /// The same with a lookahead for all clusters that have none of their own: the least simulated
+    /// time that mail from one cluster to another takes. Clusters then run at the same time, and are
+    /// part of the model. Zero is no lookahead.
+    #[must_use]
+    pub fn with_lookahead(mut self, lookahead: SimDuration) -> Self {
+        self.lookahead = (lookahead > SimDuration::ZERO).then_some(lookahead);
+        self
+    }
+
+    /// Sets the lookahead of one cluster. Either all clusters have one or none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCluster`].
+    pub fn set_lookahead(
+        &mut self,
+        cluster: ClusterId,
+        lookahead: SimDuration,
+    ) -> Result<(), Error> {
+        self.check(cluster)?;
+        self.lookaheads[cluster.0 as usize] = (lookahead > SimDuration::ZERO).then_some(lookahead);
+        Ok(())
+    }
+
     /// Makes a cluster, named by its number from 1.
     pub fn new_scheduler(&mut self) -> ClusterId {
         let mut number = self.names.len() + 1;
@@ -147,6 +175,7 @@ impl<M: WireMessage> MpMain<M> {
     fn push_cluster(&mut self, name: String) -> ClusterId {
         let number = u32::try_from(self.names.len()).expect("fewer than 2^32 clusters");
         self.names.push(name);
+        self.lookaheads.push(None);
         self.routing.add_cluster();
         self.standing.reports.push(None);
         ClusterId(number)

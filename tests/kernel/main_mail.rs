@@ -120,3 +120,15 @@ fn no_agent_may_be_called_main() {
         "the id main is reserved for the kernel: give the agent another number or a name"
     );
 }
+
+#[test]
+fn a_panic_of_the_handler_is_its_own_and_no_agents() {
+    let mut world = asking();
+    let run = std::panic::AssertUnwindSafe(|| {
+        let handler = |_, _: &mut _| panic!("the handler's own");
+        let _ = world.scheduler.run_with(Run::until_idle(), handler);
+    });
+    let payload = std::panic::catch_unwind(run).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"the handler's own"));
+    assert_eq!(world.fails(), maslite_core::Error::Failed);
+}
