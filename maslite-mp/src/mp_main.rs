@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
 use maslite_core::{
-    Adder, Agent, AgentId, Counters, Mail, MainContext, Report, Run, SimTime, StopReason,
+    Adder, Agent, AgentId, Counters, Mail, MainContext, Report, Run, SimDuration, SimTime,
+    StopReason,
 };
 use serde::Serialize;
 
