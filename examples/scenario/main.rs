@@ -11,18 +11,20 @@ mod agent;
 mod file;
 mod trace;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use maslite_core::{Mail, Observer, Report, Run, Scheduler, SimTime};
+use maslite_mp::Chain;
+use maslite_mp::prelude::*;
 use serde::Serialize;
 
 use crate::agent::{ScenarioMessage, Scripted};
 use crate::file::Scenario;
-use crate::trace::Trace;
+use crate::trace::{Trace, write_line};
 
 /// Runs a scenario file and prints what was counted, as one JSON object.
 #[derive(Debug, Parser)]
@@ -31,8 +33,8 @@ struct Options {
     /// The scenario: agents, their clusters and rules, and the mail to start with.
     file: PathBuf,
     /// Where the clusters run.
-    #[arg(long, value_enum, default_value_t = Placement::Inline)]
-    placement: Placement,
+    #[arg(long, value_enum, default_value_t = Where::Inline)]
+    placement: Where,
     /// Writes every delivery to this file, as a line of JSON each.
     #[arg(long, value_name = "OUT.jsonl")]
     trace: Option<PathBuf>,
@@ -61,7 +63,7 @@ const FORMAT: &str = r#"The file:
 Exit status: 0, or 1 if the run failed, or 2 if it could not begin."#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Placement {
+enum Where {
     /// All clusters in this process, one thread.
     Inline,
     /// A thread for each cluster: not yet.
@@ -100,8 +102,12 @@ impl From<&Report> for Summary {
 }
 
 fn main() -> ExitCode {
+    let agents = Registry::new()
+        .with::<Scripted>()
+        .with_trace_format(write_line)
+        .enter();
     let options = Options::parse();
-    match execute(&options) {
+    match execute(agents, &options) {
         Ok(summary) => {
             println!("{summary}");
             ExitCode::SUCCESS
@@ -121,11 +127,15 @@ const REFUSED: u8 = 2;
 /// The run began and failed.
 const FAILED: u8 = 1;
 
-fn execute(options: &Options) -> Result<String, Failure> {
-    if options.placement == Placement::Threads {
-        let reason = "placement `threads` does not exist yet: use `inline` or `processes`";
-        return Err(Failure(REFUSED, reason.to_owned()));
-    }
+fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<String, Failure> {
+    let placement = match options.placement {
+        Where::Inline => Placement::Inline,
+        Where::Processes => Placement::Processes,
+        Where::Threads => {
+            let reason = "placement `threads` does not exist yet: use `inline` or `processes`";
+            return Err(Failure(REFUSED, reason.to_owned()));
+        }
+    };
     let refused = |error: file::LoadError| Failure(REFUSED, error.to_string());
     let scenario = Scenario::load(&options.file).map_err(refused)?;
     // Only now, so that a malformed scenario leaves no trace.
@@ -140,8 +150,8 @@ fn execute(options: &Options) -> Result<String, Failure> {
             Some((path, Trace::new(BufWriter::new(file))))
         }
     };
-    let observer = trace.as_ref().map(|(_, trace)| trace.observer());
-    let result = run(&scenario, options.placement, options.seed, observer);
+    let lines = trace.as_ref().map(|(_, trace)| trace.clone());
+    let result = run(agents, &scenario, placement, options.seed, lines);
     if let Some((path, trace)) = trace {
         let cut = |error| {
             let reason = format!("{}: the trace is incomplete: {error}", path.display());
@@ -149,35 +159,41 @@ fn execute(options: &Options) -> Result<String, Failure> {
         };
         trace.finish().map_err(cut)?;
     }
-    let report = result.map_err(|error| Failure(FAILED, error.to_string()))?;
-    let summary = serde_json::to_string(&Summary::from(&report));
+    let report = result.map_err(|error| Failure(FAILED, Chain(&error).to_string()))?;
+    let summary = serde_json::to_string(&Summary::from(&report.run));
     Ok(summary.expect("numbers and strings are always JSON"))
 }
 
-/// Runs a scenario from its start to its end.
+/// Runs a scenario from its start to its end, in the clusters that it names.
 fn run(
+    agents: Entered<ScenarioMessage>,
     scenario: &Scenario,
     placement: Placement,
     seed: u64,
-    observer: Option<Observer<ScenarioMessage>>,
-) -> Result<Report, maslite_core::Error> {
+    trace: Option<Trace<BufWriter<File>>>,
+) -> Result<MpReport, maslite_mp::Error> {
+    let mut main = MpMain::new(agents)?
+        .with_placement(placement)
+        .with_seed(seed)
+        .with_digest();
+    if let Some(trace) = trace {
+        main = main.with_trace(move |line| trace.write(line));
+    }
+    let mut homes = BTreeMap::new();
+    for ids in &scenario.clusters {
+        let cluster = main.new_scheduler();
+        homes.extend(ids.iter().map(|id| (*id, cluster)));
+    }
+    for script in &scenario.agents {
+        main.add(homes[&script.id], script.id, Scripted::from(script))?;
+    }
+    for mail in &scenario.start {
+        main.send(Mail::from(mail));
+    }
     let until = match scenario.run.until_ms {
         Some(limit) => Run::until(SimTime::from_millis(limit)),
         None => Run::until_idle(),
     };
     // Every reaction uses up some ttl, so no exchange is endless, however long it is.
-    let until = until.supersteps_per_instant(u64::MAX);
-    // One scheduler stands for every placement: it gives the trace that the others must give.
-    let _ = (placement, &scenario.clusters);
-    let mut scheduler = Scheduler::with_seed(seed).with_digest();
-    if let Some(observer) = observer {
-        scheduler = scheduler.with_trace(observer);
-    }
-    for script in &scenario.agents {
-        scheduler.add(script.id, Scripted::from(script))?;
-    }
-    for mail in &scenario.start {
-        scheduler.send(Mail::from(mail));
-    }
-    scheduler.run(until)
+    main.run(until.supersteps_per_instant(u64::MAX))
 }

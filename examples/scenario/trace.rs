@@ -9,9 +9,16 @@ use maslite_core::{Delivery, Observer};
 use crate::agent::ScenarioMessage;
 
 /// Where the trace goes. Clones write to the same place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Trace<W> {
     shared: Arc<Mutex<(W, io::Result<()>)>>,
+}
+
+impl<W> Clone for Trace<W> {
+    fn clone(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { shared }
+    }
 }
 
 impl<W: Write + Send + 'static> Trace<W> {
@@ -21,18 +28,24 @@ impl<W: Write + Send + 'static> Trace<W> {
         }
     }
 
+    /// Writes a line.
+    pub(crate) fn write(&self, line: &str) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let (writer, result) = &mut *shared;
+        if result.is_ok() {
+            *result = writer.write_all(line.as_bytes());
+        }
+    }
+
     /// What a scheduler shows its deliveries to.
+    #[allow(dead_code, reason = "the tests of the kernel run one scheduler alone")]
     pub(crate) fn observer(&self) -> Observer<ScenarioMessage> {
-        let shared = Arc::clone(&self.shared);
+        let trace = self.clone();
         let mut line = String::new();
         Box::new(move |delivery| {
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let (writer, result) = &mut *shared;
-            if result.is_ok() {
-                line.clear();
-                write_line(delivery, &mut line);
-                *result = writer.write_all(line.as_bytes());
-            }
+            line.clear();
+            write_line(delivery, &mut line);
+            trace.write(&line);
         })
     }
 

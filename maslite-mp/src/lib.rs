@@ -42,8 +42,8 @@
 //! - A [`Registry`] names the types of agents, so that a child process can make them from their
 //!   serialised state; or has builders, which make them there from a small configuration.
 //! - A child process is the same program, started again. [`Registry::enter`], on the first line of
-//!   `main`, is where it turns into a cluster. A program without that line gets an error, not a crowd
-//!   of processes.
+//!   `main`, is where it turns into a cluster. It cannot be forgotten: [`MpMain::new`] takes what it
+//!   returns. Whatever stands before it happens again in every child.
 //!
 //! What a model that runs in one scheduler needs beyond that: `Serialize` and `Deserialize` for its
 //! messages and its agents, the registry, and that first line.
@@ -58,9 +58,9 @@
 //!    `build` its builder, whatever the cluster.
 //! 3. Broadcasts and subscriptions reach across clusters as they do within one.
 //! 4. A run ends between two supersteps, with all clusters at one instant.
-//! 5. A panic in an agent, a process that ends, a broken link or a message that cannot be serialised
-//!    is an [`Error`] that names the cluster, and the agent where one is to blame. All processes have
-//!    been ended by then, and the simulation cannot go on.
+//! 5. A panic in an agent, a process that ends, a broken link, a message that cannot be serialised:
+//!    each is an [`Error`] that names the cluster or the message, and the agent where one is to blame.
+//!    All processes have been ended by then, and the simulation cannot go on.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
 //!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it.
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
@@ -72,8 +72,9 @@
 //! - Clusters work at the same time only within one instant; they do not run ahead of each other.
 //! - The clock is simulated. Real and paced time are for the [`Scheduler`](core::Scheduler) alone.
 //! - A Unix system is needed; only Linux on x86-64 was tried.
-//! - serde attributes that need a self-describing format (`flatten`, `untagged`) or leave fields out of
-//!   the encoding (`skip_serializing_if`) do not work in messages and agents.
+//! - Messages and agents cross in a format that does not describe itself, so serde's `flatten`,
+//!   `untagged` and `skip_serializing_if` do not work in them. A field marked `skip` arrives as its
+//!   default.
 //!
 //! # Where to read on
 //!
