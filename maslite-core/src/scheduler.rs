@@ -432,7 +432,7 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
 
     #[inline]
     fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
-        while engine.main_has_mail() {
+        if engine.main_has_mail() {
             let mut main = MainContext::new(engine.now());
             for mail in engine.take_main_mail() {
                 (self.handler)(mail, &mut main);
@@ -441,7 +441,10 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
             for (receiver, body) in mails {
                 engine.send_from_main(receiver, body);
             }
+            // Main does not talk to itself: no superstep would end that.
+            engine.main_listens(false);
             engine.post();
+            engine.main_listens(true);
             if stop {
                 self.stopped_by = Some(StopReason::Stopped);
                 return true;
@@ -489,7 +492,8 @@ impl<M> MainContext<M> {
         self.now
     }
 
-    /// Sends a message from main; it arrives in the next superstep.
+    /// Sends a message from main; it arrives in the next superstep. To main itself it is
+    /// undeliverable.
     pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
         self.mails.push((to.into(), body));
     }

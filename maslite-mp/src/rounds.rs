@@ -137,7 +137,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         for mail in queued {
             let key = MailKey::of_owner(self.standing.time, self.standing.owner_sequence);
             self.standing.owner_sequence += 1;
-            self.send(key, mail)?;
+            self.send(key, mail, false)?;
         }
         Ok(())
     }
@@ -560,7 +560,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Hands mail addressed to main to the handler, in the kernel's order. True if it stops.
     fn handle_main_mail(&mut self) -> Result<bool, Error> {
         let mut stopped = false;
-        while !self.main_mail.is_empty() {
+        if !self.main_mail.is_empty() {
             let mut mails = std::mem::take(&mut self.main_mail);
             mails.sort_by_key(|(key, _)| *key);
             let mut context = MainContext::new(self.standing.time);
@@ -579,7 +579,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             for (receiver, body) in replies {
                 let key = MailKey::of_main(self.standing.time, self.standing.sequence);
                 self.standing.sequence += 1;
-                self.send(key, Mail::new(AgentId::MAIN, receiver, body))?;
+                self.send(key, Mail::new(AgentId::MAIN, receiver, body), true)?;
             }
         }
         Ok(stopped)
@@ -605,11 +605,13 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
     }
 
-    /// Sends mail of main, or of the simulation's owner.
-    fn send(&mut self, key: MailKey, mail: Mail<M>) -> Result<(), Error> {
+    /// Sends mail of the simulation's owner, or a reply of main.
+    fn send(&mut self, key: MailKey, mail: Mail<M>, is_reply: bool) -> Result<(), Error> {
         let (sender, receiver, topic) = (mail.sender, mail.receiver, mail.topic());
         let clusters = self.routing.destinations(sender, receiver, topic);
         match receiver.agent() {
+            // Main does not talk to itself: no superstep would end that.
+            Some(AgentId::MAIN) if is_reply => self.standing.count_undeliverable(),
             Some(AgentId::MAIN) => self.main_mail.push((key, mail.clone())),
             Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
             None if clusters.is_empty() => self.standing.counters.unheard += 1,

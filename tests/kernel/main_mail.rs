@@ -1,6 +1,6 @@
 //! Mail to the simulation's owner, and what it answers.
 
-use maslite_core::{AgentId, Pattern, Receiver, Run, StopReason};
+use maslite_core::{AgentId, Mail, Pattern, Receiver, Run, Scheduler, StopReason};
 
 use crate::actor::{Say, World, balanced};
 
@@ -131,4 +131,19 @@ fn a_panic_of_the_handler_is_its_own_and_no_agents() {
     let payload = std::panic::catch_unwind(run).unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&"the handler's own"));
     assert_eq!(world.fails(), maslite_core::Error::Failed);
+}
+
+/// A handler that mails main would otherwise never come to an end.
+#[test]
+fn main_does_not_talk_to_itself() {
+    let mut scheduler = Scheduler::new();
+    scheduler.send(Mail::new(AgentId::MAIN, AgentId::MAIN, Say("Hello")));
+    let mut heard = 0;
+    let run = scheduler.run_with(Run::until_idle(), |mail, main| {
+        heard += 1;
+        main.send(AgentId::MAIN, mail.body);
+    });
+    let counters = run.unwrap().counters;
+    assert_eq!((heard, counters.undeliverable), (1, 1));
+    assert_eq!((counters.sent, counters.delivered), (2, 1));
 }

@@ -106,3 +106,20 @@ fn names_survive_the_journey() {
         assert_eq!(lines.lock().unwrap()[1], expected);
     }
 }
+
+/// A handler that mails main would otherwise never come to an end.
+#[test]
+fn main_does_not_talk_to_itself() {
+    for placement in BOTH {
+        let mut main = clusters(placement, &[&[Worker::Forward(AgentId::MAIN)]]);
+        main.send(go(1));
+        let mut heard = 0;
+        let run = main.run_with(Run::until_idle(), |mail, main| {
+            heard += 1;
+            main.send(AgentId::MAIN, mail.body);
+        });
+        let counters = run.unwrap().counters;
+        assert_eq!((heard, counters.undeliverable), (1, 1));
+        assert_eq!((counters.sent, counters.delivered), (3, 2));
+    }
+}
