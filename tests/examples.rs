@@ -73,8 +73,124 @@ fn chain_signing_is_the_same_in_any_number_of_schedulers() {
 }
 
 #[test]
+fn conveyors() {
+    check("conveyors", &[]);
+}
+
+#[test]
+fn conveyors_hand_over_the_same_in_any_number_of_schedulers() {
+    let handed_over = |schedulers: &str, placement: &str| {
+        let row = ["--conveyors", "9", "--units", "5", "--seed", "3"];
+        let where_they_run = ["--schedulers", schedulers, "--placement", placement];
+        let story = told("conveyors", &[&row[..], &where_they_run].concat());
+        let moves = story.lines().filter(|line| !line.starts_with("conveyor"));
+        moves.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let one = handed_over("1", "inline");
+    // Of each unit on each conveyor but the last: its end, and three messages.
+    assert!(one.len() > 5 * 8 * 4, "{one:?}");
+    for schedulers in ["2", "3", "9"] {
+        for placement in ["inline", "processes"] {
+            assert_eq!(
+                handed_over(schedulers, placement),
+                one,
+                "{schedulers} {placement}"
+            );
+        }
+    }
+}
+
+/// What is written of a run beside how long it took: events, digest, mail that crossed.
+fn counted(name: &str, arguments: &[&str]) -> (u64, String, u64) {
+    let object = told(name, &[arguments, &["--json"]].concat());
+    let object: serde_json::Value = serde_json::from_str(&object).unwrap();
+    for number in [
+        "sim_s",
+        "wall_s",
+        "ratio",
+        "events",
+        "events_per_s",
+        "supersteps",
+        "routed",
+    ] {
+        assert!(object[number].is_number(), "{name}: {number} in {object}");
+    }
+    let digest = object["digest"].as_str().unwrap();
+    assert_eq!(digest.len(), 16, "{name}: {digest}");
+    let count = |what: &str| object[what].as_u64().unwrap();
+    (count("events"), digest.to_owned(), count("routed"))
+}
+
+const SMALL_PHOLD: [&str; 8] = [
+    "--agents",
+    "60",
+    "--population",
+    "3",
+    "--end",
+    "3",
+    "--seed",
+    "5",
+];
+
+#[test]
+fn phold_is_the_same_in_any_number_of_clusters() {
+    let phold = |arguments: &[&str]| counted("phold", &[&SMALL_PHOLD[..], arguments].concat());
+    let (events, digest, _) = phold(&["--placement", "single"]);
+    assert!(events > 300, "{events}");
+    for clusters in ["1", "2", "4"] {
+        for placement in ["inline", "processes"] {
+            let arguments = ["--clusters", clusters, "--placement", placement];
+            let split = phold(&[&arguments[..], &["--no-window"]].concat());
+            let same = (split.0, split.1.as_str()) == (events, digest.as_str());
+            assert!(same, "{arguments:?}: {split:?}, not {digest}");
+            assert_eq!(split.2 > 0, clusters != "1", "{arguments:?}");
+        }
+    }
+}
+
+/// All events are under way for the lookahead at least, so it does not even change the result.
+#[test]
+fn phold_is_the_same_with_a_lookahead() {
+    let phold = |arguments: &[&str]| counted("phold", &[&SMALL_PHOLD[..], arguments].concat());
+    let (events, digest, _) = phold(&["--placement", "single"]);
+    for clusters in ["2", "3", "4"] {
+        let inline = phold(&["--clusters", clusters, "--placement", "inline"]);
+        let processes = phold(&["--clusters", clusters, "--placement", "processes"]);
+        assert_eq!(inline, processes, "{clusters}");
+        assert_eq!((inline.0, &inline.1), (events, &digest), "{clusters}");
+    }
+}
+
+/// The benchmark itself holds the digests of one and of several schedulers against each other.
+#[test]
+fn wall_vs_sim_draws_what_it_measures() {
+    let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wall_vs_sim.svg");
+    let small = [
+        "--agents", "20", "--end", "2", "--runs", "1", "--cross", "0.1",
+    ];
+    for placement in ["inline", "processes"] {
+        for clusters in ["1", "3"] {
+            let rest = ["--clusters", clusters, "--placement", placement, "--svg"];
+            let rest = [&rest[..], &[picture.to_str().unwrap()]].concat();
+            let (events, ..) = counted("wall_vs_sim", &[&small[..], &rest].concat());
+            assert!(events > 100, "{placement} {clusters}: {events}");
+            let svg = std::fs::read_to_string(&picture).unwrap();
+            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+            assert_eq!(svg.matches("efficiency").count(), 4);
+        }
+    }
+}
+
+#[test]
 fn every_example_explains_itself() {
-    for name in ["chain_signing", "scenario", "bench_kernel"] {
+    for name in [
+        "chain_signing",
+        "scenario",
+        "bench_kernel",
+        "conveyors",
+        "phold",
+        "wall_vs_sim",
+    ] {
         let help = told(name, &["--help"]);
         assert!(help.contains("Usage:"), "{name}: {help}");
     }

@@ -59,7 +59,7 @@ pub trait Agent<M: Message>: std::any::Any + Send {
 /// One delivery, as trace and digest see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a, M> {
-    /// When [simulated].
+    /// When \[simulated\].
     pub time: SimTime,
     /// The superstep within the instant, from 0.
     pub superstep: u64,
@@ -162,6 +162,7 @@ impl AlarmFilter {
     pub(crate) fn matches<M: Message>(&self, alarm: &Pending<AlarmMail<M>>) -> bool {
         self.receiver
             .is_none_or(|receiver| receiver == alarm.load.receiver)
+            && !alarm.foreign
             && self
                 .topic
                 .is_none_or(|topic| topic == alarm.load.body.topic())

@@ -31,6 +31,10 @@ pub(crate) struct Pending<T> {
     pub(crate) required: bool,
     /// It is for an agent that this scheduler has never heard of.
     pub(crate) elsewhere: bool,
+    /// It came from another scheduler as mail under way.
+    pub(crate) foreign: bool,
+    /// It is on its way to another scheduler, and can no longer be cleared.
+    pub(crate) left: bool,
     pub(crate) load: T,
 }
 
@@ -510,16 +514,27 @@ impl<T> AlarmQueue<T> {
         }
     }
 
+    /// The alarm behind a handle, if it has neither fired nor been cleared.
+    pub(crate) fn pending(&mut self, id: AlarmId) -> Option<&mut Pending<T>> {
+        match self.nodes.get_mut(id.node as usize) {
+            Some(Node::Pending(alarm))
+                if alarm.setter == id.setter && alarm.key.sequence() == id.sequence =>
+            {
+                Some(alarm)
+            }
+            _ => None,
+        }
+    }
+
     /// Clears one alarm of `setter`. False if it fired, was cleared, or is not the setter's.
     pub(crate) fn clear(&mut self, setter: AgentId, id: AlarmId) -> bool {
-        let Some(Node::Pending(alarm)) = self.nodes.get(id.node as usize) else {
-            return false;
-        };
-        if alarm.setter != id.setter || alarm.key.sequence() != id.sequence || setter != id.setter {
-            return false;
+        let pending = self
+            .pending(id)
+            .is_some_and(|alarm| !alarm.left && alarm.setter == setter);
+        if pending {
+            self.clear_node(id.node);
         }
-        self.clear_node(id.node);
-        true
+        pending
     }
 
     fn clear_node(&mut self, node: u32) {
@@ -543,7 +558,8 @@ impl<T> AlarmQueue<T> {
         let nodes = self.nodes_of(setter);
         let mut count = 0;
         for node in nodes {
-            if matches!(&self.nodes[node as usize], Node::Pending(alarm) if matches(alarm)) {
+            if matches!(&self.nodes[node as usize], Node::Pending(alarm) if !alarm.left && matches(alarm))
+            {
                 self.clear_node(node);
                 count += 1;
             }
@@ -625,6 +641,8 @@ mod tests {
             setter: AgentId::from(index),
             required: false,
             elsewhere: false,
+            foreign: false,
+            left: false,
             load: sequence,
         }
     }

@@ -7,7 +7,7 @@ use crate::{AgentId, Message};
 /// Sums up deliveries. The sum does not depend on their order, so clusters sum their own and the
 /// supervisor adds them up; each delivery carries its place in the order within what is hashed.
 ///
-/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant [ns], superstep,
+/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep,
 /// receiver, how manieth delivery to it, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a of
 /// the topic's name, with a constant *k* per field; mix is the finalizer of SplitMix64. The
 /// constants are written out in `docs/semantics.md`.

@@ -11,11 +11,11 @@ use crate::agent::{Agent, Context, PendingAlarm};
 pub use crate::digest::Digest;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
-use crate::kernel::{Kernel, NONE, Observer, Turn};
+use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::run::Counters;
 pub use crate::signal::{Signal, Watchdog};
-use crate::{AgentId, AlarmFilter, Pattern, SimTime};
+use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
 /// How far an engine may run on its own.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,17 @@ pub trait Surroundings<M: Message> {
 
     /// Whether somebody asks for the engine to rest. Looked at in every superstep.
     fn wants_attention(&self) -> bool;
+
+    /// How far the engine may go now, if it was told `horizon` at first.
+    #[inline]
+    fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
+        horizon
+    }
+
+    /// Under a lookahead: looks at what leaves at `time`.
+    fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
+        let _ = (engine, time);
+    }
 }
 
 /// Mail of this engine that waits to be posted.
@@ -180,7 +191,9 @@ impl<M: Message> Engine<M> {
     /// As [`run`](Self::run).
     pub fn setup(&mut self) -> Result<(), Error> {
         let first = std::mem::replace(&mut self.set_up, self.agents.len());
+        let at_the_start = self.kernel.counters.supersteps == 0;
         self.guarded(|engine| {
+            engine.kernel.is_starting(at_the_start);
             for place in first..engine.agents.len() {
                 let slot = crate::narrow(place);
                 // Agents that agents added are set up in their first turn, whatever run that is in.
@@ -192,6 +205,7 @@ impl<M: Message> Engine<M> {
                     engine.call(slot, Phase::Setup);
                 }
             }
+            engine.kernel.is_starting(false);
             engine.settle();
         })
     }
@@ -256,14 +270,19 @@ impl<M: Message> Engine<M> {
                 }
                 continue;
             }
-            let Some(time) = self.kernel.alarms.next_time() else {
+            let Some(time) = self.kernel.next_event() else {
                 return Ok(Rest::Idle);
             };
-            if limits.horizon.is_some_and(|horizon| time >= horizon) {
+            let horizon = around.horizon(limits.horizon);
+            if horizon.is_some_and(|horizon| time >= horizon) {
                 return Ok(Rest::Horizon);
             }
             if supersteps == 0 {
                 return Ok(Rest::Supersteps);
+            }
+            if self.departs_at(time) {
+                around.departing(self, time);
+                continue;
             }
             self.advance_to(time);
             self.kernel.fire(time);
@@ -580,7 +599,7 @@ impl<M: Message> Engine<M> {
             outbox, directory, ..
         } = &mut self.kernel;
         for envelope in outbox {
-            if envelope.foreign {
+            if envelope.foreign || envelope.settled {
                 continue;
             }
             let mut receiver_is_elsewhere = false;
@@ -678,8 +697,94 @@ impl<M: Message> Engine<M> {
         !self.kernel.removals.is_empty()
     }
 
-    /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber.
-    pub fn take_changed_interest(&mut self) -> Vec<(u32, Pattern, bool)> {
+    /// Puts the engine under a lookahead: the least time [simulated] that mail to others takes.
+    pub fn look_ahead(&mut self, lookahead: SimDuration) {
+        self.kernel.ahead = Some(Box::new(Ahead::new(lookahead)));
+    }
+
+    /// Under a lookahead: the next time at which anything happens, were it only that mail leaves.
+    pub fn next_event(&mut self) -> Option<SimTime> {
+        self.kernel.next_event()
+    }
+
+    /// Under a lookahead: takes in mail from another engine that arrives at `time`, and left there
+    /// at `left_at`. It is posted among the alarms of that time.
+    pub fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
+        assert!(
+            time >= self.kernel.now,
+            "mail comes for a time that is past"
+        );
+        self.kernel.arrive(time, left_at, key, mail);
+    }
+
+    /// Under a lookahead: removes an agent at `time`.
+    pub fn remove_at(&mut self, time: SimTime, id: AgentId) {
+        assert!(
+            time >= self.kernel.now,
+            "a removal comes for a time that is past"
+        );
+        if let Some(ahead) = &mut self.kernel.ahead {
+            ahead.dismissals.entry(time).or_default().push(id);
+        }
+    }
+
+    /// Under a lookahead: agents elsewhere listen to something from now on.
+    pub fn expect_listeners(&mut self) {
+        self.kernel.expect_listeners();
+    }
+
+    #[inline]
+    fn departs_at(&mut self, time: SimTime) -> bool {
+        match &mut self.kernel.ahead {
+            None => false,
+            Some(ahead) => ahead.departures.next_time() == Some(time),
+        }
+    }
+
+    /// Under a lookahead: shows `visit` the alarms that would leave at `time`, with the time they
+    /// are due. It answers whether the alarm did leave.
+    pub fn departures(
+        &mut self,
+        time: SimTime,
+        mut visit: impl FnMut(Outgoing<'_, M>, SimTime) -> bool,
+    ) {
+        let Kernel {
+            ahead,
+            alarms,
+            directory,
+            ..
+        } = &mut self.kernel;
+        let Some(ahead) = ahead else { return };
+        while let Some(departure) = ahead.departures.pop_due(time) {
+            let Some(alarm) = alarms.pending(departure.load) else {
+                continue;
+            };
+            let receiver = alarm.load.receiver;
+            let elsewhere = receiver.agent();
+            let elsewhere = elsewhere.is_some_and(|id| directory.find(id) == Whereabouts::Unknown);
+            alarm.left = visit(
+                Outgoing {
+                    key: alarm.key,
+                    sender: alarm.setter,
+                    receiver,
+                    body: &alarm.load.body,
+                    receiver_is_elsewhere: elsewhere,
+                },
+                alarm.time,
+            );
+        }
+    }
+
+    /// Whether agents were added since somebody last asked.
+    #[must_use]
+    #[inline]
+    pub fn has_newborn(&self) -> bool {
+        !self.newborn.is_empty()
+    }
+
+    /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber
+    /// and the time.
+    pub fn take_changed_interest(&mut self) -> Vec<(u32, Pattern, bool, SimTime)> {
         self.kernel
             .changed_interest
             .as_mut()

@@ -17,7 +17,7 @@ use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::rng::AgentRng;
 use crate::run::Counters;
-use crate::{AgentId, SimTime};
+use crate::{AgentId, SimDuration, SimTime};
 
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -146,6 +146,39 @@ pub(crate) struct AlarmMail<M> {
     pub(crate) body: M,
 }
 
+/// What a scheduler keeps under a lookahead: mail to others leaves before it is due.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    /// The least time that mail to other schedulers takes.
+    pub(crate) lookahead: SimDuration,
+    /// Alarms that may have to leave, by the time at which that is decided.
+    pub(crate) departures: AlarmQueue<AlarmId>,
+    /// Somebody elsewhere listens to something.
+    pub(crate) others_listen: bool,
+    /// When subscriptions were made; those that hold from the start are not in it.
+    subscribed_at: BTreeMap<(u32, Pattern), SimTime>,
+    /// When mail from elsewhere left, by when it arrives; it is there until time moves on.
+    left_at: BTreeMap<(SimTime, MailKey), SimTime>,
+    /// Agents that others removed, by the time at which that holds.
+    pub(crate) dismissals: BTreeMap<SimTime, Vec<AgentId>>,
+    /// Setups are under way: what they subscribe to holds from the start.
+    pub(crate) starting: bool,
+}
+
+impl Ahead {
+    pub(crate) fn new(lookahead: SimDuration) -> Self {
+        Self {
+            lookahead,
+            departures: AlarmQueue::default(),
+            others_listen: false,
+            subscribed_at: BTreeMap::new(),
+            left_at: BTreeMap::new(),
+            dismissals: BTreeMap::new(),
+            starting: false,
+        }
+    }
+}
+
 /// Sees every delivery, in the kernel's one order.
 pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 
@@ -160,6 +193,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) directory: Directory,
     pub(crate) mailing_list: MailingList,
     pub(crate) alarms: AlarmQueue<AlarmMail<M>>,
+    /// What holds under a lookahead only.
+    pub(crate) ahead: Option<Box<Ahead>>,
     /// Mail not yet posted, in the kernel's order.
     pub(crate) outbox: Vec<Envelope<M>>,
     /// Mail posted and not yet read by all.
@@ -176,7 +211,7 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) births: Vec<Birth<M>>,
     pub(crate) removals: Vec<(AgentId, AgentId)>,
     /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
-    pub(crate) changed_interest: Option<Vec<(u32, Pattern, bool)>>,
+    pub(crate) changed_interest: Option<Vec<(u32, Pattern, bool, SimTime)>>,
     pub(crate) adders: BTreeMap<AgentId, (AgentId, SimTime)>,
     /// Main reads its mail here, if it listens.
     pub(crate) main_listens: bool,
@@ -203,6 +238,7 @@ impl<M: Message> Kernel<M> {
             directory: Directory::default(),
             mailing_list: MailingList::default(),
             alarms: AlarmQueue::default(),
+            ahead: None,
             outbox: Vec::new(),
             posted: Vec::new(),
             links: Vec::new(),
@@ -483,6 +519,9 @@ impl<M: Message> Kernel<M> {
         let (sender, receiver) = (envelope.sender, envelope.receiver().agent());
         self.mailing_list
             .recipients(sender, receiver, topic, &mut recipients);
+        if envelope.foreign && self.ahead.is_some() {
+            self.retain_early_listeners(mail, &mut recipients);
+        }
         let mut copies = 0;
         for slot in &recipients {
             if *slot != owner {
@@ -492,6 +531,31 @@ impl<M: Message> Kernel<M> {
         }
         self.recipients = recipients;
         copies
+    }
+
+    /// Under a lookahead a subscription holds for mail from elsewhere that left one lookahead after
+    /// it was made, or later.
+    #[cold]
+    fn retain_early_listeners(&mut self, mail: u32, recipients: &mut Vec<u32>) {
+        let envelope = &self.posted[mail as usize];
+        let Some(ahead) = &mut self.ahead else { return };
+        let Some(left_at) = ahead.left_at.remove(&(self.now, envelope.key)) else {
+            return;
+        };
+        let (sender, receiver) = (envelope.sender, envelope.receiver().agent());
+        let Some(topic) = envelope.body.as_ref().map(Message::topic) else {
+            return;
+        };
+        let holds = |slot: u32, pattern: &Pattern| {
+            let made = ahead.subscribed_at.get(&(slot, *pattern));
+            made.is_none_or(|made| made.saturating_add(ahead.lookahead) <= left_at)
+        };
+        let list = &self.mailing_list;
+        recipients.retain(|slot| {
+            let mut patterns = list.subscriptions(*slot);
+            patterns
+                .any(|pattern| pattern.matches(sender, receiver, topic) && holds(*slot, &pattern))
+        });
     }
 
     /// Links mail that was left unread into the inbox it was in, before anything new.
@@ -695,19 +759,109 @@ impl<M: Message> Kernel<M> {
         let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
         seat.sequence += 1;
         self.counters.alarms_set += 1;
+        let setter = seat.id;
+        let id = self.alarms.set(Pending {
+            time,
+            key,
+            setter,
+            required,
+            elsewhere,
+            foreign: false,
+            left: false,
+            load: AlarmMail { receiver, body },
+        });
+        if self.ahead.is_some() {
+            self.plan_departure(id);
+        }
+        id
+    }
+
+    /// Under a lookahead: has an alarm looked at when it would leave, if it may.
+    #[cold]
+    fn plan_departure(&mut self, id: AlarmId) {
+        let (Some(ahead), Some(alarm)) = (&mut self.ahead, self.alarms.pending(id)) else {
+            return;
+        };
+        let listened = ahead.others_listen && !matches!(alarm.load.receiver, Receiver::Direct(_));
+        if alarm.elsewhere || listened {
+            let earlier = alarm
+                .time
+                .as_nanos()
+                .saturating_sub(ahead.lookahead.as_nanos());
+            ahead.departures.set(Pending {
+                time: SimTime::from_nanos(earlier).max(self.now),
+                key: alarm.key,
+                setter: alarm.setter,
+                required: false,
+                elsewhere: false,
+                foreign: false,
+                left: false,
+                load: id,
+            });
+        }
+    }
+
+    pub(crate) fn is_starting(&mut self, starting: bool) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.starting = starting;
+        }
+    }
+
+    /// Under a lookahead: somebody elsewhere listens from now on, so alarms may leave for them.
+    pub(crate) fn expect_listeners(&mut self) {
+        let Some(ahead) = &mut self.ahead else { return };
+        if std::mem::replace(&mut ahead.others_listen, true) {
+            return;
+        }
+        let pending = self.alarms.list(None).into_iter();
+        // Those for agents elsewhere are looked at already.
+        let own = pending.filter(|(_, alarm)| !alarm.foreign && !alarm.elsewhere);
+        let ids: Vec<_> = own.map(|(id, _)| id).collect();
+        for id in ids {
+            self.plan_departure(id);
+        }
+    }
+
+    /// Under a lookahead: takes in mail that arrives at `time`.
+    pub(crate) fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
+        let Mail {
+            sender,
+            receiver,
+            body,
+        } = mail;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.left_at.insert((time, key), left_at);
+        }
         self.alarms.set(Pending {
             time,
             key,
-            setter: seat.id,
-            required,
-            elsewhere,
+            setter: sender,
+            required: true,
+            elsewhere: false,
+            foreign: true,
+            left: false,
             load: AlarmMail { receiver, body },
-        })
+        });
+    }
+
+    /// The next time at which anything happens, were it only that mail leaves.
+    #[inline]
+    pub(crate) fn next_event(&mut self) -> Option<SimTime> {
+        let alarm = self.alarms.next_time();
+        let Some(ahead) = &mut self.ahead else {
+            return alarm;
+        };
+        let departure = ahead.departures.next_time();
+        let dismissal = ahead.dismissals.keys().next().copied();
+        [alarm, departure, dismissal].into_iter().flatten().min()
     }
 
     /// Puts the alarms due at `time` into the outbox.
     #[inline]
     pub(crate) fn fire(&mut self, time: SimTime) {
+        if self.ahead.is_some() {
+            return self.fire_ahead(time);
+        }
         while let Some(alarm) = self.alarms.pop_due(time) {
             self.counters.alarms_fired += 1;
             let AlarmMail { receiver, body } = alarm.load;
@@ -716,23 +870,67 @@ impl<M: Message> Kernel<M> {
         }
     }
 
+    /// The same under a lookahead: mail from elsewhere is among the alarms, and whether an alarm
+    /// leaves was decided before.
+    #[cold]
+    fn fire_ahead(&mut self, time: SimTime) {
+        let Some(ahead) = &mut self.ahead else { return };
+        while ahead
+            .left_at
+            .first_key_value()
+            .is_some_and(|((arrival, _), _)| *arrival < time)
+        {
+            ahead.left_at.pop_first();
+        }
+        let dismissed = ahead.dismissals.remove(&time);
+        for id in dismissed.into_iter().flatten() {
+            if let Whereabouts::Here(slot) = self.directory.find(id) {
+                self.dismiss(slot);
+            }
+        }
+        if self.alarms.next_time() != Some(time) {
+            return;
+        }
+        while let Some(alarm) = self.alarms.pop_due(time) {
+            let AlarmMail { receiver, body } = alarm.load;
+            let mut envelope = Envelope::new(alarm.key, alarm.setter, receiver, body);
+            envelope.foreign = alarm.foreign;
+            envelope.left = alarm.left;
+            envelope.settled = true;
+            self.counters.alarms_fired += u64::from(!alarm.foreign);
+            // The same mail can come twice: for its receiver, and for those who listen.
+            let last = self.outbox.last();
+            if last.is_none_or(|last| !last.foreign || !alarm.foreign || last.key != alarm.key) {
+                self.outbox.push(envelope);
+            }
+        }
+    }
+
     // ---- subscriptions
 
     pub(crate) fn subscribe(&mut self, slot: u32, pattern: Pattern) {
         if self.mailing_list.subscribe(slot, pattern) {
+            if let Some(ahead) = &mut self.ahead
+                && !ahead.starting
+            {
+                ahead.subscribed_at.insert((slot, pattern), self.now);
+            }
             self.note_interest(slot, pattern, true);
         }
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: u32, pattern: Pattern) {
         if self.mailing_list.unsubscribe(slot, pattern) {
+            if let Some(ahead) = &mut self.ahead {
+                ahead.subscribed_at.remove(&(slot, pattern));
+            }
             self.note_interest(slot, pattern, false);
         }
     }
 
     fn note_interest(&mut self, slot: u32, pattern: Pattern, begins: bool) {
         if let Some(changes) = &mut self.changed_interest {
-            changes.push((slot, pattern, begins));
+            changes.push((slot, pattern, begins, self.now));
         }
     }
 

@@ -152,6 +152,8 @@ pub(crate) struct Envelope<M> {
     pub(crate) foreign: bool,
     /// A copy of it, or it itself, went to another cluster.
     pub(crate) left: bool,
+    /// Who gets it elsewhere was decided before: under a lookahead an alarm leaves before it fires.
+    pub(crate) settled: bool,
     /// Before it is posted: where the receiver sits, if that was found out already. From then on:
     /// how many agents have yet to read it.
     slot_or_readers: u32,
@@ -180,6 +182,7 @@ impl<M> Envelope<M> {
             kind,
             foreign: false,
             left: false,
+            settled: false,
             slot_or_readers: crate::kernel::NONE,
             body: Some(body),
         }

@@ -226,11 +226,11 @@ impl fmt::Display for StopReason {
 pub struct Report {
     /// Why it ended.
     pub stopped_by: StopReason,
-    /// Where the clock stood at its start [simulated].
+    /// Where the clock stood at its start \[simulated\].
     pub start: SimTime,
-    /// Where the clock stands now [simulated].
+    /// Where the clock stands now \[simulated\].
     pub now: SimTime,
-    /// How long it took [wall].
+    /// How long it took \[wall\].
     pub wall: Duration,
     /// What was counted since the simulation began.
     pub counters: Counters,

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment of simulated time [ns since the start of the simulation].
+/// A moment of simulated time \[ns since the start of the simulation\].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct SimTime(u64);
 
-/// A length of simulated time [ns].
+/// A length of simulated time \[ns\].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -37,19 +37,19 @@ impl SimTime {
     /// The last moment there is, 584 years after the start.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The moment `nanos` [ns] after the start.
+    /// The moment `nanos` \[ns\] after the start.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The moment `millis` [ms] after the start; the last moment there is, if that is later.
+    /// The moment `millis` \[ms\] after the start; the last moment there is, if that is later.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// The moment `seconds` [s] after the start; the last moment there is, if that is later.
+    /// The moment `seconds` \[s\] after the start; the last moment there is, if that is later.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(NANOS_PER_SECOND))
@@ -96,31 +96,31 @@ impl SimDuration {
     /// The longest duration there is.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// `nanos` [ns].
+    /// `nanos` \[ns\].
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// `micros` [µs]; the longest duration there is, if that is longer.
+    /// `micros` \[µs\]; the longest duration there is, if that is longer.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros.saturating_mul(1_000))
     }
 
-    /// `millis` [ms]; the longest duration there is, if that is longer.
+    /// `millis` \[ms\]; the longest duration there is, if that is longer.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// `seconds` [s]; the longest duration there is, if that is longer.
+    /// `seconds` \[s\]; the longest duration there is, if that is longer.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(NANOS_PER_SECOND))
     }
 
-    /// `seconds` [s], rounded to the nearest nanosecond.
+    /// `seconds` \[s\], rounded to the nearest nanosecond.
     ///
     /// # Errors
     /// [`BadDuration`] if `seconds` is not finite, negative, or too long.

@@ -123,6 +123,12 @@ pub enum Error {
     /// Two clusters of one name.
     #[error("there is a cluster named {0:?} already: give the new one another name")]
     DuplicateCluster(String),
+    /// Some clusters have a lookahead, and this one has none.
+    #[error(
+        "cluster {0} has no lookahead while others have: give it one with `set_lookahead`, or all \
+         one with `with_lookahead`"
+    )]
+    MissingLookahead(String),
     /// The handle belongs to another simulation.
     #[error("there is no cluster number {0} in this simulation")]
     UnknownCluster(u32),

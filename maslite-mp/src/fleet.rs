@@ -226,6 +226,13 @@ impl Fleet {
         self.stop.end_run()
     }
 
+    /// Lets grants be sent again although the run was held: those that bring all to one instant.
+    pub(crate) fn release(&mut self) {
+        if let Machinery::Inline { signal, .. } = &mut self.machinery {
+            signal.lower(u32::MAX);
+        }
+    }
+
     /// The number of the next grant, and whether the run is held. In this order: a grant that is
     /// sent although the run is not held is then one that a Hold ends.
     pub(crate) fn next_grant(&mut self) -> (u64, bool) {

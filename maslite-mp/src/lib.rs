@@ -32,7 +32,7 @@
 //!
 //! # Concepts
 //!
-//! Agents, messages, alarms, subscriptions and time are those of [`maslite_core`](core), which this
+//! Agents, messages, alarms, subscriptions and time are those of [`maslite_core`], which this
 //! crate re-exports: one dependency is enough, and [`prelude`] has what a model uses. New are:
 //!
 //! - A *cluster*: the agents that share one scheduler. [`MpMain::new_scheduler`] makes one.
@@ -50,7 +50,7 @@
 //!
 //! # Guarantees
 //!
-//! Those of [`maslite_core`](core#guarantees) hold over all clusters, and further:
+//! Those of [`maslite_core`](maslite_core#guarantees) hold over all clusters, and further:
 //!
 //! 1. The clusters never change a result: any division of the same agents, added in the same order,
 //!    gives the trace of one scheduler, message for message, and so does every placement.
@@ -70,7 +70,7 @@
 //! # Limits
 //!
 //! - Clusters work at the same time only within one instant; they do not run ahead of each other.
-//! - The clock is simulated. Real and paced time are for the [`Scheduler`](core::Scheduler) alone.
+//! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler) alone.
 //! - A Unix system is needed; only Linux on x86-64 was tried.
 //! - Messages and agents cross in a format that does not describe itself, so serde's `flatten`,
 //!   `untagged` and `skip_serializing_if` do not work in them. A field marked `skip` arrives as its
@@ -93,6 +93,7 @@ mod registry;
 mod mp_scheduler;
 mod rounds;
 mod routing;
+mod windows;
 mod wire;
 
 // How they reach each other.

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::mp_scheduler::names_of;
 use crate::registry::{Entered, WireMessage};
-use crate::rounds::{Handler, Rounds, Standing, TraceSink};
+use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::routing::Routing;
 use crate::spawn;
 use crate::stop::StopHandle;
@@ -61,6 +61,7 @@ pub struct MpMain<M: WireMessage> {
     names: Vec<String>,
     routing: Routing,
     standing: Standing,
+    under_way: UnderWay<M>,
     /// Calls of `add` and `build` since the last run.
     calls: Vec<(u32, Call)>,
     queued: Vec<Mail<M>>,
@@ -92,6 +93,7 @@ impl<M: WireMessage> MpMain<M> {
             names: Vec::new(),
             routing: Routing::default(),
             standing: Standing::default(),
+            under_way: UnderWay::default(),
             calls: Vec::new(),
             queued: Vec::new(),
             created: wall(),
@@ -276,7 +278,7 @@ impl<M: WireMessage> MpMain<M> {
         self.routing.inbound[cluster as usize]
             .news
             .dismissed
-            .push(id);
+            .push((id, self.standing.time));
         Ok(())
     }
 
@@ -327,6 +329,7 @@ impl<M: WireMessage> MpMain<M> {
     ) -> Result<MpReport, Error> {
         let (started, start) = (wall(), self.standing.time);
         let timeout = run.wall_limit();
+        let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
         let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
@@ -336,8 +339,11 @@ impl<M: WireMessage> MpMain<M> {
         );
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
-        let mut rounds = Rounds::new(fleet, routing, standing, &mut self.trace, format, run);
+        let under_way = &mut self.under_way;
+        let trace = &mut self.trace;
+        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, run);
         rounds.handler = handler;
+        rounds.lookaheads = lookaheads;
         rounds.setup(queued)?;
         self.startup
             .get_or_insert_with(|| wall().duration_since(self.created));
@@ -353,6 +359,8 @@ impl<M: WireMessage> MpMain<M> {
         } else {
             None
         };
+        let held_back = self.standing.reports.iter().flatten();
+        let held_back = held_back.map(|report| report.held_back);
         let locals = self
             .standing
             .reports
@@ -362,6 +370,7 @@ impl<M: WireMessage> MpMain<M> {
         Ok(MpReport {
             run: report,
             local: locals.sum(),
+            held_back: held_back.sum(),
             routed: self.routing.routed,
             exchanges: self.standing.exchanges,
             clusters: self.cluster_reports(),
@@ -396,7 +405,20 @@ impl<M: WireMessage> MpMain<M> {
         result
     }
 
+    /// The lookahead of each cluster; empty if none has one.
+    fn effective_lookaheads(&self) -> Result<Vec<SimDuration>, Error> {
+        let declared = self.lookaheads.iter().map(|own| own.or(self.lookahead));
+        let lookaheads: Vec<_> = declared.clone().flatten().collect();
+        match declared.clone().position(|lookahead| lookahead.is_none()) {
+            Some(place) if !lookaheads.is_empty() => {
+                Err(Error::MissingLookahead(self.names[place].clone()))
+            }
+            _ => Ok(lookaheads),
+        }
+    }
+
     fn try_to_start(&mut self) -> Result<(), Error> {
+        let lookaheads = self.effective_lookaheads()?;
         let fleet = match &mut self.fleet {
             Some(fleet) => fleet,
             none => none.insert(Fleet::new(self.placement, self.stop.clone())?),
@@ -407,6 +429,7 @@ impl<M: WireMessage> MpMain<M> {
         let time = self.standing.time;
         for place in fleet.start(&self.entered)? {
             let settings = Settings {
+                lookahead: lookaheads.get(place).copied(),
                 seed: self.seed,
                 digest: self.digest,
                 trace: self.trace.is_some(),
@@ -604,6 +627,9 @@ pub struct MpReport {
     pub local: u64,
     /// Mail that main relayed to a cluster, one for each that got it, since the simulation began.
     pub routed: u64,
+    /// Mail that arrived in another cluster later than it was due, because of the lookahead, since
+    /// the simulation began.
+    pub held_back: u64,
     /// Rounds of grants and reports, since the simulation began.
     pub exchanges: u64,
     /// The clusters.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
-use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver};
+use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver, SimDuration, SimTime};
 
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::spawn::ChildSide;
@@ -147,6 +147,10 @@ impl<M: WireMessage> MpScheduler<M> {
     fn settle_in(&mut self, settings: &Settings) {
         self.engine = Engine::new(settings.seed);
         self.engine.join_neighbours();
+        if let Some(lookahead) = settings.lookahead {
+            self.engine.look_ahead(lookahead);
+            self.border.ahead = Some(Ahead::new(lookahead));
+        }
         if settings.digest {
             self.engine.keep_digest();
         }
@@ -231,7 +235,12 @@ impl<M: WireMessage> MpScheduler<M> {
             supersteps_per_instant,
             ..
         } = grant;
-        self.engine.stand_at(grant.time, grant.superstep);
+        if self.border.ahead.is_none() {
+            self.engine.stand_at(grant.time, grant.superstep);
+        } else if task == Task::Setup {
+            // Between runs all stand where main stands; within one each has its own time.
+            self.engine.advance_to(grant.time);
+        }
         let interest = self.learn(grant.news)?;
         let mut mails = Vec::new();
         for bytes in grant.batches {
@@ -240,7 +249,11 @@ impl<M: WireMessage> MpScheduler<M> {
             while !batch.is_empty() {
                 let (head, mail) = wire::take_mail::<M>(&mut batch)
                     .map_err(|why| undecodable("mail from another cluster", why))?;
-                mails.push((head.key, mail));
+                if head.arrives > SimTime::ZERO {
+                    self.engine.arrive(head.arrives, head.left, head.key, mail);
+                } else {
+                    mails.push((head.key, mail));
+                }
             }
         }
         self.engine.import(mails);
@@ -282,9 +295,23 @@ impl<M: WireMessage> MpScheduler<M> {
                     self.border.paused = Some((0, agent));
                 }
             }
+            Task::Window { horizon, others } => {
+                self.border.grant = number;
+                if let Some(ahead) = &mut self.border.ahead {
+                    ahead.others = others;
+                    ahead.limit = None;
+                }
+                let limits = Limits {
+                    horizon,
+                    supersteps: u64::MAX,
+                    supersteps_per_instant,
+                };
+                let rest = self.engine.run(&limits, &mut self.border);
+                rest.map_err(|error| self.agent_fault(error))?;
+            }
         }
-        // A solo run has handed out all there is; mail looked at again has its own way.
-        if !matches!(task, Task::Match | Task::Solo { .. }) {
+        // A run has handed out all there is; mail looked at again has its own way.
+        if !matches!(task, Task::Match | Task::Solo { .. } | Task::Window { .. }) {
             self.border.hand_out(&mut self.engine);
         }
         self.border.failure.take().map_or(Ok(()), Err)?;
@@ -297,17 +324,30 @@ impl<M: WireMessage> MpScheduler<M> {
         }
         self.border.routes.extend(news.routes);
         let mut begun = Vec::new();
-        for (cluster, pattern, begins) in news.interest {
+        for (cluster, pattern, begins, from) in news.interest {
             if begins {
-                self.border.others.subscribe(cluster, pattern);
-                begun.push((cluster, pattern));
-            } else {
-                self.border.others.unsubscribe(cluster, pattern);
+                self.engine.expect_listeners();
+            }
+            match &mut self.border.ahead {
+                Some(ahead) if from > SimTime::ZERO => {
+                    let coming = ahead.coming.entry(from).or_default();
+                    coming.push((cluster, pattern, begins));
+                }
+                _ => {
+                    self.border.change_interest(cluster, pattern, begins);
+                    if begins {
+                        begun.push((cluster, pattern));
+                    }
+                }
             }
         }
         self.engine.number(&self.newborn, &news.numbers);
-        for id in news.dismissed {
-            self.engine.remove(id);
+        for (id, time) in news.dismissed {
+            if self.border.ahead.is_some() && time > self.engine.now() {
+                self.engine.remove_at(time, id);
+            } else {
+                self.engine.remove(id);
+            }
         }
         Ok(begun)
     }
@@ -349,15 +389,16 @@ impl<M: WireMessage> MpScheduler<M> {
             supersteps,
             awake: engine.is_awake() || engine.has_mail_for_itself(),
             waiting: engine.has_outbox(),
-            next_alarm: engine.next_alarm(),
+            next_alarm: engine.next_event(),
             alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
-            paused: border.paused.take().or_else(|| engine.take_paused()),
+            paused: border.take_pauses(engine),
             names: names_of(newborn.iter().map(|newborn| newborn.id)),
             newborn,
-            removals: engine.take_removals_elsewhere(),
+            removals: border.take_removals(engine),
             interest: border.interest(engine.take_changed_interest()),
             counters: engine.counters(),
+            held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
             local: border.local,
             digest: engine.digest(),
             batches: border
@@ -372,6 +413,7 @@ impl<M: WireMessage> MpScheduler<M> {
         for out in &mut border.out {
             answer.append(&mut out.bytes);
             out.mails = 0;
+            out.earliest = SimTime::MAX;
         }
         answer.append(&mut trace);
         Ok(())
@@ -381,6 +423,7 @@ impl<M: WireMessage> MpScheduler<M> {
 /// What the scheduler of a cluster knows of the others, and what it has for them.
 struct Border<M> {
     hold: Hold,
+    ahead: Option<Ahead>,
     /// The number of the grant at hand.
     grant: u64,
     /// The clusters of agents that are elsewhere, as far as known.
@@ -400,12 +443,54 @@ struct Border<M> {
     message: std::marker::PhantomData<fn(M)>,
 }
 
+/// What a scheduler knows of the others under a lookahead.
+struct Ahead {
+    /// The least time that its mail to other clusters takes.
+    lookahead: SimDuration,
+    /// How long after mail arrives elsewhere an answer may come, at the earliest.
+    others: Option<SimDuration>,
+    /// No event at this time or later may happen before main has brought answers.
+    limit: Option<SimTime>,
+    pauses: Vec<(SimTime, u64, AgentId)>,
+    removals: Vec<(AgentId, AgentId, SimTime)>,
+    /// What others will listen to, or no longer, for mail from when on.
+    coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
+    held_back: u64,
+}
+
+impl Ahead {
+    fn new(lookahead: SimDuration) -> Self {
+        Self {
+            lookahead,
+            others: None,
+            limit: None,
+            pauses: Vec::new(),
+            removals: Vec::new(),
+            coming: BTreeMap::new(),
+            held_back: 0,
+        }
+    }
+
+    fn limit_to(&mut self, time: SimTime) {
+        self.limit = Some(self.limit.map_or(time, |limit| limit.min(time)));
+    }
+
+    /// Something leaves now for main, which has no lookahead of its own. Tells when it arrives.
+    fn leave_for_main(&mut self, now: SimTime) -> SimTime {
+        let arrives = now.saturating_add(self.lookahead);
+        self.limit_to(arrives);
+        arrives
+    }
+}
+
 /// Mail for one destination.
 #[derive(Debug)]
 struct Out {
     to: Destination,
     mails: u32,
     bytes: Vec<u8>,
+    /// When the first of it arrives.
+    earliest: SimTime,
 }
 
 const TO_MAIN: usize = 0;
@@ -414,14 +499,28 @@ const TO_CLUSTERS: usize = 2;
 
 impl Out {
     fn new(to: Destination) -> Self {
-        let (mails, bytes) = (0, Vec::new());
-        Self { to, mails, bytes }
+        Self {
+            to,
+            mails: 0,
+            bytes: Vec::new(),
+            earliest: SimTime::MAX,
+        }
     }
 
     fn batch(&self) -> Batch {
-        let Self { to, mails, .. } = *self;
+        let Self {
+            to,
+            mails,
+            earliest,
+            ..
+        } = *self;
         let bytes = length(&self.bytes);
-        Batch { to, mails, bytes }
+        Batch {
+            to,
+            mails,
+            bytes,
+            earliest,
+        }
     }
 }
 
@@ -429,6 +528,7 @@ impl<M: WireMessage> Border<M> {
     fn new(hold: Hold) -> Self {
         Self {
             hold,
+            ahead: None,
             grant: 0,
             routes: BTreeMap::new(),
             others: MailingList::default(),
@@ -455,12 +555,71 @@ impl<M: WireMessage> Border<M> {
     /// Hands out the mail that leaves. True if some does.
     fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
         let mut any = false;
+        let now = engine.now();
+        self.catch_up_with_interest(now);
         engine.outgoing(|mail| {
             let (to, is_heard) = self.destinations(&mail);
-            any |= self.hand_to(&mail, to);
+            any |= self.hand_to(&mail, to, now, now);
             is_heard
         });
         any
+    }
+
+    fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
+        if begins {
+            self.others.subscribe(cluster, pattern);
+        } else {
+            self.others.unsubscribe(cluster, pattern);
+        }
+    }
+
+    /// Under a lookahead: what others listen to, for mail that leaves now.
+    #[inline]
+    fn catch_up_with_interest(&mut self, now: SimTime) {
+        while let Some(ahead) = &mut self.ahead
+            && let Some(coming) = ahead.coming.first_entry()
+            && *coming.key() <= now
+        {
+            for (cluster, pattern, begins) in coming.remove() {
+                self.change_interest(cluster, pattern, begins);
+            }
+        }
+    }
+
+    fn take_pauses(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, AgentId)> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.pauses);
+        }
+        let paused = self.paused.take().or_else(|| engine.take_paused());
+        let now = engine.now();
+        let paused = paused.into_iter();
+        paused.map(|(index, agent)| (now, index, agent)).collect()
+    }
+
+    fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<(AgentId, AgentId, SimTime)> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.removals);
+        }
+        let now = engine.now();
+        let removals = engine.take_removals_elsewhere().into_iter();
+        removals.map(|(id, by)| (id, by, now)).collect()
+    }
+
+    /// Under a lookahead: notes what main is to hear. True if main must number agents first.
+    #[cold]
+    fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
+        let now = engine.now();
+        if let Some(ahead) = &mut self.ahead {
+            if let Some((index, agent)) = engine.take_paused() {
+                let arrives = ahead.leave_for_main(now);
+                ahead.pauses.push((arrives, index, agent));
+            }
+            for (id, by) in engine.take_removals_elsewhere() {
+                let arrives = ahead.leave_for_main(now);
+                ahead.removals.push((id, by, arrives));
+            }
+        }
+        engine.has_newborn()
     }
 
     /// Where mail goes: to main, its owner or the cluster of its receiver, if it is not here; and
@@ -493,6 +652,7 @@ impl<M: WireMessage> Border<M> {
     /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
     /// listens to it now.
     fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+        let now = engine.now();
         engine.outgoing(|mail| {
             if matches!(mail.receiver, Receiver::Direct(_)) {
                 return false;
@@ -508,44 +668,63 @@ impl<M: WireMessage> Border<M> {
             let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
             self.interested.clear();
             self.interested.extend(clusters);
-            self.hand_to(&mail, None);
+            self.hand_to(&mail, None, now, now);
             is_heard
         });
     }
 
     /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
-    /// there is any.
+    /// there is any. It leaves at `left`, and is due at `due` if that is not too soon.
     #[inline]
-    fn hand_to(&mut self, mail: &Outgoing<'_, M>, to: Option<Destination>) -> bool {
+    fn hand_to(
+        &mut self,
+        mail: &Outgoing<'_, M>,
+        to: Option<Destination>,
+        left: SimTime,
+        due: SimTime,
+    ) -> bool {
         if to.is_none() && self.interested.is_empty() {
             return false;
         }
-        self.encode(mail);
+        let (mut left, mut arrives) = (left, SimTime::ZERO);
+        match &mut self.ahead {
+            None => left = SimTime::ZERO,
+            Some(ahead) => {
+                arrives = left.saturating_add(ahead.lookahead);
+                ahead.held_back += u64::from(due < arrives);
+                if matches!(to, Some(Destination::Main | Destination::Owner)) {
+                    ahead.limit_to(arrives);
+                } else if let Some(others) = ahead.others {
+                    ahead.limit_to(arrives.saturating_add(others));
+                }
+            }
+        }
+        self.encode(mail, left, arrives);
         let encoded = std::mem::take(&mut self.mail);
         let mut interested = std::mem::take(&mut self.interested);
         match to {
             None => {}
-            Some(Destination::Main) => self.out[TO_MAIN].add(&encoded),
+            Some(Destination::Main) => self.out[TO_MAIN].add(&encoded, arrives),
             Some(Destination::Owner) => {
                 self.out[TO_OWNER]
                     .bytes
                     .extend(length(&encoded).to_le_bytes());
-                self.out[TO_OWNER].add(&encoded);
+                self.out[TO_OWNER].add(&encoded, arrives);
             }
             Some(Destination::Cluster(cluster)) => {
                 interested.retain(|other| *other != cluster);
-                self.out_to(cluster).add(&encoded);
+                self.out_to(cluster).add(&encoded, arrives);
             }
         }
         for cluster in &interested {
-            self.out_to(*cluster).add(&encoded);
+            self.out_to(*cluster).add(&encoded, arrives);
         }
         self.mail = encoded;
         self.interested = interested;
         true
     }
 
-    fn encode(&mut self, mail: &Outgoing<'_, M>) {
+    fn encode(&mut self, mail: &Outgoing<'_, M>, left: SimTime, arrives: SimTime) {
         let Outgoing {
             key,
             sender,
@@ -558,6 +737,8 @@ impl<M: WireMessage> Border<M> {
             key,
             sender,
             receiver,
+            arrives,
+            left,
         };
         let encoded =
             wire::put(&head, &mut self.mail).and_then(|()| wire::put(body, &mut self.mail));
@@ -568,42 +749,46 @@ impl<M: WireMessage> Border<M> {
         }
     }
 
-    /// The patterns that the first agent here began, or the last one ceased, to listen to.
-    fn interest(&mut self, changes: Vec<(u32, Pattern, bool)>) -> Vec<(Pattern, bool)> {
-        let mut before: BTreeMap<Pattern, u64> = BTreeMap::new();
-        for (_, pattern, begins) in changes {
+    /// The patterns that the first agent here began, or the last one ceased, to listen to; and
+    /// when. Without a lookahead only what came of it counts.
+    fn interest(
+        &mut self,
+        changes: Vec<(u32, Pattern, bool, SimTime)>,
+    ) -> Vec<(Pattern, bool, SimTime)> {
+        let mut interest: Vec<(Pattern, bool, SimTime)> = Vec::new();
+        for (_, pattern, begins, time) in changes {
             let listeners = self.listeners.entry(pattern).or_default();
-            before.entry(pattern).or_insert(*listeners);
-            *listeners = if begins {
-                *listeners + 1
-            } else {
-                *listeners - 1
-            };
-        }
-        let mut interest = Vec::new();
-        for (pattern, before) in before {
-            let now = self.listeners.get(&pattern).copied().unwrap_or(0);
-            if now == 0 {
-                self.listeners.remove(&pattern);
+            let before = *listeners;
+            *listeners = if begins { before + 1 } else { before - 1 };
+            if before.min(*listeners) > 0 {
+                continue;
             }
-            if (before == 0) != (now == 0) {
-                interest.push((pattern, now > 0));
+            let undone = interest.iter().position(|change| change.0 == pattern);
+            match undone.filter(|_| self.ahead.is_none()) {
+                Some(place) => drop(interest.remove(place)),
+                None => interest.push((pattern, begins, time)),
             }
         }
+        self.listeners.retain(|_, listeners| *listeners > 0);
         interest
     }
 }
 
 impl Out {
-    fn add(&mut self, mail: &[u8]) {
+    fn add(&mut self, mail: &[u8], arrives: SimTime) {
         self.bytes.extend_from_slice(mail);
         self.mails += 1;
+        self.earliest = self.earliest.min(arrives);
     }
 }
 
 impl<M: WireMessage> Surroundings<M> for Border<M> {
     #[inline]
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        if self.ahead.is_some() {
+            self.hand_out(engine);
+            return self.look_around(engine);
+        }
         self.hand_out(engine) || engine.has_removals_elsewhere()
     }
 
@@ -615,6 +800,23 @@ impl<M: WireMessage> Surroundings<M> for Border<M> {
     #[inline]
     fn wants_attention(&self) -> bool {
         self.hold.holds(self.grant)
+    }
+
+    #[inline]
+    fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
+        let limit = self.ahead.as_ref().and_then(|ahead| ahead.limit);
+        match (horizon, limit) {
+            (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
+            (horizon, limit) => horizon.or(limit),
+        }
+    }
+
+    fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
+        self.catch_up_with_interest(time);
+        engine.departures(time, |mail, due| {
+            let (to, is_heard) = self.destinations(&mail);
+            self.hand_to(&mail, to, time, due) || is_heard
+        });
     }
 }
 

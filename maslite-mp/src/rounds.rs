@@ -12,8 +12,8 @@
 
 use maslite_core::engine::Digest;
 use maslite_core::{
-    Adder, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimTime,
-    StopReason,
+    Adder, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimDuration,
+    SimTime, StopReason,
 };
 
 use crate::error::Error;
@@ -22,6 +22,7 @@ use crate::mp_main::blame;
 use crate::mp_scheduler::names_of;
 use crate::registry::{TraceFormat, WireMessage};
 use crate::routing::Routing;
+use crate::windows::{Births, Homeless};
 use crate::wire::{self, Destination, Grant, MailHead, Report, Task, ToMain, ToProc, TraceLine};
 
 /// Where the simulation stands.
@@ -42,8 +43,6 @@ pub(crate) struct Standing {
     delivered: u64,
     sequence: u64,
     owner_sequence: u64,
-    /// Mail for owners that the senders did not know, with the cluster it came from.
-    unrouted: Vec<(usize, Vec<u8>)>,
     /// Grants so far.
     pub(crate) exchanges: u64,
 }
@@ -75,6 +74,37 @@ impl Standing {
     }
 }
 
+/// What has left its cluster and is not yet where it goes; without a lookahead that is so only
+/// within a round.
+#[derive(Debug)]
+pub(crate) struct UnderWay<M> {
+    /// Mail to main, with the time it arrives.
+    pub(crate) main_mail: Vec<(SimTime, MailKey, Mail<M>)>,
+    /// Mail for owners that the senders did not know.
+    pub(crate) homeless: Vec<Homeless>,
+    /// Agents that called `pause`, with their insertion indices, and when that holds.
+    pub(crate) pauses: Vec<(SimTime, u64, AgentId)>,
+    /// Agents to be removed, who asked, when that holds, and where it was asked.
+    pub(crate) removals: Vec<(AgentId, AgentId, SimTime, usize)>,
+    /// Agents that wait for their insertion indices.
+    pub(crate) births: Vec<Births>,
+    /// Deliveries that are not written down yet.
+    lines: Vec<TraceLine>,
+}
+
+impl<M> Default for UnderWay<M> {
+    fn default() -> Self {
+        Self {
+            main_mail: Vec::new(),
+            homeless: Vec::new(),
+            pauses: Vec::new(),
+            removals: Vec::new(),
+            births: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+}
+
 /// Gets the lines of a trace, in order.
 pub(crate) type TraceSink = Box<dyn FnMut(&str) + Send>;
 
@@ -86,18 +116,18 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) fleet: &'a mut Fleet,
     pub(crate) routing: &'a mut Routing,
     pub(crate) standing: &'a mut Standing,
+    pub(crate) under_way: &'a mut UnderWay<M>,
+    /// Of each cluster; empty if there is none.
+    pub(crate) lookaheads: Vec<SimDuration>,
     pub(crate) handler: Option<&'a mut Handler<'h, M>>,
     pub(crate) trace: &'a mut Option<TraceSink>,
     pub(crate) trace_format: TraceFormat<M>,
     pub(crate) end: Option<SimTime>,
-    supersteps: u64,
+    pub(crate) supersteps: u64,
     supersteps_per_instant: u64,
-    predicate: Option<Predicate>,
-    main_mail: Vec<(MailKey, Mail<M>)>,
-    paused: Option<(u64, AgentId)>,
-    held: bool,
+    pub(crate) predicate: Option<Predicate>,
+    pub(crate) held: bool,
     message: Vec<u8>,
-    lines: Vec<TraceLine>,
 }
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
@@ -105,6 +135,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         fleet: &'a mut Fleet,
         routing: &'a mut Routing,
         standing: &'a mut Standing,
+        under_way: &'a mut UnderWay<M>,
         trace: &'a mut Option<TraceSink>,
         trace_format: TraceFormat<M>,
         run: Run,
@@ -115,6 +146,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             fleet,
             routing,
             standing,
+            under_way,
+            lookaheads: Vec::new(),
             handler: None,
             trace,
             trace_format,
@@ -122,11 +155,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             supersteps: supersteps.unwrap_or(u64::MAX),
             supersteps_per_instant,
             predicate,
-            main_mail: Vec::new(),
-            paused: None,
             held: false,
             message: Vec::new(),
-            lines: Vec::new(),
         }
     }
 
@@ -144,12 +174,27 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Runs until something ends it. All mail is then posted, and all clusters stand at one instant.
     pub(crate) fn run(&mut self) -> Result<StopReason, Error> {
+        let stopped_by = if self.lookaheads.is_empty() {
+            self.run_rounds()
+        } else {
+            self.run_windows()
+        };
+        self.write_trace_before(None);
+        stopped_by
+    }
+
+    fn run_rounds(&mut self) -> Result<StopReason, Error> {
         loop {
-            let stopped = self.handle_main_mail()?;
+            let stopped = self.handle_main_mail(self.standing.time)?;
             if self.predicate.is_some() {
                 self.post_all()?;
             }
-            if let Some((_, agent)) = self.paused.take() {
+            let first = self
+                .under_way
+                .pauses
+                .drain(..)
+                .min_by_key(|(_, index, _)| *index);
+            if let Some((_, _, agent)) = first {
                 return self.finish(StopReason::Paused(agent));
             }
             if stopped {
@@ -264,14 +309,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.exchange(&waiting, Task::Post)
     }
 
-    fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
+    pub(crate) fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
         self.post_all()?;
         Ok(reason)
     }
 
     // ---- what main knows
 
-    fn report(&self, place: usize) -> &Report {
+    pub(crate) fn report(&self, place: usize) -> &Report {
         self.standing.reports[place]
             .as_deref()
             .expect("every cluster has reported its setup")
@@ -296,7 +341,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             .min()
     }
 
-    fn advance_to(&mut self, time: SimTime) {
+    pub(crate) fn advance_to(&mut self, time: SimTime) {
         assert!(time >= self.standing.time, "time never goes backwards");
         if time > self.standing.time {
             self.standing.time = time;
@@ -308,22 +353,32 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Grants a task to some clusters, waits for their reports and draws the conclusions.
     fn exchange(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
-        if places.is_empty() {
+        let tasks: Vec<_> = places.iter().map(|place| (*place, task)).collect();
+        self.exchange_tasks(&tasks, false)
+    }
+
+    /// The same with a task for each; `aligning` if it is to be done although the run is held.
+    pub(crate) fn exchange_tasks(
+        &mut self,
+        tasks: &[(usize, Task)],
+        aligning: bool,
+    ) -> Result<(), Error> {
+        let Some((_, kind)) = tasks.first() else {
             return Ok(());
-        }
+        };
         let (number, held) = self.fleet.next_grant();
-        if held && !matches!(task, Task::Post | Task::Match | Task::Setup) {
+        if held && !aligning && !matches!(kind, Task::Post | Task::Match | Task::Setup) {
             self.held = true;
             return Ok(());
         }
-        for place in places {
-            self.grant(*place, number, task)?;
+        for (place, task) in tasks {
+            self.grant(*place, number, *task)?;
         }
         self.standing.exchanges += 1;
-        let mut changed_interest = false;
-        let mut fault = None;
-        for place in places {
-            match self.take_report(*place)? {
+        let places: Vec<usize> = tasks.iter().map(|(place, _)| *place).collect();
+        let (mut changed_interest, mut fault) = (false, None);
+        for place in &places {
+            match self.take_report(*place, *kind)? {
                 Ok(changed) => changed_interest |= changed,
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -331,14 +386,21 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         if let Some(fault) = fault {
             return Err(fault);
         }
-        self.write_trace();
-        self.number_births(places)?;
-        self.move_clock(places, task);
-        self.route_to_owners()?;
-        self.dismiss(places)?;
-        let waiting = |place: &usize| self.report(*place).waiting;
-        if changed_interest && task != Task::Match && places.len() > 1 {
-            let waiting: Vec<usize> = places.iter().copied().filter(waiting).collect();
+        self.count_supersteps(&places, *kind);
+        if !self.lookaheads.is_empty() {
+            if *kind == Task::Setup {
+                return self.number_births(&places);
+            }
+            places.iter().for_each(|place| self.await_numbers(*place));
+            return Ok(());
+        }
+        self.write_trace_before(None);
+        self.number_births(&places)?;
+        self.find_homes()?;
+        self.dismiss()?;
+        if changed_interest && *kind != Task::Match && places.len() > 1 {
+            let mut waiting = places;
+            waiting.retain(|place| self.report(*place).waiting);
             self.exchange(&waiting, Task::Match)?;
         }
         Ok(())
@@ -369,21 +431,29 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.message.extend_from_slice(batch);
         }
         inbound.used -= used;
+        if inbound.used == 0 {
+            inbound.earliest = None;
+        }
         self.fleet
             .send(place, &self.message, true, self.standing.time)
     }
 
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
     /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
-    fn take_report(&mut self, place: usize) -> Result<Result<bool, Error>, Error> {
+    fn take_report(&mut self, place: usize, task: Task) -> Result<Result<bool, Error>, Error> {
         let mut message = std::mem::take(&mut self.message);
         let received = self.fleet.recv(place, &mut message, self.standing.time);
-        let result = received.and_then(|()| self.read_report(place, &message));
+        let result = received.and_then(|()| self.read_report(place, task, &message));
         self.message = message;
         result
     }
 
-    fn read_report(&mut self, place: usize, mut rest: &[u8]) -> Result<Result<bool, Error>, Error> {
+    fn read_report(
+        &mut self,
+        place: usize,
+        task: Task,
+        mut rest: &[u8],
+    ) -> Result<Result<bool, Error>, Error> {
         let malformed = |why: postcard::Error| Error::Protocol {
             cluster: self.fleet.members[place].name.clone(),
             what: "a report",
@@ -404,30 +474,53 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             let mut bytes = wire::take_bytes(&mut rest, batch.bytes).map_err(malformed)?;
             match batch.to {
                 Destination::Cluster(to) if (to as usize) < self.fleet.members.len() => {
-                    self.routing.relay(to, batch.mails, bytes);
+                    self.routing.relay(to, batch.mails, bytes, batch.earliest);
                 }
                 Destination::Cluster(_) => {
                     return Err(malformed(postcard::Error::DeserializeBadEnum));
                 }
-                Destination::Owner => self.standing.unrouted.push((place, bytes.to_vec())),
+                Destination::Owner => {
+                    while !bytes.is_empty() {
+                        let length = wire::take_bytes(&mut bytes, 4).map_err(malformed)?;
+                        let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
+                        let mail = wire::take_bytes(&mut bytes, length).map_err(malformed)?;
+                        let head: MailHead = wire::take(&mut &mail[..]).map_err(malformed)?;
+                        if let Some(receiver) = head.receiver.agent() {
+                            self.under_way.homeless.push(Homeless {
+                                arrives: head.arrives,
+                                sender: place,
+                                receiver,
+                                bytes: mail.to_vec(),
+                            });
+                        }
+                    }
+                }
                 Destination::Main => {
                     while !bytes.is_empty() {
                         let (head, mail) = wire::take_mail(&mut bytes).map_err(malformed)?;
-                        self.main_mail.push((head.key, mail));
+                        let mail = (head.arrives, head.key, mail);
+                        self.under_way.main_mail.push(mail);
                     }
                 }
             }
         }
         let mut lines = wire::take_bytes(&mut rest, report.trace).map_err(malformed)?;
         while !lines.is_empty() {
-            self.lines.push(wire::take(&mut lines).map_err(malformed)?);
+            let line = wire::take(&mut lines).map_err(malformed)?;
+            self.under_way.lines.push(line);
         }
-        for (pattern, begins) in &report.interest {
-            self.routing.note_interest(cluster, *pattern, *begins);
+        let at_the_start = task == Task::Setup && self.standing.supersteps == 0;
+        for (pattern, begins, time) in &report.interest {
+            let from = match self.lookaheads.get(place) {
+                Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
+                _ => SimTime::ZERO,
+            };
+            self.routing.note_interest(cluster, *pattern, *begins, from);
         }
-        if let Some(paused) = report.paused {
-            self.paused = Some(self.paused.map_or(paused, |first| first.min(paused)));
-        }
+        self.under_way.pauses.extend(&report.paused);
+        let removals = report.removals.iter();
+        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
+        self.under_way.removals.extend(removals);
         let changed = !report.interest.is_empty();
         self.standing.reports[place] = Some(report);
         Ok(Ok(changed))
@@ -469,86 +562,85 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(())
     }
 
-    /// Main stands where the clusters that worked stand.
-    fn move_clock(&mut self, places: &[usize], task: Task) {
-        let done = places
-            .iter()
-            .map(|place| self.report(*place).supersteps)
-            .max()
-            .unwrap_or(0);
+    /// Counts the supersteps of a round; without a lookahead main then stands where the clusters
+    /// that worked stand.
+    fn count_supersteps(&mut self, places: &[usize], task: Task) {
+        let done = places.iter().map(|place| self.report(*place).supersteps);
+        let done = match task {
+            Task::Window { .. } => done.sum(),
+            _ => done.max().unwrap_or(0),
+        };
         self.supersteps = self.supersteps.saturating_sub(done);
         self.standing.supersteps += done;
-        if matches!(task, Task::Solo { .. }) {
-            let report = self.report(places[0]);
-            let (time, superstep) = (report.time, report.superstep);
-            assert!(time >= self.standing.time, "time never goes backwards");
-            self.standing.time = time;
-            self.standing.superstep = superstep;
-        } else {
-            self.standing.superstep += done;
+        match task {
+            Task::Window { .. } => {}
+            Task::Solo { .. } => {
+                let report = self.report(places[0]);
+                let (time, superstep) = (report.time, report.superstep);
+                assert!(time >= self.standing.time, "time never goes backwards");
+                self.standing.time = time;
+                self.standing.superstep = superstep;
+            }
+            _ => self.standing.superstep += done,
         }
     }
 
     /// Finds the clusters of receivers that the senders did not know.
-    fn route_to_owners(&mut self) -> Result<(), Error> {
-        for (place, bytes) in std::mem::take(&mut self.standing.unrouted) {
-            let malformed = |why: postcard::Error| Error::Protocol {
-                cluster: self.fleet.members[place].name.clone(),
-                what: "mail",
-                why: why.to_string(),
-            };
-            let mut bytes = &bytes[..];
-            while !bytes.is_empty() {
-                let length = wire::take_bytes(&mut bytes, 4).map_err(malformed)?;
-                let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
-                let mail = wire::take_bytes(&mut bytes, length).map_err(malformed)?;
-                let head: MailHead = wire::take(&mut &mail[..]).map_err(malformed)?;
-                let Some(id) = head.receiver.agent() else {
-                    continue;
-                };
-                match self.routing.owner(id) {
-                    Some(cluster) => {
-                        self.routing.relay(cluster, 1, mail);
-                        self.routing.inbound[place].news.routes.push((id, cluster));
-                    }
-                    None => self.standing.count_undeliverable(),
-                }
-            }
+    fn find_homes(&mut self) -> Result<(), Error> {
+        for mail in std::mem::take(&mut self.under_way.homeless) {
+            self.find_home(&mail);
         }
         Ok(())
+    }
+
+    pub(crate) fn find_home(&mut self, mail: &Homeless) {
+        match self.routing.owner(mail.receiver) {
+            Some(cluster) => {
+                self.routing.relay(cluster, 1, &mail.bytes, mail.arrives);
+                let route = (mail.receiver, cluster);
+                self.routing.inbound[mail.sender].news.routes.push(route);
+            }
+            None => self.standing.count_undeliverable(),
+        }
     }
 
     /// Tells the clusters of agents that others removed.
-    fn dismiss(&mut self, places: &[usize]) -> Result<(), Error> {
-        for place in places {
-            let report = self.standing.reports[*place].as_mut();
-            let removals = report.map(|report| std::mem::take(&mut report.removals));
-            for (id, by) in removals.into_iter().flatten() {
-                let Some(cluster) = self.routing.owner(id) else {
-                    let (source, cluster) = (
-                        maslite_core::Error::RemovedUnknown {
-                            id,
-                            by,
-                            time: self.standing.time,
-                        },
-                        self.fleet.members[*place].name.clone(),
-                    );
-                    return Err(Error::Agent { cluster, source });
-                };
-                self.routing.inbound[cluster as usize]
-                    .news
-                    .dismissed
-                    .push(id);
-            }
+    fn dismiss(&mut self) -> Result<(), Error> {
+        for (id, by, time, place) in std::mem::take(&mut self.under_way.removals) {
+            self.dismiss_one(id, by, time, place)?;
         }
         Ok(())
     }
 
-    /// Writes down what happened in this round; it comes after all rounds before.
-    fn write_trace(&mut self) {
-        self.lines
-            .sort_by_key(|line| (line.time, line.superstep, line.index));
-        for line in self.lines.drain(..) {
+    pub(crate) fn dismiss_one(
+        &mut self,
+        id: AgentId,
+        by: AgentId,
+        time: SimTime,
+        place: usize,
+    ) -> Result<(), Error> {
+        let Some(owner) = self.routing.owner(id) else {
+            let cluster = self.fleet.members[place].name.clone();
+            let source = maslite_core::Error::RemovedUnknown { id, by, time };
+            return Err(Error::Agent { cluster, source });
+        };
+        let dismissed = &mut self.routing.inbound[owner as usize].news.dismissed;
+        dismissed.push((id, time));
+        Ok(())
+    }
+
+    /// Writes down what happened before a time, or all there is. Nothing can come before it.
+    pub(crate) fn write_trace_before(&mut self, time: Option<SimTime>) {
+        let lines = &mut self.under_way.lines;
+        if lines.is_empty() {
+            return;
+        }
+        lines.sort_by_key(|line| (line.time, line.superstep, line.index));
+        let ready = match time {
+            Some(time) => lines.partition_point(|line| line.time < time),
+            None => lines.len(),
+        };
+        for line in lines.drain(..ready) {
             if let Some(sink) = self.trace {
                 sink(&line.text);
             }
@@ -557,32 +649,31 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     // ---- mail to and from main
 
-    /// Hands mail addressed to main to the handler, in the kernel's order. True if it stops.
-    fn handle_main_mail(&mut self) -> Result<bool, Error> {
-        let mut stopped = false;
-        if !self.main_mail.is_empty() {
-            let mut mails = std::mem::take(&mut self.main_mail);
-            mails.sort_by_key(|(key, _)| *key);
-            let mut context = MainContext::new(self.standing.time);
-            for (_, mail) in mails {
-                if self.handler.is_none() {
-                    self.standing.count_undeliverable();
-                    continue;
-                }
-                self.count_delivery(&mail);
-                if let Some(handler) = &mut self.handler {
-                    handler(mail, &mut context);
-                }
+    /// Hands mail that has come to main by `time` to the handler, in the kernel's order. True if
+    /// it stops.
+    pub(crate) fn handle_main_mail(&mut self, time: SimTime) -> Result<bool, Error> {
+        let mut mails = std::mem::take(&mut self.under_way.main_mail);
+        mails.sort_by_key(|(arrives, key, _)| (*arrives, *key));
+        let later = mails.split_off(mails.partition_point(|(arrives, _, _)| *arrives <= time));
+        self.under_way.main_mail = later;
+        let mut context = MainContext::new(self.standing.time);
+        for (_, _, mail) in mails {
+            if self.handler.is_none() {
+                self.standing.count_undeliverable();
+                continue;
             }
-            let (replies, stop) = context.into_parts();
-            stopped |= stop;
-            for (receiver, body) in replies {
-                let key = MailKey::of_main(self.standing.time, self.standing.sequence);
-                self.standing.sequence += 1;
-                self.send(key, Mail::new(AgentId::MAIN, receiver, body), true)?;
+            self.count_delivery(&mail);
+            if let Some(handler) = &mut self.handler {
+                handler(mail, &mut context);
             }
         }
-        Ok(stopped)
+        let (replies, stop) = context.into_parts();
+        for (receiver, body) in replies {
+            let key = MailKey::of_main(self.standing.time, self.standing.sequence);
+            self.standing.sequence += 1;
+            self.send(key, Mail::new(AgentId::MAIN, receiver, body), true)?;
+        }
+        Ok(stop)
     }
 
     fn count_delivery(&mut self, mail: &Mail<M>) {
@@ -598,10 +689,19 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         };
         self.standing.delivered += 1;
         self.standing.digest.add(&delivery);
-        if let Some(sink) = self.trace {
+        if self.trace.is_some() {
             let mut text = String::new();
             (self.trace_format)(&delivery, &mut text);
-            sink(&text);
+            // Main handles its mail before the agents are updated.
+            self.under_way.lines.push(TraceLine {
+                time: delivery.time,
+                superstep: delivery.superstep,
+                index: 0,
+                text,
+            });
+        }
+        if self.lookaheads.is_empty() {
+            self.write_trace_before(None);
         }
     }
 
@@ -612,16 +712,26 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         match receiver.agent() {
             // Main does not talk to itself: no superstep would end that.
             Some(AgentId::MAIN) if is_reply => self.standing.count_undeliverable(),
-            Some(AgentId::MAIN) => self.main_mail.push((key, mail.clone())),
+            Some(AgentId::MAIN) => {
+                let mail = (self.standing.time, key, mail.clone());
+                self.under_way.main_mail.push(mail);
+            }
             Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
             None if clusters.is_empty() => self.standing.counters.unheard += 1,
             _ => {}
         }
         let mut bytes = Vec::new();
+        // Mail that the owner queued waits already; a reply arrives now, as main has no lookahead.
+        let arrives = match self.lookaheads.is_empty() || !is_reply {
+            true => SimTime::ZERO,
+            false => self.standing.time,
+        };
         let head = MailHead {
             key,
             sender,
             receiver,
+            arrives,
+            left: arrives,
         };
         let encoded = wire::put(&head, &mut bytes).and_then(|()| wire::put(&mail.body, &mut bytes));
         encoded.map_err(|why| Error::Encode {
@@ -629,7 +739,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             why: why.to_string(),
         })?;
         for cluster in clusters {
-            self.routing.relay(cluster, 1, &bytes);
+            let earliest = self.standing.time;
+            self.routing.relay(cluster, 1, &bytes, earliest);
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(crate) struct Inbound {
     pub(crate) batches: Vec<Vec<u8>>,
     /// How many of the batches hold mail.
     pub(crate) used: usize,
+    /// When the first of its mail arrives, under a lookahead.
+    pub(crate) earliest: Option<SimTime>,
     pub(crate) news: News,
 }
 
@@ -89,17 +91,19 @@ impl Routing {
         for (other, pattern) in self.interest.iter() {
             if other as usize != cluster {
                 let news = &mut self.inbound[cluster].news;
-                news.interest.push((other, pattern, true));
+                news.interest.push((other, pattern, true, SimTime::ZERO));
             }
         }
     }
 
-    /// Notes that the agents of a cluster began or ceased to listen to something.
+    /// Notes that the agents of a cluster began or ceased to listen to something, for mail that
+    /// leaves at `from` or later.
     pub(crate) fn note_interest(
         &mut self,
         cluster: u32,
         pattern: maslite_core::Pattern,
         begins: bool,
+        from: SimTime,
     ) {
         if begins {
             self.interest.subscribe(cluster, pattern);
@@ -108,17 +112,21 @@ impl Routing {
         }
         for (other, inbound) in (0..).zip(&mut self.inbound) {
             if other != cluster {
-                inbound.news.interest.push((cluster, pattern, begins));
+                let change = (cluster, pattern, begins, from);
+                inbound.news.interest.push(change);
             }
         }
     }
 
-    /// Notes a batch for a cluster.
-    pub(crate) fn relay(&mut self, cluster: u32, mails: u32, bytes: &[u8]) {
+    /// Notes a batch for a cluster. The first of its mail arrives at `earliest`, under a lookahead.
+    pub(crate) fn relay(&mut self, cluster: u32, mails: u32, bytes: &[u8], earliest: SimTime) {
         self.routed += u64::from(mails);
-        self.inbound[cluster as usize]
-            .batch()
-            .extend_from_slice(bytes);
+        let inbound = &mut self.inbound[cluster as usize];
+        let first = inbound
+            .earliest
+            .map_or(earliest, |first| first.min(earliest));
+        inbound.earliest = Some(first);
+        inbound.batch().extend_from_slice(bytes);
     }
 
     /// The clusters that mail of main goes to.

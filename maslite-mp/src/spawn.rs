@@ -573,7 +573,7 @@ pub(crate) struct ChildSide {
     pub(crate) cluster: u32,
 }
 
-/// Why a child could not set itself up. It ends with [`exit_code`](Self::exit_code).
+/// Why a child could not set itself up. It ends with `exit_code`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChildError {

@@ -186,7 +186,7 @@ pub struct ChildEnd {
     pub pid: u32,
     /// What its end was like.
     pub how: EndKind,
-    /// Time [wall] from the start of the shutdown to its end; zero if it had ended before.
+    /// Time \[wall\] from the start of the shutdown to its end; zero if it had ended before.
     pub took: Duration,
 }
 

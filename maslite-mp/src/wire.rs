@@ -5,7 +5,7 @@
 //! did not know the receiver, and at the message itself only in mail to main.
 
 use maslite_core::engine::Newborn;
-use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimTime};
+use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) digest: bool,
     pub(crate) trace: bool,
+    /// The least simulated time that its mail to other clusters takes, if it is not zero.
+    pub(crate) lookahead: Option<SimDuration>,
 }
 
 /// One call of `add` or `build`.
@@ -94,12 +96,13 @@ pub(crate) struct News {
     pub(crate) names: Vec<String>,
     /// Which cluster owns an id that this scheduler asked for.
     pub(crate) routes: Vec<(AgentId, u32)>,
-    /// Patterns that some agent of a cluster began (true) or ceased to listen to.
-    pub(crate) interest: Vec<(u32, Pattern, bool)>,
+    /// Patterns that some agent of a cluster began (true) or ceased to listen to, and for mail
+    /// from when on.
+    pub(crate) interest: Vec<(u32, Pattern, bool, SimTime)>,
     /// The insertion indices of the agents added in the last report, in its order.
     pub(crate) numbers: Vec<u64>,
-    /// Agents that are to leave.
-    pub(crate) dismissed: Vec<AgentId>,
+    /// Agents that are to leave, and when.
+    pub(crate) dismissed: Vec<(AgentId, SimTime)>,
 }
 
 /// What to do. Before anything but `Setup` and `Match` the mail that waits is posted, that of the
@@ -128,6 +131,12 @@ pub(crate) enum Task {
         /// Of the next agent that an agent adds.
         next_index: u64,
     },
+    /// Under a lookahead: run on, until an event is not before the horizon. Mail that leaves does
+    /// not end it, but no answer to it can come earlier than `others` after it arrives.
+    Window {
+        horizon: Option<SimTime>,
+        others: Option<SimDuration>,
+    },
 }
 
 /// What a scheduler did, and where it stands.
@@ -142,19 +151,23 @@ pub(crate) struct Report {
     pub(crate) awake: bool,
     /// Mail waits to be posted.
     pub(crate) waiting: bool,
+    /// Under a lookahead also when an alarm leaves.
     pub(crate) next_alarm: Option<SimTime>,
     /// An alarm that fires next may be for another cluster.
     pub(crate) alarms_may_leave: bool,
     /// Some agent wants to be updated in every superstep there is.
     pub(crate) kept_awake: bool,
-    /// The agent that called `pause` first, with its insertion index.
-    pub(crate) paused: Option<(u64, AgentId)>,
+    /// The agents that called `pause`, with their insertion indices, and when main hears of it.
+    pub(crate) paused: Vec<(SimTime, u64, AgentId)>,
     pub(crate) newborn: Vec<Newborn>,
     pub(crate) names: Vec<String>,
-    /// Agents wanted removed that are not here, with who asked.
-    pub(crate) removals: Vec<(AgentId, AgentId)>,
-    pub(crate) interest: Vec<(Pattern, bool)>,
+    /// Agents wanted removed that are not here, with who asked, and when that holds.
+    pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
+    /// With the time at which it changed.
+    pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
     pub(crate) counters: Counters,
+    /// Mail that a lookahead held back, since the beginning.
+    pub(crate) held_back: u64,
     /// Mail addressed within the cluster, since the beginning.
     pub(crate) local: u64,
     pub(crate) digest: Option<u64>,
@@ -169,6 +182,8 @@ pub(crate) struct Batch {
     pub(crate) to: Destination,
     pub(crate) mails: u32,
     pub(crate) bytes: u32,
+    /// When the first of it arrives.
+    pub(crate) earliest: SimTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +227,9 @@ pub(crate) struct MailHead {
     pub(crate) key: MailKey,
     pub(crate) sender: AgentId,
     pub(crate) receiver: Receiver,
+    /// When it arrives and when it left, under a lookahead; otherwise zero.
+    pub(crate) arrives: SimTime,
+    pub(crate) left: SimTime,
 }
 
 /// One delivery, as it is written down.

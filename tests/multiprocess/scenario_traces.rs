@@ -9,7 +9,7 @@ use crate::file::Scenario;
 use crate::trace::write_line;
 use crate::{generator, naive};
 
-fn agents() -> Entered<ScenarioMessage> {
+pub(crate) fn agents() -> Entered<ScenarioMessage> {
     Registry::new()
         .with::<Scripted>()
         .with_trace_format(write_line)
