@@ -632,16 +632,17 @@ impl<M: Message> Engine<M> {
             ..
         } = &self.kernel;
         let listens = !mailing_list.is_empty();
-        outbox.iter().any(|envelope| {
-            envelope.slot() != NONE
-                || (listens && !matches!(envelope.receiver(), Receiver::Direct(_)))
-        })
+        self.kernel.has_unread()
+            || outbox.iter().any(|envelope| {
+                envelope.slot() != NONE
+                    || (listens && !matches!(envelope.receiver(), Receiver::Direct(_)))
+            })
     }
 
     /// Whether mail waits to be posted.
     #[must_use]
     pub fn has_outbox(&self) -> bool {
-        !self.kernel.outbox.is_empty()
+        !self.kernel.outbox.is_empty() || self.kernel.has_unread()
     }
 
     /// Takes in mail from other engines: it is posted with what waits here, in the kernel's order.
@@ -697,7 +698,7 @@ impl<M: Message> Engine<M> {
         !self.kernel.removals.is_empty()
     }
 
-    /// Puts the engine under a lookahead: the least time [simulated] that mail to others takes.
+    /// Puts the engine under a lookahead: the least simulated time that mail to others takes.
     pub fn look_ahead(&mut self, lookahead: SimDuration) {
         self.kernel.ahead = Some(Box::new(Ahead::new(lookahead)));
     }
@@ -709,6 +710,9 @@ impl<M: Message> Engine<M> {
 
     /// Under a lookahead: takes in mail from another engine that arrives at `time`, and left there
     /// at `left_at`. It is posted among the alarms of that time.
+    ///
+    /// # Panics
+    /// If the engine has passed that time: whoever grants time has broken its promise.
     pub fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
         assert!(
             time >= self.kernel.now,
@@ -718,6 +722,9 @@ impl<M: Message> Engine<M> {
     }
 
     /// Under a lookahead: removes an agent at `time`.
+    ///
+    /// # Panics
+    /// If the engine has passed that time: whoever grants time has broken its promise.
     pub fn remove_at(&mut self, time: SimTime, id: AgentId) {
         assert!(
             time >= self.kernel.now,

@@ -569,6 +569,11 @@ impl<M: Message> Kernel<M> {
         self.unread = unread;
     }
 
+    /// Whether agents left mail unread in the last superstep.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     #[inline]
     pub(crate) fn has_mail(&self, slot: u32) -> bool {
         !self.slots[slot as usize].inbox.is_empty()

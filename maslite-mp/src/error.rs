@@ -107,10 +107,20 @@ pub enum Error {
         /// The serialiser's reason.
         why: String,
     },
+    /// What an agent sent to another cluster does not serialise.
+    #[error("in cluster {cluster}: {what} cannot be serialised: {why}; all clusters were stopped")]
+    EncodeInCluster {
+        /// The cluster.
+        cluster: String,
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
     /// What was serialised here does not deserialise in its cluster.
     #[error(
         "in cluster {cluster}: {what} cannot be deserialised: {why}; serde attributes such as \
-         `skip`, `flatten` and `untagged` are not supported"
+         `flatten` and `untagged` are not supported"
     )]
     Decode {
         /// The cluster.

@@ -9,13 +9,23 @@ use maslite_core::engine::{Signal, Watchdog};
 use crate::error::Error;
 use crate::frame::Wait;
 use crate::inline::InlineLink;
-use crate::mp_main::Placement;
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::registry::{Entered, WireMessage};
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::stop::{Brake, StopHandle};
 use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
 use crate::transport::{LinkError, Transport};
+
+/// Where clusters run. The same model gives the same trace in every placement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Each in a child process of its own.
+    #[default]
+    Processes,
+    /// All in this process, in the thread that calls `run`.
+    Inline,
+}
 
 /// How long the news of a death may take after its link broke.
 const NEWS_LIMIT: Duration = Duration::from_secs(1);
@@ -246,6 +256,15 @@ impl Fleet {
                 (grants.issue(), grants.held())
             }
         }
+    }
+
+    /// Kills all clusters and leaves nothing behind.
+    pub(crate) fn abandon(&mut self) {
+        if let Machinery::Processes(supervisor) = &mut self.machinery {
+            supervisor.expect_exits();
+            supervisor.wait_all(Duration::ZERO);
+        }
+        self.members.clear();
     }
 
     /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is

@@ -112,7 +112,8 @@ pub use maslite_core as core;
 pub use maslite_core::{clock, engine};
 
 pub use error::{Chain, Error};
-pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Placement, Shutdown};
+pub use fleet::Placement;
+pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Shutdown};
 pub use registry::{Crew, Entered, Registry, WireMessage};
 pub use spawn::{ChildError, SpawnError};
 pub use stop::StopHandle;

@@ -12,26 +12,15 @@ use maslite_core::{
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Placement};
 use crate::mp_scheduler::names_of;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::routing::Routing;
 use crate::spawn;
 use crate::stop::StopHandle;
-use crate::supervision::{ChildEnd, EXIT_ENTRY_MISSING};
-use crate::wire::{self, Call, Fault, Loaded, Settings, ToMain, ToProc};
-
-/// Where clusters run. The same model gives the same trace in every placement.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Placement {
-    /// Each in a child process of its own.
-    #[default]
-    Processes,
-    /// All in this process, in the thread that calls `run`.
-    Inline,
-}
+use crate::supervision::ChildEnd;
+use crate::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 
 /// A cluster of a simulation: the agents that share one scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +68,7 @@ impl<M: WireMessage> MpMain<M> {
     pub fn new(entered: Entered<M>) -> Result<Self, Error> {
         if spawn::is_child() {
             // Whoever comes here in a child would start children of its own, and so on.
-            std::process::exit(EXIT_ENTRY_MISSING);
+            return Err(Error::Nested);
         }
         Ok(Self {
             entered,
@@ -316,8 +305,9 @@ impl<M: WireMessage> MpMain<M> {
         }
         let result = self.try_to_run(run, handler);
         if result.is_err() {
-            // A half-done superstep cannot be continued: nothing is left running.
-            self.end(Duration::ZERO);
+            // A half-done superstep cannot be continued: nothing is left running, and nobody is
+            // torn down.
+            self.abandon();
         }
         result
     }
@@ -400,7 +390,7 @@ impl<M: WireMessage> MpMain<M> {
         }
         let result = self.try_to_start();
         if result.is_err() {
-            self.end(Duration::ZERO);
+            self.abandon();
         }
         result
     }
@@ -530,7 +520,15 @@ impl<M: WireMessage> MpMain<M> {
         self.end(GRACE)
     }
 
-    /// The one way to end; a second time it does nothing.
+    /// Ends after a failure, without asking anybody.
+    fn abandon(&mut self) {
+        self.ended = true;
+        if let Some(mut fleet) = self.fleet.take() {
+            fleet.abandon();
+        }
+    }
+
+    /// The one way to end well; a second time it does nothing.
     fn end(&mut self, grace: Duration) -> Shutdown {
         let started = wall();
         self.ended = true;
@@ -586,7 +584,7 @@ fn self_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loa
     fleet.recv(place, &mut message, time)?;
     match wire::decode(&message) {
         Ok(ToMain::Loaded(loaded)) => Ok(loaded),
-        Ok(ToMain::Failed(fault)) => Err(blame(&fleet.members[place].name, fault)),
+        Ok(ToMain::Failed(fault)) => Err(fault.blame(&fleet.members[place].name)),
         _ => Err(protocol(fleet, place)),
     }
 }
@@ -596,24 +594,6 @@ fn protocol(fleet: &Fleet, place: usize) -> Error {
         cluster: fleet.members[place].name.clone(),
         what: "an answer",
         why: "it was not what was asked for".to_owned(),
-    }
-}
-
-/// The error that a cluster's fault is to the user.
-pub(crate) fn blame(cluster: &str, fault: Fault) -> Error {
-    let cluster = cluster.to_owned();
-    match fault {
-        Fault::Agent { error, names } => {
-            for name in &names {
-                let _ = AgentId::named(name);
-            }
-            let source = error;
-            Error::Agent { cluster, source }
-        }
-        Fault::UnknownKind { kind, known } => Error::UnknownAgentType { kind, known },
-        Fault::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
-        Fault::Decode { what, why } => Error::Decode { cluster, what, why },
-        Fault::Encode { what, why } => Error::Encode { what, why },
     }
 }
 

@@ -18,7 +18,6 @@ use maslite_core::{
 
 use crate::error::Error;
 use crate::fleet::Fleet;
-use crate::mp_main::blame;
 use crate::mp_scheduler::names_of;
 use crate::registry::{TraceFormat, WireMessage};
 use crate::routing::Routing;
@@ -389,9 +388,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.count_supersteps(&places, *kind);
         if !self.lookaheads.is_empty() {
             if *kind == Task::Setup {
-                return self.number_births(&places);
+                self.number_births(&places)?;
             }
             places.iter().for_each(|place| self.await_numbers(*place));
+            self.find_known_homes();
             return Ok(());
         }
         self.write_trace_before(None);
@@ -461,7 +461,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         };
         let report = match wire::take(&mut rest).map_err(malformed)? {
             ToMain::Report(report) => report,
-            ToMain::Failed(fault) => return Ok(Err(blame(&self.fleet.members[place].name, fault))),
+            ToMain::Failed(fault) => return Ok(Err(fault.blame(&self.fleet.members[place].name))),
             ToMain::Loaded(_) | ToMain::Bye(_) => {
                 return Err(malformed(postcard::Error::DeserializeBadEnum));
             }
@@ -591,6 +591,15 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.find_home(&mail);
         }
         Ok(())
+    }
+
+    /// Finds the homes that are known already: an agent never moves, so nothing has to wait.
+    fn find_known_homes(&mut self) {
+        let mails = std::mem::take(&mut self.under_way.homeless).into_iter();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
+        self.under_way.homeless = unknown;
+        known.iter().for_each(|mail| self.find_home(mail));
     }
 
     pub(crate) fn find_home(&mut self, mail: &Homeless) {

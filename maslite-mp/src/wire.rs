@@ -9,6 +9,8 @@ use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDurat
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToProc {
@@ -219,6 +221,26 @@ pub(crate) enum Fault {
         what: String,
         why: String,
     },
+}
+
+impl Fault {
+    /// The error that it is to the user.
+    pub(crate) fn blame(self, cluster: &str) -> Error {
+        let cluster = cluster.to_owned();
+        match self {
+            Self::Agent { error, names } => {
+                for name in &names {
+                    let _ = AgentId::named(name);
+                }
+                let source = error;
+                Error::Agent { cluster, source }
+            }
+            Self::UnknownKind { kind, known } => Error::UnknownAgentType { kind, known },
+            Self::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
+            Self::Decode { what, why } => Error::Decode { cluster, what, why },
+            Self::Encode { what, why } => Error::EncodeInCluster { cluster, what, why },
+        }
+    }
 }
 
 /// What is known of mail without its message.

@@ -204,7 +204,7 @@ impl Model<'_> {
                     self.send(now, index, None, mail(Some(letter.sender), topic, false));
                 }
                 Action::Broadcast { topic } => {
-                    self.send(now, index, None, mail(None, topic, false))
+                    self.send(now, index, None, mail(None, topic, false));
                 }
                 Action::Alarm {
                     after_ms,

@@ -19,6 +19,7 @@ mod naive;
 
 mod failures;
 mod life_of_processes;
+mod lively;
 mod lookahead;
 mod placement;
 mod scenario_traces;
