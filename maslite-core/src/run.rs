@@ -66,7 +66,7 @@ impl Run {
         Self::new(Limit::Lasting(duration))
     }
 
-    /// At most so many supersteps. With none at all nothing happens.
+    /// At most so many supersteps. With none at all only `setup` is called, where it is still to come.
     pub fn supersteps(mut self, count: u64) -> Self {
         self.supersteps = Some(count);
         self

@@ -69,7 +69,8 @@
 //!
 //! # Limits
 //!
-//! - Clusters work at the same time only within one instant; they do not run ahead of each other.
+//! - Without a lookahead clusters work at the same time only within one instant. With one, declared
+//!   by [`MpMain::with_lookahead`], they run ahead of each other, and are a part of the model.
 //! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler) alone.
 //! - A Unix system is needed; only Linux on x86-64 was tried.
 //! - Messages and agents cross in a format that does not describe itself, so serde's `flatten`,

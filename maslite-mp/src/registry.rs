@@ -186,7 +186,8 @@ impl<M: WireMessage> Registry<M> {
     }
 }
 
-/// A registry in a process that is no child: what [`MpMain::new`](crate::MpMain::new) takes.
+/// A registry in a process that is no child: what [`MpMain::new`](crate::MpMain::new) takes. It can
+/// be cloned, for several simulations in one program.
 pub struct Entered<M: Message> {
     pub(crate) registry: Arc<Registry<M>>,
     pub(crate) schema: u64,
@@ -244,6 +245,15 @@ impl<M: Message> fmt::Debug for Registry<M> {
             .field("kinds", &self.kind_names())
             .field("builders", &self.builder_names())
             .finish_non_exhaustive()
+    }
+}
+
+impl<M: Message> Clone for Entered<M> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: Arc::clone(&self.registry),
+            schema: self.schema,
+        }
     }
 }
 
