@@ -280,7 +280,7 @@ impl<M: Message> Engine<M> {
             if supersteps == 0 {
                 return Ok(Rest::Supersteps);
             }
-            if self.departs_at(time) {
+            if self.kernel.ahead.is_some() && self.departs_at(time) {
                 around.departing(self, time);
                 continue;
             }
@@ -740,7 +740,7 @@ impl<M: Message> Engine<M> {
         self.kernel.expect_listeners();
     }
 
-    #[inline]
+    #[cold]
     fn departs_at(&mut self, time: SimTime) -> bool {
         match &mut self.kernel.ahead {
             None => false,

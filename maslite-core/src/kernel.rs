@@ -510,6 +510,7 @@ impl<M: Message> Kernel<M> {
     }
 
     /// Delivers to all who listen, but not to the receiver once more; tells how many they are.
+    #[inline(never)]
     fn copy_to_subscribers(&mut self, mail: u32, owner: u32) -> u32 {
         let mut recipients = std::mem::take(&mut self.recipients);
         recipients.clear();
@@ -852,10 +853,16 @@ impl<M: Message> Kernel<M> {
     /// The next time at which anything happens, were it only that mail leaves.
     #[inline]
     pub(crate) fn next_event(&mut self) -> Option<SimTime> {
+        if self.ahead.is_none() {
+            return self.alarms.next_time();
+        }
+        self.next_event_ahead()
+    }
+
+    #[cold]
+    fn next_event_ahead(&mut self) -> Option<SimTime> {
         let alarm = self.alarms.next_time();
-        let Some(ahead) = &mut self.ahead else {
-            return alarm;
-        };
+        let ahead = self.ahead.as_mut()?;
         let departure = ahead.departures.next_time();
         let dismissal = ahead.dismissals.keys().next().copied();
         [alarm, departure, dismissal].into_iter().flatten().min()
