@@ -27,6 +27,32 @@ pub enum Placement {
     Inline,
 }
 
+/// How a process waits for the next message of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// It looks again and again for 50 µs, and then blocks, if the machine has a processor for every
+    /// cluster and for main; otherwise it blocks at once.
+    #[default]
+    Auto,
+    /// It blocks at once: it takes no processor while it waits, and a while to wake up.
+    Block,
+    /// It looks again and again for so long [wall], and then blocks.
+    Spin(Duration),
+}
+
+impl Waiting {
+    /// How long to look before blocking, with so many clusters.
+    fn spin(self, clusters: usize) -> Duration {
+        let processors = std::thread::available_parallelism().map_or(1, Into::into);
+        match self {
+            Self::Auto if clusters < processors => Duration::from_micros(50),
+            Self::Auto | Self::Block => Duration::ZERO,
+            Self::Spin(spin) => spin,
+        }
+    }
+}
+
 /// How long the news of a death may take after its link broke.
 const NEWS_LIMIT: Duration = Duration::from_secs(1);
 
@@ -86,6 +112,17 @@ impl Fleet {
             link: None,
             owes_answer: false,
         });
+    }
+
+    /// Sets how main waits, and tells how the clusters are to wait.
+    pub(crate) fn wait(&mut self, waiting: Waiting) -> Duration {
+        let spin = waiting.spin(self.members.len());
+        for member in &mut self.members {
+            if let Some(link) = &mut member.link {
+                link.spin_for(spin);
+            }
+        }
+        spin
     }
 
     /// Starts the clusters that have not been started yet, all at the same time, and tells which.

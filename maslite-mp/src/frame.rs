@@ -181,6 +181,10 @@ impl<P: Packets> Framed<P> {
 }
 
 impl<P: Packets> Transport for Framed<P> {
+    fn spin_for(&mut self, spin: Duration) {
+        self.wait.spin = spin;
+    }
+
     fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
         if self.refused {
             return Err(LinkError::Disconnected);

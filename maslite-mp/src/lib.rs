@@ -65,7 +65,8 @@
 //!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it.
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
 //!    what is left and reaps every process. If its process is killed, the others end by themselves.
-//! 8. Nothing polls: a process without work waits without using a processor.
+//! 8. Nothing polls: a process without work blocks, after a short look if a processor is to spare
+//!    ([`Waiting`]), and then uses none.
 //!
 //! # Limits
 //!
@@ -113,7 +114,7 @@ pub use maslite_core as core;
 pub use maslite_core::{clock, engine};
 
 pub use error::{Chain, Error};
-pub use fleet::Placement;
+pub use fleet::{Placement, Waiting};
 pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Shutdown};
 pub use registry::{Crew, Entered, Registry, WireMessage};
 pub use spawn::{ChildError, SpawnError};
@@ -129,7 +130,7 @@ pub mod prelude {
         SimTime, StopReason, Topic,
     };
 
-    pub use crate::{ClusterId, Crew, Entered, MpMain, MpReport, Placement, Registry};
+    pub use crate::{ClusterId, Crew, Entered, MpMain, MpReport, Placement, Registry, Waiting};
 }
 
 #[cfg(doctest)]

@@ -12,7 +12,7 @@ use maslite_core::{
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::fleet::{Fleet, Placement};
+use crate::fleet::{Fleet, Placement, Waiting};
 use crate::mp_scheduler::names_of;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
@@ -45,6 +45,7 @@ pub struct MpMain<M: WireMessage> {
     /// Of each cluster; none where none was declared.
     lookaheads: Vec<Option<SimDuration>>,
     lookahead: Option<SimDuration>,
+    waiting: Waiting,
     trace: Option<TraceSink>,
     fleet: Option<Fleet>,
     names: Vec<String>,
@@ -77,6 +78,7 @@ impl<M: WireMessage> MpMain<M> {
             digest: false,
             lookaheads: Vec::new(),
             lookahead: None,
+            waiting: Waiting::default(),
             trace: None,
             fleet: None,
             names: Vec::new(),
@@ -96,6 +98,14 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
+        self
+    }
+
+    /// The same with another way for processes to wait for each other. It changes how long a run
+    /// takes, and nothing else.
+    #[must_use]
+    pub fn with_waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
         self
     }
 
@@ -417,12 +427,15 @@ impl<M: WireMessage> MpMain<M> {
             fleet.add(name.clone());
         }
         let time = self.standing.time;
-        for place in fleet.start(&self.entered)? {
+        let fresh = fleet.start(&self.entered)?;
+        let spin = fleet.wait(self.waiting);
+        for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),
                 seed: self.seed,
                 digest: self.digest,
                 trace: self.trace.is_some(),
+                spin,
             };
             tell(fleet, place, &ToProc::Settings(settings), false, time)?;
             self.routing.tell_interest(place);
@@ -452,7 +465,7 @@ impl<M: WireMessage> MpMain<M> {
         let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
         loaded.resize_with(self.names.len(), Default::default);
         for place in &asked {
-            loaded[*place] = self_loaded(fleet, *place, time)?.into_iter();
+            loaded[*place] = recv_loaded(fleet, *place, time)?.into_iter();
         }
         let mut seats: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
         for cluster in order {
@@ -579,7 +592,7 @@ fn tell(
     fleet.send(place, &message, asks, time)
 }
 
-fn self_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
+fn recv_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
     let mut message = Vec::new();
     fleet.recv(place, &mut message, time)?;
     match wire::decode(&message) {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver, SimDuration, SimTime};
@@ -62,6 +63,8 @@ pub(crate) struct MpScheduler<M: Message> {
     /// The slots of the agents added in the last report.
     newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
+    /// How long to look for a message before blocking, when that has just been told.
+    spin: Option<Duration>,
 }
 
 impl<M: WireMessage> MpScheduler<M> {
@@ -73,6 +76,7 @@ impl<M: WireMessage> MpScheduler<M> {
             loaded: Vec::new(),
             newborn: Vec::new(),
             trace: Arc::default(),
+            spin: None,
         }
     }
 
@@ -93,6 +97,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 Err(_) => return EXIT_PROTOCOL_MISMATCH,
             }
             let next = this.obey(&message, &mut answer);
+            if let Some(spin) = this.spin.take() {
+                side.link.spin_for(spin);
+            }
             if next != Next::Wait && side.link.send(&answer).is_err() {
                 return EXIT_LIFELINE_LOST;
             }
@@ -147,6 +154,7 @@ impl<M: WireMessage> MpScheduler<M> {
     fn settle_in(&mut self, settings: &Settings) {
         self.engine = Engine::new(settings.seed);
         self.engine.join_neighbours();
+        self.spin = Some(settings.spin);
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
             self.border.ahead = Some(Ahead::new(lookahead));

@@ -199,9 +199,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             if stopped {
                 return self.finish(StopReason::Stopped);
             }
-            let counters = self.standing.counters();
             if let Some(predicate) = &mut self.predicate
-                && predicate(&counters)
+                && predicate(&self.standing.counters())
             {
                 return self.finish(StopReason::Predicate);
             }
@@ -731,9 +730,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         let mut bytes = Vec::new();
         // Mail that the owner queued waits already; a reply arrives now, as main has no lookahead.
-        let arrives = match self.lookaheads.is_empty() || !is_reply {
-            true => SimTime::ZERO,
-            false => self.standing.time,
+        let arrives = if is_reply && !self.lookaheads.is_empty() {
+            self.standing.time
+        } else {
+            SimTime::ZERO
         };
         let head = MailHead {
             key,

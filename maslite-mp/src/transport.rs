@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {
@@ -16,6 +16,11 @@ pub(crate) trait Transport: Send {
 
     /// Waits for the next message and puts it into `into`, which is cleared first.
     fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError>;
+
+    /// Sets how long `recv` looks again and again before it blocks.
+    fn spin_for(&mut self, spin: Duration) {
+        let _ = spin;
+    }
 }
 
 /// Why a message could not be sent or received.

@@ -4,6 +4,8 @@
 //! `MpMain` relays batches as they are: it looks into the envelope of mail only where the sender
 //! did not know the receiver, and at the message itself only in mail to main.
 
+use std::time::Duration;
+
 use maslite_core::engine::Newborn;
 use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime};
 use serde::de::DeserializeOwned;
@@ -43,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) digest: bool,
     pub(crate) trace: bool,
+    /// How long it looks for a message before it blocks.
+    pub(crate) spin: Duration,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.
     pub(crate) lookahead: Option<SimDuration>,
 }

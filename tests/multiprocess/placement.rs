@@ -1,6 +1,7 @@
 //! Where clusters run, and how agents get there, changes nothing.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use maslite_mp::prelude::*;
 
@@ -88,6 +89,27 @@ fn builders_and_added_agents_are_numbered_by_call() {
     for placement in BOTH {
         assert_eq!(order(placement), ["9", "8", "7", "6", "5"]);
     }
+}
+
+/// How processes wait for each other changes nothing but how long it takes.
+#[test]
+fn waiting_changes_nothing() {
+    let told = |waiting| {
+        let forward = |to: u64| Worker::Forward(AgentId::from(to));
+        let tell = Worker::Tell(AgentId::from(2), "hello".to_owned());
+        let workers: [&[Worker]; 2] = [&[tell], &[forward(1)]];
+        let main = clusters(Placement::Processes, &workers).with_waiting(waiting);
+        let (mut main, lines) = traced(main);
+        (0..3).for_each(|_| main.send(go(1)));
+        let report = main.run(Run::until_idle().supersteps(100)).unwrap();
+        (lines.lock().unwrap().clone(), report.counters)
+    };
+    let blocking = told(Waiting::Block);
+    assert!(blocking.0.len() > 5, "{blocking:?}");
+    for spin in [Duration::from_micros(20), Duration::from_millis(5)] {
+        assert_eq!(told(Waiting::Spin(spin)), blocking);
+    }
+    assert_eq!(told(Waiting::Auto), blocking);
 }
 
 #[test]
