@@ -37,7 +37,7 @@ pub enum Waiting {
     Auto,
     /// It blocks at once: it takes no processor while it waits, and a while to wake up.
     Block,
-    /// It looks again and again for so long [wall], and then blocks.
+    /// It looks again and again for so long, by the wall clock, and then blocks.
     Spin(Duration),
 }
 
