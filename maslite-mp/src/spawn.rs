@@ -632,6 +632,7 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
     let invitation = Invitation::read(&mut control)?;
     let cluster = invitation.cluster;
     die_with_parent();
+    show_as(cluster);
     let hold = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&hold);
     thread::Builder::new()
@@ -661,6 +662,18 @@ fn take_stdin() -> io::Result<File> {
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(File::from(control))
 }
+
+/// Names the process for `ps` and its like, which would call it "exe".
+#[cfg(target_os = "linux")]
+fn show_as(cluster: u32) {
+    if let Ok(name) = std::ffi::CString::new(format!("cluster {}", u64::from(cluster) + 1)) {
+        // Only people see it.
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn show_as(_: u32) {}
 
 /// Makes the kernel kill this process when the thread that started it is gone: unlike the control pipe, this
 /// also reaches a process that has been stopped.
