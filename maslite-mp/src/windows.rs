@@ -9,7 +9,7 @@
 //! to Lubachevsky, 1989.
 
 use maslite_core::engine::Newborn;
-use maslite_core::{Adder, AgentId, SimDuration, SimTime, StopReason};
+use maslite_core::{Adder, AgentId, SimTime, StopReason};
 
 use crate::error::Error;
 use crate::mp_scheduler::names_of;
@@ -65,13 +65,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     None
                 };
                 stopping = reason.map(|reason| (reason, self.latest()));
-                self.fleet.release();
+                if stopping.is_some() {
+                    self.fleet.release();
+                }
             }
             let end = match (self.end, stopping) {
-                (end, Some((_, latest))) => {
-                    let after = latest.saturating_add(SimDuration::from_nanos(1));
-                    Some(end.map_or(after, |end| end.min(after)))
-                }
+                // Who is in that instant already may stay there, in the middle of an exchange.
+                (end, Some((_, latest))) => Some(end.map_or(latest, |end| end.min(latest))),
                 (end, None) => end,
             };
             let Some(upcoming) = earliest.into_iter().chain(own).min() else {

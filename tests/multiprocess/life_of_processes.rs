@@ -83,6 +83,25 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
     }
 }
 
+/// Under a lookahead the clusters are at different times when a timeout finds them.
+#[test]
+fn a_timeout_ends_a_run_under_a_lookahead_too() {
+    for placement in BOTH {
+        let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Forever]];
+        let lookahead = SimDuration::from_millis(1);
+        let mut main = clusters(placement, &workers).with_lookahead(lookahead);
+        main.send(go(1));
+        for runs in 1..=2 {
+            let run = Run::until_idle()
+                .timeout(Duration::from_millis(30))
+                .supersteps_per_instant(u64::MAX);
+            let report = main.run(run).unwrap();
+            assert_eq!(report.stopped_by, StopReason::Timeout, "run {runs}");
+            assert_eq!(report.counters.queued, 1, "run {runs}");
+        }
+    }
+}
+
 #[test]
 fn a_handle_ends_a_run_from_another_thread() {
     for placement in BOTH {
