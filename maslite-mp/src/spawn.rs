@@ -14,23 +14,24 @@
 //!
 //! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
 //!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
-//! - The invitation has a random nonce, which the Hello repeats. It travels through a pipe, not through arguments or
+//! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not through arguments or
 //!   environment, which others can read.
 //! - No step can hang: a child's exit or the deadline makes main knock at its own doors.
 //! - If anything fails, all children of the call are killed and reaped before the error is returned.
 //!
 //! # The child's standard streams
 //!
-//! stdin is the control pipe, and the agents find `/dev/null` in its place; stdout and stderr are main's.
+//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place; stdout and stderr are main's.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, ExitStatus, Stdio, abort, id};
+use std::process::{Command, ExitStatus, Stdio, abort, id};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +52,7 @@ use crate::transport::{Transport, now};
 /// The environment variable that makes a process a child: the process id of its parent.
 pub(crate) const MARKER: &str = "MASLITE_CHILD";
 
-/// Of the invitation, the handshake, the control pipe and the frames.
+/// Of the invitation, the handshake, the control line and the frames.
 pub(crate) const PROTOCOL: u32 = 1;
 
 /// How long a start may take by default.
@@ -90,7 +91,7 @@ impl Program {
             Some(exe) => Command::new(exe),
             None => own_executable()?,
         };
-        command.args(&self.args).stdin(Stdio::piped());
+        command.args(&self.args);
         if self.quiet_stdout {
             command.stdout(Stdio::null());
         }
@@ -392,17 +393,17 @@ fn invite<'a>(
         nonce,
         door: door.name().to_owned(),
     };
+    let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
     let mut command = order.program.command().map_err(spawn_error)?;
+    command.stdin(Stdio::from(OwnedFd::from(stdin)));
     let process = SharedChild::spawn(&mut command).map_err(spawn_error)?;
-    // Before anybody waits for the process: the pipe is the child's life.
-    let mut lifeline = process
-        .take_stdin()
-        .expect("the command was given a pipe as stdin");
+    // It holds the child's end.
+    drop(command);
     let pid = process.id();
-    let written = invitation.write(&mut lifeline);
+    let written = invitation.write(&control);
     let signs = signs.clone();
     watch
-        .adopt(cluster, name.to_owned(), process, lifeline, move |status| {
+        .adopt(cluster, name.to_owned(), process, control, move |status| {
             let _ = signs.send(Sign::Exited(index, status));
         })
         .map_err(SpawnError::Resources)?;
@@ -533,27 +534,27 @@ struct Invitation {
 }
 
 impl Invitation {
-    /// Writes all at once: it fits into the pipe, so this does not wait for the child.
-    fn write(&self, stdin: &mut ChildStdin) -> io::Result<()> {
+    /// Writes all at once: it fits into the socket, so this does not wait for the child.
+    fn write(&self, mut control: &UnixStream) -> io::Result<()> {
         let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
         let length = u16::try_from(body.len()).map_err(io::Error::other)?;
         let mut bytes = PROTOCOL.to_le_bytes().to_vec();
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&body);
-        stdin.write_all(&bytes)
+        control.write_all(&bytes)
     }
 
     /// Reads it, and nothing of what follows.
-    fn read(stdin: &mut File) -> Result<Self, ChildError> {
+    fn read(mut control: &UnixStream) -> Result<Self, ChildError> {
         let mut head = [0; 6];
-        stdin.read_exact(&mut head)?;
+        control.read_exact(&mut head)?;
         let [p0, p1, p2, p3, l0, l1] = head;
         let protocol = u32::from_le_bytes([p0, p1, p2, p3]);
         if protocol != PROTOCOL {
             return Err(ChildError::Protocol { theirs: protocol });
         }
         let mut body = vec![0; usize::from(u16::from_le_bytes([l0, l1]))];
-        stdin.read_exact(&mut body)?;
+        control.read_exact(&mut body)?;
         postcard::from_bytes(&body).map_err(|error| ChildError::Init(io::Error::other(error)))
     }
 }
@@ -628,8 +629,8 @@ pub(crate) fn child_side(schema: u64, wait: Wait) -> Option<Result<ChildSide, Ch
 }
 
 fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
-    let mut control = take_stdin()?;
-    let invitation = Invitation::read(&mut control)?;
+    let control = take_stdin()?;
+    let invitation = Invitation::read(&control)?;
     let cluster = invitation.cluster;
     die_with_parent();
     show_as(cluster);
@@ -654,13 +655,13 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
     })
 }
 
-/// Takes the control pipe and leaves `/dev/null` in its place, so that nothing an agent does or starts reads main's bytes.
+/// Takes the control line and leaves `/dev/null` in its place, so that nothing an agent does or starts reads main's bytes.
 ///
 /// Unbuffered: `std::io::stdin()` would take bytes that are not its own.
-fn take_stdin() -> io::Result<File> {
+fn take_stdin() -> io::Result<UnixStream> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(File::from(control))
+    Ok(UnixStream::from(control))
 }
 
 /// Names the process for `ps` and its like, which would call it "exe".
@@ -675,12 +676,12 @@ fn show_as(cluster: u32) {
 #[cfg(not(target_os = "linux"))]
 fn show_as(_: u32) {}
 
-/// Makes the kernel kill this process when the thread that started it is gone: unlike the control pipe, this
+/// Makes the kernel kill this process when the thread that started it is gone: unlike the control line, this
 /// also reaches a process that has been stopped.
 #[cfg(target_os = "linux")]
 fn die_with_parent() {
     let parent = parent_id();
-    // An error leaves the control pipe, which is enough for all but stopped processes.
+    // An error leaves the control line, which is enough for all but stopped processes.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if parent_id() != parent || marked_parent() != Some(parent) {
         die();
@@ -690,8 +691,8 @@ fn die_with_parent() {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 
-/// Reads the control pipe until main is gone.
-fn obey(mut control: File, hold: &AtomicU64) {
+/// Reads the control line until main is gone.
+fn obey(mut control: UnixStream, hold: &AtomicU64) {
     let mut command = [0; 9];
     while control.read_exact(&mut command).is_ok() {
         let [HOLD, up_to @ ..] = command else {
@@ -1033,7 +1034,7 @@ mod tests {
     /// Knocks with something changed in the Hello, then waits for its end.
     fn lie(change: impl FnOnce(&mut Hello)) -> ! {
         let mut stdin = take_stdin().expect("there is one");
-        let invitation = Invitation::read(&mut stdin).expect("it was written");
+        let invitation = Invitation::read(&stdin).expect("it was written");
         let mut hello = Hello {
             nonce: invitation.nonce,
             protocol: PROTOCOL,

@@ -12,7 +12,7 @@
 //! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the first unexpected exit is
 //!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
 //!   [`Disconnected`](crate::transport::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
-//! - **Control pipe.** A child's stdin carries the invitation and after it only `H` and eight bytes, little endian: *hold all grants up
+//! - **Control line.** A child's stdin is a socket. It carries the invitation and after it only `H` and eight bytes, little endian: *hold all grants up
 //!   to this number*. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
 //! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
 //!   Children that are still at it after a further grace are stuck, and all are killed.
@@ -25,7 +25,8 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::mem;
-use std::process::{ChildStdin, ExitStatus};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,7 +46,7 @@ pub(crate) const EXIT_INIT_FAILED: i32 = 92;
 /// Exit code of a child whose program reached its own start of a simulation instead of the child's entry.
 pub(crate) const EXIT_ENTRY_MISSING: i32 = 93;
 
-/// The first byte of a Hold in the control pipe.
+/// The first byte of a Hold in the control line.
 pub(crate) const HOLD: u8 = b'H';
 
 const SIGKILL: i32 = 9;
@@ -459,7 +460,7 @@ struct Watched {
     pid: u32,
     process: Arc<SharedChild>,
     /// Closing it ends the child.
-    lifeline: ChildStdin,
+    control: UnixStream,
     waiter: Option<JoinHandle<()>>,
     exit: Option<(ExitKind, Instant)>,
     killed: bool,
@@ -502,7 +503,7 @@ impl Watch {
         cluster: u32,
         name: String,
         process: SharedChild,
-        lifeline: ChildStdin,
+        control: UnixStream,
         exited: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> io::Result<()> {
         let key = self.next_key;
@@ -539,7 +540,7 @@ impl Watch {
             name,
             pid,
             process,
-            lifeline,
+            control,
             waiter: Some(waiter),
             exit: None,
             killed: false,
@@ -649,8 +650,8 @@ impl Watch {
             .iter_mut()
             .filter(|child| child.exit.is_none())
         {
-            // Few bytes a run do not fill a pipe, and a child that has closed it is about to be found dead.
-            let _ = child.lifeline.write_all(&bytes);
+            // Few bytes a run do not fill a socket, and a child that has closed it is about to be found dead.
+            let _ = child.control.write_all(&bytes);
         }
         self.timer = now().checked_add(self.hold_grace).map(|at| Timer {
             at,
@@ -747,6 +748,7 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -755,13 +757,20 @@ mod tests {
     fn adopt(supervisor: &Supervisor, cluster: u32, script: &'static str) -> u32 {
         supervisor
             .run_job(move |watch| {
+                let (control, stdin) = UnixStream::pair().expect("a socket can be had");
                 let mut command = Command::new("sh");
-                command.args(["-c", script]).stdin(Stdio::piped());
+                command.args(["-c", script]);
+                command.stdin(Stdio::from(OwnedFd::from(stdin)));
                 let process = SharedChild::spawn(&mut command).expect("there is a shell");
-                let stdin = process.take_stdin().expect("it was piped");
                 let pid = process.id();
                 watch
-                    .adopt(cluster, format!("number {cluster}"), process, stdin, |_| {})
+                    .adopt(
+                        cluster,
+                        format!("number {cluster}"),
+                        process,
+                        control,
+                        |_| {},
+                    )
                     .expect("a thread can be had");
                 pid
             })
@@ -821,7 +830,7 @@ mod tests {
         assert_eq!(supervisor.pids(), [(1, first), (2, second), (3, third)]);
         assert!(supervisor.first_death(Duration::ZERO).is_none());
         supervisor.run_job(|watch| {
-            writeln!(watch.children[1].lifeline, "die").expect("it reads");
+            writeln!(watch.children[1].control, "die").expect("it reads");
         });
         let Some(Failure::Died {
             cluster,
@@ -863,7 +872,7 @@ mod tests {
         supervisor.expect_exits();
         supervisor.run_job(|watch| {
             for child in &mut watch.children {
-                writeln!(child.lifeline, "stop").expect("it reads");
+                writeln!(child.control, "stop").expect("it reads");
             }
         });
         let how: Vec<_> = supervisor
