@@ -2,8 +2,8 @@
 
 use crate::alarm::{AlarmId, Pending};
 use crate::error::{Adder, Error};
-use crate::kernel::{AlarmMail, Birth, Kernel};
-use crate::message::{Mail, Message, Receiver};
+use crate::kernel::{Birth, Kernel};
+use crate::message::{Envelope, FOREIGN, Mail, Message, Receiver};
 use crate::rng::AgentRng;
 use crate::{AgentId, Pattern, SimDuration, SimTime, Topic};
 
@@ -159,13 +159,11 @@ impl AlarmFilter {
         self
     }
 
-    pub(crate) fn matches<M: Message>(&self, alarm: &Pending<AlarmMail<M>>) -> bool {
+    pub(crate) fn matches<M: Message>(&self, alarm: &Pending<Envelope<M>>) -> bool {
         self.receiver
-            .is_none_or(|receiver| receiver == alarm.load.receiver)
-            && !alarm.foreign
-            && self
-                .topic
-                .is_none_or(|topic| topic == alarm.load.body.topic())
+            .is_none_or(|receiver| receiver == alarm.load.receiver())
+            && !alarm.load.is(FOREIGN)
+            && self.topic.is_none_or(|topic| topic == alarm.load.topic())
     }
 }
 
@@ -186,13 +184,13 @@ pub struct PendingAlarm {
 }
 
 impl PendingAlarm {
-    pub(crate) fn new<M: Message>(id: AlarmId, alarm: &Pending<AlarmMail<M>>) -> Self {
+    pub(crate) fn new<M: Message>(id: AlarmId, alarm: &Pending<Envelope<M>>) -> Self {
         Self {
             id,
             time: alarm.time,
-            setter: alarm.setter,
-            receiver: alarm.load.receiver,
-            topic: alarm.load.body.topic(),
+            setter: alarm.load.sender,
+            receiver: alarm.load.receiver(),
+            topic: alarm.load.topic(),
         }
     }
 }
@@ -405,6 +403,7 @@ impl<'a, M: Message> Context<'a, M> {
     pub fn pause(&mut self) {
         let id = self.id();
         self.kernel.paused_by.get_or_insert(id);
+        self.kernel.unseen = true;
     }
 
     /// The agent's own generator; see [`AgentRng`]. Draw with `rand`'s `RngExt`.

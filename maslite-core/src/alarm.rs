@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::MailKey;
+use crate::message::{ELSEWHERE, Envelope, LEFT, MailKey, REQUIRED};
 use crate::{AgentId, SimTime};
 
 /// A handle to a pending alarm. It stays valid, and means nothing else, after the alarm fired.
@@ -25,17 +25,52 @@ pub struct AlarmId {
 #[derive(Clone, Debug)]
 pub(crate) struct Pending<T> {
     pub(crate) time: SimTime,
-    pub(crate) key: MailKey,
-    pub(crate) setter: AgentId,
-    /// In real time an idle run waits for it; without, it is dropped.
-    pub(crate) required: bool,
-    /// It is for an agent that this scheduler has never heard of.
-    pub(crate) elsewhere: bool,
-    /// It came from another scheduler as mail under way.
-    pub(crate) foreign: bool,
-    /// It is on its way to another scheduler, and can no longer be cleared.
-    pub(crate) left: bool,
     pub(crate) load: T,
+}
+
+/// What the queue knows of what it keeps.
+pub(crate) trait Load {
+    /// Its place among all that is due at the same time.
+    fn key(&self) -> MailKey;
+    fn setter(&self) -> AgentId;
+    /// In real time an idle run waits for it.
+    fn is_required(&self) -> bool {
+        false
+    }
+    /// It is for an agent that this scheduler has never heard of.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+    /// It can be cleared.
+    fn is_clearable(&self) -> bool {
+        true
+    }
+}
+
+impl<M> Load for Envelope<M> {
+    #[inline]
+    fn key(&self) -> MailKey {
+        self.key
+    }
+
+    #[inline]
+    fn setter(&self) -> AgentId {
+        self.sender
+    }
+
+    #[inline]
+    fn is_required(&self) -> bool {
+        self.is(REQUIRED)
+    }
+
+    #[inline]
+    fn is_elsewhere(&self) -> bool {
+        self.is(ELSEWHERE)
+    }
+
+    fn is_clearable(&self) -> bool {
+        !self.is(LEFT)
+    }
 }
 
 /// The pending alarms of one scheduler, in the order (time, time they were set at, setter's
@@ -198,7 +233,7 @@ impl<T> Default for AlarmQueue<T> {
     }
 }
 
-impl<T> AlarmQueue<T> {
+impl<T: Load> AlarmQueue<T> {
     /// How many alarms are pending.
     pub(crate) fn len(&self) -> usize {
         self.pending
@@ -217,10 +252,10 @@ impl<T> AlarmQueue<T> {
     /// Adds an alarm.
     #[inline]
     pub(crate) fn set(&mut self, alarm: Pending<T>) -> AlarmId {
-        let (time, key, setter) = (alarm.time, alarm.key, alarm.setter);
+        let (time, key, setter) = (alarm.time, alarm.load.key(), alarm.load.setter());
         self.pending += 1;
-        self.required += usize::from(alarm.required);
-        self.elsewhere += usize::from(alarm.elsewhere);
+        self.required += usize::from(alarm.load.is_required());
+        self.elsewhere += usize::from(alarm.load.is_elsewhere());
         let node = match self.free.pop() {
             Some(node) => {
                 self.nodes[node as usize] = Node::Pending(alarm);
@@ -248,7 +283,7 @@ impl<T> AlarmQueue<T> {
         let time = at.as_nanos();
         if time < self.sorted_end || self.sorted_end == u64::MAX {
             if let Node::Pending(alarm) = &self.nodes[node as usize] {
-                self.late.push(Reverse((at, alarm.key, node)));
+                self.late.push(Reverse((at, alarm.load.key(), node)));
             }
             return;
         }
@@ -344,7 +379,7 @@ impl<T> AlarmQueue<T> {
         let late = self.late.peek().filter(|Reverse((at, _, _))| *at == time);
         let late_first = match (sorted, late) {
             (Some(entry), Some(Reverse((_, key, _)))) => {
-                matches!(&self.nodes[entry.node as usize], Node::Pending(alarm) if *key < alarm.key)
+                matches!(&self.nodes[entry.node as usize], Node::Pending(alarm) if *key < alarm.load.key())
             }
             (None, Some(_)) => true,
             (_, None) => false,
@@ -484,7 +519,7 @@ impl<T> AlarmQueue<T> {
                 self.ties
                     .extend(entries[start..start + run].iter().map(|entry| {
                         match &nodes[entry.node as usize] {
-                            Node::Pending(alarm) => (alarm.key, entry.node),
+                            Node::Pending(alarm) => (alarm.load.key(), entry.node),
                             _ => unreachable!("cleared entries were dropped before"),
                         }
                     }));
@@ -507,10 +542,11 @@ impl<T> AlarmQueue<T> {
     #[inline]
     fn forget(&mut self, alarm: &Pending<T>, node: u32) {
         self.pending -= 1;
-        self.required -= usize::from(alarm.required);
-        self.elsewhere -= usize::from(alarm.elsewhere);
+        self.required -= usize::from(alarm.load.is_required());
+        self.elsewhere -= usize::from(alarm.load.is_elsewhere());
         if let Some(by_setter) = &mut self.by_setter {
-            by_setter.remove(&(alarm.setter, alarm.key.sequence(), node));
+            let load = &alarm.load;
+            by_setter.remove(&(load.setter(), load.key().sequence(), node));
         }
     }
 
@@ -518,7 +554,8 @@ impl<T> AlarmQueue<T> {
     pub(crate) fn pending(&mut self, id: AlarmId) -> Option<&mut Pending<T>> {
         match self.nodes.get_mut(id.node as usize) {
             Some(Node::Pending(alarm))
-                if alarm.setter == id.setter && alarm.key.sequence() == id.sequence =>
+                if alarm.load.setter() == id.setter
+                    && alarm.load.key().sequence() == id.sequence =>
             {
                 Some(alarm)
             }
@@ -530,7 +567,7 @@ impl<T> AlarmQueue<T> {
     pub(crate) fn clear(&mut self, setter: AgentId, id: AlarmId) -> bool {
         let pending = self
             .pending(id)
-            .is_some_and(|alarm| !alarm.left && alarm.setter == setter);
+            .is_some_and(|alarm| alarm.load.is_clearable() && alarm.load.setter() == setter);
         if pending {
             self.clear_node(id.node);
         }
@@ -558,7 +595,7 @@ impl<T> AlarmQueue<T> {
         let nodes = self.nodes_of(setter);
         let mut count = 0;
         for node in nodes {
-            if matches!(&self.nodes[node as usize], Node::Pending(alarm) if !alarm.left && matches(alarm))
+            if matches!(&self.nodes[node as usize], Node::Pending(alarm) if alarm.load.is_clearable() && matches(alarm))
             {
                 self.clear_node(node);
                 count += 1;
@@ -574,7 +611,7 @@ impl<T> AlarmQueue<T> {
             .into_iter()
             .filter_map(|node| match &self.nodes[node as usize] {
                 Node::Pending(alarm) => {
-                    let (setter, sequence) = (alarm.setter, alarm.key.sequence());
+                    let (setter, sequence) = (alarm.load.setter(), alarm.load.key().sequence());
                     Some((
                         AlarmId {
                             setter,
@@ -587,7 +624,7 @@ impl<T> AlarmQueue<T> {
                 _ => None,
             })
             .collect();
-        list.sort_unstable_by_key(|(_, alarm)| (alarm.time, alarm.key));
+        list.sort_unstable_by_key(|(_, alarm)| (alarm.time, alarm.load.key()));
         list
     }
 
@@ -599,7 +636,9 @@ impl<T> AlarmQueue<T> {
             let numbered = (0_u32..).zip(&self.nodes);
             numbered
                 .filter_map(|(node, state)| match state {
-                    Node::Pending(alarm) => Some((alarm.setter, alarm.key.sequence(), node)),
+                    Node::Pending(alarm) => {
+                        Some((alarm.load.setter(), alarm.load.key().sequence(), node))
+                    }
                     _ => None,
                 })
                 .collect()
@@ -634,16 +673,23 @@ mod tests {
 
     use super::*;
 
-    fn alarm(time: u64, set_at: u64, index: u64, sequence: u64) -> Pending<u64> {
+    impl Load for (MailKey, AgentId) {
+        fn key(&self) -> MailKey {
+            self.0
+        }
+
+        fn setter(&self) -> AgentId {
+            self.1
+        }
+    }
+
+    type Alarm = Pending<(MailKey, AgentId)>;
+
+    fn alarm(time: u64, set_at: u64, index: u64, sequence: u64) -> Alarm {
+        let key = MailKey::of_agent(SimTime::from_nanos(set_at), index, sequence);
         Pending {
             time: SimTime::from_nanos(time),
-            key: MailKey::of_agent(SimTime::from_nanos(set_at), index, sequence),
-            setter: AgentId::from(index),
-            required: false,
-            elsewhere: false,
-            foreign: false,
-            left: false,
-            load: sequence,
+            load: (key, AgentId::from(index)),
         }
     }
 
@@ -691,7 +737,7 @@ mod tests {
                     Act::Set { delay, setter } => {
                         sequence += 1;
                         let alarm = alarm(now.saturating_add(delay), now, setter, sequence);
-                        let (time, key) = (alarm.time.as_nanos(), alarm.key);
+                        let (time, key) = (alarm.time.as_nanos(), alarm.load.key());
                         naive.push((time, key, queue.set(alarm), setter));
                     }
                     Act::Fire => {
@@ -703,7 +749,7 @@ mod tests {
                         while naive.first().is_some_and(|first| first.0 == time) {
                             let (_, key, _, _) = naive.remove(0);
                             let fired = queue.pop_due(SimTime::from_nanos(time)).unwrap();
-                            prop_assert_eq!(fired.key, key);
+                            prop_assert_eq!(fired.load.key(), key);
                         }
                         prop_assert!(queue.pop_due(SimTime::from_nanos(time)).is_none());
                     }
@@ -725,7 +771,7 @@ mod tests {
                 prop_assert_eq!(queue.len(), naive.len());
             }
             naive.sort_by_key(|(time, key, _, _)| (*time, *key));
-            let listed: Vec<_> = queue.list(None).iter().map(|(_, alarm)| alarm.key).collect();
+            let listed: Vec<_> = queue.list(None).iter().map(|(_, alarm)| alarm.load.key()).collect();
             let expected: Vec<_> = naive.iter().map(|(_, key, _, _)| *key).collect();
             prop_assert_eq!(listed, expected);
         }
@@ -742,7 +788,11 @@ mod tests {
             queue.set(alarm(10, 1, 0, sequence));
         }
         let fired = std::iter::from_fn(|| queue.pop_due(SimTime::from_nanos(10)));
-        assert!(fired.map(|alarm| alarm.load).eq(0..400_000));
+        assert!(
+            fired
+                .map(|alarm| alarm.load.key().sequence())
+                .eq(0..400_000)
+        );
     }
 
     #[test]

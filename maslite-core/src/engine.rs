@@ -12,7 +12,7 @@ pub use crate::digest::Digest;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
-use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
+use crate::message::{Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 use crate::run::Counters;
 pub use crate::signal::{Signal, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
@@ -48,7 +48,8 @@ pub enum Rest {
 
 /// What lies around an engine: main, and other clusters if there are any.
 pub trait Surroundings<M: Message> {
-    /// Looks at mail about to be posted. True if the engine is to rest instead of posting it.
+    /// Looks at mail about to be posted, and at what else agents did that others must know of;
+    /// called if there may be any. True if the engine is to rest instead of posting it.
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool;
 
     /// Looks at what was posted. True if the engine is to rest now.
@@ -218,6 +219,7 @@ impl<M: Message> Engine<M> {
             Envelope::new(key, mail.sender, mail.receiver, mail.body)
         });
         self.kernel.outbox.splice(0..0, envelopes);
+        self.kernel.unseen = true;
     }
 
     /// Runs superstep by superstep and instant by instant until something ends it.
@@ -240,7 +242,7 @@ impl<M: Message> Engine<M> {
     ) -> Result<Rest, Error> {
         let mut supersteps = limits.supersteps;
         loop {
-            if around.before_posting(self) {
+            if std::mem::take(&mut self.kernel.unseen) && around.before_posting(self) {
                 return Ok(Rest::Called);
             }
             self.kernel.post();
@@ -377,6 +379,7 @@ impl<M: Message> Engine<M> {
             if self.kernel.has_neighbours {
                 let (id, adder, by) = (birth.id, birth.adder, birth.by);
                 self.newborn.push((slot, Newborn { id, adder, by }));
+                self.kernel.unseen = true;
             }
             self.agents.push(Some(birth.agent));
             self.kernel.counters.agents += 1;
@@ -392,6 +395,7 @@ impl<M: Message> Engine<M> {
                 Whereabouts::Removed => {}
                 Whereabouts::Unknown if self.kernel.has_neighbours => {
                     self.kernel.removals.push((id, by));
+                    self.kernel.unseen = true;
                 }
                 Whereabouts::Unknown => {
                     let time = self.kernel.now;
@@ -592,35 +596,55 @@ impl<M: Message> Engine<M> {
         self.kernel.superstep = superstep;
     }
 
-    /// Shows `visit` all mail that waits to be posted, in order. It answers whether agents of
-    /// other engines listen to it, so that a broadcast that nobody hears here is not unheard.
+    /// Shows `visit` the mail that waits to be posted and may be for others, in order. It answers
+    /// whether agents of other engines listen to it, so that a broadcast that nobody hears here is
+    /// not unheard.
     pub fn outgoing(&mut self, mut visit: impl FnMut(Outgoing<'_, M>) -> bool) {
         let Kernel {
-            outbox, directory, ..
+            outbox,
+            directory,
+            slots,
+            others_listen,
+            ..
         } = &mut self.kernel;
         for envelope in outbox {
-            if envelope.foreign || envelope.settled {
+            if envelope.is(FOREIGN | SETTLED) {
                 continue;
             }
             let mut receiver_is_elsewhere = false;
             if let Some(id) = envelope.receiver().agent() {
-                match directory.find(id) {
-                    Whereabouts::Here(slot) => envelope.set_slot(slot),
-                    Whereabouts::Removed => {}
-                    Whereabouts::Unknown => receiver_is_elsewhere = true,
+                match envelope.slot() {
+                    NONE => match directory.find(id) {
+                        Whereabouts::Here(slot) => envelope.set_slot(slot),
+                        Whereabouts::Removed => {}
+                        Whereabouts::Unknown => receiver_is_elsewhere = true,
+                    },
+                    // It was removed since an alarm was set for it.
+                    slot if slots[slot as usize].is_gone() => envelope.set_slot(NONE),
+                    _ => {}
                 }
             }
             let Some(body) = &envelope.body else {
                 continue;
             };
-            envelope.left = visit(Outgoing {
+            if !receiver_is_elsewhere && !*others_listen {
+                continue;
+            }
+            let left = visit(Outgoing {
                 key: envelope.key,
                 sender: envelope.sender,
                 receiver: envelope.receiver(),
                 body,
                 receiver_is_elsewhere,
             });
+            envelope.mark_if(LEFT, left);
         }
+    }
+
+    /// How much mail of agents here was posted to agents here.
+    #[must_use]
+    pub fn local(&self) -> u64 {
+        self.kernel.local
     }
 
     /// Whether mail waits to be posted that some agent here may get.
@@ -652,13 +676,13 @@ impl<M: Message> Engine<M> {
         let own = outbox.len();
         outbox.extend(mails.into_iter().map(|(key, mail)| {
             let mut envelope = Envelope::new(key, mail.sender, mail.receiver, mail.body);
-            envelope.foreign = true;
+            envelope.mark(FOREIGN);
             envelope
         }));
         if outbox.len() > own {
             outbox.sort_by_key(|envelope| envelope.key);
             outbox.dedup_by(|second, first| {
-                second.foreign && first.foreign && second.key == first.key
+                second.is(FOREIGN) && first.is(FOREIGN) && second.key == first.key
             });
         }
     }
@@ -735,12 +759,11 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Under a lookahead: agents elsewhere listen to something from now on.
+    /// Agents elsewhere listen to something from now on.
     pub fn expect_listeners(&mut self) {
         self.kernel.expect_listeners();
     }
 
-    #[cold]
     fn departs_at(&mut self, time: SimTime) -> bool {
         match &mut self.kernel.ahead {
             None => false,
@@ -763,22 +786,25 @@ impl<M: Message> Engine<M> {
         } = &mut self.kernel;
         let Some(ahead) = ahead else { return };
         while let Some(departure) = ahead.departures.pop_due(time) {
-            let Some(alarm) = alarms.pending(departure.load) else {
+            let Some(alarm) = alarms.pending(departure.load.alarm) else {
                 continue;
             };
-            let receiver = alarm.load.receiver;
+            let envelope = &mut alarm.load;
+            let receiver = envelope.receiver();
             let elsewhere = receiver.agent();
             let elsewhere = elsewhere.is_some_and(|id| directory.find(id) == Whereabouts::Unknown);
-            alarm.left = visit(
+            let Some(body) = &envelope.body else { continue };
+            let left = visit(
                 Outgoing {
-                    key: alarm.key,
-                    sender: alarm.setter,
+                    key: envelope.key,
+                    sender: envelope.sender,
                     receiver,
-                    body: &alarm.load.body,
+                    body,
                     receiver_is_elsewhere: elsewhere,
                 },
                 alarm.time,
             );
+            envelope.mark_if(LEFT, left);
         }
     }
 

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::agent::{Agent, Delivery};
-use crate::alarm::{AlarmId, AlarmQueue, Pending};
+use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::Digest;
 use crate::directory::{Directory, Whereabouts};
 use crate::error::{Adder, Error, Phase};
 use crate::mailing_list::{MailingList, Pattern};
-use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
+use crate::message::{
+    ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
+};
 use crate::rng::AgentRng;
 use crate::run::Counters;
 use crate::{AgentId, SimDuration, SimTime};
@@ -35,6 +37,14 @@ pub(crate) struct Slot {
     pub(crate) rng: Option<Box<AgentRng>>,
     inbox: Inbox,
     flags: u8,
+}
+
+impl Slot {
+    /// The agent was removed.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.flags & GONE != 0
+    }
 }
 
 /// A list of links, first to last. The first lies here, so that an agent with a single mail, the
@@ -139,11 +149,22 @@ pub(crate) struct Birth<M: Message> {
     pub(crate) agent: Box<dyn Agent<M>>,
 }
 
-/// What an alarm will be as mail.
-#[derive(Clone, Debug)]
-pub(crate) struct AlarmMail<M> {
-    pub(crate) receiver: Receiver,
-    pub(crate) body: M,
+/// An alarm that may have to leave before it is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Departure {
+    pub(crate) alarm: AlarmId,
+    setter: AgentId,
+    key: MailKey,
+}
+
+impl Load for Departure {
+    fn key(&self) -> MailKey {
+        self.key
+    }
+
+    fn setter(&self) -> AgentId {
+        self.setter
+    }
 }
 
 /// What a scheduler keeps under a lookahead: mail to others leaves before it is due.
@@ -152,13 +173,12 @@ pub(crate) struct Ahead {
     /// The least time that mail to other schedulers takes.
     pub(crate) lookahead: SimDuration,
     /// Alarms that may have to leave, by the time at which that is decided.
-    pub(crate) departures: AlarmQueue<AlarmId>,
-    /// Somebody elsewhere listens to something.
-    pub(crate) others_listen: bool,
+    pub(crate) departures: AlarmQueue<Departure>,
     /// When subscriptions were made; those that hold from the start are not in it.
     subscribed_at: BTreeMap<(u32, Pattern), SimTime>,
-    /// When mail from elsewhere left, by when it arrives; it is there until time moves on.
-    left_at: BTreeMap<(SimTime, MailKey), SimTime>,
+    /// How long mail from elsewhere was under way. Mail names its place here: there are as many as
+    /// others have different lookaheads.
+    delays: Vec<SimDuration>,
     /// Agents that others removed, by the time at which that holds.
     pub(crate) dismissals: BTreeMap<SimTime, Vec<AgentId>>,
     /// Setups are under way: what they subscribe to holds from the start.
@@ -170,12 +190,21 @@ impl Ahead {
         Self {
             lookahead,
             departures: AlarmQueue::default(),
-            others_listen: false,
             subscribed_at: BTreeMap::new(),
-            left_at: BTreeMap::new(),
+            delays: Vec::new(),
             dismissals: BTreeMap::new(),
             starting: false,
         }
+    }
+
+    /// The place of a delay among those of mail from elsewhere, counted from 1.
+    fn origin(&mut self, delay: SimDuration) -> u16 {
+        let known = self.delays.iter().position(|known| *known == delay);
+        let place = known.unwrap_or_else(|| {
+            self.delays.push(delay);
+            self.delays.len() - 1
+        });
+        u16::try_from(place + 1).expect("there are as many delays as clusters, at most")
     }
 }
 
@@ -189,14 +218,20 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) seed: u64,
     /// Mail for unknown receivers belongs to other schedulers, not to nobody.
     pub(crate) has_neighbours: bool,
+    /// Somebody elsewhere listens to something, or did.
+    pub(crate) others_listen: bool,
+    /// Mail posted here to agents here.
+    pub(crate) local: u64,
     pub(crate) slots: Vec<Slot>,
     pub(crate) directory: Directory,
     pub(crate) mailing_list: MailingList,
-    pub(crate) alarms: AlarmQueue<AlarmMail<M>>,
+    pub(crate) alarms: AlarmQueue<Envelope<M>>,
     /// What holds under a lookahead only.
     pub(crate) ahead: Option<Box<Ahead>>,
     /// Mail not yet posted, in the kernel's order.
     pub(crate) outbox: Vec<Envelope<M>>,
+    /// Mail was put there, or something else happened, that those around have not been shown.
+    pub(crate) unseen: bool,
     /// Mail posted and not yet read by all.
     posted: Vec<Envelope<M>>,
     /// Mail in inboxes, but for the first of each.
@@ -234,12 +269,15 @@ impl<M: Message> Kernel<M> {
             superstep: 0,
             seed,
             has_neighbours: false,
+            others_listen: false,
+            local: 0,
             slots: Vec::new(),
             directory: Directory::default(),
             mailing_list: MailingList::default(),
             alarms: AlarmQueue::default(),
             ahead: None,
             outbox: Vec::new(),
+            unseen: false,
             posted: Vec::new(),
             links: Vec::new(),
             unread: Vec::new(),
@@ -313,8 +351,9 @@ impl<M: Message> Kernel<M> {
         self.directory.remove(seat.id);
     }
 
+    #[inline]
     pub(crate) fn is_gone(&self, slot: u32) -> bool {
-        self.slots[slot as usize].flags & GONE != 0
+        self.slots[slot as usize].is_gone()
     }
 
     /// Notes that an agent is to leave; its `teardown` takes the place of its next update.
@@ -420,6 +459,7 @@ impl<M: Message> Kernel<M> {
         seat.sequence += 1;
         let sender = seat.id;
         self.outbox.push(Envelope::new(key, sender, receiver, body));
+        self.unseen = true;
     }
 
     /// Links all mail of the outbox into the inboxes of its recipients.
@@ -440,7 +480,7 @@ impl<M: Message> Kernel<M> {
             self.posted.append(&mut self.outbox);
         }
         let listened = !self.mailing_list.is_empty();
-        let mut sent = 0;
+        let (mut sent, mut local) = (0, 0);
         for mail in first..crate::narrow(self.posted.len()) {
             let envelope = &self.posted[mail as usize];
             let receiver = envelope.receiver();
@@ -449,12 +489,15 @@ impl<M: Message> Kernel<M> {
             if let Some(id) = receiver.agent() {
                 let whereabouts = match envelope.slot() {
                     NONE => self.directory.find(id),
+                    // It may have been removed since an alarm was set for it.
+                    slot if self.is_gone(slot) => Whereabouts::Removed,
                     slot => Whereabouts::Here(slot),
                 };
                 match whereabouts {
                     Whereabouts::Here(slot) => {
                         owner = slot;
                         readers = 1;
+                        local += u64::from(!envelope.is(FOREIGN));
                         self.deliver(slot, mail);
                     }
                     nowhere => readers = self.post_elsewhere(mail, id, nowhere),
@@ -466,8 +509,7 @@ impl<M: Message> Kernel<M> {
             let envelope = &mut self.posted[mail as usize];
             envelope.set_readers(readers);
             if readers == 0 {
-                let alone = !envelope.foreign && !envelope.left;
-                if alone && receiver == Receiver::Subscribers {
+                if !envelope.is(FOREIGN | LEFT) && receiver == Receiver::Subscribers {
                     self.counters.unheard += 1;
                 }
                 envelope.body = None;
@@ -475,13 +517,14 @@ impl<M: Message> Kernel<M> {
             sent += u64::from(readers);
         }
         self.counters.sent += sent;
+        self.local += local;
     }
 
     /// Posts mail whose receiver is no agent here; tells how many read it here.
     #[cold]
     fn post_elsewhere(&mut self, mail: u32, id: AgentId, whereabouts: Whereabouts) -> u32 {
         if whereabouts == Whereabouts::Unknown {
-            if self.has_neighbours || self.posted[mail as usize].foreign {
+            if self.has_neighbours || self.posted[mail as usize].is(FOREIGN) {
                 return 0;
             }
             if id == AgentId::MAIN && self.main_listens {
@@ -515,12 +558,11 @@ impl<M: Message> Kernel<M> {
         let mut recipients = std::mem::take(&mut self.recipients);
         recipients.clear();
         let envelope = &self.posted[mail as usize];
-        let topic = envelope.body.as_ref().map(Message::topic);
-        let topic = topic.expect("mail in the outbox has a body");
+        let topic = envelope.topic();
         let (sender, receiver) = (envelope.sender, envelope.receiver().agent());
         self.mailing_list
             .recipients(sender, receiver, topic, &mut recipients);
-        if envelope.foreign && self.ahead.is_some() {
+        if envelope.is(FOREIGN) && self.ahead.is_some() {
             self.retain_early_listeners(mail, &mut recipients);
         }
         let mut copies = 0;
@@ -540,13 +582,15 @@ impl<M: Message> Kernel<M> {
     fn retain_early_listeners(&mut self, mail: u32, recipients: &mut Vec<u32>) {
         let envelope = &self.posted[mail as usize];
         let Some(ahead) = &mut self.ahead else { return };
-        let Some(left_at) = ahead.left_at.remove(&(self.now, envelope.key)) else {
+        // What the owner queued did not travel.
+        let Some(origin) = usize::from(envelope.origin).checked_sub(1) else {
             return;
         };
+        let delay = ahead.delays[origin];
+        let left_at = self.now.as_nanos().saturating_sub(delay.as_nanos());
+        let left_at = SimTime::from_nanos(left_at);
         let (sender, receiver) = (envelope.sender, envelope.receiver().agent());
-        let Some(topic) = envelope.body.as_ref().map(Message::topic) else {
-            return;
-        };
+        let topic = envelope.topic();
         let holds = |slot: u32, pattern: &Pattern| {
             let made = ahead.subscribed_at.get(&(slot, *pattern));
             made.is_none_or(|made| made.saturating_add(ahead.lookahead) <= left_at)
@@ -744,6 +788,7 @@ impl<M: Message> Kernel<M> {
         self.main_sequence += 1;
         self.outbox
             .push(Envelope::new(key, AgentId::MAIN, receiver, body));
+        self.unseen = true;
     }
 
     // ---- alarms
@@ -757,54 +802,47 @@ impl<M: Message> Kernel<M> {
         receiver: Receiver,
         body: M,
     ) -> AlarmId {
-        let elsewhere = self.has_neighbours
-            && receiver
-                .agent()
-                .is_some_and(|id| self.directory.find(id) == Whereabouts::Unknown);
         let seat = &mut self.slots[slot as usize];
         let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
         seat.sequence += 1;
         self.counters.alarms_set += 1;
-        let setter = seat.id;
-        let id = self.alarms.set(Pending {
-            time,
-            key,
-            setter,
-            required,
-            elsewhere,
-            foreign: false,
-            left: false,
-            load: AlarmMail { receiver, body },
-        });
-        if self.ahead.is_some() {
+        let mut envelope = Envelope::new(key, seat.id, receiver, body);
+        envelope.mark_if(REQUIRED, required);
+        if self.has_neighbours
+            && let Some(id) = receiver.agent()
+        {
+            match self.directory.find(id) {
+                Whereabouts::Here(slot) => envelope.set_slot(slot),
+                Whereabouts::Removed => {}
+                Whereabouts::Unknown => envelope.mark(ELSEWHERE),
+            }
+        }
+        let may_leave = self.ahead.is_some()
+            && (envelope.is(ELSEWHERE) || self.others_listen && !envelope.is_direct());
+        let load = envelope;
+        let id = self.alarms.set(Pending { time, load });
+        if may_leave {
             self.plan_departure(id);
         }
         id
     }
 
-    /// Under a lookahead: has an alarm looked at when it would leave, if it may.
-    #[cold]
+    /// Under a lookahead: has an alarm looked at when it would leave.
+    #[inline(never)]
     fn plan_departure(&mut self, id: AlarmId) {
         let (Some(ahead), Some(alarm)) = (&mut self.ahead, self.alarms.pending(id)) else {
             return;
         };
-        let listened = ahead.others_listen && !matches!(alarm.load.receiver, Receiver::Direct(_));
-        if alarm.elsewhere || listened {
-            let earlier = alarm
-                .time
-                .as_nanos()
-                .saturating_sub(ahead.lookahead.as_nanos());
-            ahead.departures.set(Pending {
-                time: SimTime::from_nanos(earlier).max(self.now),
-                key: alarm.key,
-                setter: alarm.setter,
-                required: false,
-                elsewhere: false,
-                foreign: false,
-                left: false,
-                load: id,
-            });
-        }
+        let lookahead = ahead.lookahead.as_nanos();
+        let earlier = alarm.time.as_nanos().saturating_sub(lookahead);
+        ahead.departures.set(Pending {
+            time: SimTime::from_nanos(earlier).max(self.now),
+            load: Departure {
+                alarm: id,
+                setter: alarm.load.sender,
+                key: alarm.load.key,
+            },
+        });
     }
 
     pub(crate) fn is_starting(&mut self, starting: bool) {
@@ -813,15 +851,16 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Under a lookahead: somebody elsewhere listens from now on, so alarms may leave for them.
+    /// Somebody elsewhere listens from now on, so mail may leave for them, and under a lookahead
+    /// alarms before they are due.
     pub(crate) fn expect_listeners(&mut self) {
-        let Some(ahead) = &mut self.ahead else { return };
-        if std::mem::replace(&mut ahead.others_listen, true) {
+        if std::mem::replace(&mut self.others_listen, true) || self.ahead.is_none() {
             return;
         }
         let pending = self.alarms.list(None).into_iter();
         // Those for agents elsewhere are looked at already.
-        let own = pending.filter(|(_, alarm)| !alarm.foreign && !alarm.elsewhere);
+        let own = pending
+            .filter(|(_, alarm)| !alarm.load.is(FOREIGN | ELSEWHERE) && !alarm.load.is_direct());
         let ids: Vec<_> = own.map(|(id, _)| id).collect();
         for id in ids {
             self.plan_departure(id);
@@ -835,19 +874,12 @@ impl<M: Message> Kernel<M> {
             receiver,
             body,
         } = mail;
+        let mut load = Envelope::new(key, sender, receiver, body);
+        load.mark(FOREIGN | REQUIRED);
         if let Some(ahead) = &mut self.ahead {
-            ahead.left_at.insert((time, key), left_at);
+            load.origin = ahead.origin(time.since(left_at));
         }
-        self.alarms.set(Pending {
-            time,
-            key,
-            setter: sender,
-            required: true,
-            elsewhere: false,
-            foreign: true,
-            left: false,
-            load: AlarmMail { receiver, body },
-        });
+        self.alarms.set(Pending { time, load });
     }
 
     /// The next time at which anything happens, were it only that mail leaves.
@@ -859,13 +891,18 @@ impl<M: Message> Kernel<M> {
         self.next_event_ahead()
     }
 
-    #[cold]
+    #[inline(never)]
     fn next_event_ahead(&mut self) -> Option<SimTime> {
-        let alarm = self.alarms.next_time();
+        let mut next = self.alarms.next_time();
         let ahead = self.ahead.as_mut()?;
-        let departure = ahead.departures.next_time();
-        let dismissal = ahead.dismissals.keys().next().copied();
-        [alarm, departure, dismissal].into_iter().flatten().min()
+        let mut or = |time: Option<SimTime>| {
+            if let Some(time) = time {
+                next = Some(next.map_or(time, |next| next.min(time)));
+            }
+        };
+        or(ahead.departures.next_time());
+        or(ahead.dismissals.keys().next().copied());
+        next
     }
 
     /// Puts the alarms due at `time` into the outbox.
@@ -876,45 +913,41 @@ impl<M: Message> Kernel<M> {
         }
         while let Some(alarm) = self.alarms.pop_due(time) {
             self.counters.alarms_fired += 1;
-            let AlarmMail { receiver, body } = alarm.load;
-            self.outbox
-                .push(Envelope::new(alarm.key, alarm.setter, receiver, body));
+            // Most alarms are for agents here, and are nothing to others.
+            self.unseen |= self.others_listen || alarm.load.slot() == NONE;
+            self.outbox.push(alarm.load);
         }
     }
 
     /// The same under a lookahead: mail from elsewhere is among the alarms, and whether an alarm
     /// leaves was decided before.
-    #[cold]
+    #[inline(never)]
     fn fire_ahead(&mut self, time: SimTime) {
         let Some(ahead) = &mut self.ahead else { return };
-        while ahead
-            .left_at
-            .first_key_value()
-            .is_some_and(|((arrival, _), _)| *arrival < time)
-        {
-            ahead.left_at.pop_first();
-        }
-        let dismissed = ahead.dismissals.remove(&time);
-        for id in dismissed.into_iter().flatten() {
-            if let Whereabouts::Here(slot) = self.directory.find(id) {
-                self.dismiss(slot);
+        if !ahead.dismissals.is_empty() {
+            let dismissed = ahead.dismissals.remove(&time);
+            for id in dismissed.into_iter().flatten() {
+                if let Whereabouts::Here(slot) = self.directory.find(id) {
+                    self.dismiss(slot);
+                }
             }
         }
         if self.alarms.next_time() != Some(time) {
             return;
         }
         while let Some(alarm) = self.alarms.pop_due(time) {
-            let AlarmMail { receiver, body } = alarm.load;
-            let mut envelope = Envelope::new(alarm.key, alarm.setter, receiver, body);
-            envelope.foreign = alarm.foreign;
-            envelope.left = alarm.left;
-            envelope.settled = true;
-            self.counters.alarms_fired += u64::from(!alarm.foreign);
-            // The same mail can come twice: for its receiver, and for those who listen.
-            let last = self.outbox.last();
-            if last.is_none_or(|last| !last.foreign || !alarm.foreign || last.key != alarm.key) {
-                self.outbox.push(envelope);
+            let mut envelope = alarm.load;
+            envelope.mark(SETTLED);
+            if envelope.is(FOREIGN) {
+                // The same mail can come twice: for its receiver, and for those who listen.
+                let last = self.outbox.last();
+                if last.is_some_and(|last| last.is(FOREIGN) && last.key == envelope.key) {
+                    continue;
+                }
+            } else {
+                self.counters.alarms_fired += 1;
             }
+            self.outbox.push(envelope);
         }
     }
 

@@ -139,7 +139,7 @@ impl MailKey {
     }
 }
 
-/// Mail under way. With a small message it fits a cache line.
+/// Mail under way, or an alarm, which will be. With a small message it fits a cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope<M> {
     pub(crate) key: MailKey,
@@ -148,23 +148,40 @@ pub(crate) struct Envelope<M> {
     /// twice the room.
     to: AgentId,
     kind: Kind,
-    /// It came from another cluster, which counts what becomes of it there.
-    pub(crate) foreign: bool,
-    /// A copy of it, or it itself, went to another cluster.
-    pub(crate) left: bool,
-    /// Who gets it elsewhere was decided before: under a lookahead an alarm leaves before it fires.
-    pub(crate) settled: bool,
+    marks: u8,
+    /// Under a lookahead: how long it was under way between schedulers, as a number of the kernel's;
+    /// 0 if it was not.
+    pub(crate) origin: u16,
     /// Before it is posted: where the receiver sits, if that was found out already. From then on:
     /// how many agents have yet to read it.
     slot_or_readers: u32,
     pub(crate) body: Option<M>,
 }
 
+/// It came from another cluster, which counts what becomes of it there.
+pub(crate) const FOREIGN: u8 = 1;
+/// A copy of it, or it itself, went to another cluster. An alarm can then no longer be cleared.
+pub(crate) const LEFT: u8 = 2;
+/// Who gets it elsewhere was decided before: under a lookahead an alarm leaves before it fires.
+pub(crate) const SETTLED: u8 = 4;
+/// In real time an idle run waits for this alarm; without, it is dropped.
+pub(crate) const REQUIRED: u8 = 8;
+/// This alarm is for an agent that this scheduler has never heard of.
+pub(crate) const ELSEWHERE: u8 = 16;
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Agent,
     Direct,
     Subscribers,
+}
+
+impl<M: Message> Envelope<M> {
+    /// What the message is about.
+    pub(crate) fn topic(&self) -> Topic {
+        let body = self.body.as_ref();
+        body.expect("mail that nobody has read has a body").topic()
+    }
 }
 
 impl<M> Envelope<M> {
@@ -180,9 +197,8 @@ impl<M> Envelope<M> {
             sender,
             to,
             kind,
-            foreign: false,
-            left: false,
-            settled: false,
+            marks: 0,
+            origin: 0,
             slot_or_readers: crate::kernel::NONE,
             body: Some(body),
         }
@@ -195,6 +211,27 @@ impl<M> Envelope<M> {
             Kind::Direct => Receiver::Direct(self.to),
             Kind::Subscribers => Receiver::Subscribers,
         }
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.kind, Kind::Direct)
+    }
+
+    /// Whether it bears one of these marks.
+    #[inline]
+    pub(crate) fn is(&self, marks: u8) -> bool {
+        self.marks & marks != 0
+    }
+
+    #[inline]
+    pub(crate) fn mark(&mut self, marks: u8) {
+        self.marks |= marks;
+    }
+
+    /// Marks it, or takes the marks away.
+    #[inline]
+    pub(crate) fn mark_if(&mut self, marks: u8, holds: bool) {
+        self.marks = self.marks & !marks | if holds { marks } else { 0 };
     }
 
     /// Where the receiver sits, or [`NONE`](crate::kernel::NONE); asked before it is posted.

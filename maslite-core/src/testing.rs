@@ -112,7 +112,10 @@ impl<M: Message> Solo<M> {
     pub fn alarms(&mut self) -> Vec<(PendingAlarm, M)> {
         let pending = self.kernel.alarms.list(None).into_iter();
         pending
-            .map(|(id, alarm)| (PendingAlarm::new(id, alarm), alarm.load.body.clone()))
+            .filter_map(|(id, alarm)| {
+                let body = alarm.load.body.clone()?;
+                Some((PendingAlarm::new(id, alarm), body))
+            })
             .collect()
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver, SimDuration, SimTime};
+use rustc_hash::FxHashMap;
 
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::spawn::ChildSide;
@@ -407,7 +408,7 @@ impl<M: WireMessage> MpScheduler<M> {
             interest: border.interest(engine.take_changed_interest()),
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
-            local: border.local,
+            local: engine.local(),
             digest: engine.digest(),
             batches: border
                 .out
@@ -435,7 +436,7 @@ struct Border<M> {
     /// The number of the grant at hand.
     grant: u64,
     /// The clusters of agents that are elsewhere, as far as known.
-    routes: BTreeMap<AgentId, u32>,
+    routes: FxHashMap<AgentId, u32>,
     /// What other clusters listen to; they are its subscribers.
     others: MailingList,
     /// How many agents here subscribed to a pattern.
@@ -444,7 +445,6 @@ struct Border<M> {
     out: Vec<Out>,
     interested: Vec<u32>,
     mail: Vec<u8>,
-    local: u64,
     paused: Option<(u64, AgentId)>,
     /// Mail that could not be encoded.
     failure: Option<Fault>,
@@ -538,13 +538,12 @@ impl<M: WireMessage> Border<M> {
             hold,
             ahead: None,
             grant: 0,
-            routes: BTreeMap::new(),
+            routes: FxHashMap::default(),
             others: MailingList::default(),
             listeners: BTreeMap::new(),
             out: vec![Out::new(Destination::Main), Out::new(Destination::Owner)],
             interested: Vec::new(),
             mail: Vec::new(),
-            local: 0,
             paused: None,
             failure: None,
             message: std::marker::PhantomData,
@@ -585,6 +584,7 @@ impl<M: WireMessage> Border<M> {
     #[inline]
     fn catch_up_with_interest(&mut self, now: SimTime) {
         while let Some(ahead) = &mut self.ahead
+            && !ahead.coming.is_empty()
             && let Some(coming) = ahead.coming.first_entry()
             && *coming.key() <= now
         {
@@ -614,7 +614,6 @@ impl<M: WireMessage> Border<M> {
     }
 
     /// Under a lookahead: notes what main is to hear. True if main must number agents first.
-    #[cold]
     fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
         let now = engine.now();
         if let Some(ahead) = &mut self.ahead {
@@ -636,17 +635,14 @@ impl<M: WireMessage> Border<M> {
     fn destinations(&mut self, mail: &Outgoing<'_, M>) -> (Option<Destination>, bool) {
         self.interested.clear();
         let mut to = None;
-        if let Some(id) = mail.receiver.agent() {
-            if !mail.receiver_is_elsewhere {
-                self.local += 1;
-            } else if id == AgentId::MAIN {
-                to = Some(Destination::Main);
-            } else {
-                let owner = self.routes.get(&id);
-                to = Some(
-                    owner.map_or(Destination::Owner, |cluster| Destination::Cluster(*cluster)),
-                );
-            }
+        if let Some(id) = mail.receiver.agent()
+            && mail.receiver_is_elsewhere
+        {
+            to = Some(match self.routes.get(&id) {
+                Some(cluster) => Destination::Cluster(*cluster),
+                None if id == AgentId::MAIN => Destination::Main,
+                None => Destination::Owner,
+            });
         }
         if !self.others.is_empty() && !matches!(mail.receiver, Receiver::Direct(_)) {
             let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
