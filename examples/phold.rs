@@ -12,7 +12,8 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -48,6 +49,10 @@ struct Options {
     /// How many clusters the agents are divided among.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     clusters: u64,
+    /// For comparison: as many simulations side by side, each with its share of the agents, that
+    /// know nothing of each other.
+    #[arg(long)]
+    unconnected: bool,
     /// Do not tell the kernel of the lookahead.
     #[arg(long)]
     no_window: bool,
@@ -206,6 +211,7 @@ fn execute(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
         Where::Processes
     });
     let outcome = match placement {
+        _ if options.unconnected => run_unconnected(&model, placement, options)?,
         Where::Single if options.clusters > 1 => {
             return Err("--placement single has no clusters".into());
         }
@@ -234,6 +240,64 @@ fn run_alone(model: Model, options: &Options) -> Result<Outcome, Failure> {
     Ok(Outcome {
         report: scheduler.run(Run::lasting(options.end))?,
         startup,
+        routed: 0,
+        exchanges: 0,
+        main_load: None,
+    })
+}
+
+/// Runs one simulation for each cluster, all at the same time, and sums up.
+fn run_unconnected(model: &Model, placement: Where, options: &Options) -> Result<Outcome, Failure> {
+    let placement = match placement {
+        Where::Processes => Placement::Processes,
+        _ => return Err("--unconnected is for --placement processes".into()),
+    };
+    let mut mains = Vec::new();
+    for number in 0..options.clusters {
+        let mut main = MpMain::new(agents())?
+            .with_seed(options.seed.wrapping_add(number))
+            .with_placement(placement)
+            .with_digest();
+        let cluster = main.new_scheduler();
+        let agents = options.agents / options.clusters;
+        let part = Part {
+            model: Model {
+                agents,
+                ..model.clone()
+            },
+            first: 1,
+            last: agents,
+        };
+        main.build(cluster, "holders", part)?;
+        main.run(until_set_up())?;
+        mains.push(main);
+    }
+    let begin = Barrier::new(mains.len());
+    let run = |mut main: MpMain<Msg>| {
+        begin.wait();
+        main.run(Run::lasting(options.end))
+    };
+    let reports: Vec<_> = std::thread::scope(|scope| {
+        let threads = mains.into_iter().map(|main| scope.spawn(|| run(main)));
+        let threads: Vec<_> = threads.collect();
+        let ends = threads.into_iter().map(ScopedJoinHandle::join);
+        ends.map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut reports = reports.into_iter();
+    let mut sum = reports.next().ok_or("there is at least one cluster")??.run;
+    for report in reports {
+        let report = report?;
+        sum.wall = sum.wall.max(report.wall);
+        sum.counters.add(&report.counters);
+        sum.digest = sum
+            .digest
+            .zip(report.digest)
+            .map(|(a, b)| a.wrapping_add(b));
+    }
+    Ok(Outcome {
+        report: sum,
+        startup: Duration::ZERO,
         routed: 0,
         exchanges: 0,
         main_load: None,
@@ -296,7 +360,8 @@ fn print(outcome: &Outcome, placement: Where, options: &Options) {
             "remote": options.remote,
             "work_ns": options.work,
             "clusters": options.clusters,
-            "window": options.clusters > 1 && !options.no_window,
+            "unconnected": options.unconnected,
+            "window": options.clusters > 1 && !options.no_window && !options.unconnected,
             "placement": placement,
             "seed": options.seed,
             "sim_s": sim_s,
