@@ -286,6 +286,7 @@ impl<M: Message> Engine<M> {
                 around.departing(self, time);
                 continue;
             }
+            assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
         }
@@ -303,7 +304,11 @@ impl<M: Message> Engine<M> {
     }
 
     /// Puts the alarms due at `time`, the time of the next alarm, into the outbox.
+    ///
+    /// # Panics
+    /// If the engine has not reached that time.
     pub fn fire(&mut self, time: SimTime) {
+        assert!(time <= self.kernel.now, "no alarm fires before its time");
         self.kernel.fire(time);
     }
 
@@ -590,8 +595,16 @@ impl<M: Message> Engine<M> {
     }
 
     /// Sets where the simulation stands: the instant, and the superstep in it that comes next.
+    ///
+    /// # Panics
+    /// If the engine has passed that time, or would pass an alarm: whoever grants time has broken
+    /// its promise.
     pub fn stand_at(&mut self, time: SimTime, superstep: u64) {
-        debug_assert!(time >= self.kernel.now, "time never goes backwards");
+        assert!(time >= self.kernel.now, "time never goes backwards");
+        assert!(
+            self.kernel.next_event().is_none_or(|event| event >= time),
+            "time never passes an alarm"
+        );
         self.kernel.now = time;
         self.kernel.superstep = superstep;
     }

@@ -341,6 +341,11 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     pub(crate) fn advance_to(&mut self, time: SimTime) {
         assert!(time >= self.standing.time, "time never goes backwards");
+        let mut inbound = self.routing.inbound.iter();
+        assert!(
+            inbound.all(|inbound| inbound.used == 0 || inbound.earliest >= Some(time)),
+            "time never passes mail that is under way"
+        );
         if time > self.standing.time {
             self.standing.time = time;
             self.standing.superstep = 0;
@@ -752,5 +757,58 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.routing.relay(cluster, 1, &bytes, earliest);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Placement;
+    use crate::stop::StopHandle;
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
+    enum Msg {}
+
+    const NOON: SimTime = SimTime::from_millis(12);
+    const LATER: SimTime = SimTime::from_millis(13);
+
+    /// Moves time from noon on while one mail is under way that arrives at `arrives`.
+    fn advance(arrives: SimTime, to: SimTime) -> SimTime {
+        let mut fleet = Fleet::new(Placement::Inline, StopHandle::default()).unwrap();
+        let mut routing = Routing::default();
+        routing.add_cluster();
+        let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());
+        let mut trace = None;
+        standing.time = NOON;
+        let mut rounds: Rounds<'_, '_, Msg> = Rounds::new(
+            &mut fleet,
+            &mut routing,
+            &mut standing,
+            &mut under_way,
+            &mut trace,
+            |_, _| {},
+            Run::until_idle(),
+        );
+        rounds.routing.relay(0, 1, b"mail", arrives);
+        rounds.advance_to(to);
+        standing.time
+    }
+
+    #[test]
+    fn time_moves_to_mail_that_is_under_way() {
+        assert_eq!(advance(LATER, NOON), NOON);
+        assert_eq!(advance(LATER, LATER), LATER);
+    }
+
+    #[test]
+    #[should_panic(expected = "time never passes mail that is under way")]
+    fn time_never_passes_mail_that_is_under_way() {
+        advance(NOON, LATER);
+    }
+
+    #[test]
+    #[should_panic(expected = "time never goes backwards")]
+    fn time_never_goes_backwards() {
+        advance(LATER, SimTime::from_millis(11));
     }
 }

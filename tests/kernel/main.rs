@@ -24,4 +24,5 @@ mod run_ends;
 mod scenario_files;
 mod scenario_traces;
 mod subscriptions;
+mod time;
 mod wall_clock;
