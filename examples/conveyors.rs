@@ -38,6 +38,13 @@ struct Options {
     /// Where the schedulers run.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
+    /// How long messages from one scheduler to another take at least, in milliseconds. The schedulers
+    /// then run at the same time, and a hand-over takes time.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    lookahead: u64,
+    /// Hold up messages between schedulers by chance from this seed, which changes no result.
+    #[arg(long, value_name = "SEED")]
+    shake: Option<u64>,
     /// Print the wall time and the ratio only.
     #[arg(long)]
     quiet: bool,
@@ -174,6 +181,8 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     let mut main = MpMain::new(agents)?
         .with_seed(options.seed)
         .with_placement(placement)
+        .with_lookahead(SimDuration::from_millis(options.lookahead))
+        .with_shake(options.shake)
         .with_digest();
     if story {
         main = main.with_trace(|line| println!("{line}"));

@@ -68,6 +68,9 @@ struct Options {
     /// Where the clusters run: inline if there is one, else in processes.
     #[arg(long, value_enum)]
     placement: Option<Where>,
+    /// Hold up messages between clusters by chance from this seed, which changes no result.
+    #[arg(long, value_name = "SEED")]
+    shake: Option<u64>,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -313,6 +316,7 @@ fn run(
     let mut main = MpMain::new(agents)?
         .with_seed(options.seed)
         .with_placement(placement)
+        .with_shake(options.shake)
         .with_digest();
     if options.clusters > 1 && !options.no_window {
         main = main.with_lookahead(options.lookahead);

@@ -77,25 +77,52 @@ fn conveyors() {
     check("conveyors", &[]);
 }
 
+/// Where the clusters of an example can run, and with which links.
+const EVERYWHERE: [&[&str]; 4] = [
+    &["--placement", "inline"],
+    &["--placement", "processes"],
+    &["--placement", "inline", "--shake", "7"],
+    &["--placement", "processes", "--shake", "7"],
+];
+
+/// What happens in a row of conveyors, one line for each delivery; and the digest of it.
+fn handed_over(schedulers: &str, rest: &[&str]) -> (Vec<String>, String) {
+    let row = ["--conveyors", "9", "--units", "5", "--seed", "3"];
+    let row = [&row[..], &["--schedulers", schedulers], rest].concat();
+    let story = told("conveyors", &row);
+    let moves = story.lines().filter(|line| !line.starts_with("conveyor"));
+    let (_, digest, _) = counted("conveyors", &row);
+    (moves.map(str::to_owned).collect(), digest)
+}
+
 #[test]
 fn conveyors_hand_over_the_same_in_any_number_of_schedulers() {
-    let handed_over = |schedulers: &str, placement: &str| {
-        let row = ["--conveyors", "9", "--units", "5", "--seed", "3"];
-        let where_they_run = ["--schedulers", schedulers, "--placement", placement];
-        let story = told("conveyors", &[&row[..], &where_they_run].concat());
-        let moves = story.lines().filter(|line| !line.starts_with("conveyor"));
-        moves.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let one = handed_over("1", "inline");
+    let one = handed_over("1", EVERYWHERE[0]);
     // Of each unit on each conveyor but the last: its end, and three messages.
-    assert!(one.len() > 5 * 8 * 4, "{one:?}");
-    for schedulers in ["2", "3", "9"] {
-        for placement in ["inline", "processes"] {
+    assert!(one.0.len() > 5 * 8 * 4, "{one:?}");
+    for schedulers in ["1", "2", "3", "4", "8", "9"] {
+        for place in EVERYWHERE {
             assert_eq!(
-                handed_over(schedulers, placement),
+                handed_over(schedulers, place),
                 one,
-                "{schedulers} {placement}"
+                "{schedulers} {place:?}"
             );
+        }
+    }
+}
+
+/// Every hand-over between schedulers then takes three times the lookahead.
+#[test]
+fn conveyors_with_a_lookahead_hand_over_the_same_everywhere() {
+    for schedulers in ["2", "3", "8"] {
+        let [inline, others @ ..] = EVERYWHERE.map(|place| {
+            let lookahead = ["--lookahead", "20"];
+            handed_over(schedulers, &[&lookahead[..], place].concat())
+        });
+        assert!(inline.0.len() > 5 * 8 * 4, "{inline:?}");
+        assert_ne!(inline, handed_over(schedulers, EVERYWHERE[0]));
+        for other in others {
+            assert_eq!(other, inline, "{schedulers}");
         }
     }
 }
@@ -137,10 +164,10 @@ fn phold_is_the_same_in_any_number_of_clusters() {
     let phold = |arguments: &[&str]| counted("phold", &[&SMALL_PHOLD[..], arguments].concat());
     let (events, digest, _) = phold(&["--placement", "single"]);
     assert!(events > 300, "{events}");
-    for clusters in ["1", "2", "4"] {
-        for placement in ["inline", "processes"] {
-            let arguments = ["--clusters", clusters, "--placement", placement];
-            let split = phold(&[&arguments[..], &["--no-window"]].concat());
+    for clusters in ["1", "2", "3", "4", "8"] {
+        for place in EVERYWHERE {
+            let arguments = [&["--clusters", clusters, "--no-window"], place].concat();
+            let split = phold(&arguments);
             let same = (split.0, split.1.as_str()) == (events, digest.as_str());
             assert!(same, "{arguments:?}: {split:?}, not {digest}");
             assert_eq!(split.2 > 0, clusters != "1", "{arguments:?}");
@@ -153,11 +180,12 @@ fn phold_is_the_same_in_any_number_of_clusters() {
 fn phold_is_the_same_with_a_lookahead() {
     let phold = |arguments: &[&str]| counted("phold", &[&SMALL_PHOLD[..], arguments].concat());
     let (events, digest, _) = phold(&["--placement", "single"]);
-    for clusters in ["2", "3", "4"] {
-        let inline = phold(&["--clusters", clusters, "--placement", "inline"]);
-        let processes = phold(&["--clusters", clusters, "--placement", "processes"]);
-        assert_eq!(inline, processes, "{clusters}");
-        assert_eq!((inline.0, &inline.1), (events, &digest), "{clusters}");
+    for clusters in ["2", "3", "4", "8"] {
+        for place in EVERYWHERE {
+            let arguments = [&["--clusters", clusters], place].concat();
+            let split = phold(&arguments);
+            assert_eq!((split.0, &split.1), (events, &digest), "{arguments:?}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::frame::Wait;
 use crate::inline::InlineLink;
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::registry::{Entered, WireMessage};
+use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::stop::{Brake, StopHandle};
 use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
@@ -163,6 +164,15 @@ impl Fleet {
             }
         }
         Ok(fresh)
+    }
+
+    /// Has main's end of the link to a cluster that has just started dawdle.
+    pub(crate) fn shake(&mut self, place: usize, shake: Shake) {
+        let link = self.members[place].link.take();
+        self.members[place].link = link.map(|link| match self.machinery {
+            Machinery::Inline { .. } => Box::new(ShakenInline::new(link, shake)) as _,
+            Machinery::Processes(_) => Box::new(Shaken::new(link, shake)) as _,
+        });
     }
 
     /// Says something to a cluster; `asks` if it will answer.

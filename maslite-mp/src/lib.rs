@@ -103,6 +103,7 @@ mod fleet;
 mod frame;
 mod inline;
 mod ipc;
+mod shake;
 mod transport;
 
 // How processes start, and what their ends mean.

@@ -16,6 +16,7 @@ use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver, SimDuration
 use rustc_hash::FxHashMap;
 
 use crate::registry::{Crew, Registry, WireMessage};
+use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
 use crate::supervision::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::transport::LinkError;
@@ -66,6 +67,8 @@ pub(crate) struct MpScheduler<M: Message> {
     trace: Arc<Mutex<Vec<TraceLine>>>,
     /// How long to look for a message before blocking, when that has just been told.
     spin: Option<Duration>,
+    /// What this end of the link is shaken with, when that has just been told.
+    shake: Option<Shake>,
 }
 
 impl<M: WireMessage> MpScheduler<M> {
@@ -78,6 +81,7 @@ impl<M: WireMessage> MpScheduler<M> {
             newborn: Vec::new(),
             trace: Arc::default(),
             spin: None,
+            shake: None,
         }
     }
 
@@ -100,6 +104,9 @@ impl<M: WireMessage> MpScheduler<M> {
             let next = this.obey(&message, &mut answer);
             if let Some(spin) = this.spin.take() {
                 side.link.spin_for(spin);
+                if let Some(shake) = this.shake.take() {
+                    side.link = Box::new(Shaken::new(side.link, shake));
+                }
             }
             if next != Next::Wait && side.link.send(&answer).is_err() {
                 return EXIT_LIFELINE_LOST;
@@ -156,6 +163,7 @@ impl<M: WireMessage> MpScheduler<M> {
         self.engine = Engine::new(settings.seed);
         self.engine.join_neighbours();
         self.spin = Some(settings.spin);
+        self.shake = settings.shake;
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
             self.border.ahead = Some(Ahead::new(lookahead));
@@ -248,6 +256,7 @@ impl<M: WireMessage> MpScheduler<M> {
             self.engine.stand_at(grant.time, grant.superstep);
         } else if task == Task::Setup {
             // Between runs all stand where main stands; within one each has its own time.
+            assert!(grant.time >= self.engine.now(), "time never goes backwards");
             self.engine.advance_to(grant.time);
         }
         let interest = self.learn(grant.news)?;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::shake::Shake;
 
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) trace: bool,
     /// How long it looks for a message before it blocks.
     pub(crate) spin: Duration,
+    /// What its end of the link is shaken with, if it is.
+    pub(crate) shake: Option<Shake>,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.
     pub(crate) lookahead: Option<SimDuration>,
 }

@@ -159,7 +159,7 @@ fn start(seed: u64) -> [Mail<Msg>; 3] {
 
 /// How the runs ended, the last report, and the trace.
 #[derive(Debug, PartialEq)]
-struct Story {
+pub(crate) struct Story {
     stops: Vec<String>,
     now: SimTime,
     counters: Counters,
@@ -188,7 +188,7 @@ fn tell(lines: &Arc<Mutex<Vec<String>>>, mut run: impl FnMut(&mut u64) -> Report
     }
 }
 
-fn in_one_scheduler(seed: u64) -> Story {
+pub(crate) fn in_one_scheduler(seed: u64) -> Story {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let observer: Observer<Msg> = Box::new(move |delivery| {
@@ -211,12 +211,19 @@ fn in_one_scheduler(seed: u64) -> Story {
     })
 }
 
-fn in_clusters(seed: u64, count: usize, placement: Placement, lookahead: u64) -> Story {
+pub(crate) fn in_clusters(
+    seed: u64,
+    count: usize,
+    placement: Placement,
+    shake: Option<u64>,
+    lookahead: u64,
+) -> Story {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
         .with_placement(placement)
+        .with_shake(shake)
         .with_seed(SEED + seed)
         .with_lookahead(SimDuration::from_millis(lookahead))
         .with_digest()
@@ -234,7 +241,7 @@ fn in_clusters(seed: u64, count: usize, placement: Placement, lookahead: u64) ->
     })
 }
 
-fn compare(seed: u64, got: &Story, expected: &Story, of: &str) {
+pub(crate) fn compare(seed: u64, got: &Story, expected: &Story, of: &str) {
     let lines = (1..).zip(got.trace.iter().zip(&expected.trace));
     for (line, (got, expected)) in lines {
         assert_eq!(got, expected, "line {line} of seed {seed}, {of}");
@@ -249,7 +256,7 @@ fn any_split_tells_the_story_of_one_scheduler() {
         let expected = in_one_scheduler(seed);
         deliveries += expected.trace.len();
         for count in [1, 2, 3, 4, 8] {
-            let got = in_clusters(seed, count, Placement::Inline, 0);
+            let got = in_clusters(seed, count, Placement::Inline, None, 0);
             compare(seed, &got, &expected, &format!("{count} clusters"));
         }
     }
@@ -260,7 +267,7 @@ fn any_split_tells_the_story_of_one_scheduler() {
 fn processes_tell_it_too() {
     for seed in 200..206 {
         let expected = in_one_scheduler(seed);
-        let got = in_clusters(seed, 3, Placement::Processes, 0);
+        let got = in_clusters(seed, 3, Placement::Processes, None, 0);
         compare(seed, &got, &expected, "3 processes");
     }
 }
@@ -269,8 +276,8 @@ fn processes_tell_it_too() {
 fn under_a_lookahead_placement_changes_nothing() {
     for seed in 300..306 {
         for count in [2, 3] {
-            let expected = in_clusters(seed, count, Placement::Inline, 2);
-            let got = in_clusters(seed, count, Placement::Processes, 2);
+            let expected = in_clusters(seed, count, Placement::Inline, None, 2);
+            let got = in_clusters(seed, count, Placement::Processes, None, 2);
             compare(seed, &got, &expected, &format!("{count} processes"));
         }
     }

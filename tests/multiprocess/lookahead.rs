@@ -244,12 +244,19 @@ fn specified(scenario: &Scenario, count: usize) -> String {
 }
 
 /// Runs a scenario in so many clusters, stopping and going on at these times [ms].
-fn run(scenario: &Scenario, count: usize, placement: Placement, cuts: &[u64]) -> String {
+fn run(
+    scenario: &Scenario,
+    count: usize,
+    placement: Placement,
+    shake: Option<u64>,
+    cuts: &[u64],
+) -> String {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
         .with_placement(placement)
+        .with_shake(shake)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
     let clusters: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
@@ -284,17 +291,25 @@ fn run(scenario: &Scenario, count: usize, placement: Placement, cuts: &[u64]) ->
     text.lock().unwrap().clone()
 }
 
-fn check(seed: u64, count: usize, placement: Placement, cuts: &[u64]) {
+pub(crate) fn check(
+    seed: u64,
+    count: usize,
+    placement: Placement,
+    shake: Option<u64>,
+    cuts: &[u64],
+) {
     let mut scenario = generator::scenario(seed);
     // Delays at home and elsewhere differ, so an exchange can take more mail than without.
     for mail in &mut scenario.start {
         mail.ttl = mail.ttl.min(6);
     }
     let expected = specified(&scenario, count);
-    let trace = run(&scenario, count, placement, cuts);
+    let trace = run(&scenario, count, placement, shake, cuts);
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
-        format!("seed {seed}, {count} clusters, {placement:?}, cuts {cuts:?}: {scenario}")
+        format!(
+            "seed {seed}, {count} clusters, {placement:?}, shake {shake:?}, cuts {cuts:?}: {scenario}"
+        )
     };
     for (line, (got, expected)) in (1..).zip(trace.lines().zip(expected.lines())) {
         assert_eq!(got, expected, "line {line} of {}", of());
@@ -305,20 +320,20 @@ fn check(seed: u64, count: usize, placement: Placement, cuts: &[u64]) {
 #[test]
 fn windows_give_the_trace_of_the_model() {
     for count in [1, 2, 3, 4, 8] {
-        (0..150).for_each(|seed| check(seed, count, Placement::Inline, &[]));
+        (0..150).for_each(|seed| check(seed, count, Placement::Inline, None, &[]));
     }
 }
 
 #[test]
 fn runs_that_stop_and_go_on_give_it_too() {
     for count in [2, 3] {
-        (150..300).for_each(|seed| check(seed, count, Placement::Inline, &[1, 2, 5, 6, 11]));
+        (150..300).for_each(|seed| check(seed, count, Placement::Inline, None, &[1, 2, 5, 6, 11]));
     }
 }
 
 #[test]
 fn processes_give_it_too() {
-    (300..310).for_each(|seed| check(seed, 3, Placement::Processes, &[]));
+    (300..310).for_each(|seed| check(seed, 3, Placement::Processes, None, &[]));
 }
 
 #[test]

@@ -22,5 +22,7 @@ mod life_of_processes;
 mod lively;
 mod lookahead;
 mod placement;
+mod race;
 mod scenario_traces;
+mod shaken;
 mod workers;

@@ -24,13 +24,13 @@ fn child() {
 }
 
 /// Runs a scenario divided into `clusters` and compares everything with the specification.
-fn check(seed: u64, clusters: usize, placement: Placement) {
+pub(crate) fn check(seed: u64, clusters: usize, placement: Placement, shake: Option<u64>) {
     let scenario = generator::scenario(seed);
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
-        format!("seed {seed}, {clusters} clusters, {placement:?}: {scenario}")
+        format!("seed {seed}, {clusters} clusters, {placement:?}, shake {shake:?}: {scenario}")
     };
-    let (report, trace) = run(&scenario, clusters, placement);
+    let (report, trace) = run(&scenario, clusters, placement, shake);
     let expected = naive::run(&scenario, u64::MAX).unwrap();
     let lines = (1..).zip(trace.lines().zip(expected.trace.lines()));
     for (line, (got, expected)) in lines {
@@ -52,12 +52,18 @@ fn check(seed: u64, clusters: usize, placement: Placement) {
     assert_eq!(got, expected, "{}", of());
 }
 
-fn run(scenario: &Scenario, clusters: usize, placement: Placement) -> (MpReport, String) {
+fn run(
+    scenario: &Scenario,
+    clusters: usize,
+    placement: Placement,
+    shake: Option<u64>,
+) -> (MpReport, String) {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
         .with_placement(placement)
+        .with_shake(shake)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
@@ -87,34 +93,34 @@ fn run(scenario: &Scenario, clusters: usize, placement: Placement) -> (MpReport,
 
 #[test]
 fn in_one_cluster() {
-    (0..200).for_each(|seed| check(seed, 1, Placement::Inline));
+    (0..200).for_each(|seed| check(seed, 1, Placement::Inline, None));
 }
 
 #[test]
 fn in_two_clusters() {
-    (200..400).for_each(|seed| check(seed, 2, Placement::Inline));
+    (200..400).for_each(|seed| check(seed, 2, Placement::Inline, None));
 }
 
 #[test]
 fn in_three_clusters() {
-    (400..600).for_each(|seed| check(seed, 3, Placement::Inline));
+    (400..600).for_each(|seed| check(seed, 3, Placement::Inline, None));
 }
 
 #[test]
 fn in_four_clusters() {
-    (600..800).for_each(|seed| check(seed, 4, Placement::Inline));
+    (600..800).for_each(|seed| check(seed, 4, Placement::Inline, None));
 }
 
 #[test]
 fn in_eight_clusters() {
-    (800..1000).for_each(|seed| check(seed, 8, Placement::Inline));
+    (800..1000).for_each(|seed| check(seed, 8, Placement::Inline, None));
 }
 
 #[test]
 fn in_processes() {
     for seed in 1000..1010 {
         for clusters in [1, 2, 4] {
-            check(seed, clusters, Placement::Processes);
+            check(seed, clusters, Placement::Processes, None);
         }
     }
 }

@@ -1,0 +1,242 @@
+//! Links that dawdle: a tool for tests. What a run gives must not depend on when messages arrive.
+//!
+//! A seed says which links dawdle in which direction, and how long they hold up each message. Between
+//! processes both ends do, so that main's messages to its clusters overtake each other, and so do the
+//! answers. In one thread it is not time that counts but the order of work: there the seed says which
+//! scheduler works as soon as it is told and which one when its answer is awaited.
+//!
+//! **Invariant:** a link that is not shaken has nothing of this around it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use maslite_core::{AgentId, AgentRng};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::transport::{LinkError, Transport};
+
+/// Delays that are not pauses are shorter than this [µs].
+const DELAY: u64 = 200;
+
+/// Pauses are shorter than this [µs].
+const PAUSE: u64 = 3_000;
+
+/// Where the chance of one end of one link comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shake {
+    seed: u64,
+    end: u64,
+}
+
+impl Shake {
+    /// Of main's end of its link to a cluster.
+    pub(crate) fn main_side(seed: u64, cluster: usize) -> Self {
+        let end = 2 * cluster as u64;
+        Self { seed, end }
+    }
+
+    /// Of the other end.
+    pub(crate) fn child_side(seed: u64, cluster: usize) -> Self {
+        let end = 2 * cluster as u64 + 1;
+        Self { seed, end }
+    }
+
+    fn rng(self) -> AgentRng {
+        AgentRng::new(self.seed, AgentId::from(self.end))
+    }
+}
+
+/// An end of a link between processes that holds up messages.
+pub(crate) struct Shaken {
+    link: Box<dyn Transport>,
+    rng: AgentRng,
+    holds_up_sent: bool,
+    holds_up_received: bool,
+    /// Lets time pass: nobody sends on it, so whoever receives from it waits as long as it likes.
+    silence: Receiver<Infallible>,
+    /// Held only so that the channel stays open.
+    _silent: Sender<Infallible>,
+}
+
+impl Shaken {
+    pub(crate) fn new(link: Box<dyn Transport>, shake: Shake) -> Self {
+        let (silent, silence) = mpsc::channel();
+        let mut rng = shake.rng();
+        Self {
+            link,
+            holds_up_sent: rng.random(),
+            holds_up_received: rng.random(),
+            rng,
+            silence,
+            _silent: silent,
+        }
+    }
+
+    fn dawdle(&mut self) {
+        let delay = match self.rng.random_range(0..64_u32) {
+            0 => self.rng.random_range(DELAY..PAUSE),
+            1..32 => self.rng.random_range(0..DELAY),
+            _ => return,
+        };
+        let _ = self.silence.recv_timeout(Duration::from_micros(delay));
+    }
+}
+
+impl Transport for Shaken {
+    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        if self.holds_up_sent {
+            self.dawdle();
+        }
+        self.link.send(message)
+    }
+
+    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+        self.link.recv(into)?;
+        if self.holds_up_received {
+            self.dawdle();
+        }
+        Ok(())
+    }
+
+    fn spin_for(&mut self, spin: Duration) {
+        self.link.spin_for(spin);
+    }
+}
+
+/// Main's end of a link to a scheduler in the same thread, which now and then works out of turn.
+pub(crate) struct ShakenInline {
+    link: Box<dyn Transport>,
+    rng: AgentRng,
+    /// What it has answered before anybody asked.
+    answers: VecDeque<Vec<u8>>,
+}
+
+impl ShakenInline {
+    pub(crate) fn new(link: Box<dyn Transport>, shake: Shake) -> Self {
+        Self {
+            link,
+            rng: shake.rng(),
+            answers: VecDeque::new(),
+        }
+    }
+}
+
+impl Transport for ShakenInline {
+    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        self.link.send(message)?;
+        if self.rng.random() {
+            let mut answer = Vec::new();
+            match self.link.recv(&mut answer) {
+                Ok(()) => self.answers.push_back(answer),
+                // It has worked, and there was nothing to answer.
+                Err(LinkError::Disconnected) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+        match self.answers.pop_front() {
+            Some(answer) => {
+                *into = answer;
+                Ok(())
+            }
+            None => self.link.recv(into),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::transport::now;
+
+    /// Answers what begins with a question mark, with what it has heard; writes down when.
+    struct Echo {
+        name: u8,
+        waiting: VecDeque<Vec<u8>>,
+        order: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Transport for Echo {
+        fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+            self.waiting.push_back(message.to_vec());
+            Ok(())
+        }
+
+        fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+            while let Some(message) = self.waiting.pop_front() {
+                self.order.lock().unwrap().push(self.name);
+                if message[0] == b'?' {
+                    *into = message;
+                    return Ok(());
+                }
+            }
+            Err(LinkError::Disconnected)
+        }
+    }
+
+    fn echo(name: u8, order: &Arc<Mutex<Vec<u8>>>) -> Box<dyn Transport> {
+        Box::new(Echo {
+            name,
+            waiting: VecDeque::new(),
+            order: Arc::clone(order),
+        })
+    }
+
+    /// Tells two schedulers something in each of so many rounds, asks both, and returns the orders
+    /// in which they have worked.
+    fn orders(seed: u64) -> Vec<Vec<u8>> {
+        let order = Arc::default();
+        let mut links = [0, 1].map(|name: u8| {
+            let shake = Shake::main_side(seed, usize::from(name));
+            ShakenInline::new(echo(name, &order), shake)
+        });
+        let rounds = (0..40_u8).map(|round| {
+            let question = [b'?', round];
+            for link in &mut links {
+                link.send(b"news").unwrap();
+                link.send(&question).unwrap();
+            }
+            let mut answer = Vec::new();
+            for link in &mut links {
+                link.recv(&mut answer).unwrap();
+                assert_eq!(answer, question);
+            }
+            std::mem::take(&mut *order.lock().unwrap())
+        });
+        rounds.collect()
+    }
+
+    #[test]
+    fn schedulers_in_one_thread_work_in_an_order_that_the_seed_gives() {
+        let first = orders(1);
+        assert!(first.contains(&vec![0, 0, 1, 1]) && first.contains(&vec![1, 1, 0, 0]));
+        assert_eq!(first, orders(1));
+        assert_ne!(first, orders(2));
+    }
+
+    #[test]
+    fn messages_are_held_up_and_arrive_all_and_in_order() {
+        let (begin, order) = (now(), Arc::default());
+        for cluster in 0..8 {
+            let shake = Shake::child_side(3, cluster);
+            let mut link = Shaken::new(echo(0, &order), shake);
+            for number in 0..32_u8 {
+                link.send(&[b'?', number]).unwrap();
+            }
+            let mut message = Vec::new();
+            for number in 0..32_u8 {
+                link.recv(&mut message).unwrap();
+                assert_eq!(message, [b'?', number]);
+            }
+        }
+        assert!(begin.elapsed() > Duration::from_millis(5), "nothing waited");
+    }
+}
