@@ -222,20 +222,25 @@ mod tests {
         assert_ne!(first, orders(2));
     }
 
+    /// Sends many questions before it looks for the answers, which come all and in order.
+    fn converse(mut link: impl Transport) {
+        for number in 0..32_u8 {
+            link.send(&[b'?', number]).unwrap();
+        }
+        let mut message = Vec::new();
+        for number in 0..32_u8 {
+            link.recv(&mut message).unwrap();
+            assert_eq!(message, [b'?', number]);
+        }
+    }
+
     #[test]
-    fn messages_are_held_up_and_arrive_all_and_in_order() {
+    fn no_message_is_lost_or_overtaken() {
         let (begin, order) = (now(), Arc::default());
         for cluster in 0..8 {
             let shake = Shake::child_side(3, cluster);
-            let mut link = Shaken::new(echo(0, &order), shake);
-            for number in 0..32_u8 {
-                link.send(&[b'?', number]).unwrap();
-            }
-            let mut message = Vec::new();
-            for number in 0..32_u8 {
-                link.recv(&mut message).unwrap();
-                assert_eq!(message, [b'?', number]);
-            }
+            converse(Shaken::new(echo(0, &order), shake));
+            converse(ShakenInline::new(echo(0, &order), shake));
         }
         assert!(begin.elapsed() > Duration::from_millis(5), "nothing waited");
     }
