@@ -265,17 +265,19 @@ fn any_split_tells_the_story_of_one_scheduler() {
 
 #[test]
 fn processes_tell_it_too() {
-    for seed in 200..206 {
+    for seed in 200..203 {
         let expected = in_one_scheduler(seed);
-        let got = in_clusters(seed, 3, Placement::Processes, None, 0);
-        compare(seed, &got, &expected, "3 processes");
+        for count in [1, 2, 3, 4, 8] {
+            let got = in_clusters(seed, count, Placement::Processes, None, 0);
+            compare(seed, &got, &expected, &format!("{count} processes"));
+        }
     }
 }
 
 #[test]
 fn under_a_lookahead_placement_changes_nothing() {
-    for seed in 300..306 {
-        for count in [2, 3] {
+    for seed in 300..303 {
+        for count in [2, 3, 4, 8] {
             let expected = in_clusters(seed, count, Placement::Inline, None, 2);
             let got = in_clusters(seed, count, Placement::Processes, None, 2);
             compare(seed, &got, &expected, &format!("{count} processes"));

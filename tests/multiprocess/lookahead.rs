@@ -333,7 +333,9 @@ fn runs_that_stop_and_go_on_give_it_too() {
 
 #[test]
 fn processes_give_it_too() {
-    (300..310).for_each(|seed| check(seed, 3, Placement::Processes, None, &[]));
+    for count in [2, 3, 4, 8] {
+        (300..304).for_each(|seed| check(seed, count, Placement::Processes, None, &[]));
+    }
 }
 
 #[test]

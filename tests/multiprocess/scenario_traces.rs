@@ -118,8 +118,8 @@ fn in_eight_clusters() {
 
 #[test]
 fn in_processes() {
-    for seed in 1000..1010 {
-        for clusters in [1, 2, 4] {
+    for seed in 1000..1006 {
+        for clusters in [1, 2, 3, 4, 8] {
             check(seed, clusters, Placement::Processes, None);
         }
     }
