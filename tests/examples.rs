@@ -209,12 +209,47 @@ fn wall_vs_sim_draws_what_it_measures() {
     }
 }
 
+/// Exchanges are counted and not timed; of all other figures only the shape is looked at.
+#[test]
+fn bench_links_has_a_bare_loop_beside_each_figure() {
+    let small = ["--json", "--runs", "1", "--scale", "0.01"];
+    for waiting in ["auto", "block", "spin"] {
+        let lines = told(
+            "bench_links",
+            &[&small[..], &["--waiting", waiting]].concat(),
+        );
+        let lines = lines.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["value"].is_number() && line["unit"].is_string());
+            assert_eq!(line["bare"].is_number(), line["ratio"].is_number());
+            let figure = line["figure"].as_str().unwrap().to_owned();
+            if figure == "lockstep_exchanges" {
+                // Two, and what the end of a run takes.
+                let exchanges = line["value"].as_f64().unwrap();
+                assert!((2.0..2.05).contains(&exchanges), "{exchanges}");
+            }
+            (figure, line["bare"].is_number())
+        });
+        let expected = [
+            ("lockstep", true),
+            ("lockstep_exchanges", false),
+            ("round_trip", true),
+            ("crossing", true),
+            ("main_share_rare_mail", false),
+            ("main_share_phold", false),
+        ];
+        let expected = expected.map(|(figure, bare)| (figure.to_owned(), bare));
+        assert_eq!(lines.collect::<Vec<_>>(), expected, "{waiting}");
+    }
+}
+
 #[test]
 fn every_example_explains_itself() {
     for name in [
         "chain_signing",
         "scenario",
         "bench_kernel",
+        "bench_links",
         "conveyors",
         "phold",
         "wall_vs_sim",
