@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
-use maslite_core::{AgentId, MailingList, Message, Pattern, Receiver, SimDuration, SimTime};
+use maslite_core::{
+    AgentId, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
+};
 use rustc_hash::FxHashMap;
 
 use crate::registry::{Crew, Registry, WireMessage};
@@ -62,6 +64,8 @@ pub(crate) struct MpScheduler<M: Message> {
     border: Border<M>,
     /// Agents that wait for their insertion indices, as one list per call.
     loaded: Vec<Crew<M>>,
+    /// Mail of a grant, before the engine takes it in; kept for its memory.
+    arrived: Vec<(MailKey, Mail<M>)>,
     /// The slots of the agents added in the last report.
     newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
@@ -78,6 +82,7 @@ impl<M: WireMessage> MpScheduler<M> {
             engine: Engine::new(0),
             border: Border::new(Hold::While(Arc::default())),
             loaded: Vec::new(),
+            arrived: Vec::new(),
             newborn: Vec::new(),
             trace: Arc::default(),
             spin: None,
@@ -260,7 +265,6 @@ impl<M: WireMessage> MpScheduler<M> {
             self.engine.advance_to(grant.time);
         }
         let interest = self.learn(grant.news)?;
-        let mut mails = Vec::new();
         for bytes in grant.batches {
             let batch = wire::take_bytes(&mut batches, bytes);
             let mut batch = batch.map_err(|why| undecodable("a batch of mail", why))?;
@@ -270,11 +274,11 @@ impl<M: WireMessage> MpScheduler<M> {
                 if head.arrives > SimTime::ZERO {
                     self.engine.arrive(head.arrives, head.left, head.key, mail);
                 } else {
-                    mails.push((head.key, mail));
+                    self.arrived.push((head.key, mail));
                 }
             }
         }
-        self.engine.import(mails);
+        self.engine.import(self.arrived.drain(..));
         if !matches!(task, Task::Setup | Task::Match) {
             self.engine.post();
         }
@@ -453,7 +457,6 @@ struct Border<M> {
     /// For main, for unknown owners, and for each cluster.
     out: Vec<Out>,
     interested: Vec<u32>,
-    mail: Vec<u8>,
     paused: Option<(u64, AgentId)>,
     /// Mail that could not be encoded.
     failure: Option<Fault>,
@@ -552,20 +555,24 @@ impl<M: WireMessage> Border<M> {
             listeners: BTreeMap::new(),
             out: vec![Out::new(Destination::Main), Out::new(Destination::Owner)],
             interested: Vec::new(),
-            mail: Vec::new(),
             paused: None,
             failure: None,
             message: std::marker::PhantomData,
         }
     }
 
-    fn out_to(&mut self, cluster: u32) -> &mut Out {
-        let place = TO_CLUSTERS + cluster as usize;
+    /// Where in `out` the mail for a destination is.
+    fn place_of(&mut self, to: Destination) -> usize {
+        let place = match to {
+            Destination::Main => TO_MAIN,
+            Destination::Owner => TO_OWNER,
+            Destination::Cluster(cluster) => TO_CLUSTERS + cluster as usize,
+        };
         while self.out.len() <= place {
             let cluster = length(&self.out) - 2;
             self.out.push(Out::new(Destination::Cluster(cluster)));
         }
-        &mut self.out[place]
+        place
     }
 
     /// Hands out the mail that leaves. True if some does.
@@ -712,32 +719,29 @@ impl<M: WireMessage> Border<M> {
                 }
             }
         }
-        self.encode(mail, left, arrives);
-        let encoded = std::mem::take(&mut self.mail);
-        let mut interested = std::mem::take(&mut self.interested);
-        match to {
-            None => {}
-            Some(Destination::Main) => self.out[TO_MAIN].add(&encoded, arrives),
-            Some(Destination::Owner) => {
-                self.out[TO_OWNER]
-                    .bytes
-                    .extend(length(&encoded).to_le_bytes());
-                self.out[TO_OWNER].add(&encoded, arrives);
-            }
-            Some(Destination::Cluster(cluster)) => {
-                interested.retain(|other| *other != cluster);
-                self.out_to(cluster).add(&encoded, arrives);
-            }
-        }
+        let interested = std::mem::take(&mut self.interested);
+        let first = to.unwrap_or_else(|| Destination::Cluster(interested[0]));
+        let place = self.place_of(first);
+        let start = self.encode(place, mail, left, arrives);
         for cluster in &interested {
-            self.out_to(*cluster).add(&encoded, arrives);
+            let other = self.place_of(Destination::Cluster(*cluster));
+            if let Ok([from, out]) = self.out.get_disjoint_mut([place, other]) {
+                out.bytes.extend_from_slice(&from.bytes[start..]);
+                out.count(arrives);
+            }
         }
-        self.mail = encoded;
         self.interested = interested;
         true
     }
 
-    fn encode(&mut self, mail: &Outgoing<'_, M>, left: SimTime, arrives: SimTime) {
+    /// Encodes mail for a destination. Tells where in its bytes the mail begins.
+    fn encode(
+        &mut self,
+        place: usize,
+        mail: &Outgoing<'_, M>,
+        left: SimTime,
+        arrives: SimTime,
+    ) -> usize {
         let Outgoing {
             key,
             sender,
@@ -745,7 +749,6 @@ impl<M: WireMessage> Border<M> {
             body,
             ..
         } = *mail;
-        self.mail.clear();
         let head = MailHead {
             key,
             sender,
@@ -753,13 +756,24 @@ impl<M: WireMessage> Border<M> {
             arrives,
             left,
         };
+        let out = &mut self.out[place];
+        out.count(arrives);
+        if out.to == Destination::Owner {
+            out.bytes.extend([0; 4]);
+        }
+        let start = out.bytes.len();
         let encoded =
-            wire::put(&head, &mut self.mail).and_then(|()| wire::put(body, &mut self.mail));
+            wire::put(&head, &mut out.bytes).and_then(|()| wire::put(body, &mut out.bytes));
+        if out.to == Destination::Owner {
+            let length = length(&out.bytes[start..]).to_le_bytes();
+            out.bytes[start - length.len()..start].copy_from_slice(&length);
+        }
         if let Err(why) = encoded {
             let what = format!("message {} of agent {sender}", body.topic());
             let why = why.to_string();
             self.failure.get_or_insert(Fault::Encode { what, why });
         }
+        start
     }
 
     /// The patterns that the first agent here began, or the last one ceased, to listen to; and
@@ -788,8 +802,7 @@ impl<M: WireMessage> Border<M> {
 }
 
 impl Out {
-    fn add(&mut self, mail: &[u8], arrives: SimTime) {
-        self.bytes.extend_from_slice(mail);
+    fn count(&mut self, arrives: SimTime) {
         self.mails += 1;
         self.earliest = self.earliest.min(arrives);
     }

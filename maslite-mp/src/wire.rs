@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use maslite_core::engine::Newborn;
 use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime};
+use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -271,19 +272,44 @@ pub(crate) struct TraceLine {
     pub(crate) text: String,
 }
 
-/// Appends the encoding of a value.
+/// Appends the encoding of a value; after an error nothing is appended.
 pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postcard::Result<()> {
     let start = into.len();
-    match postcard::to_extend(value, std::mem::take(into)) {
-        Ok(extended) => {
-            *into = extended;
-            Ok(())
+    let put = postcard::serialize_with_flavor(value, Appending(into));
+    if put.is_err() {
+        into.truncate(start);
+    }
+    put
+}
+
+/// Where postcard puts what it encodes: behind what is there.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+/// Bytes up to which a slice is pushed byte by byte: a number is one byte or a few, and calling
+/// upon `memcpy` for them takes longer than they do.
+const SHORT: usize = 10;
+
+impl Flavor for Appending<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if bytes.len() <= SHORT {
+            bytes.iter().for_each(|byte| self.0.push(*byte));
+        } else {
+            self.0.extend_from_slice(bytes);
         }
-        Err(error) => {
-            // What was there is lost with the error; nobody uses a half-written message.
-            into.truncate(start);
-            Err(error)
-        }
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -317,7 +343,9 @@ pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> postcard::Result<
 pub(crate) fn take_mail<M: DeserializeOwned>(
     bytes: &mut &[u8],
 ) -> postcard::Result<(MailHead, Mail<M>)> {
-    let head: MailHead = take(bytes)?;
-    let body = take(bytes)?;
+    let mut decoder = postcard::Deserializer::from_bytes(bytes);
+    let head = MailHead::deserialize(&mut decoder)?;
+    let body = M::deserialize(&mut decoder)?;
+    *bytes = decoder.finalize()?;
     Ok((head, Mail::new(head.sender, head.receiver, body)))
 }
