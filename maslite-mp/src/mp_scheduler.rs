@@ -23,8 +23,8 @@ use crate::spawn::ChildSide;
 use crate::supervision::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::transport::LinkError;
 use crate::wire::{
-    self, Batch, Call, Destination, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
-    ToMain, ToProc, TraceLine,
+    self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
+    Task, ToMain, ToProc, TraceLine,
 };
 
 /// What a scheduler looks at in every superstep, to learn that its grant is to end.
@@ -414,11 +414,13 @@ impl<M: WireMessage> MpScheduler<M> {
             next_alarm: engine.next_event(),
             alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
-            paused: border.take_pauses(engine),
-            names: names_of(newborn.iter().map(|newborn| newborn.id)),
+            events: Events {
+                paused: border.take_pauses(engine),
+                names: names_of(newborn.iter().map(|newborn| newborn.id)),
+                removals: border.take_removals(engine),
+                interest: border.interest(engine.take_changed_interest()),
+            },
             newborn,
-            removals: border.take_removals(engine),
-            interest: border.interest(engine.take_changed_interest()),
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
             local: engine.local(),

@@ -283,9 +283,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Leave for a cluster to run on its own, if nothing that others do can matter to it.
     fn solo(&self, place: usize) -> Option<Task> {
-        let others_follow =
-            self.places(|rounds, other| other != place && rounds.report(other).kept_awake);
-        if self.predicate.is_some() || !others_follow.is_empty() {
+        let mut others = (0..self.fleet.members.len()).filter(|other| *other != place);
+        if self.predicate.is_some() || others.any(|other| self.report(other).kept_awake) {
             return None;
         }
         let others = self.next_alarm(Some(place));
@@ -378,9 +377,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.grant(*place, number, *task)?;
         }
         self.standing.exchanges += 1;
-        let places: Vec<usize> = tasks.iter().map(|(place, _)| *place).collect();
         let (mut changed_interest, mut fault) = (false, None);
-        for place in &places {
+        for (place, _) in tasks {
             match self.take_report(*place, *kind)? {
                 Ok(changed) => changed_interest |= changed,
                 Err(error) => fault = fault.or(Some(error)),
@@ -389,22 +387,24 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         if let Some(fault) = fault {
             return Err(fault);
         }
-        self.count_supersteps(&places, *kind);
+        self.count_supersteps(tasks);
         if !self.lookaheads.is_empty() {
             if *kind == Task::Setup {
-                self.number_births(&places)?;
+                self.number_births(tasks)?;
             }
-            places.iter().for_each(|place| self.await_numbers(*place));
+            tasks
+                .iter()
+                .for_each(|(place, _)| self.await_numbers(*place));
             self.find_known_homes();
             return Ok(());
         }
         self.write_trace_before(None);
-        self.number_births(&places)?;
+        self.number_births(tasks)?;
         self.find_homes()?;
         self.dismiss()?;
-        if changed_interest && *kind != Task::Match && places.len() > 1 {
-            let mut waiting = places;
-            waiting.retain(|place| self.report(*place).waiting);
+        if changed_interest && *kind != Task::Match && tasks.len() > 1 {
+            let places = tasks.iter().map(|(place, _)| *place);
+            let waiting: Vec<usize> = places.filter(|place| self.report(*place).waiting).collect();
             self.exchange(&waiting, Task::Match)?;
         }
         Ok(())
@@ -470,7 +470,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 return Err(malformed(postcard::Error::DeserializeBadEnum));
             }
         };
-        for name in &report.names {
+        for name in &report.events.names {
             let _ = AgentId::named(name);
         }
         let cluster = u32::try_from(place).unwrap_or(u32::MAX);
@@ -514,27 +514,27 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.under_way.lines.push(line);
         }
         let at_the_start = task == Task::Setup && self.standing.supersteps == 0;
-        for (pattern, begins, time) in &report.interest {
+        for (pattern, begins, time) in &report.events.interest {
             let from = match self.lookaheads.get(place) {
                 Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
                 _ => SimTime::ZERO,
             };
             self.routing.note_interest(cluster, *pattern, *begins, from);
         }
-        self.under_way.pauses.extend(&report.paused);
-        let removals = report.removals.iter();
+        self.under_way.pauses.extend(&report.events.paused);
+        let removals = report.events.removals.iter();
         let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
         self.under_way.removals.extend(removals);
-        let changed = !report.interest.is_empty();
+        let changed = !report.events.interest.is_empty();
         self.standing.reports[place] = Some(report);
         Ok(Ok(changed))
     }
 
     /// Gives the agents that were added in this round their insertion indices, in the order of who
     /// added them.
-    fn number_births(&mut self, places: &[usize]) -> Result<(), Error> {
+    fn number_births(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
         let mut births = Vec::new();
-        for place in places {
+        for (place, _) in tasks {
             let report = self.standing.reports[*place].as_mut();
             let newborn = report.map(|report| std::mem::take(&mut report.newborn));
             births.extend(
@@ -568,8 +568,13 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Counts the supersteps of a round; without a lookahead main then stands where the clusters
     /// that worked stand.
-    fn count_supersteps(&mut self, places: &[usize], task: Task) {
-        let done = places.iter().map(|place| self.report(*place).supersteps);
+    fn count_supersteps(&mut self, tasks: &[(usize, Task)]) {
+        let [(first, task), ..] = *tasks else {
+            return;
+        };
+        let done = tasks
+            .iter()
+            .map(|(place, _)| self.report(*place).supersteps);
         let done = match task {
             Task::Window { .. } => done.sum(),
             _ => done.max().unwrap_or(0),
@@ -579,7 +584,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         match task {
             Task::Window { .. } => {}
             Task::Solo { .. } => {
-                let report = self.report(places[0]);
+                let report = self.report(first);
                 let (time, superstep) = (report.time, report.superstep);
                 assert!(time >= self.standing.time, "time never goes backwards");
                 self.standing.time = time;

@@ -94,13 +94,14 @@ pub(crate) struct Grant {
     pub(crate) superstep: u64,
     pub(crate) task: Task,
     pub(crate) supersteps_per_instant: u64,
+    #[serde(with = "rarely")]
     pub(crate) news: News,
     /// Bytes in each batch of mail behind this head.
     pub(crate) batches: Vec<u32>,
 }
 
 /// What changed elsewhere since the last grant.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct News {
     /// Names of agents.
     pub(crate) names: Vec<String>,
@@ -167,14 +168,9 @@ pub(crate) struct Report {
     pub(crate) alarms_may_leave: bool,
     /// Some agent wants to be updated in every superstep there is.
     pub(crate) kept_awake: bool,
-    /// The agents that called `pause`, with their insertion indices, and when main hears of it.
-    pub(crate) paused: Vec<(SimTime, u64, AgentId)>,
     pub(crate) newborn: Vec<Newborn>,
-    pub(crate) names: Vec<String>,
-    /// Agents wanted removed that are not here, with who asked, and when that holds.
-    pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
-    /// With the time at which it changed.
-    pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
+    #[serde(with = "rarely")]
+    pub(crate) events: Events,
     pub(crate) counters: Counters,
     /// Mail that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
@@ -184,6 +180,38 @@ pub(crate) struct Report {
     /// The batches behind this head, in order; then the trace.
     pub(crate) batches: Vec<Batch>,
     pub(crate) trace: u32,
+}
+
+/// What does not happen under most grants.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Events {
+    /// The agents that called `pause`, with their insertion indices, and when main hears of it.
+    pub(crate) paused: Vec<(SimTime, u64, AgentId)>,
+    /// Names of newborn agents.
+    pub(crate) names: Vec<String>,
+    /// Agents wanted removed that are not here, with who asked, and when that holds.
+    pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
+    /// With the time at which it changed.
+    pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
+}
+
+/// Encodes what nearly always is the default as one byte when it is.
+mod rarely {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize + Default + PartialEq, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let value = Some(value).filter(|value| **value != T::default());
+        value.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    }
 }
 
 /// Mail for one destination.
@@ -348,4 +376,66 @@ pub(crate) fn take_mail<M: DeserializeOwned>(
     let body = M::deserialize(&mut decoder)?;
     *bytes = decoder.finalize()?;
     Ok((head, Mail::new(head.sender, head.receiver, body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serializer;
+
+    use super::*;
+
+    /// Begins well and cannot be encoded to its end.
+    struct Unfinished;
+
+    impl Serialize for Unfinished {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            7_u64.serialize(serializer)?;
+            Err(serde::ser::Error::custom("unfinished"))
+        }
+    }
+
+    #[test]
+    fn what_was_there_outlives_what_cannot_be_encoded() {
+        let mut bytes = Vec::new();
+        put(&(300_u64, "a text longer than a number"), &mut bytes).unwrap();
+        let before = bytes.clone();
+        assert!(put(&(1_u8, Unfinished), &mut bytes).is_err());
+        assert_eq!(bytes, before);
+        let (number, text): (u64, String) = decode(&bytes).unwrap();
+        assert_eq!(
+            (number, text.as_str()),
+            (300, "a text longer than a number")
+        );
+    }
+
+    #[test]
+    fn rare_news_take_a_byte_while_there_are_none() {
+        let grant = |news| Grant {
+            number: 1,
+            time: SimTime::ZERO,
+            superstep: 0,
+            task: Task::Step,
+            supersteps_per_instant: 1,
+            news,
+            batches: vec![5],
+        };
+        let encoded = |news| {
+            let mut bytes = Vec::new();
+            put(&grant(news), &mut bytes).unwrap();
+            bytes
+        };
+        assert_eq!(encoded(News::default()), [1, 0, 0, 4, 1, 0, 1, 5]);
+        let routes = vec![(AgentId::from(7), 2)];
+        let numbers = vec![9];
+        let news = News {
+            routes: routes.clone(),
+            numbers: numbers.clone(),
+            ..News::default()
+        };
+        let decoded: Grant = decode(&encoded(news)).unwrap();
+        assert_eq!(
+            (decoded.news.routes, decoded.news.numbers),
+            (routes, numbers)
+        );
+    }
 }
