@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::agent::{Agent, Context, PendingAlarm};
 pub use crate::digest::Digest;
@@ -13,6 +14,7 @@ use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
+use crate::progress::Progress;
 use crate::run::Counters;
 pub use crate::signal::{Signal, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
@@ -131,6 +133,12 @@ impl<M: Message> Engine<M> {
     /// Shows every delivery to `observer` from now on.
     pub fn observe(&mut self, observer: Observer<M>) {
         self.kernel.observer = Some(observer);
+    }
+
+    /// Shows how far it has come in `progress`, from now on.
+    pub fn show_progress(&mut self, progress: Arc<Progress>) {
+        progress.seat_all(self.kernel.slots.iter().map(|slot| slot.id));
+        self.kernel.progress = progress;
     }
 
     /// Adds an agent from outside, with the next insertion index.
@@ -348,7 +356,8 @@ impl<M: Message> Engine<M> {
         let agent = self.agents[slot as usize]
             .as_mut()
             .expect("a seated agent is there");
-        self.kernel.at_work = Some((slot, phase));
+        let superstep = self.kernel.superstep;
+        self.kernel.progress.begin_call(superstep, slot, phase);
         let mut context = Context::new(&mut self.kernel, slot);
         match phase {
             Phase::Update => agent.update(&mut context),
@@ -361,7 +370,8 @@ impl<M: Message> Engine<M> {
     #[inline]
     fn settle(&mut self) {
         // A panic from here on, of main's handler for one, is no agent's.
-        self.kernel.at_work = None;
+        let last = self.updating.last().copied().unwrap_or(NONE);
+        self.kernel.progress.rest_at(self.kernel.superstep, last);
         if !self.kernel.births.is_empty() {
             self.seat_births();
         }
@@ -418,7 +428,7 @@ impl<M: Message> Engine<M> {
                 Some(error) => Err(error),
                 None => Ok(result),
             },
-            Err(payload) => match self.kernel.at_work.take() {
+            Err(payload) => match self.kernel.progress.at_work() {
                 Some((slot, phase)) => Err(Error::AgentPanicked {
                     agent: self.kernel.slots[slot as usize].id,
                     phase,
@@ -459,6 +469,7 @@ impl<M: Message> Engine<M> {
                 first = first.and(result);
             }
         }
+        self.kernel.progress.rest_at(self.kernel.superstep, NONE);
         self.agents.clear();
         self.set_up = 0;
         first
@@ -483,6 +494,7 @@ impl<M: Message> Engine<M> {
         if time > self.kernel.now {
             self.kernel.now = time;
             self.kernel.superstep = 0;
+            self.kernel.progress.stand_at(time, 0);
         }
     }
 
@@ -607,6 +619,7 @@ impl<M: Message> Engine<M> {
         );
         self.kernel.now = time;
         self.kernel.superstep = superstep;
+        self.kernel.progress.stand_at(time, superstep);
     }
 
     /// Shows `visit` the mail that waits to be posted and may be for others, in order. It answers

@@ -7,16 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::agent::{Agent, Delivery};
 use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::Digest;
 use crate::directory::{Directory, Whereabouts};
-use crate::error::{Adder, Error, Phase};
+use crate::error::{Adder, Error};
 use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{
     ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
 };
+use crate::progress::Progress;
 use crate::rng::AgentRng;
 use crate::run::Counters;
 use crate::{AgentId, SimDuration, SimTime};
@@ -255,8 +257,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) main_sequence: u64,
     pub(crate) paused_by: Option<AgentId>,
     pub(crate) failure: Option<Error>,
-    /// Who is at work, for the error if it panics.
-    pub(crate) at_work: Option<(u32, Phase)>,
+    /// Where it stands and who is at work: for the error if that agent panics, and for other threads.
+    pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Counters,
     pub(crate) digest: Option<Digest>,
     pub(crate) observer: Option<Observer<M>>,
@@ -295,7 +297,7 @@ impl<M: Message> Kernel<M> {
             main_sequence: 0,
             paused_by: None,
             failure: None,
-            at_work: None,
+            progress: Arc::default(),
             counters: Counters::default(),
             digest: None,
             observer: None,
@@ -333,6 +335,7 @@ impl<M: Message> Kernel<M> {
             inbox: Inbox::EMPTY,
             flags: NEWBORN,
         });
+        self.progress.seat(id);
         self.directory.insert(id, slot);
         self.wake(slot);
         slot

@@ -102,6 +102,7 @@ mod id;
 mod kernel;
 mod mailing_list;
 mod message;
+mod progress;
 mod rng;
 mod run;
 mod scheduler;
@@ -119,6 +120,7 @@ pub use id::{AgentId, IdError};
 pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
 pub use message::{Mail, MailKey, Message, Receiver};
+pub use progress::{Progress, Sample};
 pub use rng::AgentRng;
 #[doc(hidden)]
 pub use run::Predicate;

@@ -1,0 +1,170 @@
+//! How far an engine has come, and which agent it is in: for other threads to look at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentId, Phase, SimTime};
+
+/// What an engine shows of itself while it runs, at no cost worth measuring: a plain store for a
+/// call of an agent.
+///
+/// One thread writes, any number may look. The numbers are read one by one, so a look at an engine
+/// that moves may mix two moments; in an engine that stands, in an agent that does not return for
+/// one, all of them are true.
+#[derive(Debug)]
+// Nothing else shares its cache lines, two of which some processors fetch together: who looks does
+// not disturb who works.
+#[repr(align(128))]
+pub struct Progress {
+    time: AtomicU64,
+    /// In one word, since there is one for every call: the superstep within the instant, the slot of
+    /// the agent called last, and the phase of the call at hand, 0 between calls.
+    position: AtomicU64,
+    /// Who has which slot; locked when an agent is added, and to look.
+    agents: Mutex<Vec<AgentId>>,
+}
+
+/// What one look at a [`Progress`] saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Sample {
+    /// The simulated time.
+    pub time: SimTime,
+    /// The superstep within that instant, modulo 2³².
+    pub superstep: u64,
+    /// The agent called last, as far as it is known.
+    pub agent: Option<AgentId>,
+    /// What that agent is at; none if it had returned and no other had been called yet. Two samples
+    /// that are the same, with a phase, are of one call: an agent has one turn in a superstep.
+    pub phase: Option<Phase>,
+}
+
+const PHASE_BITS: u32 = 2;
+const SLOT_BITS: u32 = 30;
+
+/// The slot of nobody.
+const NOBODY: u32 = (1 << SLOT_BITS) - 1;
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            time: AtomicU64::new(0),
+            position: AtomicU64::new(pack(0, NOBODY, 0)),
+            agents: Mutex::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// Looks at all of it, from any thread.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let position = self.position.load(Ordering::Relaxed);
+        Sample {
+            time: SimTime::from_nanos(self.time.load(Ordering::Relaxed)),
+            superstep: position >> (PHASE_BITS + SLOT_BITS),
+            agent: self.agents().get(slot_of(position) as usize).copied(),
+            phase: phase_of(position),
+        }
+    }
+
+    fn agents(&self) -> MutexGuard<'_, Vec<AgentId>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets who has which slot.
+    pub(crate) fn seat_all(&self, agents: impl Iterator<Item = AgentId>) {
+        let mut known = self.agents();
+        known.clear();
+        known.extend(agents);
+    }
+
+    /// Gives an agent the next slot.
+    pub(crate) fn seat(&self, agent: AgentId) {
+        self.agents().push(agent);
+    }
+
+    /// The slot of the agent at work, for the thread that works.
+    pub(crate) fn at_work(&self) -> Option<(u32, Phase)> {
+        let position = self.position.load(Ordering::Relaxed);
+        Some((slot_of(position), phase_of(position)?))
+    }
+
+    #[inline]
+    pub(crate) fn stand_at(&self, time: SimTime, superstep: u64) {
+        self.time.store(time.as_nanos(), Ordering::Relaxed);
+        self.rest_at(superstep, NOBODY);
+    }
+
+    /// Nobody is at work, this superstep comes next, and this slot had the last turn.
+    #[inline]
+    pub(crate) fn rest_at(&self, superstep: u64, last: u32) {
+        let position = pack(superstep, last, 0);
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn begin_call(&self, superstep: u64, slot: u32, phase: Phase) {
+        let phase = match phase {
+            Phase::Setup => 1,
+            Phase::Update => 2,
+            Phase::Teardown => 3,
+        };
+        let position = pack(superstep, slot, phase);
+        self.position.store(position, Ordering::Relaxed);
+    }
+}
+
+const fn pack(superstep: u64, slot: u32, phase: u64) -> u64 {
+    superstep << (PHASE_BITS + SLOT_BITS) | ((slot & NOBODY) as u64) << PHASE_BITS | phase
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+fn slot_of(position: u64) -> u32 {
+    (position as u32) >> PHASE_BITS
+}
+
+fn phase_of(position: u64) -> Option<Phase> {
+    match position & ((1 << PHASE_BITS) - 1) {
+        0 => None,
+        1 => Some(Phase::Setup),
+        2 => Some(Phase::Update),
+        _ => Some(Phase::Teardown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_sees_where_the_engine_stands_and_who_is_at_work() {
+        let progress = Progress::default();
+        let fresh = progress.sample();
+        assert_eq!((fresh.agent, fresh.phase), (None, None));
+
+        let time = SimTime::from_secs(3);
+        progress.seat(AgentId::from(0));
+        progress.seat(AgentId::from(9));
+        progress.stand_at(time, 7);
+        progress.begin_call(7, 0, Phase::Setup);
+        let (agent, phase) = (Some(AgentId::from(0)), Some(Phase::Setup));
+        let mut seen = Sample {
+            time,
+            superstep: 7,
+            agent,
+            phase,
+        };
+        assert_eq!(progress.sample(), seen);
+        progress.begin_call(7, 1, Phase::Teardown);
+        (seen.agent, seen.phase) = (Some(AgentId::from(9)), Some(Phase::Teardown));
+        assert_eq!(progress.sample(), seen);
+        assert_eq!(progress.at_work(), Some((1, Phase::Teardown)));
+        progress.rest_at(8, 1);
+        (seen.superstep, seen.phase) = (8, None);
+        assert_eq!(progress.sample(), seen);
+        assert_eq!(progress.at_work(), None);
+    }
+}
