@@ -7,6 +7,7 @@ use maslite_core::{AgentId, SimTime};
 use crate::spawn::SpawnError;
 use crate::supervision::ExitKind;
 use crate::transport::LinkError;
+use crate::warning::ClockHolder;
 
 /// Why a call or a run failed.
 ///
@@ -42,12 +43,15 @@ pub enum Error {
     },
     /// A cluster did not come to rest in time after it was asked to: an agent is stuck.
     #[error(
-        "cluster {cluster} did not come to rest within {grace:?} of the timeout, at {time} or later: \
-         an agent's update does not return, or takes longer than that; all clusters were stopped"
+        "cluster {cluster} did not come to rest within {grace:?} of the timeout, at {time} or later: {}; \
+         all clusters were stopped",
+        Reason(.holder.as_deref())
     )]
     Stuck {
-        /// The cluster that main waited for.
+        /// The cluster that others waited for.
         cluster: String,
+        /// What it was at; none if that was not known.
+        holder: Option<Box<ClockHolder>>,
         /// How long it was given.
         grace: Duration,
         /// Where the simulation stood, as far as main knows.
@@ -151,6 +155,17 @@ pub enum Error {
     /// The simulation was shut down, or an earlier run failed.
     #[error("this simulation has ended: build a new one")]
     Ended,
+}
+
+struct Reason<'a>(Option<&'a ClockHolder>);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(holder) => holder.fmt(f),
+            None => f.write_str("an agent's update does not return, or takes longer than that"),
+        }
+    }
 }
 
 /// Shows an error with all its causes on one line, as a program prints it to its user.

@@ -9,6 +9,7 @@ use maslite_core::engine::{Signal, Watchdog};
 use crate::error::Error;
 use crate::frame::Wait;
 use crate::inline::InlineLink;
+use crate::lookout::{Chore, Desk, Lookout, Pulse, WarningSink};
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::registry::{Entered, WireMessage};
 use crate::shake::{Shake, Shaken, ShakenInline};
@@ -75,6 +76,8 @@ enum Machinery {
         signal: Arc<Signal>,
         watchdog: Option<Watchdog>,
         grants: u64,
+        /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
+        supervisor: Option<Supervisor>,
     },
     Processes(Supervisor),
 }
@@ -84,25 +87,39 @@ pub(crate) struct Fleet {
     pub(crate) members: Vec<Member>,
     machinery: Machinery,
     stop: StopHandle,
+    /// Where the thread that runs shows what it is at.
+    pub(crate) desk: Arc<Desk>,
 }
 
 impl Fleet {
-    pub(crate) fn new(placement: Placement, stop: StopHandle) -> Result<Self, Error> {
+    /// Warns after `limit`, if there is one, as `sink` likes it.
+    pub(crate) fn new(
+        placement: Placement,
+        stop: StopHandle,
+        limit: Option<Duration>,
+        sink: Option<WarningSink>,
+    ) -> Result<Self, Error> {
+        let desk = Arc::default();
+        let lookout = Lookout::new(limit, sink, Arc::clone(&desk));
+        let supervisor = || {
+            let supervisor = Supervisor::new(HOLD_GRACE).map_err(spawn::SpawnError::Resources)?;
+            supervisor.run_job(|watch| watch.lookout = lookout);
+            Ok::<_, Error>(supervisor)
+        };
         let machinery = match placement {
             Placement::Inline => Machinery::Inline {
                 signal: Arc::default(),
                 watchdog: None,
                 grants: 0,
+                supervisor: limit.is_some().then(supervisor).transpose()?,
             },
-            Placement::Processes => {
-                let supervisor = Supervisor::new(HOLD_GRACE);
-                Machinery::Processes(supervisor.map_err(spawn::SpawnError::Resources)?)
-            }
+            Placement::Processes => Machinery::Processes(supervisor()?),
         };
         Ok(Self {
             members: Vec::new(),
             machinery,
             stop,
+            desk,
         })
     }
 
@@ -135,12 +152,25 @@ impl Fleet {
             .filter(|place| self.members[*place].link.is_none())
             .collect();
         match &self.machinery {
-            Machinery::Inline { signal, .. } => {
+            Machinery::Inline {
+                signal, supervisor, ..
+            } => {
+                let mut pulses = Vec::new();
                 for place in &fresh {
+                    let member = &mut self.members[*place];
                     let hold = Hold::While(Arc::clone(signal));
-                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry)).held_by(hold);
-                    self.members[*place].link = Some(Box::new(InlineLink::new(scheduler)));
-                    self.members[*place].pid = std::process::id();
+                    let pulse = Arc::new(Pulse::default());
+                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry))
+                        .held_by(hold)
+                        .shown_in(Arc::clone(&pulse));
+                    pulses.push((member.name.clone(), pulse));
+                    member.link = Some(Box::new(InlineLink::new(scheduler)));
+                    member.pid = std::process::id();
+                }
+                if let Some(supervisor) = supervisor
+                    && !pulses.is_empty()
+                {
+                    supervisor.run_job(|watch| watch.lookout.inline.extend(pulses));
                 }
             }
             Machinery::Processes(_) if fresh.is_empty() => {}
@@ -200,10 +230,12 @@ impl Fleet {
         time: SimTime,
     ) -> Result<(), Error> {
         let member = &mut self.members[place];
+        self.desk.turn_to(Chore::WaitFor(place), time);
         let received = match &mut member.link {
             Some(link) => link.recv(into),
             None => Err(LinkError::Disconnected),
         };
+        self.desk.turn_to(Chore::Routing, time);
         member.owes_answer = false;
         received.map_err(|error| self.explain(place, error, time))
     }
@@ -226,9 +258,11 @@ impl Fleet {
                         time,
                     };
                 }
-                Some(Failure::HoldIgnored { grace }) => {
+                Some(Failure::HoldIgnored { grace, holder }) => {
+                    let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
                     return Error::Stuck {
-                        cluster,
+                        cluster: named.unwrap_or(cluster),
+                        holder,
                         grace,
                         time,
                     };
@@ -257,8 +291,14 @@ impl Fleet {
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
         match &mut self.machinery {
             Machinery::Inline {
-                signal, watchdog, ..
+                signal,
+                watchdog,
+                supervisor,
+                ..
             } => {
+                if let Some(supervisor) = supervisor {
+                    supervisor.hold_at(None);
+                }
                 *watchdog = timeout.map(|timeout| Watchdog::start(signal, timeout));
                 self.stop.begin_run(Brake::Inline(Arc::clone(signal)));
             }
@@ -273,8 +313,14 @@ impl Fleet {
     pub(crate) fn end_run(&mut self) -> bool {
         match &mut self.machinery {
             Machinery::Inline {
-                signal, watchdog, ..
+                signal,
+                watchdog,
+                supervisor,
+                ..
             } => {
+                if let Some(supervisor) = supervisor {
+                    supervisor.disarm();
+                }
                 *watchdog = None;
                 signal.lower(u32::MAX);
             }

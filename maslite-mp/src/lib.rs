@@ -111,6 +111,10 @@ mod spawn;
 mod stop;
 mod supervision;
 
+// Who holds the clock, when time stands still.
+mod lookout;
+mod warning;
+
 pub use maslite_core as core;
 pub use maslite_core::{clock, engine};
 
@@ -122,6 +126,7 @@ pub use spawn::{ChildError, SpawnError};
 pub use stop::StopHandle;
 pub use supervision::{ChildEnd, EndKind, ExitKind};
 pub use transport::{FrameFault, LinkError};
+pub use warning::{Activity, ClockHolder, Warning};
 
 /// All that a model and the program around it use.
 pub mod prelude {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::fleet::{Fleet, Placement, Waiting};
+use crate::lookout::WarningSink;
 use crate::mp_scheduler::names_of;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
@@ -21,6 +22,7 @@ use crate::shake::Shake;
 use crate::spawn;
 use crate::stop::StopHandle;
 use crate::supervision::ChildEnd;
+use crate::warning::Warning;
 use crate::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 
 /// A cluster of a simulation: the agents that share one scheduler.
@@ -29,6 +31,9 @@ pub struct ClusterId(u32);
 
 /// How long `Drop` gives the clusters to end.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long simulated time may stand still before there is a warning, by default.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long `Drop` gives them during a panic.
 const SHORT_GRACE: Duration = Duration::from_millis(500);
@@ -60,6 +65,9 @@ pub struct MpMain<M: WireMessage> {
     created: Instant,
     startup: Option<Duration>,
     stop: StopHandle,
+    warning_after: Option<Duration>,
+    /// Until the clusters start.
+    warnings: Option<WarningSink>,
     ended: bool,
 }
 
@@ -93,6 +101,8 @@ impl<M: WireMessage> MpMain<M> {
             created: wall(),
             startup: None,
             stop: StopHandle::default(),
+            warning_after: Some(PATIENCE),
+            warnings: None,
             ended: false,
         })
     }
@@ -145,6 +155,37 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
         self.trace = Some(Box::new(sink));
+        self
+    }
+
+    /// The same with another patience: how long \[wall\] simulated time may stand still during a run
+    /// before there is a [`Warning`]; it is 5 s otherwise. None: there are no warnings.
+    ///
+    /// A standstill is found after this time and half of it again at the latest, and warned of once;
+    /// then again when it has lasted twice, four times, … as long. Has no effect on clusters that have
+    /// started.
+    #[must_use]
+    pub fn with_warning_after(mut self, patience: Option<Duration>) -> Self {
+        self.warning_after = patience;
+        self
+    }
+
+    /// The same, handing warnings of standstills to `sink`, which is called in a thread of its own.
+    /// Otherwise they are written to the standard error, a line for each. Has no effect on clusters
+    /// that have started.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # fn show(main: MpMain<Msg>, dialog: std::sync::mpsc::Sender<String>) {
+    /// let main = main.with_warnings(move |warning| {
+    ///     let _ = dialog.send(warning.to_string());
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_warnings(mut self, sink: impl FnMut(&Warning) + Send + 'static) -> Self {
+        self.warnings = Some(Box::new(sink));
         self
     }
 
@@ -438,7 +479,12 @@ impl<M: WireMessage> MpMain<M> {
         let lookaheads = self.effective_lookaheads()?;
         let fleet = match &mut self.fleet {
             Some(fleet) => fleet,
-            none => none.insert(Fleet::new(self.placement, self.stop.clone())?),
+            none => none.insert(Fleet::new(
+                self.placement,
+                self.stop.clone(),
+                self.warning_after,
+                self.warnings.take(),
+            )?),
         };
         for name in &self.names[fleet.members.len()..] {
             fleet.add(name.clone());

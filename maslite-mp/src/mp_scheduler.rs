@@ -17,6 +17,7 @@ use maslite_core::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::lookout::Pulse;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
@@ -73,6 +74,8 @@ pub(crate) struct MpScheduler<M: Message> {
     spin: Option<Duration>,
     /// What this end of the link is shaken with, when that has just been told.
     shake: Option<Shake>,
+    /// What others see of it while it works.
+    pulse: Arc<Pulse>,
 }
 
 impl<M: WireMessage> MpScheduler<M> {
@@ -87,6 +90,7 @@ impl<M: WireMessage> MpScheduler<M> {
             trace: Arc::default(),
             spin: None,
             shake: None,
+            pulse: Arc::default(),
         }
     }
 
@@ -96,9 +100,16 @@ impl<M: WireMessage> MpScheduler<M> {
         self
     }
 
+    /// The same, showing itself in `pulse`.
+    pub(crate) fn shown_in(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = pulse;
+        self
+    }
+
     /// Obeys main until it says stop. Returns the code to exit with.
     pub(crate) fn run(self, mut side: ChildSide) -> i32 {
-        let mut this = self.held_by(Hold::UpTo(Arc::clone(&side.hold)));
+        let hold = Hold::UpTo(Arc::clone(&side.hold));
+        let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
         let (mut message, mut answer) = (Vec::new(), Vec::new());
         loop {
             match side.link.recv(&mut message) {
@@ -125,15 +136,15 @@ impl<M: WireMessage> MpScheduler<M> {
     /// Does what one message says, and puts the answer into `answer`.
     pub(crate) fn obey(&mut self, message: &[u8], answer: &mut Vec<u8>) -> Next {
         answer.clear();
-        match self.try_to_obey(message, answer) {
-            Ok(next) => next,
-            Err(fault) => {
-                answer.clear();
-                // A fault is numbers and strings, which always encode.
-                let _ = wire::put(&ToMain::Failed(fault), answer);
-                Next::Answer
-            }
-        }
+        self.pulse.set_busy(true);
+        let next = self.try_to_obey(message, answer).unwrap_or_else(|fault| {
+            answer.clear();
+            // A fault is numbers and strings, which always encode.
+            let _ = wire::put(&ToMain::Failed(fault), answer);
+            Next::Answer
+        });
+        self.pulse.set_busy(false);
+        next
     }
 
     fn try_to_obey(&mut self, mut message: &[u8], answer: &mut Vec<u8>) -> Result<Next, Fault> {
@@ -166,6 +177,7 @@ impl<M: WireMessage> MpScheduler<M> {
 
     fn settle_in(&mut self, settings: &Settings) {
         self.engine = Engine::new(settings.seed);
+        self.engine.show_progress(Arc::clone(&self.pulse.progress));
         self.engine.join_neighbours();
         self.spin = Some(settings.spin);
         self.shake = settings.shake;

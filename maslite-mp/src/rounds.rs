@@ -18,6 +18,7 @@ use maslite_core::{
 
 use crate::error::Error;
 use crate::fleet::Fleet;
+use crate::lookout::Chore;
 use crate::mp_scheduler::names_of;
 use crate::registry::{TraceFormat, WireMessage};
 use crate::routing::Routing;
@@ -199,9 +200,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             if stopped {
                 return self.finish(StopReason::Stopped);
             }
-            if let Some(predicate) = &mut self.predicate
-                && predicate(&self.standing.counters())
-            {
+            if self.predicate_holds() {
                 return self.finish(StopReason::Predicate);
             }
             if self.held {
@@ -309,6 +308,17 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     pub(crate) fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
         self.post_all()?;
         Ok(reason)
+    }
+
+    pub(crate) fn predicate_holds(&mut self) -> bool {
+        let Some(predicate) = &mut self.predicate else {
+            return false;
+        };
+        let desk = &self.fleet.desk;
+        desk.turn_to(Chore::Predicate, self.standing.time);
+        let holds = predicate(&self.standing.counters());
+        desk.turn_to(Chore::Routing, self.standing.time);
+        holds
     }
 
     // ---- what main knows
@@ -658,11 +668,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             Some(time) => lines.partition_point(|line| line.time < time),
             None => lines.len(),
         };
+        let desk = &self.fleet.desk;
+        desk.turn_to(Chore::Trace, self.standing.time);
         for line in lines.drain(..ready) {
             if let Some(sink) = self.trace {
                 sink(&line.text);
             }
         }
+        desk.turn_to(Chore::Routing, self.standing.time);
     }
 
     // ---- mail to and from main
@@ -682,7 +695,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             }
             self.count_delivery(&mail);
             if let Some(handler) = &mut self.handler {
+                self.fleet.desk.turn_to(Chore::Handler, self.standing.time);
                 handler(mail, &mut context);
+                self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
             }
         }
         let (replies, stop) = context.into_parts();

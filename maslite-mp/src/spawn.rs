@@ -44,8 +44,9 @@ use shared_child::SharedChild;
 
 use crate::frame::{Framed, Wait};
 use crate::ipc::{self, Door, Hello, IpcPackets};
+use crate::lookout::Pulse;
 use crate::supervision::{
-    EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, HOLD, Supervisor, Watch,
+    ASK, Answer, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, HOLD, Supervisor, Watch,
 };
 use crate::transport::{Transport, now};
 
@@ -564,6 +565,8 @@ pub(crate) struct ChildSide {
     pub(crate) link: Box<dyn Transport>,
     /// Grants up to this number are to end after the superstep they are in.
     pub(crate) hold: Arc<AtomicU64>,
+    /// What it tells main when asked.
+    pub(crate) pulse: Arc<Pulse>,
     #[cfg_attr(
         not(test),
         expect(
@@ -635,10 +638,15 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
     die_with_parent();
     show_as(cluster);
     let hold = Arc::new(AtomicU64::new(0));
-    let told = Arc::clone(&hold);
+    let pulse = Arc::new(Pulse::default());
+    let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
     thread::Builder::new()
         .name("maslite-control".to_owned())
-        .spawn(move || obey(control, &told))?;
+        .spawn(move || {
+            // Main is gone, or says what this build does not understand.
+            let _ = obey(&control, &told, &shown);
+            die();
+        })?;
     let hello = Hello {
         nonce: invitation.nonce,
         protocol: PROTOCOL,
@@ -651,6 +659,7 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
     Ok(ChildSide {
         link: Box::new(Framed::new(packets, ipc::frame_limit(), wait)),
         hold,
+        pulse,
         cluster,
     })
 }
@@ -691,16 +700,21 @@ fn die_with_parent() {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 
-/// Reads the control line until main is gone.
-fn obey(mut control: UnixStream, hold: &AtomicU64) {
-    let mut command = [0; 9];
-    while control.read_exact(&mut command).is_ok() {
-        let [HOLD, up_to @ ..] = command else {
-            break;
-        };
-        hold.fetch_max(u64::from_le_bytes(up_to), Ordering::SeqCst);
+/// Reads the control line, and answers, until main is gone.
+fn obey(mut control: &UnixStream, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {
+    loop {
+        let mut command = [0];
+        control.read_exact(&mut command)?;
+        match command {
+            [HOLD] => {
+                let mut up_to = [0; 8];
+                control.read_exact(&mut up_to)?;
+                hold.fetch_max(u64::from_le_bytes(up_to), Ordering::SeqCst);
+            }
+            [ASK] => Answer::write(pulse, control)?,
+            _ => return Ok(()),
+        }
     }
-    die();
 }
 
 /// Ends this process at once. Not by `exit`: that runs destructors and handlers beside the agents' thread, and one of them may wait
@@ -717,8 +731,12 @@ mod tests {
     use std::process::{ExitStatus, exit};
 
     use super::*;
+    use rustix::process::{Pid, WaitId, WaitIdOptions};
+
+    use crate::lookout::Says;
     use crate::supervision::{EndKind, Failure};
     use crate::transport::LinkError;
+    use crate::warning::Activity;
 
     const SCHEMA: u64 = 0x5CED;
 
@@ -881,6 +899,52 @@ mod tests {
         supervisor.disarm();
     }
 
+    #[test]
+    fn the_control_line_answers_questions_between_holds() {
+        let (main, child) = UnixStream::pair().expect("a socket can be had");
+        let (hold, pulse) = (AtomicU64::new(0), Pulse::default());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // It ends when main's end is closed.
+                let _ = obey(&child, &hold, &pulse);
+                assert_eq!(hold.load(Ordering::SeqCst), 7);
+            });
+            let main = main;
+            let mut said = Vec::new();
+            Answer::write(&pulse, &mut said).expect("a vector takes all");
+            for commands in [&b"?"[..], b"H\x07\0\0\0\0\0\0\0?"] {
+                (&main).write_all(commands).expect("somebody reads");
+                let mut answer = vec![0; said.len()];
+                (&main).read_exact(&mut answer).expect("somebody answers");
+                assert_eq!(answer, said);
+            }
+        });
+    }
+
+    #[test]
+    fn a_busy_child_answers_and_a_stopped_one_does_not() {
+        let (supervisor, mut sides) = started("echo_entry", 2);
+        sides[0].link.send(b"hold").expect("alive");
+        let ask = || {
+            let sights = supervisor.run_job(Watch::ask_all).expect("it lives");
+            [0, 1].map(|place| sights[place].says)
+        };
+        let fine = Pulse::default().says();
+        assert_eq!(ask(), [fine, fine]);
+        let stopped = sides[1].pid;
+        signal(stopped, Signal::STOP);
+        // Its parent is told when all its threads stand.
+        let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        rustix::process::waitid(WaitId::Pid(pid_of(stopped)), stands).expect("a child of ours");
+        let silent = [fine, Says::Nothing(Activity::Stopped)];
+        assert_eq!(ask(), silent);
+        assert_eq!(ask(), silent, "still");
+        signal(stopped, Signal::CONT);
+        let late = supervisor.run_job(|watch| watch.await_late_answer(1));
+        assert_eq!(late, Some(true));
+        assert_eq!(ask(), [fine, fine]);
+    }
+
     /// Kills cluster 2 of 2 while main waits for an answer from cluster `waiting_on` to `question`.
     fn kill_during(question: &[u8], waiting_on: usize) {
         let (mut supervisor, mut sides) = started("echo_entry", 2);
@@ -913,9 +977,16 @@ mod tests {
     }
 
     fn kill(pid: u32) {
+        signal(pid, Signal::KILL);
+    }
+
+    fn signal(pid: u32, signal: Signal) {
+        kill_process(pid_of(pid), signal).expect("it is alive");
+    }
+
+    fn pid_of(pid: u32) -> Pid {
         let pid = i32::try_from(pid).expect("a process id");
-        let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
-        kill_process(pid, Signal::KILL).expect("it is alive");
+        Pid::from_raw(pid).expect("not zero")
     }
 
     #[test]

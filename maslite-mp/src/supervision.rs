@@ -12,8 +12,11 @@
 //! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the first unexpected exit is
 //!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
 //!   [`Disconnected`](crate::transport::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
-//! - **Control line.** A child's stdin is a socket. It carries the invitation and after it only `H` and eight bytes, little endian: *hold all grants up
-//!   to this number*. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
+//! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two kinds of commands: `H` and eight bytes, little endian,
+//!   *hold all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
+//!   whatever its agents do. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
+//! - **Questions.** They are asked only when something stands still: see [`Lookout`]. All children are asked, then all answers are
+//!   awaited, up to one deadline. Who owes an answer is not asked again, so a stopped child costs that wait once.
 //! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
 //!   Children that are still at it after a further grace are stuck, and all are killed.
 //! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with a used pid; nobody
@@ -23,19 +26,24 @@
 //! started it.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::mem;
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use maslite_core::{AgentId, Sample};
+use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
+use crate::lookout::{Lookout, Pulse, Says, Sight};
 use crate::transport::now;
+use crate::warning::{Activity, ClockHolder};
+use crate::wire;
 
 /// Exit code of a child whose link was lost because its main process is gone.
 pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
@@ -48,6 +56,12 @@ pub(crate) const EXIT_ENTRY_MISSING: i32 = 93;
 
 /// The first byte of a Hold in the control line.
 pub(crate) const HOLD: u8 = b'H';
+
+/// The question in the control line.
+pub(crate) const ASK: u8 = b'?';
+
+/// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
+const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 
 const SIGKILL: i32 = 9;
 
@@ -174,7 +188,47 @@ pub(crate) enum Failure {
         exit: ExitKind,
     },
     /// A run was held and not over after a further grace. Which cluster is stuck is known to whoever waits for its answer.
-    HoldIgnored { grace: Duration },
+    HoldIgnored {
+        grace: Duration,
+        holder: Option<Box<ClockHolder>>,
+    },
+}
+
+/// What a child answers when asked what it is at: a length (u32, little endian), then this in postcard.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    busy: bool,
+    sample: Sample,
+    /// The name of the agent, if it has one.
+    name: Option<String>,
+}
+
+impl Answer {
+    /// Writes down what a cluster is at.
+    pub(crate) fn write(pulse: &Pulse, mut into: impl Write) -> io::Result<()> {
+        let (busy, sample) = pulse.look();
+        let name = sample.agent.and_then(AgentId::name);
+        let answer = Self {
+            busy,
+            sample,
+            name: name.map(|name| name.to_string()),
+        };
+        let mut bytes = vec![0; 4];
+        wire::put(&answer, &mut bytes).map_err(io::Error::other)?;
+        let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        // All at once: a reader gets it whole or not at all, unless a name is very long.
+        into.write_all(&bytes)
+    }
+
+    /// Takes an answer off the front of what has arrived, if it is there.
+    fn take(arrived: &mut Vec<u8>) -> Option<Self> {
+        let (length, rest) = arrived.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let answer = wire::decode(rest.get(..length)?).ok();
+        arrived.drain(..4 + length);
+        answer
+    }
 }
 
 /// How a child ended, for the report of a shutdown.
@@ -217,6 +271,9 @@ pub(crate) struct Grants {
     run: AtomicU64,
     /// The run that is held, as counted by `run`.
     held: AtomicU64,
+    /// The supervisor looks now and then whether the run moves, until it finds that there is none. Runs that follow each other
+    /// closely need not tell it of every one.
+    watched: AtomicBool,
 }
 
 impl Grants {
@@ -278,7 +335,8 @@ impl Supervisor {
             shared: Arc::clone(&shared),
             grants: Arc::clone(&grants),
             hold_grace,
-            timer: None,
+            timers: Vec::new(),
+            lookout: Lookout::default(),
             expecting_exits: false,
         };
         let thread = thread::Builder::new()
@@ -324,6 +382,9 @@ impl Supervisor {
         let run = self.grants.run.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(at) = deadline {
             let _ = self.events.send(Event::HoldAt { at, run });
+        }
+        if !self.grants.watched.swap(true, Ordering::SeqCst) {
+            let _ = self.events.send(Event::Look);
         }
     }
 
@@ -419,6 +480,8 @@ enum Event {
         run: u64,
     },
     HoldNow,
+    /// A run has begun, and nobody looks whether it moves.
+    Look,
     ExpectExits,
     Finish {
         grace: Duration,
@@ -435,19 +498,19 @@ impl fmt::Debug for Job {
     }
 }
 
-/// What to do next without being told.
+/// What to do next without being told. There is one of each kind at most.
 #[derive(Clone, Copy, Debug)]
 struct Timer {
     at: Instant,
-    /// The timer means nothing once this run is over.
-    run: u64,
     due: Due,
 }
 
+/// The numbers are of runs: the timer means nothing once its run is over.
 #[derive(Clone, Copy, Debug)]
 enum Due {
-    Hold,
-    Kill,
+    Hold(u64),
+    Kill(u64),
+    Look,
 }
 
 /// A child process under supervision.
@@ -464,9 +527,71 @@ struct Watched {
     waiter: Option<JoinHandle<()>>,
     exit: Option<(ExitKind, Instant)>,
     killed: bool,
+    /// It was asked and has not answered.
+    owes_answer: bool,
+    /// What of an answer has arrived.
+    arrived: Vec<u8>,
 }
 
 impl Watched {
+    /// Asks what it is at, unless it has not answered the last time. True if it was asked.
+    fn ask(&mut self) -> bool {
+        // An answer that has come too late is to a question of long ago.
+        let _ = self.hear(None);
+        if self.exit.is_some() || self.owes_answer {
+            return false;
+        }
+        self.owes_answer = self.control.write_all(&[ASK]).is_ok();
+        self.owes_answer
+    }
+
+    /// Waits for an answer, or takes one that has arrived.
+    fn hear(&mut self, until: Option<Instant>) -> Option<Answer> {
+        let mut chunk = [0; 512];
+        while self.owes_answer {
+            if let Some(answer) = Answer::take(&mut self.arrived) {
+                self.owes_answer = false;
+                return Some(answer);
+            }
+            let rest = until.map(|until| until.saturating_duration_since(now()));
+            // A timeout of zero would be none.
+            let rest = rest.unwrap_or_default().max(Duration::from_micros(1));
+            self.control.set_read_timeout(Some(rest)).ok()?;
+            match (&self.control).read(&mut chunk) {
+                Ok(length @ 1..) => self.arrived.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing came, or nothing will ever come.
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// What it says of itself, if an answer is awaited, or else what the system says of it.
+    fn sight(&mut self, until: Option<Instant>) -> Sight {
+        let answer = until.and_then(|until| self.hear(Some(until)));
+        let (state, debugger) = state_of(self.pid);
+        let says = match answer {
+            Some(Answer { busy, sample, name }) => {
+                if let Some(name) = name {
+                    let _ = AgentId::named(&name);
+                }
+                Says::Fine { busy, sample }
+            }
+            None => Says::Nothing(match state {
+                Some('T') => Activity::Stopped,
+                Some('t') => Activity::Traced,
+                _ => Activity::Silent,
+            }),
+        };
+        Sight {
+            cluster: self.name.clone(),
+            pid: Some(self.pid),
+            says,
+            debugger,
+        }
+    }
+
     fn kill(&mut self) {
         if self.exit.is_none() {
             self.killed = true;
@@ -474,6 +599,19 @@ impl Watched {
             let _ = self.process.kill();
         }
     }
+}
+
+/// The state of a process, as a letter, and the process id of its debugger, as far as the system tells.
+fn state_of(pid: u32) -> (Option<char>, Option<u32>) {
+    // There is no such file but on Linux.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+    };
+    let state = field("State:").and_then(|state| state.chars().next());
+    let debugger = field("TracerPid:").and_then(|pid| pid.parse().ok());
+    (state, debugger.filter(|pid| *pid != 0))
 }
 
 /// The state of the supervisor thread.
@@ -488,7 +626,8 @@ pub(crate) struct Watch {
     shared: Arc<Shared>,
     grants: Arc<Grants>,
     hold_grace: Duration,
-    timer: Option<Timer>,
+    timers: Vec<Timer>,
+    pub(crate) lookout: Lookout,
     expecting_exits: bool,
 }
 
@@ -544,6 +683,8 @@ impl Watch {
             waiter: Some(waiter),
             exit: None,
             killed: false,
+            owes_answer: false,
+            arrived: Vec::new(),
         });
         self.shared.lock().alive.push((cluster, pid));
         Ok(())
@@ -574,7 +715,7 @@ impl Watch {
 
     fn run(mut self) {
         loop {
-            match self.next(self.timer.map(|timer| timer.at)) {
+            match self.next(self.timers.iter().map(|timer| timer.at).min()) {
                 Some(Event::Finish { grace, reply }) => {
                     let ends = self.finish(grace);
                     let _ = reply.send(ends);
@@ -602,37 +743,108 @@ impl Watch {
         match event {
             Event::Job(Job(job)) => job(self),
             Event::Exited { child, status, at } => self.record_exit(child, status, at),
-            Event::HoldAt { at, run } => {
-                self.timer = Some(Timer {
-                    at,
-                    run,
-                    due: Due::Hold,
-                });
-            }
+            Event::HoldAt { at, run } => self.set(Some(at), Due::Hold(run)),
             Event::HoldNow => {
                 if let Some(run) = self.grants.current_run() {
                     self.hold(run);
                 }
             }
+            Event::Look => self.look(),
             Event::ExpectExits => self.expecting_exits = true,
             // Only ever sent once, and taken out before: see `run`.
             Event::Finish { .. } => {}
         }
     }
 
-    /// The timer has run out.
+    /// Sets a timer, in place of another of its kind; none for a time beyond the end of the clock.
+    fn set(&mut self, at: Option<Instant>, due: Due) {
+        let kind = mem::discriminant(&due);
+        self.timers
+            .retain(|timer| mem::discriminant(&timer.due) != kind);
+        self.timers.extend(at.map(|at| Timer { at, due }));
+    }
+
+    /// The first of the timers has run out.
     fn ring(&mut self) {
-        let Some(timer) = self.timer.take() else {
+        let first = (0..self.timers.len()).min_by_key(|place| self.timers[*place].at);
+        let Some(first) = first.map(|place| self.timers.swap_remove(place)) else {
             return;
         };
-        if self.grants.current_run() != Some(timer.run) {
+        let current = self.grants.current_run();
+        match first.due {
+            Due::Hold(run) if current == Some(run) => self.hold(run),
+            Due::Kill(run) if current == Some(run) => self.give_up(run),
+            Due::Hold(_) | Due::Kill(_) => {}
+            Due::Look => self.look(),
+        }
+    }
+
+    /// The children that were held are still at it.
+    fn give_up(&mut self, run: u64) {
+        let sights = self.ask_all();
+        if self.grants.current_run() != Some(run) {
+            // They came to rest at the last moment.
             return;
         }
-        match timer.due {
-            Due::Hold => self.hold(timer.run),
-            Due::Kill => self.fail(Failure::HoldIgnored {
-                grace: self.hold_grace,
-            }),
+        self.lookout.note(&sights, now());
+        let (holders, _) = self.lookout.holders(&sights, now());
+        let failure = Failure::HoldIgnored {
+            grace: self.hold_grace,
+            holder: holders.into_iter().next().map(Box::new),
+        };
+        self.fail(failure);
+    }
+
+    #[cfg(test)]
+    /// Waits for an answer to an earlier question.
+    pub(crate) fn await_late_answer(&mut self, place: usize) -> bool {
+        let limit = now().checked_add(Duration::from_secs(20));
+        self.children[place].hear(limit).is_some()
+    }
+
+    /// Asks all clusters what they are at.
+    pub(crate) fn ask_all(&mut self) -> Vec<Sight> {
+        let inline = self.lookout.inline.iter().map(|(name, pulse)| Sight {
+            cluster: name.clone(),
+            pid: None,
+            says: pulse.says(),
+            debugger: None,
+        });
+        let inline: Vec<_> = inline.collect();
+        let asked: Vec<_> = self.children.iter_mut().map(Watched::ask).collect();
+        let until = now().checked_add(ANSWER_LIMIT);
+        let children = self.children.iter_mut().zip(asked);
+        let sights = children.map(|(child, asked)| child.sight(until.filter(|_| asked)));
+        inline.into_iter().chain(sights).collect()
+    }
+
+    /// Looks whether the run under way moves, and warns if it does not; does so again after a while.
+    fn look(&mut self) {
+        let Some(interval) = self.lookout.interval() else {
+            return;
+        };
+        let Some(run) = self.grants.current_run() else {
+            self.grants.watched.store(false, Ordering::SeqCst);
+            // A run that began in between either sees that, or is seen here.
+            if self.grants.current_run().is_none()
+                || self.grants.watched.swap(true, Ordering::SeqCst)
+            {
+                return;
+            }
+            self.set(now().checked_add(interval), Due::Look);
+            return;
+        };
+        let begin = now();
+        self.set(begin.checked_add(interval), Due::Look);
+        if self.lookout.main_moves(run, begin) {
+            return;
+        }
+        let sights = self.ask_all();
+        if let Some(warning) = self.lookout.consider(&sights, now())
+            // It may have ended while its clusters were asked.
+            && self.grants.current_run() == Some(run)
+        {
+            self.lookout.warn(warning);
         }
     }
 
@@ -653,11 +865,10 @@ impl Watch {
             // Few bytes a run do not fill a socket, and a child that has closed it is about to be found dead.
             let _ = child.control.write_all(&bytes);
         }
-        self.timer = now().checked_add(self.hold_grace).map(|at| Timer {
-            at,
-            run,
-            due: Due::Kill,
-        });
+        // To be compared with what they are at when the timer rings.
+        let sights = self.ask_all();
+        self.lookout.note(&sights, now());
+        self.set(now().checked_add(self.hold_grace), Due::Kill(run));
     }
 
     fn record_exit(&mut self, key: u64, status: Option<ExitStatus>, at: Instant) {
@@ -904,6 +1115,37 @@ mod tests {
             Some(Failure::HoldIgnored { .. })
         ));
         assert!(supervisor.grants().held());
+    }
+
+    #[test]
+    fn who_owes_an_answer_is_not_asked_again() {
+        let supervisor = supervisor();
+        adopt(&supervisor, 1, "exec sleep 100");
+        let sights = supervisor.run_job(Watch::ask_all).expect("it lives");
+        assert_eq!(sights[0].says, Says::Nothing(Activity::Silent));
+        let again = supervisor.run_job(|watch| watch.children[0].ask());
+        assert_eq!(again, Some(false));
+    }
+
+    #[test]
+    fn answers_come_in_pieces_and_one_after_the_other() {
+        let (pulse, mut bytes) = (Pulse::default(), Vec::new());
+        for _ in 0..2 {
+            Answer::write(&pulse, &mut bytes).expect("a vector takes all");
+        }
+        let (busy, sample) = pulse.look();
+        let answer = Answer {
+            busy,
+            sample,
+            name: None,
+        };
+        let (mut arrived, mut heard) = (Vec::new(), Vec::new());
+        for byte in bytes {
+            arrived.push(byte);
+            heard.extend(Answer::take(&mut arrived));
+        }
+        assert_eq!(heard.len(), 2);
+        assert!(heard.iter().all(|heard| *heard == answer) && arrived.is_empty());
     }
 
     #[test]

@@ -53,13 +53,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let own = self.next_own_event();
             self.write_trace_before(earliest.into_iter().chain(own).min());
             if stopping.is_none() {
-                let counters = self.standing.counters();
-                let predicate = self.predicate.as_mut();
                 let reason = if self.held {
                     Some(StopReason::Timeout)
                 } else if self.supersteps == 0 {
                     Some(StopReason::Supersteps)
-                } else if predicate.is_some_and(|predicate| predicate(&counters)) {
+                } else if self.predicate_holds() {
                     Some(StopReason::Predicate)
                 } else {
                     None

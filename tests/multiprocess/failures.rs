@@ -107,6 +107,9 @@ fn an_agent_that_never_returns_is_stuck() {
         matches!(&error, Error::Stuck { cluster, .. } if cluster == "2"),
         "{error}"
     );
+    let process = format!("cluster 2 (process {})", pids[1]);
+    let text = format!("{process} has been updating agent 1 for ");
+    assert!(error.to_string().contains(&text), "{error}");
     assert!(!pids.iter().any(|pid| exists(*pid)));
 }
 

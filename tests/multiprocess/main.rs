@@ -17,6 +17,7 @@ mod generator;
 #[path = "../kernel/naive.rs"]
 mod naive;
 
+mod clock_holder;
 mod failures;
 mod life_of_processes;
 mod lively;

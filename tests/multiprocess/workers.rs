@@ -1,5 +1,7 @@
 //! The agents of these tests, and how the tests look at processes.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::id;
 
@@ -28,6 +30,8 @@ pub(crate) enum Worker {
     Forever,
     /// Never returns from its update.
     Stuck,
+    /// So much later knocks at a gate, a Unix socket at this path, and stays there until it is let go.
+    Gate(SimDuration, PathBuf),
     Panic(When),
     /// Ends its process with a code.
     Exit(i32),
@@ -60,6 +64,13 @@ impl Agent<Msg> for Worker {
             Self::Stuck => loop {
                 std::hint::spin_loop();
             },
+            Self::Gate(after, _) if mail.body == Msg::Go => {
+                ctx.alarm_in(*after, Msg::Word("knock".to_owned()));
+            }
+            Self::Gate(_, gate) => {
+                let mut gate = UnixStream::connect(gate).unwrap();
+                gate.read_to_end(&mut Vec::new()).unwrap();
+            }
             Self::Panic(When::Update) => panic!("no update for me"),
             Self::Panic(_) | Self::Farewell => {}
             Self::Exit(code) => std::process::exit(*code),
@@ -122,8 +133,13 @@ pub(crate) fn exists(pid: u32) -> bool {
 
 /// Kills a process as nothing else can be killed.
 pub(crate) fn kill(pid: u32) {
+    signal("KILL", pid);
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(name: &str, pid: u32) {
     let status = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
+        .args(["-s", name, &pid.to_string()])
         .status();
     assert!(status.unwrap().success());
 }

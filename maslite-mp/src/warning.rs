@@ -1,0 +1,264 @@
+//! What a run that stands still tells: where, since when, who holds the clock, who waits.
+
+use std::fmt;
+use std::time::Duration;
+
+use maslite_core::{AgentId, Phase, SimTime};
+
+/// A run under way in which simulated time has not moved for a while.
+///
+/// Shown, it is a line for people. See [`MpMain::with_warnings`](crate::MpMain::with_warnings).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// Where simulated time stands; under a lookahead, where those stand who hold it.
+    pub time: SimTime,
+    /// For how long \[wall\] it has been seen to stand there: at least so long.
+    pub stood: Duration,
+    /// Who has something to do, or does not answer: the others wait for them. Never empty.
+    pub holders: Vec<ClockHolder>,
+    /// The names of the clusters that wait.
+    pub waiting: Vec<String>,
+}
+
+/// Who keeps simulated time from moving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClockHolder {
+    /// The cluster's name; none: main itself, the thread that called `run`.
+    pub cluster: Option<String>,
+    /// The cluster's process; none for main and for clusters inline.
+    pub pid: Option<u32>,
+    /// What it does.
+    pub activity: Activity,
+    /// The agent at work, or the last one that was; none if that is not known.
+    pub agent: Option<AgentId>,
+    /// Where it stands in simulated time; none if it does not answer.
+    pub time: Option<SimTime>,
+    /// The superstep within that instant; none if it does not answer, and for main.
+    pub superstep: Option<u64>,
+    /// For how long \[wall\] it has been seen like this, without any progress: at least so long. Zero
+    /// if it was looked at once only.
+    pub since: Duration,
+    /// The process id of a debugger that is attached to its process; known on Linux only.
+    pub debugger: Option<u32>,
+}
+
+/// What somebody who holds the clock does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activity {
+    /// One call of an agent's method does not return.
+    InAgent(Phase),
+    /// Agents are called, superstep after superstep, while time stands still.
+    Exchange {
+        /// How many supersteps went by since the last look.
+        supersteps: u64,
+    },
+    /// It works, but in no agent: it decodes, sorts, or writes a trace.
+    Kernel,
+    /// It was asked for something and has not begun.
+    Pending,
+    /// It does not answer: a signal stopped the process.
+    Stopped,
+    /// It does not answer: a debugger holds the process.
+    Traced,
+    /// It does not answer, and is not stopped: it gets no processor time.
+    Silent,
+    /// Main: in the handler of its mail.
+    Handler,
+    /// Main: in the predicate of the run.
+    Predicate,
+    /// Main: in the sink of the trace.
+    Trace,
+    /// Main: between reports and grants.
+    Routing,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            time,
+            stood,
+            holders,
+            waiting,
+        } = self;
+        write!(
+            f,
+            "simulated time has stood at {time} for {} of wall time: ",
+            Seconds(*stood)
+        )?;
+        let shown = holders.len().min(SHOWN);
+        for (place, holder) in holders[..shown].iter().enumerate() {
+            if place > 0 {
+                f.write_str("; ")?;
+            }
+            holder.describe(f)?;
+            if let Some(own) = holder.time.filter(|own| own != time) {
+                write!(f, ", at {own}")?;
+            }
+        }
+        if holders.len() > shown {
+            write!(f, "; and {} more", holders.len() - shown)?;
+        }
+        match waiting.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, "; cluster {one} waits"),
+            [most @ .., last] if waiting.len() <= SHOWN => {
+                write!(f, "; clusters {} and {last} wait", most.join(", "))
+            }
+            all => {
+                let (some, rest) = all.split_at(SHOWN);
+                let (some, rest) = (some.join(", "), rest.len());
+                write!(f, "; clusters {some} and {rest} more wait")
+            }
+        }
+    }
+}
+
+/// How many clusters a line names.
+const SHOWN: usize = 8;
+
+impl fmt::Display for ClockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(f)?;
+        match self.time {
+            Some(time) => write!(f, ", at {time}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ClockHolder {
+    /// All but the time.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cluster, self.pid) {
+            (None, _) => f.write_str("main itself ")?,
+            (Some(cluster), None) => write!(f, "cluster {cluster} ")?,
+            (Some(cluster), Some(pid)) => write!(f, "cluster {cluster} (process {pid}) ")?,
+        }
+        let seen_twice = self.since > Duration::ZERO;
+        f.write_str(match self.activity {
+            Activity::InAgent(_) if seen_twice => "has been ",
+            Activity::InAgent(_) => "is ",
+            Activity::Exchange { .. } => "goes on at this instant: ",
+            Activity::Kernel => "is at work, but in no agent",
+            Activity::Pending => "has not begun what it was asked for",
+            Activity::Stopped => "does not answer: a signal stopped it, and SIGCONT lets it go on",
+            Activity::Traced => "does not answer: a debugger holds it",
+            Activity::Silent => "does not answer: it is not stopped, but gets no processor time",
+            Activity::Handler => "is in the handler of its mail",
+            Activity::Predicate => "is in the predicate of the run",
+            Activity::Trace => "is in the sink of the trace",
+            Activity::Routing => "is at work between reports and grants",
+        })?;
+        let agent = self.agent.map(|agent| agent.to_string());
+        let agent = agent.as_deref().unwrap_or("unknown");
+        match self.activity {
+            Activity::InAgent(phase) => {
+                let doing = match phase {
+                    Phase::Setup => "setting up",
+                    Phase::Update => "updating",
+                    Phase::Teardown => "tearing down",
+                };
+                write!(f, "{doing} agent {agent}")?;
+            }
+            Activity::Exchange { supersteps } => {
+                write!(
+                    f,
+                    "{supersteps} supersteps since the last look, agent {agent} now"
+                )?;
+            }
+            _ => {}
+        }
+        if seen_twice {
+            write!(f, " for {} or longer", Seconds(self.since))?;
+        }
+        if let Some(superstep) = self.superstep {
+            write!(f, ", superstep {superstep}")?;
+        }
+        if let Some(debugger) = self.debugger {
+            write!(f, "; a debugger (process {debugger}) is attached to it")?;
+        }
+        Ok(())
+    }
+}
+
+/// Wall time as people read it, and in the style of simulated time.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precision = if self.0 < Duration::from_secs(1) {
+            3
+        } else {
+            1
+        };
+        write!(f, "{:.precision$} s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn north() -> ClockHolder {
+        ClockHolder {
+            cluster: Some("north".to_owned()),
+            pid: Some(4711),
+            activity: Activity::InAgent(Phase::Update),
+            agent: Some(AgentId::from("conveyor-3")),
+            time: Some(SimTime::from_nanos(3_200_000_000)),
+            superstep: Some(7),
+            since: Duration::from_millis(2_500),
+            debugger: None,
+        }
+    }
+
+    #[test]
+    fn a_warning_reads_well() {
+        let mut warning = Warning {
+            time: SimTime::from_nanos(3_200_000_000),
+            stood: Duration::from_secs(5),
+            holders: vec![north()],
+            waiting: vec!["east".to_owned(), "south".to_owned()],
+        };
+        assert_eq!(
+            warning.to_string(),
+            "simulated time has stood at 3.2 s for 5.0 s of wall time: cluster north (process 4711) \
+             has been updating agent conveyor-3 for 2.5 s or longer, superstep 7; \
+             clusters east and south wait"
+        );
+        warning.waiting.pop();
+        warning.holders[0] = ClockHolder {
+            activity: Activity::Stopped,
+            time: None,
+            superstep: None,
+            since: Duration::ZERO,
+            debugger: Some(9),
+            ..north()
+        };
+        assert_eq!(
+            warning.to_string(),
+            "simulated time has stood at 3.2 s for 5.0 s of wall time: cluster north (process 4711) \
+             does not answer: a signal stopped it, and SIGCONT lets it go on; \
+             a debugger (process 9) is attached to it; cluster east waits"
+        );
+    }
+
+    #[test]
+    fn a_line_stays_short_with_a_thousand_clusters() {
+        let warning = Warning {
+            time: SimTime::ZERO,
+            stood: Duration::from_secs(5),
+            holders: vec![north(); 500],
+            waiting: vec!["x".to_owned(); 500],
+        };
+        let text = warning.to_string();
+        assert!(text.contains("and 492 more;"), "{text}");
+        assert!(
+            text.ends_with("clusters x, x, x, x, x, x, x, x and 492 more wait"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! When simulated time stands still, a warning says who holds the clock.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use maslite_mp::core::Phase;
+use maslite_mp::prelude::*;
+use maslite_mp::{Activity, ClockHolder, Warning};
+
+use crate::workers::{BOTH, Msg, Worker, agents, clusters, go, pids, signal};
+
+/// How long time may stand: short, since all of these tests wait for it to pass.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Where agents wait until a test lets them go.
+struct Gate {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Gate {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gate-{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        Self { path, listener }
+    }
+
+    fn worker(&self, after: SimDuration) -> Worker {
+        Worker::Gate(after, self.path.clone())
+    }
+
+    /// Waits for an agent, which goes on when what this returns is dropped.
+    fn somebody(&self) -> UnixStream {
+        self.listener.accept().unwrap().0
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Warnings of standstills, as they come.
+struct Warnings(Receiver<Warning>);
+
+/// The same supervisor with little patience.
+fn impatient(main: MpMain<Msg>) -> (MpMain<Msg>, Warnings) {
+    let (sender, warnings) = mpsc::channel();
+    let main = main
+        .with_warning_after(Some(PATIENCE))
+        .with_warnings(move |warning| {
+            let _ = sender.send(warning.clone());
+        });
+    (main, Warnings(warnings))
+}
+
+impl Warnings {
+    /// Waits for one in which somebody holds the clock in this way. A loaded machine may give
+    /// others before, in which a process had no time to begin.
+    fn with(&self, fits: impl Fn(&ClockHolder) -> bool) -> Warning {
+        let mut warnings = self.0.iter();
+        warnings
+            .find(|warning| warning.holders.iter().any(&fits))
+            .unwrap()
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
+    for placement in BOTH {
+        let gate = Gate::new("named");
+        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+        let names = ["north", "east", "south"];
+        let [north, east, south] = names.map(|name| main.new_scheduler_named(name).unwrap());
+        let worker = gate.worker(SimDuration::from_secs(3));
+        main.add(north, "conveyor-3", worker).unwrap();
+        main.add(east, 1, Worker::Farewell).unwrap();
+        main.add(south, 2, Worker::Farewell).unwrap();
+        let conveyor = AgentId::from("conveyor-3");
+        main.send(Mail::new(AgentId::MAIN, conveyor, Msg::Go));
+        let (mut main, warnings) = impatient(main);
+        main.start().unwrap();
+        let pid = (placement == Placement::Processes).then(|| pids(&main)[0]);
+
+        let mut warning = thread::scope(|scope| {
+            let gate = &gate;
+            let watcher = scope.spawn(move || {
+                let _held = gate.somebody();
+                let in_agent = Activity::InAgent(Phase::Update);
+                warnings.with(|holder| holder.activity == in_agent && !holder.since.is_zero())
+            });
+            main.run(Run::until_idle()).unwrap();
+            watcher.join().unwrap()
+        });
+        assert_eq!(warning.time, SimTime::from_secs(3));
+        assert!(warning.stood >= PATIENCE, "{warning:?}");
+        assert_eq!(warning.waiting, ["east", "south"]);
+        let [holder] = warning.holders.as_slice() else {
+            panic!("{warning:?}");
+        };
+        assert_eq!(holder.cluster.as_deref(), Some("north"));
+        assert_eq!((holder.pid, holder.agent), (pid, Some(conveyor)));
+        let instant = (holder.time, holder.superstep);
+        assert_eq!(instant, (Some(SimTime::from_secs(3)), Some(0)));
+        assert!(holder.since >= PATIENCE / 2, "{warning:?}");
+
+        warning.stood = Duration::from_secs(5);
+        warning.holders[0].since = Duration::from_millis(2_500);
+        let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+        assert_eq!(
+            warning.to_string(),
+            format!(
+                "simulated time has stood at 3 s for 5.0 s of wall time: cluster north{process} \
+                 has been updating agent conveyor-3 for 2.5 s or longer, superstep 0; \
+                 clusters east and south wait"
+            )
+        );
+    }
+}
+
+#[test]
+fn under_a_lookahead_it_is_named_as_well() {
+    for placement in BOTH {
+        let gate = Gate::new("ahead");
+        let worker = gate.worker(SimDuration::from_secs(3));
+        let main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
+        let mut main = main.with_lookahead(SimDuration::from_secs(1));
+        main.send(go(2));
+        let (mut main, warnings) = impatient(main);
+        let warning = thread::scope(|scope| {
+            let gate = &gate;
+            let watcher = scope.spawn(move || {
+                let _held = gate.somebody();
+                warnings.with(|holder| holder.agent == Some(AgentId::from(2)))
+            });
+            main.run(Run::until_idle()).unwrap();
+            watcher.join().unwrap()
+        });
+        assert_eq!(warning.time, SimTime::from_secs(3));
+        assert_eq!(warning.waiting, ["1"]);
+    }
+}
+
+#[test]
+fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
+    let gate = Gate::new("stopped");
+    let worker = gate.worker(SimDuration::from_secs(3));
+    let mut main = clusters(Placement::Processes, &[&[worker], &[Worker::Farewell]]);
+    main.send(go(1));
+    let (mut main, warnings) = impatient(main);
+    main.start().unwrap();
+    let pid = pids(&main)[0];
+    let (warning, report) = thread::scope(|scope| {
+        let gate = &gate;
+        let watcher = scope.spawn(move || {
+            let _held = gate.somebody();
+            signal("STOP", pid);
+            let warning = warnings.with(|holder| holder.activity == Activity::Stopped);
+            signal("CONT", pid);
+            warning
+        });
+        let report = main.run(Run::until_idle()).unwrap();
+        (watcher.join().unwrap(), report)
+    });
+    assert_eq!(report.stopped_by, StopReason::Idle);
+    assert_eq!(report.now, SimTime::from_secs(3));
+    let [holder] = warning.holders.as_slice() else {
+        panic!("{warning:?}");
+    };
+    assert_eq!(
+        (holder.cluster.as_deref(), holder.pid),
+        (Some("1"), Some(pid))
+    );
+    assert_eq!((holder.agent, holder.time), (None, None));
+    assert_eq!(warning.waiting, ["2"]);
+}
+
+#[test]
+fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
+    let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
+    for placement in BOTH {
+        for workers in [
+            [&across[..1], &across[1..]],
+            // In one cluster, which is then alone.
+            [&[Worker::Forever], &[Worker::Farewell]],
+        ] {
+            let mut main = clusters(placement, &workers);
+            main.send(go(1));
+            let (mut main, warnings) = impatient(main);
+            let stop = main.stop_handle();
+            let warning = thread::scope(|scope| {
+                let watcher = scope.spawn(move || {
+                    let warning = warnings
+                        .with(|holder| matches!(holder.activity, Activity::Exchange { .. }));
+                    stop.stop();
+                    warning
+                });
+                let run = Run::until_idle().supersteps_per_instant(u64::MAX);
+                let report = main.run(run).unwrap();
+                assert_eq!(report.stopped_by, StopReason::Interrupted);
+                watcher.join().unwrap()
+            });
+            assert_eq!(warning.time, SimTime::ZERO);
+            let exchanging = |holder: &&ClockHolder| match holder.activity {
+                Activity::Exchange { supersteps } => supersteps > 1,
+                _ => false,
+            };
+            let holder = warning.holders.iter().find(exchanging).unwrap();
+            let cluster = holder.cluster.as_deref().unwrap();
+            assert!(holder.superstep > Some(1), "{warning:?}");
+            if let Some(agent) = holder.agent {
+                assert_eq!(
+                    agent.to_string(),
+                    cluster,
+                    "each has one agent of its number"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn main_itself_is_named() {
+    for placement in BOTH {
+        let main = clusters(placement, &[&[Worker::TellPid], &[Worker::Farewell]]);
+        let (mut main, warnings) = impatient(main);
+        main.send(go(1));
+        let mut seen = None;
+        main.run_with(Run::until_idle(), |_, _| {
+            seen = Some(warnings.with(|holder| holder.activity == Activity::Handler));
+        })
+        .unwrap();
+        let warning = seen.unwrap();
+        assert_eq!(warning.holders.len(), 1, "{warning:?}");
+        assert_eq!(warning.holders[0].cluster, None);
+        assert_eq!(warning.waiting, ["1", "2"]);
+        let text = warning.to_string();
+        assert!(
+            text.contains("main itself is in the handler of its mail"),
+            "{text}"
+        );
+
+        let run = Run::until_idle().stop_when(move |_| {
+            warnings.with(|holder| holder.activity == Activity::Predicate);
+            true
+        });
+        assert_eq!(main.run(run).unwrap().stopped_by, StopReason::Predicate);
+    }
+}
