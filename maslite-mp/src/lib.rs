@@ -62,7 +62,8 @@
 //!    each is an [`Error`] that names the cluster or the message, and the agent where one is to blame.
 //!    All processes have been ended by then, and the simulation cannot go on.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
-//!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it.
+//!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it. Without
+//!    either, a [`Warning`] tells of it, or of whatever else keeps time from moving.
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
 //!    what is left and reaps every process. If its process is killed, the others end by themselves.
 //! 8. Nothing polls: a process without work blocks, after a short look if a processor is to spare
