@@ -158,6 +158,9 @@ mod tests {
             phase,
         };
         assert_eq!(progress.sample(), seen);
+        progress.begin_call(7, 0, Phase::Update);
+        seen.phase = Some(Phase::Update);
+        assert_eq!(progress.sample(), seen);
         progress.begin_call(7, 1, Phase::Teardown);
         (seen.agent, seen.phase) = (Some(AgentId::from(9)), Some(Phase::Teardown));
         assert_eq!(progress.sample(), seen);

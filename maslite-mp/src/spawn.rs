@@ -902,6 +902,7 @@ mod tests {
     #[test]
     fn the_control_line_answers_questions_between_holds() {
         let (main, child) = UnixStream::pair().expect("a socket can be had");
+        main.set_read_timeout(Some(LONG)).expect("not zero");
         let (hold, pulse) = (AtomicU64::new(0), Pulse::default());
         thread::scope(|scope| {
             scope.spawn(|| {
