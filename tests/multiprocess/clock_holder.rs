@@ -15,6 +15,9 @@ use crate::workers::{BOTH, Msg, Worker, agents, clusters, go, pids, signal};
 /// How long time may stand: short, since all of these tests wait for it to pass.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// Long enough for anything that happens at all: as standstills last, warnings become rare.
+const LONG: Duration = Duration::from_secs(40);
+
 /// Where agents wait until a test lets them go.
 struct Gate {
     path: PathBuf,
@@ -62,10 +65,12 @@ impl Warnings {
     /// Waits for one in which somebody holds the clock in this way. A loaded machine may give
     /// others before, in which a process had no time to begin.
     fn with(&self, fits: impl Fn(&ClockHolder) -> bool) -> Warning {
-        let mut warnings = self.0.iter();
-        warnings
-            .find(|warning| warning.holders.iter().any(&fits))
-            .unwrap()
+        loop {
+            let warning = self.0.recv_timeout(LONG).expect("such a warning");
+            if warning.holders.iter().any(&fits) {
+                return warning;
+            }
+        }
     }
 }
 
@@ -199,7 +204,9 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
                     stop.stop();
                     warning
                 });
-                let run = Run::until_idle().supersteps_per_instant(u64::MAX);
+                let run = Run::until_idle()
+                    .supersteps_per_instant(u64::MAX)
+                    .timeout(LONG);
                 let report = main.run(run).unwrap();
                 assert_eq!(report.stopped_by, StopReason::Interrupted);
                 watcher.join().unwrap()
