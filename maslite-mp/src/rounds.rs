@@ -794,7 +794,7 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet = Fleet::new(Placement::Inline, StopHandle::default()).unwrap();
+        let mut fleet = Fleet::new(Placement::Inline, StopHandle::default(), None, None).unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());
