@@ -34,11 +34,18 @@ fn told(name: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Compares what an example prints with the file beside it, on every placement.
+/// Compares what an example prints with the file beside it, in clusters.
 fn check(name: &str, arguments: &[&str]) {
+    check_on(&["inline", "processes"], name, arguments);
+}
+
+/// Where the stories run that can do without clusters, too.
+const EVERYWHERE: [&str; 3] = ["single", "inline", "processes"];
+
+fn check_on(placements: &[&str], name: &str, arguments: &[&str]) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.out"));
     let golden = std::fs::read_to_string(golden).unwrap();
-    for placement in ["inline", "processes"] {
+    for placement in placements {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--placement", placement]);
         assert_eq!(told(name, &arguments), golden, "{name} {arguments:?}");
@@ -244,6 +251,66 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
 }
 
 #[test]
+fn auction() {
+    check_on(&EVERYWHERE, "auction", &[]);
+}
+
+/// Who thinks faster changes the course of the auction, and which of several assignments with the
+/// same total is found; the lowest total has only one.
+#[test]
+fn the_auction_finds_the_known_assignments_with_any_seed() {
+    let contracts = |seed: &str, total: &str, placement: &str| {
+        let arguments = ["--seed", seed, "--total", total, "--placement", placement];
+        let story = told("auction", &arguments);
+        let contracts = story.lines().filter(|line| !line.starts_with("prices"));
+        contracts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let lowest = contracts("1", "lowest", "single");
+    for seed in ["2", "3", "4", "5"] {
+        let highest = contracts(seed, "highest", "single");
+        for placement in EVERYWHERE {
+            let again = contracts(seed, "lowest", placement);
+            assert_eq!(again, lowest, "{seed} {placement}");
+            let again = contracts(seed, "highest", placement);
+            assert_eq!(again, highest, "{seed} {placement}");
+        }
+        let known = "11 contracts for 2654.38, the lowest total there is";
+        assert_eq!((lowest.len(), lowest[11].as_str()), (12, known));
+        let known = "11 contracts for 3029.87, the highest total there is";
+        assert_eq!((highest.len(), highest[11].as_str()), (12, known));
+    }
+}
+
+#[test]
+fn the_auction_takes_the_same_course_everywhere() {
+    let story = |placement: &str| told("auction", &["--story", "--placement", placement]);
+    let one = story("single");
+    // A bid, its price for main and whoever is interested, and who has the object now.
+    assert!(one.lines().count() > 4 * 40, "{one}");
+    for placement in ["inline", "processes"] {
+        assert_eq!(story(placement), one, "{placement}");
+    }
+}
+
+/// The example itself holds what it finds against the Hungarian method.
+#[test]
+fn the_auction_is_as_good_as_the_hungarian_method() {
+    for seed in ["1", "2", "3"] {
+        for total in ["lowest", "highest"] {
+            let arguments = ["--persons", "25", "--seed", seed, "--total", total];
+            let one = told(
+                "auction",
+                &[&arguments[..], &["--placement", "single"]].concat(),
+            );
+            let inline = ["--placement", "inline", "--clusters", "7"];
+            let split = told("auction", &[&arguments[..], &inline].concat());
+            assert!(split.contains("25 contracts for"), "{split}");
+            assert_eq!(split, one, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
 fn every_example_explains_itself() {
     for name in [
         "chain_signing",
@@ -253,6 +320,7 @@ fn every_example_explains_itself() {
         "conveyors",
         "phold",
         "wall_vs_sim",
+        "auction",
     ] {
         let help = told(name, &["--help"]);
         assert!(help.contains("Usage:"), "{name}: {help}");
