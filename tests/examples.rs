@@ -311,6 +311,64 @@ fn the_auction_is_as_good_as_the_hungarian_method() {
 }
 
 #[test]
+fn production_line() {
+    check_on(&EVERYWHERE, "production_line", &[]);
+}
+
+#[test]
+fn the_line_finds_the_known_schedule_with_any_seed() {
+    let known = "sequence: A E B D G F C\n\
+                 makespan: 53 min, the shortest there is; as listed it would be 56 min\n";
+    for seed in ["2", "3", "4", "5"] {
+        for placement in EVERYWHERE {
+            let arguments = ["--quiet", "--seed", seed, "--placement", placement];
+            assert_eq!(told("production_line", &arguments), known, "{arguments:?}");
+        }
+    }
+}
+
+/// The example itself tries all sequences of a few items, and has another way to sort many.
+#[test]
+fn the_line_makes_what_is_drawn_in_the_shortest_time() {
+    for (items, seed) in [("1", "1"), ("7", "1"), ("7", "2"), ("7", "3"), ("60", "4")] {
+        let arguments = ["--items", items, "--seed", seed];
+        let one = told(
+            "production_line",
+            &[&arguments[..], &["--placement", "single"]].concat(),
+        );
+        assert!(one.contains("the shortest there is"), "{one}");
+        let inline = ["--placement", "inline", "--clusters", "3"];
+        let split = told("production_line", &[&arguments[..], &inline].concat());
+        assert_eq!(split, one, "{arguments:?}");
+    }
+}
+
+#[test]
+fn stories_draw_what_came_of_them() {
+    let drawn = |name: &str, arguments: &[&str]| {
+        let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.svg"));
+        let file = ["--placement", "inline", "--svg", picture.to_str().unwrap()];
+        told(name, &[arguments, &file].concat());
+        let svg = std::fs::read_to_string(&picture).unwrap();
+        assert!(
+            svg.starts_with("<svg") && svg.ends_with("</svg>\n"),
+            "{name}"
+        );
+        assert!(!svg.contains("NaN"), "{name}");
+        svg
+    };
+    let gantt = drawn("production_line", &["--quiet"]);
+    // What the chart says of a stay lies under the pointer: seven items on two machines.
+    assert_eq!(
+        gantt.matches("</title>").count(),
+        2 + 7 * 2 + 8,
+        "bars and legend"
+    );
+    assert!(gantt.contains("<title>F on M2: 44 to 50 min</title>"));
+    assert!(gantt.contains(">time [min]</text>"));
+}
+
+#[test]
 fn every_example_explains_itself() {
     for name in [
         "chain_signing",
@@ -321,6 +379,7 @@ fn every_example_explains_itself() {
         "phold",
         "wall_vs_sim",
         "auction",
+        "production_line",
     ] {
         let help = told(name, &["--help"]);
         assert!(help.contains("Usage:"), "{name}: {help}");
