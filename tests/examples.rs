@@ -343,6 +343,67 @@ fn the_line_makes_what_is_drawn_in_the_shortest_time() {
     }
 }
 
+const SMALL_EPIDEMIC: [&str; 4] = ["--agents", "20000", "--towns", "4"];
+
+/// It is checked against the same epidemic without agents.
+#[test]
+fn epidemic() {
+    check_on(
+        &EVERYWHERE,
+        "epidemic",
+        &[&SMALL_EPIDEMIC[..], &["--check"]].concat(),
+    );
+}
+
+/// Who visits somebody in another town travels for a day, so clusters do not change the result.
+#[test]
+fn the_epidemic_is_the_same_in_any_number_of_clusters() {
+    for seed in ["2", "3"] {
+        let many_travel = ["--travellers", "0.02", "--seed", seed, "--check"];
+        let epidemic = |arguments: &[&str]| {
+            let arguments = [&SMALL_EPIDEMIC[..], &many_travel, arguments].concat();
+            counted("epidemic", &arguments)
+        };
+        let (events, digest, _) = epidemic(&["--placement", "single"]);
+        assert!(events > 10_000, "{events}");
+        for clusters in ["1", "3", "4"] {
+            for placement in ["inline", "processes"] {
+                let split = epidemic(&["--clusters", clusters, "--placement", placement]);
+                assert_eq!(
+                    (split.0, &split.1),
+                    (events, &digest),
+                    "{clusters} {placement}"
+                );
+            }
+        }
+    }
+}
+
+/// The lines of progress do not get in the way of the story.
+#[test]
+fn the_epidemic_tells_of_every_day() {
+    let arguments = [
+        &SMALL_EPIDEMIC[..],
+        &["--check", "--progress", "--placement", "inline"],
+    ];
+    let output = Command::new(program("epidemic"))
+        .args(arguments.concat())
+        .output()
+        .unwrap();
+    let golden = include_str!("../examples/epidemic.out");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), golden);
+    let days = String::from_utf8(output.stderr).unwrap();
+    let days: Vec<&str> = days.lines().collect();
+    // The last day of the story, a night for the letter, and the end.
+    let told = golden
+        .lines()
+        .rev()
+        .nth(2)
+        .and_then(|line| line.split_whitespace().next());
+    assert_eq!(days.len(), told.unwrap().parse::<usize>().unwrap() + 2);
+    assert!(days.iter().all(|line| line.starts_with("day ")), "{days:?}");
+}
+
 #[test]
 fn stories_draw_what_came_of_them() {
     let drawn = |name: &str, arguments: &[&str]| {
@@ -366,6 +427,13 @@ fn stories_draw_what_came_of_them() {
     );
     assert!(gantt.contains("<title>F on M2: 44 to 50 min</title>"));
     assert!(gantt.contains(">time [min]</text>"));
+    let curves = drawn("epidemic", &SMALL_EPIDEMIC);
+    assert_eq!(
+        curves.matches("<polyline").count(),
+        4 + 4,
+        "stages and towns"
+    );
+    assert!(curves.contains(">time [days]</text>"));
 }
 
 #[test]
@@ -380,6 +448,7 @@ fn every_example_explains_itself() {
         "wall_vs_sim",
         "auction",
         "production_line",
+        "epidemic",
     ] {
         let help = told(name, &["--help"]);
         assert!(help.contains("Usage:"), "{name}: {help}");
