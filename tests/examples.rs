@@ -85,7 +85,7 @@ fn conveyors() {
 }
 
 /// Where the clusters of an example can run, and with which links.
-const EVERYWHERE: [&[&str]; 4] = [
+const LINKED: [&[&str]; 4] = [
     &["--placement", "inline"],
     &["--placement", "processes"],
     &["--placement", "inline", "--shake", "7"],
@@ -104,11 +104,11 @@ fn handed_over(schedulers: &str, rest: &[&str]) -> (Vec<String>, String) {
 
 #[test]
 fn conveyors_hand_over_the_same_in_any_number_of_schedulers() {
-    let one = handed_over("1", EVERYWHERE[0]);
+    let one = handed_over("1", LINKED[0]);
     // Of each unit on each conveyor but the last: its end, and three messages.
     assert!(one.0.len() > 5 * 8 * 4, "{one:?}");
     for schedulers in ["1", "2", "3", "4", "8", "9"] {
-        for place in EVERYWHERE {
+        for place in LINKED {
             assert_eq!(
                 handed_over(schedulers, place),
                 one,
@@ -122,12 +122,12 @@ fn conveyors_hand_over_the_same_in_any_number_of_schedulers() {
 #[test]
 fn conveyors_with_a_lookahead_hand_over_the_same_everywhere() {
     for schedulers in ["2", "3", "8"] {
-        let [inline, others @ ..] = EVERYWHERE.map(|place| {
+        let [inline, others @ ..] = LINKED.map(|place| {
             let lookahead = ["--lookahead", "20"];
             handed_over(schedulers, &[&lookahead[..], place].concat())
         });
         assert!(inline.0.len() > 5 * 8 * 4, "{inline:?}");
-        assert_ne!(inline, handed_over(schedulers, EVERYWHERE[0]));
+        assert_ne!(inline, handed_over(schedulers, LINKED[0]));
         for other in others {
             assert_eq!(other, inline, "{schedulers}");
         }
@@ -172,7 +172,7 @@ fn phold_is_the_same_in_any_number_of_clusters() {
     let (events, digest, _) = phold(&["--placement", "single"]);
     assert!(events > 300, "{events}");
     for clusters in ["1", "2", "3", "4", "8"] {
-        for place in EVERYWHERE {
+        for place in LINKED {
             let arguments = [&["--clusters", clusters, "--no-window"], place].concat();
             let split = phold(&arguments);
             let same = (split.0, split.1.as_str()) == (events, digest.as_str());
@@ -188,7 +188,7 @@ fn phold_is_the_same_with_a_lookahead() {
     let phold = |arguments: &[&str]| counted("phold", &[&SMALL_PHOLD[..], arguments].concat());
     let (events, digest, _) = phold(&["--placement", "single"]);
     for clusters in ["2", "3", "4", "8"] {
-        for place in EVERYWHERE {
+        for place in LINKED {
             let arguments = [&["--clusters", clusters], place].concat();
             let split = phold(&arguments);
             assert_eq!((split.0, &split.1), (events, &digest), "{arguments:?}");
