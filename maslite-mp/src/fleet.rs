@@ -7,7 +7,6 @@ use maslite_core::SimTime;
 use maslite_core::engine::{Signal, Watchdog};
 
 use crate::error::Error;
-use crate::frame::Wait;
 use crate::inline::InlineLink;
 use crate::lookout::{Chore, Desk, Lookout, Pulse, WarningSink};
 use crate::mp_scheduler::{Hold, MpScheduler};
@@ -16,7 +15,7 @@ use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::stop::{Brake, StopHandle};
 use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
-use crate::transport::{LinkError, Transport};
+use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Where clusters run. The same model gives the same trace in every placement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,25 +32,51 @@ pub enum Placement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {
-    /// It looks again and again for 50 µs, and then blocks, if the machine has a processor for every
-    /// cluster and for main; otherwise it blocks at once.
+    /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
+    /// otherwise it lets others run between two looks, for as long. Then it blocks.
     #[default]
     Auto,
     /// It blocks at once: it takes no processor while it waits, and a while to wake up.
     Block,
     /// It looks again and again for so long, by the wall clock, and then blocks.
     Spin(Duration),
+    /// It looks, then looks and lets others run in between, then blocks; for so long each, by the wall
+    /// clock. Letting others run is for processes in shared memory; over a [`Link::Channel`] it is not done.
+    Steps {
+        /// How long it looks without a pause.
+        spin: Duration,
+        /// How long it lets others run between two looks.
+        yielding: Duration,
+    },
+}
+
+/// What carries the messages between main and the processes of clusters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Link {
+    /// Rings where they can be had, and channels otherwise.
+    #[default]
+    Auto,
+    /// Rings of bytes in memory that both processes share. Linux only; a start without them is an error.
+    Ring,
+    /// ipc-channel: sockets on Linux. Slower, and works everywhere.
+    Channel,
 }
 
 impl Waiting {
-    /// How long to look before blocking, with so many clusters.
-    fn spin(self, clusters: usize) -> Duration {
+    /// The steps, with so many clusters.
+    fn steps(self, clusters: usize) -> Wait {
+        /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
+        const SHORT: Duration = Duration::from_micros(50);
         let processors = std::thread::available_parallelism().map_or(1, Into::into);
-        match self {
-            Self::Auto if clusters < processors => Duration::from_micros(50),
-            Self::Auto | Self::Block => Duration::ZERO,
-            Self::Spin(spin) => spin,
-        }
+        let (spin, yielding) = match self {
+            Self::Auto if clusters < processors => (SHORT, Duration::ZERO),
+            Self::Auto => (Duration::ZERO, SHORT),
+            Self::Block => (Duration::ZERO, Duration::ZERO),
+            Self::Spin(spin) => (spin, Duration::ZERO),
+            Self::Steps { spin, yielding } => (spin, yielding),
+        };
+        Wait { spin, yielding }
     }
 }
 
@@ -65,6 +90,8 @@ pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) pid: u32,
+    /// What carries its messages; none if it runs inline.
+    pub(crate) carrier: Option<Link>,
     link: Option<Box<dyn Transport>>,
     /// It was asked for something and has not answered yet.
     owes_answer: bool,
@@ -80,6 +107,55 @@ enum Machinery {
         supervisor: Option<Supervisor>,
     },
     Processes(Supervisor),
+}
+
+impl Machinery {
+    /// Why a link broke: usually not for its own sake.
+    fn explain(&self, cluster: &str, pid: u32, error: LinkError, time: SimTime) -> Error {
+        let cluster = cluster.to_owned();
+        if let Self::Processes(supervisor) = self {
+            match supervisor.first_death(NEWS_LIMIT) {
+                Some(Failure::Died {
+                    name: cluster,
+                    pid,
+                    exit,
+                    ..
+                }) => {
+                    return Error::ChildDied {
+                        cluster,
+                        pid,
+                        exit,
+                        time,
+                    };
+                }
+                Some(Failure::HoldIgnored { grace, holder }) => {
+                    let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
+                    return Error::Stuck {
+                        cluster: named.unwrap_or(cluster),
+                        holder,
+                        grace,
+                        time,
+                    };
+                }
+                None if matches!(error, LinkError::Disconnected) => {
+                    let exit = ExitKind::Unknown;
+                    return Error::ChildDied {
+                        cluster,
+                        pid,
+                        exit,
+                        time,
+                    };
+                }
+                None => {}
+            }
+        }
+        let source = error;
+        Error::Link {
+            cluster,
+            time,
+            source,
+        }
+    }
 }
 
 /// All clusters.
@@ -127,26 +203,28 @@ impl Fleet {
         self.members.push(Member {
             name,
             pid: 0,
+            carrier: None,
             link: None,
             owes_answer: false,
         });
     }
 
     /// Sets how main waits, and tells how the clusters are to wait.
-    pub(crate) fn wait(&mut self, waiting: Waiting) -> Duration {
-        let spin = waiting.spin(self.members.len());
+    pub(crate) fn wait(&mut self, waiting: Waiting) -> Wait {
+        let wait = waiting.steps(self.members.len());
         for member in &mut self.members {
             if let Some(link) = &mut member.link {
-                link.spin_for(spin);
+                link.wait_as(wait);
             }
         }
-        spin
+        wait
     }
 
     /// Starts the clusters that have not been started yet, all at the same time, and tells which.
     pub(crate) fn start<M: WireMessage>(
         &mut self,
         entered: &Entered<M>,
+        carrier: Link,
     ) -> Result<Vec<usize>, Error> {
         let fresh: Vec<usize> = (0..self.members.len())
             .filter(|place| self.members[*place].link.is_none())
@@ -185,10 +263,12 @@ impl Fleet {
                     schema: entered.schema,
                     deadline: START_DEADLINE,
                     wait: Wait::default(),
+                    carrier,
                 };
                 for side in spawn::start(supervisor, order)? {
                     let member = &mut self.members[side.cluster as usize];
                     member.pid = side.pid;
+                    member.carrier = Some(side.carrier);
                     member.link = Some(side.link);
                 }
             }
@@ -205,17 +285,31 @@ impl Fleet {
         });
     }
 
-    /// Says something to a cluster; `asks` if it will answer.
+    /// Begins a message to a cluster.
+    pub(crate) fn draft(&mut self, place: usize, time: SimTime) -> Result<Draft<'_>, Error> {
+        let Self {
+            members, machinery, ..
+        } = self;
+        let Member {
+            name, pid, link, ..
+        } = &mut members[place];
+        let draft = link
+            .as_mut()
+            .map_or(Err(LinkError::Disconnected), |link| link.draft());
+        draft.map_err(|error| machinery.explain(name, *pid, error, time))
+    }
+
+    /// Says what has been written to a cluster; `asks` if it will answer.
     pub(crate) fn send(
         &mut self,
         place: usize,
-        message: &[u8],
+        written: Written,
         asks: bool,
         time: SimTime,
     ) -> Result<(), Error> {
         let member = &mut self.members[place];
         let sent = match &mut member.link {
-            Some(link) => link.send(message),
+            Some(link) => link.send(written),
             None => Err(LinkError::Disconnected),
         };
         member.owes_answer |= asks;
@@ -223,68 +317,47 @@ impl Fleet {
     }
 
     /// Waits for the answer of a cluster.
-    pub(crate) fn recv(
-        &mut self,
-        place: usize,
-        into: &mut Vec<u8>,
-        time: SimTime,
-    ) -> Result<(), Error> {
-        let member = &mut self.members[place];
-        self.desk.turn_to(Chore::WaitFor(place), time);
-        let received = match &mut member.link {
-            Some(link) => link.recv(into),
-            None => Err(LinkError::Disconnected),
-        };
-        self.desk.turn_to(Chore::Routing, time);
+    pub(crate) fn recv(&mut self, place: usize, time: SimTime) -> Result<&[u8], Error> {
+        let Self {
+            members,
+            machinery,
+            desk,
+            ..
+        } = self;
+        let member = &mut members[place];
+        desk.turn_to(Chore::WaitFor(place), time);
         member.owes_answer = false;
-        received.map_err(|error| self.explain(place, error, time))
+        let Member {
+            name, pid, link, ..
+        } = member;
+        let received = link
+            .as_mut()
+            .map_or(Err(LinkError::Disconnected), |link| link.recv());
+        desk.turn_to(Chore::Routing, time);
+        received.map_err(|error| machinery.explain(name, *pid, error, time))
     }
 
-    /// Why a link broke: usually not for its own sake.
-    fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
-        let cluster = self.members[place].name.clone();
-        if let Machinery::Processes(supervisor) = &self.machinery {
-            match supervisor.first_death(NEWS_LIMIT) {
-                Some(Failure::Died {
-                    name: cluster,
-                    pid,
-                    exit,
-                    ..
-                }) => {
-                    return Error::ChildDied {
-                        cluster,
-                        pid,
-                        exit,
-                        time,
-                    };
-                }
-                Some(Failure::HoldIgnored { grace, holder }) => {
-                    let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
-                    return Error::Stuck {
-                        cluster: named.unwrap_or(cluster),
-                        holder,
-                        grace,
-                        time,
-                    };
-                }
-                None if matches!(error, LinkError::Disconnected) => {
-                    let (pid, exit) = (self.members[place].pid, ExitKind::Unknown);
-                    return Error::ChildDied {
-                        cluster,
-                        pid,
-                        exit,
-                        time,
-                    };
-                }
-                None => {}
-            }
-        }
-        let source = error;
-        Error::Link {
-            cluster,
-            time,
-            source,
-        }
+    /// Lends the link to a cluster that owes an answer.
+    pub(crate) fn lend(
+        &mut self,
+        place: usize,
+        time: SimTime,
+    ) -> Result<Box<dyn Transport>, Error> {
+        self.desk.turn_to(Chore::WaitFor(place), time);
+        let link = self.members[place].link.take();
+        link.ok_or_else(|| self.explain(place, LinkError::Disconnected, time))
+    }
+
+    /// Takes it back, the answer having been heard.
+    pub(crate) fn give_back(&mut self, place: usize, link: Box<dyn Transport>) {
+        self.members[place].link = Some(link);
+        self.members[place].owes_answer = false;
+    }
+
+    /// Why the link to a cluster broke.
+    pub(crate) fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
+        let Member { name, pid, .. } = &self.members[place];
+        self.machinery.explain(name, *pid, error, time)
     }
 
     /// Begins a run that is held at `deadline`, if there is one, or when the handle says so.
@@ -377,27 +450,23 @@ impl Fleet {
                 continue;
             };
             // A link that breaks here belongs to a cluster that has ended already.
-            let _ = link.send(stop);
+            let _ = link.say(stop);
             if member.owes_answer
                 && matches!(self.machinery, Machinery::Processes(_))
                 && let Some(mut link) = member.link.take()
             {
                 // It is at work, and may have more to say than the link holds.
-                drains.push(std::thread::spawn(move || {
-                    let mut message = Vec::new();
-                    while link.recv(&mut message).is_ok() {}
-                }));
+                drains.push(std::thread::spawn(move || while link.recv().is_ok() {}));
             }
         }
         let ends = match &mut self.machinery {
             Machinery::Inline { .. } => Vec::new(),
             Machinery::Processes(supervisor) => supervisor.wait_all(grace),
         };
-        let mut message = Vec::new();
         for member in self.members.iter_mut().rev() {
             if let Some(mut link) = member.link.take() {
-                while link.recv(&mut message).is_ok() {
-                    heard(&member.name, &message);
+                while let Ok(message) = link.recv() {
+                    heard(&member.name, message);
                 }
             }
         }

@@ -37,9 +37,8 @@
 use std::collections::VecDeque;
 use std::hint;
 use std::mem;
-use std::time::Duration;
 
-use crate::transport::{FrameFault, LinkError, Transport, now};
+use crate::transport::{Draft, FrameFault, LinkError, Transport, Wait, Written, now};
 
 /// Data frames that may be under way, unacknowledged, in one direction.
 const WINDOW: u32 = 2;
@@ -68,13 +67,6 @@ pub(crate) trait Packets: Send {
     fn try_recv(&mut self, into: &mut Vec<u8>) -> Result<bool, LinkError>;
 }
 
-/// How a link waits for a packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wait {
-    /// How long to look again and again before blocking. Zero by default: worth it only while cores are free.
-    pub(crate) spin: Duration,
-}
-
 /// A [`Transport`] over packets: splits, assembles and counts. The module's documentation has the protocol.
 #[derive(Debug)]
 pub(crate) struct Framed<P> {
@@ -84,8 +76,12 @@ pub(crate) struct Framed<P> {
     /// Bytes of payload in the frames we send.
     payload_limit: usize,
     message_limit: usize,
+    /// The message being sent; kept for its memory.
+    draft: Vec<u8>,
     /// The frame being sent; kept for its memory.
     outgoing: Vec<u8>,
+    /// The message last received.
+    message: Vec<u8>,
     /// The packet last received; kept for its memory.
     incoming: Vec<u8>,
     /// Whole messages that arrived while we waited in `send`.
@@ -105,7 +101,9 @@ impl<P: Packets> Framed<P> {
             wait,
             payload_limit: frame_limit.clamp(HEADER + 1, FRAME_LIMIT) - HEADER,
             message_limit: MESSAGE_LIMIT,
+            draft: Vec::new(),
             outgoing: Vec::new(),
+            message: Vec::new(),
             incoming: Vec::new(),
             early: VecDeque::new(),
             begun: Vec::new(),
@@ -178,14 +176,8 @@ impl<P: Packets> Framed<P> {
         }
         Ok(())
     }
-}
 
-impl<P: Packets> Transport for Framed<P> {
-    fn spin_for(&mut self, spin: Duration) {
-        self.wait.spin = spin;
-    }
-
-    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+    fn send_all(&mut self, message: &[u8]) -> Result<(), LinkError> {
         if self.refused {
             return Err(LinkError::Disconnected);
         }
@@ -214,16 +206,35 @@ impl<P: Packets> Transport for Framed<P> {
             rest = after;
         }
     }
+}
 
-    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
-        into.clear();
-        if let Some(mut message) = self.early.pop_front() {
-            mem::swap(into, &mut message);
-            return Ok(());
+impl<P: Packets> Transport for Framed<P> {
+    fn wait_as(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
+        Ok(Draft::in_buffer(&mut self.draft))
+    }
+
+    fn send(&mut self, _: Written) -> Result<(), LinkError> {
+        let message = mem::take(&mut self.draft);
+        let sent = self.send_all(&message);
+        self.draft = message;
+        sent
+    }
+
+    fn recv(&mut self) -> Result<&[u8], LinkError> {
+        let mut message = mem::take(&mut self.message);
+        if let Some(early) = self.early.pop_front() {
+            message = early;
+        } else {
+            message.clear();
+            mem::swap(&mut message, &mut self.begun);
+            while !self.take(&mut message)? {}
         }
-        mem::swap(into, &mut self.begun);
-        while !self.take(into)? {}
-        Ok(())
+        self.message = message;
+        Ok(&self.message)
     }
 }
 
@@ -339,6 +350,7 @@ mod tests {
         Receiver, RecvError, SyncSender, TryRecvError, TrySendError, sync_channel,
     };
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -406,7 +418,7 @@ mod tests {
 
     fn received(link: &mut impl Transport) -> Vec<u8> {
         let mut message = vec![0xEE; 3];
-        link.recv(&mut message).expect("the peer has sent it");
+        link.hear(&mut message).expect("the peer has sent it");
         message
     }
 
@@ -452,9 +464,9 @@ mod tests {
     fn an_exchange_of_small_messages_is_one_packet_each_way() {
         let (mut main, mut child) = linked();
         for round in 0..100 {
-            main.send(b"grant").expect("the child is there");
+            main.say(b"grant").expect("the child is there");
             assert_eq!(received(&mut child), b"grant");
-            child.send(b"report").expect("main is there");
+            child.say(b"report").expect("main is there");
             assert_eq!(received(&mut main), b"report");
             assert_eq!(
                 (main.packets.sent, child.packets.sent),
@@ -468,8 +480,7 @@ mod tests {
         let (mut left, mut right) = linked();
         let run = |link: &mut Framed<Memory>, mine: u64, theirs: u64| {
             for length in LENGTHS {
-                link.send(&message(length, mine))
-                    .expect("the peer is there");
+                link.say(&message(length, mine)).expect("the peer is there");
             }
             for length in LENGTHS {
                 assert!(received(link) == message(length, theirs), "length {length}");
@@ -487,8 +498,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 0..10_000_u32 {
-                    main.send(&number.to_le_bytes())
-                        .expect("the child is there");
+                    main.say(&number.to_le_bytes()).expect("the child is there");
                 }
                 assert_eq!(received(&mut main), b"done");
             });
@@ -496,7 +506,7 @@ mod tests {
                 for number in 0..10_000_u32 {
                     assert_eq!(received(&mut child), number.to_le_bytes());
                 }
-                child.send(b"done").expect("main is there");
+                child.say(b"done").expect("main is there");
             });
         });
         assert_eq!(
@@ -517,8 +527,7 @@ mod tests {
                     for _ in 0..out.next() % 5 {
                         let length = usize::try_from(out.next() % 200_000).expect("small");
                         let seed = out.next() | 1;
-                        link.send(&message(length, seed))
-                            .expect("the peer is there");
+                        link.say(&message(length, seed)).expect("the peer is there");
                     }
                     for _ in 0..inward.next() % 5 {
                         let length = usize::try_from(inward.next() % 200_000).expect("small");
@@ -547,11 +556,11 @@ mod tests {
             };
         }
         for _ in 0..10 {
-            main.send(b"a").expect("the child is there");
-            main.send(b"b").expect("the child is there");
+            main.say(b"a").expect("the child is there");
+            main.say(b"b").expect("the child is there");
             assert_eq!(received(&mut child), b"a");
             assert_eq!(received(&mut child), b"b");
-            child.send(b"c").expect("main is there");
+            child.say(b"c").expect("main is there");
             assert_eq!(received(&mut main), b"c");
         }
     }
@@ -559,26 +568,26 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_peer_left_still_arrives() {
         let (mut main, mut child) = linked();
-        child.send(b"last").expect("main is there");
-        child.send(b"words").expect("main is there");
+        child.say(b"last").expect("main is there");
+        child.say(b"words").expect("main is there");
         drop(child);
         assert_eq!(received(&mut main), b"last");
         assert_eq!(received(&mut main), b"words");
         let mut message = Vec::new();
         assert!(matches!(
-            main.recv(&mut message),
+            main.hear(&mut message),
             Err(LinkError::Disconnected)
         ));
-        assert!(matches!(main.send(b"x"), Err(LinkError::Disconnected)));
+        assert!(matches!(main.say(b"x"), Err(LinkError::Disconnected)));
     }
 
     #[test]
     fn a_send_that_waits_for_a_peer_that_leaves_ends() {
         let (mut main, child) = linked();
-        main.send(b"1").expect("the child is there");
-        main.send(b"2").expect("the child is there");
+        main.say(b"1").expect("the child is there");
+        main.say(b"2").expect("the child is there");
         thread::scope(|scope| {
-            let stalled = scope.spawn(|| main.send(b"3"));
+            let stalled = scope.spawn(|| main.say(b"3"));
             drop(child);
             let outcome = stalled.join().expect("no panic");
             assert!(matches!(outcome, Err(LinkError::Disconnected)));
@@ -589,7 +598,7 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
         let (mut main, mut child) = linked();
         main.message_limit = 1000;
-        let refused = main.send(&[0; 1001]);
+        let refused = main.say(&[0; 1001]);
         assert!(matches!(
             refused,
             Err(LinkError::TooLarge {
@@ -597,7 +606,7 @@ mod tests {
                 limit: 1000
             })
         ));
-        main.send(&[7; 1000]).expect("the child is there");
+        main.say(&[7; 1000]).expect("the child is there");
         assert_eq!(received(&mut child), [7; 1000]);
     }
 
@@ -605,13 +614,13 @@ mod tests {
     fn spinning_changes_nothing() {
         let (mut main, mut child) = linked();
         main.wait.spin = Duration::from_micros(50);
-        main.send(b"a").expect("the child is there");
+        main.say(b"a").expect("the child is there");
         assert_eq!(received(&mut child), b"a");
-        child.send(b"b").expect("main is there");
+        child.say(b"b").expect("main is there");
         assert_eq!(received(&mut main), b"b");
         thread::scope(|scope| {
             let waiting = scope.spawn(|| received(&mut main));
-            child.send(b"c").expect("main is there");
+            child.say(b"c").expect("main is there");
             assert_eq!(waiting.join().expect("no panic"), b"c");
         });
     }
@@ -692,17 +701,17 @@ mod tests {
             .expect("in memory");
         liar.send(&packet(2, 0, 0, b"good")).expect("in memory");
         let mut message = Vec::new();
-        let error = link.recv(&mut message).expect_err("no such kind");
+        let error = link.hear(&mut message).expect_err("no such kind");
         assert_eq!(
             error.to_string(),
             "malformed frame after 0 good ones (reason 3: unknown kind), it begins 09000000000000000072756262697368; \
              the peer's memory is corrupt or it runs another version",
         );
         assert!(matches!(
-            link.recv(&mut message),
+            link.hear(&mut message),
             Err(LinkError::Disconnected)
         ));
-        assert!(matches!(link.send(b"x"), Err(LinkError::Disconnected)));
+        assert!(matches!(link.say(b"x"), Err(LinkError::Disconnected)));
     }
 
     #[test]
@@ -712,7 +721,7 @@ mod tests {
         link.message_limit = 250;
         let mut message = Vec::new();
         let outcome = thread::scope(|scope| {
-            let receiving = scope.spawn(|| link.recv(&mut message));
+            let receiving = scope.spawn(|| link.hear(&mut message));
             let mut credit = Vec::new();
             for sequence in 0..3 {
                 liar.send(&packet(1, sequence, 0, &[0; 100]))

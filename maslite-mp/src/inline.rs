@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
-use crate::mp_scheduler::{MpScheduler, Next};
+use crate::mp_scheduler::MpScheduler;
 use crate::registry::WireMessage;
-use crate::transport::{LinkError, Transport};
+use crate::transport::{Draft, LinkError, Transport, Written};
+use crate::wire::ToMain;
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {
     scheduler: MpScheduler<M>,
+    draft: Vec<u8>,
     messages: VecDeque<Vec<u8>>,
+    answer: Vec<u8>,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
     ended: bool,
@@ -19,7 +22,9 @@ impl<M: WireMessage> InlineLink<M> {
     pub(crate) fn new(scheduler: MpScheduler<M>) -> Self {
         Self {
             scheduler,
+            draft: Vec::new(),
             messages: VecDeque::new(),
+            answer: Vec::new(),
             spare: Vec::new(),
             ended: false,
         }
@@ -27,24 +32,30 @@ impl<M: WireMessage> InlineLink<M> {
 }
 
 impl<M: WireMessage> Transport for InlineLink<M> {
-    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
         if self.ended {
             return Err(LinkError::Disconnected);
         }
-        let mut buffer = self.spare.pop().unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(message);
-        self.messages.push_back(buffer);
+        Ok(Draft::in_buffer(&mut self.draft))
+    }
+
+    fn send(&mut self, _: Written) -> Result<(), LinkError> {
+        let next = self.spare.pop().unwrap_or_default();
+        let message = std::mem::replace(&mut self.draft, next);
+        self.messages.push_back(message);
         Ok(())
     }
 
-    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+    fn recv(&mut self) -> Result<&[u8], LinkError> {
         while let Some(message) = self.messages.pop_front() {
-            let next = self.scheduler.obey(&message, into);
+            let answer = self.scheduler.obey(&message);
             self.spare.push(message);
-            self.ended = next == Next::End;
-            if next != Next::Wait {
-                return Ok(());
+            if let Some(answer) = answer {
+                self.ended = matches!(answer, ToMain::Bye(_));
+                let mut draft = Draft::in_buffer(&mut self.answer);
+                self.scheduler.write(&answer, &mut draft);
+                let _ = draft.done();
+                return Ok(&self.answer);
             }
         }
         // Nothing was asked, so nothing will ever be answered.

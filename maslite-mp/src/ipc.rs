@@ -114,6 +114,8 @@ pub(crate) struct Hello {
     pub(crate) cluster: u32,
     /// Whatever both sides must agree on beyond the protocol, as the caller's hash.
     pub(crate) schema: u64,
+    /// Why the child cannot use the ring it was offered, if it was offered one and cannot.
+    pub(crate) no_ring: Option<String>,
 }
 
 /// What arrives at a door.

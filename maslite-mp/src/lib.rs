@@ -66,8 +66,8 @@
 //!    either, a [`Warning`] tells of it, or of whatever else keeps time from moving.
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
 //!    what is left and reaps every process. If its process is killed, the others end by themselves.
-//! 8. Nothing polls: a process without work blocks, after a short look if a processor is to spare
-//!    ([`Waiting`]), and then uses none.
+//! 8. Nothing polls: a process without work blocks, after a short look ([`Waiting`]), and then uses
+//!    no processor time.
 //!
 //! # Limits
 //!
@@ -83,7 +83,7 @@
 //!
 //! [`MpMain`] and [`Registry`] for programs, [`Error`] for what can go wrong. The repository's `docs/`
 //! has a guide, the semantics on one page, the architecture and its reasons.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -104,6 +104,7 @@ mod fleet;
 mod frame;
 mod inline;
 mod ipc;
+mod ring;
 mod shake;
 mod transport;
 
@@ -120,7 +121,7 @@ pub use maslite_core as core;
 pub use maslite_core::{clock, engine};
 
 pub use error::{Chain, Error};
-pub use fleet::{Placement, Waiting};
+pub use fleet::{Link, Placement, Waiting};
 pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Shutdown};
 pub use registry::{Crew, Entered, Registry, WireMessage};
 pub use spawn::{ChildError, SpawnError};
@@ -137,7 +138,9 @@ pub mod prelude {
         SimTime, StopReason, Topic,
     };
 
-    pub use crate::{ClusterId, Crew, Entered, MpMain, MpReport, Placement, Registry, Waiting};
+    pub use crate::{
+        ClusterId, Crew, Entered, Link, MpMain, MpReport, Placement, Registry, Waiting,
+    };
 }
 
 #[cfg(doctest)]

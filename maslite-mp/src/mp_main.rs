@@ -12,7 +12,7 @@ use maslite_core::{
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::fleet::{Fleet, Placement, Waiting};
+use crate::fleet::{Fleet, Link, Placement, Waiting};
 use crate::lookout::WarningSink;
 use crate::mp_scheduler::names_of;
 use crate::registry::{Entered, WireMessage};
@@ -53,6 +53,7 @@ pub struct MpMain<M: WireMessage> {
     lookahead: Option<SimDuration>,
     waiting: Waiting,
     shake: Option<u64>,
+    carrier: Link,
     trace: Option<TraceSink>,
     fleet: Option<Fleet>,
     names: Vec<String>,
@@ -90,6 +91,7 @@ impl<M: WireMessage> MpMain<M> {
             lookahead: None,
             waiting: Waiting::default(),
             shake: None,
+            carrier: Link::default(),
             trace: None,
             fleet: None,
             names: Vec::new(),
@@ -133,6 +135,14 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_shake(mut self, seed: Option<u64>) -> Self {
         self.shake = seed;
+        self
+    }
+
+    /// The same with another carrier of the messages between processes. It changes how long a run
+    /// takes, and nothing else. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_link(mut self, link: Link) -> Self {
+        self.carrier = link;
         self
     }
 
@@ -442,6 +452,7 @@ impl<M: WireMessage> MpMain<M> {
             .map(|(member, report)| ClusterReport {
                 name: member.name.clone(),
                 pid: member.pid,
+                link: member.carrier,
                 counters: report.counters,
             })
             .collect()
@@ -490,15 +501,15 @@ impl<M: WireMessage> MpMain<M> {
             fleet.add(name.clone());
         }
         let time = self.standing.time;
-        let fresh = fleet.start(&self.entered)?;
-        let spin = fleet.wait(self.waiting);
+        let fresh = fleet.start(&self.entered, self.carrier)?;
+        let wait = fleet.wait(self.waiting);
         for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),
                 seed: self.seed,
                 digest: self.digest,
                 trace: self.trace.is_some(),
-                spin,
+                wait,
                 shake: self.shake.map(|seed| Shake::child_side(seed, place)),
             };
             if let Some(seed) = self.shake {
@@ -651,18 +662,17 @@ fn tell(
     asks: bool,
     time: SimTime,
 ) -> Result<(), Error> {
-    let mut message = Vec::new();
-    wire::put(what, &mut message).map_err(|why| Error::Encode {
+    let mut draft = fleet.draft(place, time)?;
+    draft.put(what).map_err(|why| Error::Encode {
         what: "a message to a cluster".to_owned(),
         why: why.to_string(),
     })?;
-    fleet.send(place, &message, asks, time)
+    let written = draft.done();
+    fleet.send(place, written, asks, time)
 }
 
 fn recv_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
-    let mut message = Vec::new();
-    fleet.recv(place, &mut message, time)?;
-    match wire::decode(&message) {
+    match wire::decode(fleet.recv(place, time)?) {
         Ok(ToMain::Loaded(loaded)) => Ok(loaded),
         Ok(ToMain::Failed(fault)) => Err(fault.blame(&fleet.members[place].name)),
         _ => Err(protocol(fleet, place)),
@@ -704,6 +714,8 @@ pub struct ClusterReport {
     pub name: String,
     /// The process it runs in.
     pub pid: u32,
+    /// What carries its messages, a [`Link::Ring`] or a [`Link::Channel`]; none if it runs inline.
+    pub link: Option<Link>,
     /// What it counted; the supersteps are those in which it had a part.
     pub counters: Counters,
 }

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{
@@ -22,7 +21,7 @@ use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
 use crate::supervision::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
-use crate::transport::LinkError;
+use crate::transport::{Draft, LinkError, Wait};
 use crate::wire::{
     self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
     Task, ToMain, ToProc, TraceLine,
@@ -47,17 +46,6 @@ impl Hold {
     }
 }
 
-/// What is to become of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Send it and wait for more.
-    Answer,
-    /// There is none; wait for more.
-    Wait,
-    /// Send it and end.
-    End,
-}
-
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
     registry: Arc<Registry<M>>,
@@ -70,8 +58,10 @@ pub(crate) struct MpScheduler<M: Message> {
     /// The slots of the agents added in the last report.
     newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
-    /// How long to look for a message before blocking, when that has just been told.
-    spin: Option<Duration>,
+    /// The lines of the trace as they go into the report at hand.
+    lines: Vec<u8>,
+    /// How to wait for messages, when that has just been told.
+    wait: Option<Wait>,
     /// What this end of the link is shaken with, when that has just been told.
     shake: Option<Shake>,
     /// What others see of it while it works.
@@ -88,7 +78,8 @@ impl<M: WireMessage> MpScheduler<M> {
             arrived: Vec::new(),
             newborn: Vec::new(),
             trace: Arc::default(),
-            spin: None,
+            lines: Vec::new(),
+            wait: None,
             shake: None,
             pulse: Arc::default(),
         }
@@ -110,76 +101,84 @@ impl<M: WireMessage> MpScheduler<M> {
     pub(crate) fn run(self, mut side: ChildSide) -> i32 {
         let hold = Hold::UpTo(Arc::clone(&side.hold));
         let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
-        let (mut message, mut answer) = (Vec::new(), Vec::new());
         loop {
-            match side.link.recv(&mut message) {
-                Ok(()) => {}
+            let answer = match side.link.recv() {
+                Ok(message) => this.obey(message),
                 Err(LinkError::Disconnected) => return EXIT_LIFELINE_LOST,
                 Err(_) => return EXIT_PROTOCOL_MISMATCH,
-            }
-            let next = this.obey(&message, &mut answer);
-            if let Some(spin) = this.spin.take() {
-                side.link.spin_for(spin);
+            };
+            if let Some(wait) = this.wait.take() {
+                side.link.wait_as(wait);
                 if let Some(shake) = this.shake.take() {
                     side.link = Box::new(Shaken::new(side.link, shake));
                 }
             }
-            if next != Next::Wait && side.link.send(&answer).is_err() {
+            let Some(answer) = answer else {
+                continue;
+            };
+            let sent = side.link.draft().map(|mut draft| {
+                this.write(&answer, &mut draft);
+                draft.done()
+            });
+            if sent.and_then(|written| side.link.send(written)).is_err() {
                 return EXIT_LIFELINE_LOST;
             }
-            if next == Next::End {
+            if matches!(answer, ToMain::Bye(_)) {
                 return 0;
             }
         }
     }
 
-    /// Does what one message says, and puts the answer into `answer`.
-    pub(crate) fn obey(&mut self, message: &[u8], answer: &mut Vec<u8>) -> Next {
-        answer.clear();
+    /// Does what one message says. Tells what to answer, if anything; after a Bye comes nothing more.
+    pub(crate) fn obey(&mut self, message: &[u8]) -> Option<ToMain> {
         self.pulse.set_busy(true);
-        let next = self.try_to_obey(message, answer).unwrap_or_else(|fault| {
-            answer.clear();
-            // A fault is numbers and strings, which always encode.
-            let _ = wire::put(&ToMain::Failed(fault), answer);
-            Next::Answer
-        });
+        let answer = self.try_to_obey(message);
         self.pulse.set_busy(false);
-        next
+        answer.unwrap_or_else(|fault| Some(ToMain::Failed(fault)))
     }
 
-    fn try_to_obey(&mut self, mut message: &[u8], answer: &mut Vec<u8>) -> Result<Next, Fault> {
+    /// Writes an answer down: the head, and behind a report the mail and the trace that go with it.
+    pub(crate) fn write(&mut self, answer: &ToMain, draft: &mut Draft<'_>) {
+        if let Err(why) = draft.put(answer) {
+            draft.clear();
+            let (what, why) = ("an answer to main".to_owned(), why.to_string());
+            // A fault is numbers and strings, which always encode.
+            let _ = draft.put(&ToMain::Failed(Fault::Encode { what, why }));
+        } else if matches!(answer, ToMain::Report(_)) {
+            for out in &mut self.border.out {
+                draft.extend(&out.bytes);
+                out.clear();
+            }
+            draft.extend(&self.lines);
+        }
+    }
+
+    fn try_to_obey(&mut self, mut message: &[u8]) -> Result<Option<ToMain>, Fault> {
         let head = wire::take(&mut message).map_err(|why| undecodable("a message of main", why))?;
-        match head {
+        Ok(match head {
             ToProc::Settings(settings) => {
                 self.settle_in(&settings);
-                Ok(Next::Wait)
+                None
             }
             ToProc::Load(calls) => {
                 let calls = calls.into_iter();
                 let loaded: Result<_, Fault> = calls.map(|call| self.load(call)).collect();
-                put(&ToMain::Loaded(loaded?), answer)?;
-                Ok(Next::Answer)
+                Some(ToMain::Loaded(loaded?))
             }
             ToProc::Seat(indices) => {
                 self.seat(&indices)?;
-                Ok(Next::Wait)
+                None
             }
-            ToProc::Grant(grant) => {
-                self.obey_grant(grant, message, answer)?;
-                Ok(Next::Answer)
-            }
-            ToProc::Stop => {
-                put(&ToMain::Bye(self.engine.teardown().err()), answer)?;
-                Ok(Next::End)
-            }
-        }
+            ToProc::Grant(grant) => Some(self.obey_grant(grant, message)?),
+            ToProc::Stop => Some(ToMain::Bye(self.engine.teardown().err())),
+        })
     }
 
     fn settle_in(&mut self, settings: &Settings) {
         self.engine = Engine::new(settings.seed);
         self.engine.show_progress(Arc::clone(&self.pulse.progress));
         self.engine.join_neighbours();
-        self.spin = Some(settings.spin);
+        self.wait = Some(settings.wait);
         self.shake = settings.shake;
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
@@ -257,12 +256,7 @@ impl<M: WireMessage> MpScheduler<M> {
         Ok(())
     }
 
-    fn obey_grant(
-        &mut self,
-        grant: Grant,
-        mut batches: &[u8],
-        answer: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    fn obey_grant(&mut self, grant: Grant, mut batches: &[u8]) -> Result<ToMain, Fault> {
         let Grant {
             number,
             task,
@@ -349,7 +343,7 @@ impl<M: WireMessage> MpScheduler<M> {
             self.border.hand_out(&mut self.engine);
         }
         self.border.failure.take().map_or(Ok(()), Err)?;
-        self.report(self.engine.counters().supersteps - before, answer)
+        self.report(self.engine.counters().supersteps - before)
     }
 
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
@@ -407,15 +401,14 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    fn report(&mut self, supersteps: u64, answer: &mut Vec<u8>) -> Result<(), Fault> {
+    fn report(&mut self, supersteps: u64) -> Result<ToMain, Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
         self.newborn.clear();
         let newborn = engine.take_newborn(&mut self.newborn);
-        let mut trace = Vec::new();
-        let lines = std::mem::take(&mut *lock(&self.trace));
-        for line in &lines {
-            put(line, &mut trace)?;
+        self.lines.clear();
+        for line in std::mem::take(&mut *lock(&self.trace)) {
+            put(&line, &mut self.lines)?;
         }
         let report = Report {
             time: engine.now(),
@@ -443,16 +436,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 .filter(|out| out.mails > 0)
                 .map(Out::batch)
                 .collect(),
-            trace: length(&trace),
+            trace: length(&self.lines),
         };
-        put(&ToMain::Report(Box::new(report)), answer)?;
-        for out in &mut border.out {
-            answer.append(&mut out.bytes);
-            out.mails = 0;
-            out.earliest = SimTime::MAX;
-        }
-        answer.append(&mut trace);
-        Ok(())
+        Ok(ToMain::Report(Box::new(report)))
     }
 }
 
@@ -539,6 +525,12 @@ impl Out {
             bytes: Vec::new(),
             earliest: SimTime::MAX,
         }
+    }
+
+    fn clear(&mut self) {
+        self.mails = 0;
+        self.bytes.clear();
+        self.earliest = SimTime::MAX;
     }
 
     fn batch(&self) -> Batch {

@@ -9,9 +9,9 @@ use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::frame::Wait;
 use crate::mp_scheduler::MpScheduler;
 use crate::spawn::{self, Program};
+use crate::transport::Wait;
 use crate::wire;
 
 /// A message that can cross to another process. Every message that serde can carry is one.

@@ -127,7 +127,6 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     supersteps_per_instant: u64,
     pub(crate) predicate: Option<Predicate>,
     pub(crate) held: bool,
-    message: Vec<u8>,
 }
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
@@ -156,7 +155,6 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             supersteps_per_instant,
             predicate,
             held: false,
-            message: Vec::new(),
         }
     }
 
@@ -436,29 +434,35 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
                 .collect(),
         });
-        self.message.clear();
-        wire::put(&head, &mut self.message).map_err(|why| Error::Encode {
+        let time = self.standing.time;
+        let mut draft = self.fleet.draft(place, time)?;
+        draft.put(&head).map_err(|why| Error::Encode {
             what: "a grant".to_owned(),
             why: why.to_string(),
         })?;
         for batch in &inbound.batches[..used] {
-            self.message.extend_from_slice(batch);
+            draft.extend(batch);
         }
+        let written = draft.done();
         inbound.used -= used;
         if inbound.used == 0 {
             inbound.earliest = None;
         }
-        self.fleet
-            .send(place, &self.message, true, self.standing.time)
+        self.fleet.send(place, written, true, time)
     }
 
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
     /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
     fn take_report(&mut self, place: usize, task: Task) -> Result<Result<bool, Error>, Error> {
-        let mut message = std::mem::take(&mut self.message);
-        let received = self.fleet.recv(place, &mut message, self.standing.time);
-        let result = received.and_then(|()| self.read_report(place, task, &message));
-        self.message = message;
+        // The report is read where the link has it, so the link is out of the fleet meanwhile.
+        let mut link = self.fleet.lend(place, self.standing.time)?;
+        let received = link.recv();
+        self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
+        let result = match received {
+            Ok(message) => self.read_report(place, task, message),
+            Err(error) => Err(self.fleet.explain(place, error, self.standing.time)),
+        };
+        self.fleet.give_back(place, link);
         result
     }
 

@@ -16,7 +16,7 @@ use maslite_core::{AgentId, AgentRng};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::transport::{LinkError, Transport};
+use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Delays that are not pauses are shorter than this [µs].
 const DELAY: u64 = 200;
@@ -86,23 +86,27 @@ impl Shaken {
 }
 
 impl Transport for Shaken {
-    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
+        self.link.draft()
+    }
+
+    fn send(&mut self, written: Written) -> Result<(), LinkError> {
         if self.holds_up_sent {
             self.dawdle();
         }
-        self.link.send(message)
+        self.link.send(written)
     }
 
-    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
-        self.link.recv(into)?;
+    fn recv(&mut self) -> Result<&[u8], LinkError> {
+        // Before it is looked for, not after it was found: whoever asks cannot tell.
         if self.holds_up_received {
             self.dawdle();
         }
-        Ok(())
+        self.link.recv()
     }
 
-    fn spin_for(&mut self, spin: Duration) {
-        self.link.spin_for(spin);
+    fn wait_as(&mut self, wait: Wait) {
+        self.link.wait_as(wait);
     }
 }
 
@@ -112,6 +116,8 @@ pub(crate) struct ShakenInline {
     rng: AgentRng,
     /// What it has answered before anybody asked.
     answers: VecDeque<Vec<u8>>,
+    /// The answer last asked for, if it was one of these.
+    answer: Vec<u8>,
 }
 
 impl ShakenInline {
@@ -120,17 +126,21 @@ impl ShakenInline {
             link,
             rng: shake.rng(),
             answers: VecDeque::new(),
+            answer: Vec::new(),
         }
     }
 }
 
 impl Transport for ShakenInline {
-    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
-        self.link.send(message)?;
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
+        self.link.draft()
+    }
+
+    fn send(&mut self, written: Written) -> Result<(), LinkError> {
+        self.link.send(written)?;
         if self.rng.random() {
-            let mut answer = Vec::new();
-            match self.link.recv(&mut answer) {
-                Ok(()) => self.answers.push_back(answer),
+            match self.link.recv() {
+                Ok(answer) => self.answers.push_back(answer.to_vec()),
                 // It has worked, and there was nothing to answer.
                 Err(LinkError::Disconnected) => {}
                 Err(error) => return Err(error),
@@ -139,13 +149,13 @@ impl Transport for ShakenInline {
         Ok(())
     }
 
-    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+    fn recv(&mut self) -> Result<&[u8], LinkError> {
         match self.answers.pop_front() {
             Some(answer) => {
-                *into = answer;
-                Ok(())
+                self.answer = answer;
+                Ok(&self.answer)
             }
-            None => self.link.recv(into),
+            None => self.link.recv(),
         }
     }
 }
@@ -160,22 +170,28 @@ mod tests {
     /// Answers what begins with a question mark, with what it has heard; writes down when.
     struct Echo {
         name: u8,
+        draft: Vec<u8>,
         waiting: VecDeque<Vec<u8>>,
+        answer: Vec<u8>,
         order: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Transport for Echo {
-        fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
-            self.waiting.push_back(message.to_vec());
+        fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
+            Ok(Draft::in_buffer(&mut self.draft))
+        }
+
+        fn send(&mut self, _: Written) -> Result<(), LinkError> {
+            self.waiting.push_back(std::mem::take(&mut self.draft));
             Ok(())
         }
 
-        fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+        fn recv(&mut self) -> Result<&[u8], LinkError> {
             while let Some(message) = self.waiting.pop_front() {
                 self.order.lock().unwrap().push(self.name);
                 if message[0] == b'?' {
-                    *into = message;
-                    return Ok(());
+                    self.answer = message;
+                    return Ok(&self.answer);
                 }
             }
             Err(LinkError::Disconnected)
@@ -185,7 +201,9 @@ mod tests {
     fn echo(name: u8, order: &Arc<Mutex<Vec<u8>>>) -> Box<dyn Transport> {
         Box::new(Echo {
             name,
+            draft: Vec::new(),
             waiting: VecDeque::new(),
+            answer: Vec::new(),
             order: Arc::clone(order),
         })
     }
@@ -201,13 +219,11 @@ mod tests {
         let rounds = (0..40_u8).map(|round| {
             let question = [b'?', round];
             for link in &mut links {
-                link.send(b"news").unwrap();
-                link.send(&question).unwrap();
+                link.say(b"news").unwrap();
+                link.say(&question).unwrap();
             }
-            let mut answer = Vec::new();
             for link in &mut links {
-                link.recv(&mut answer).unwrap();
-                assert_eq!(answer, question);
+                assert_eq!(link.recv().unwrap(), question);
             }
             std::mem::take(&mut *order.lock().unwrap())
         });
@@ -225,12 +241,10 @@ mod tests {
     /// Sends many questions before it looks for the answers, which come all and in order.
     fn converse(mut link: impl Transport) {
         for number in 0..32_u8 {
-            link.send(&[b'?', number]).unwrap();
+            link.say(&[b'?', number]).unwrap();
         }
-        let mut message = Vec::new();
         for number in 0..32_u8 {
-            link.recv(&mut message).unwrap();
-            assert_eq!(message, [b'?', number]);
+            assert_eq!(link.recv().unwrap(), [b'?', number]);
         }
     }
 

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! main                                             child
-//!  opens a door, starts the process
-//!  ── invitation, through its stdin ─────────────►  reads it, watches its stdin from then on
+//!  opens a door, makes shared memory, starts the process
+//!  ── invitation and memory, through its stdin ──►  reads it, watches its stdin from then on
+//!                                                   maps the memory
 //!                                                   makes two channels, keeps its own ends
 //!  checks everything  ◄── Hello and main's ends ──  knocks at the door
 //!  closes the door
 //! ```
+//!
+//! If both have mapped the memory, it is the link, and the channels are closed again. Otherwise they are.
 //!
 //! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
 //!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
@@ -27,6 +30,8 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, parent_id};
@@ -38,17 +43,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
-use crate::frame::{Framed, Wait};
+use crate::fleet::Link;
+use crate::frame::Framed;
 use crate::ipc::{self, Door, Hello, IpcPackets};
 use crate::lookout::Pulse;
+use crate::ring::{self, RingLink};
 use crate::supervision::{
     ASK, Answer, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, HOLD, Supervisor, Watch,
 };
-use crate::transport::{Transport, now};
+use crate::transport::{Transport, Wait, now};
 
 /// The environment variable that makes a process a child: the process id of its parent.
 pub(crate) const MARKER: &str = "MASLITE_CHILD";
@@ -127,6 +138,8 @@ pub(crate) struct Order {
     pub(crate) deadline: Duration,
     /// How main's ends of the links wait.
     pub(crate) wait: Wait,
+    /// What is to carry the messages.
+    pub(crate) carrier: Link,
 }
 
 /// Main's side of a child that has started.
@@ -134,6 +147,8 @@ pub(crate) struct MainSide {
     pub(crate) cluster: u32,
     pub(crate) pid: u32,
     pub(crate) link: Box<dyn Transport>,
+    /// What the link is: a ring or a channel.
+    pub(crate) carrier: Link,
 }
 
 /// Why child processes could not be started. None is left running.
@@ -191,6 +206,18 @@ pub enum SpawnError {
         /// Its cluster's name.
         name: String,
         /// What the system or the decoder said.
+        source: io::Error,
+    },
+    /// A ring was asked for, and main and the child cannot share memory.
+    #[error(
+        "no ring in shared memory for the process of cluster {name} ({cluster}): use Link::Auto or Link::Channel here"
+    )]
+    NoRing {
+        /// Its cluster's number.
+        cluster: u32,
+        /// Its cluster's name.
+        name: String,
+        /// What the system said, here or in the child.
         source: io::Error,
     },
     /// Somebody else answered in the child's place: another process of this user, or one that may write to its temporary directory.
@@ -266,6 +293,7 @@ struct Invited<'a> {
     nonce: [u8; 16],
     /// Where main can free the thread at its door.
     door: String,
+    ring: Option<RingLink>,
 }
 
 fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnError> {
@@ -282,7 +310,7 @@ fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnErr
             return Err(error);
         }
     };
-    let outcome = greet_all(&signs, &invited, order, until);
+    let outcome = greet_all(&signs, &mut invited, order, until);
     if outcome.is_err() {
         greeter.cancel(&invited);
         watch.disown(kept);
@@ -372,6 +400,16 @@ fn invite_all<'a>(
         .collect()
 }
 
+/// Makes the memory of a link, if there is to be one: main's end, and the file for the child.
+fn offer(order: &Order) -> io::Result<Option<(RingLink, OwnedFd)>> {
+    match order.carrier {
+        Link::Channel => Ok(None),
+        Link::Ring => ring::create(order.wait).map(Some),
+        // Whatever is the matter, the channel is there.
+        Link::Auto => Ok(ring::create(order.wait).ok()),
+    }
+}
+
 /// Opens a door for a child, starts the process and sends the invitation.
 fn invite<'a>(
     watch: &mut Watch,
@@ -387,12 +425,24 @@ fn invite<'a>(
         source,
     };
     let door = Door::open().map_err(SpawnError::Resources)?;
+    let (ring, memory) = match offer(order) {
+        Ok(offer) => offer.unzip(),
+        Err(source) => {
+            return Err(SpawnError::NoRing {
+                cluster,
+                name: name.to_owned(),
+                source,
+            });
+        }
+    };
+    let death_notice = ring.as_ref().map(RingLink::death_notice);
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| SpawnError::Resources(error.into()))?;
     let invitation = Invitation {
         cluster,
         nonce,
         door: door.name().to_owned(),
+        ring: ring.is_some(),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
     let mut command = order.program.command().map_err(spawn_error)?;
@@ -401,10 +451,13 @@ fn invite<'a>(
     // It holds the child's end.
     drop(command);
     let pid = process.id();
-    let written = invitation.write(&control);
+    let written = invitation.write(&control, memory.as_ref());
     let signs = signs.clone();
     watch
         .adopt(cluster, name.to_owned(), process, control, move |status| {
+            if let Some(notice) = death_notice {
+                notice.post();
+            }
             let _ = signs.send(Sign::Exited(index, status));
         })
         .map_err(SpawnError::Resources)?;
@@ -418,6 +471,7 @@ fn invite<'a>(
                 pid,
                 nonce,
                 door: door.name().to_owned(),
+                ring,
             },
             door,
         )),
@@ -427,12 +481,12 @@ fn invite<'a>(
 /// Takes the Hellos, which come in the order of the doors, until all children are there or something went wrong.
 fn greet_all(
     signs: &Receiver<Sign>,
-    invited: &[Invited<'_>],
+    invited: &mut [Invited<'_>],
     order: &Order,
     until: Option<Instant>,
 ) -> Result<Vec<MainSide>, SpawnError> {
     let mut links = Vec::with_capacity(invited.len());
-    while let Some(child) = invited.get(links.len()) {
+    while let Some(child) = invited.get_mut(links.len()) {
         let sign = match until {
             Some(until) => signs.recv_timeout(until.saturating_duration_since(now())),
             None => signs.recv().map_err(RecvTimeoutError::from),
@@ -464,7 +518,7 @@ fn greet_all(
 
 /// Checks a Hello.
 fn greet(
-    child: &Invited<'_>,
+    child: &mut Invited<'_>,
     knock: io::Result<Option<(Hello, IpcPackets)>>,
     order: &Order,
 ) -> Result<MainSide, SpawnError> {
@@ -491,10 +545,25 @@ fn greet(
         &format!("{:016x}", order.schema),
         &format!("{:016x}", hello.schema),
     )?;
+    let (carrier, link): (_, Box<dyn Transport>) = match (child.ring.take(), hello.no_ring) {
+        (Some(_), Some(why)) if order.carrier == Link::Ring => {
+            return Err(SpawnError::NoRing {
+                cluster: child.cluster,
+                name: child.name.to_owned(),
+                source: io::Error::other(why),
+            });
+        }
+        (Some(ring), None) => (Link::Ring, Box::new(ring)),
+        _ => {
+            let framed = Framed::new(packets, ipc::frame_limit(), order.wait);
+            (Link::Channel, Box::new(framed))
+        }
+    };
     Ok(MainSide {
         cluster: child.cluster,
         pid: child.pid,
-        link: Box::new(Framed::new(packets, ipc::frame_limit(), order.wait)),
+        link,
+        carrier,
     })
 }
 
@@ -532,23 +601,54 @@ struct Invitation {
     nonce: [u8; 16],
     /// Where to knock.
     door: String,
+    /// Whether shared memory comes with it.
+    ring: bool,
 }
 
 impl Invitation {
     /// Writes all at once: it fits into the socket, so this does not wait for the child.
-    fn write(&self, mut control: &UnixStream) -> io::Result<()> {
+    fn write(&self, control: &UnixStream, memory: Option<&OwnedFd>) -> io::Result<()> {
         let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
         let length = u16::try_from(body.len()).map_err(io::Error::other)?;
         let mut bytes = PROTOCOL.to_le_bytes().to_vec();
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&body);
-        control.write_all(&bytes)
+        let files: Vec<_> = memory.into_iter().map(AsFd::as_fd).collect();
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut enclosed = SendAncillaryBuffer::new(&mut room);
+        if !files.is_empty() {
+            enclosed.push(SendAncillaryMessage::ScmRights(&files));
+        }
+        let sent = rustix::net::sendmsg(
+            control,
+            &[IoSlice::new(&bytes)],
+            &mut enclosed,
+            SendFlags::NOSIGNAL,
+        )?;
+        (&mut &*control).write_all(&bytes[sent..])
     }
 
-    /// Reads it, and nothing of what follows.
-    fn read(mut control: &UnixStream) -> Result<Self, ChildError> {
+    /// Reads it, and nothing of what follows, and takes the memory that comes with it.
+    fn read(mut control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
         let mut head = [0; 6];
-        control.read_exact(&mut head)?;
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut enclosed = RecvAncillaryBuffer::new(&mut room);
+        // The file comes with the first byte.
+        let received = rustix::net::recvmsg(
+            control,
+            &mut [IoSliceMut::new(&mut head)],
+            &mut enclosed,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .map_err(io::Error::from)?;
+        let memory = enclosed
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+                _ => None,
+            })
+            .next();
+        control.read_exact(&mut head[received.bytes..])?;
         let [p0, p1, p2, p3, l0, l1] = head;
         let protocol = u32::from_le_bytes([p0, p1, p2, p3]);
         if protocol != PROTOCOL {
@@ -556,7 +656,9 @@ impl Invitation {
         }
         let mut body = vec![0; usize::from(u16::from_le_bytes([l0, l1]))];
         control.read_exact(&mut body)?;
-        postcard::from_bytes(&body).map_err(|error| ChildError::Init(io::Error::other(error)))
+        let invitation = postcard::from_bytes(&body)
+            .map_err(|error| ChildError::Init(io::Error::other(error)))?;
+        Ok((invitation, memory))
     }
 }
 
@@ -633,8 +735,13 @@ pub(crate) fn child_side(schema: u64, wait: Wait) -> Option<Result<ChildSide, Ch
 
 fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
     let control = take_stdin()?;
-    let invitation = Invitation::read(&control)?;
+    let (invitation, memory) = Invitation::read(&control)?;
     let cluster = invitation.cluster;
+    let ring = invitation.ring.then(|| match &memory {
+        Some(memory) => ring::open(memory, wait),
+        // The system drops it without a word if this process may open no more files.
+        None => Err(io::Error::other("the memory was lost on its way")),
+    });
     die_with_parent();
     show_as(cluster);
     let hold = Arc::new(AtomicU64::new(0));
@@ -654,10 +761,17 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
         pid: id(),
         cluster,
         schema,
+        no_ring: ring
+            .as_ref()
+            .and_then(|ring| ring.as_ref().err().map(ToString::to_string)),
     };
     let packets = ipc::knock(&invitation.door, hello)?;
+    let link: Box<dyn Transport> = match ring {
+        Some(Ok(ring)) => Box::new(ring),
+        _ => Box::new(Framed::new(packets, ipc::frame_limit(), wait)),
+    };
     Ok(ChildSide {
-        link: Box::new(Framed::new(packets, ipc::frame_limit(), wait)),
+        link,
         hold,
         pulse,
         cluster,
@@ -752,6 +866,7 @@ mod tests {
             schema: SCHEMA,
             deadline: LONG,
             wait: Wait::default(),
+            carrier: Link::Auto,
         }
     }
 
@@ -776,8 +891,8 @@ mod tests {
 
     fn asked(side: &mut MainSide, question: &[u8]) -> Result<Vec<u8>, LinkError> {
         let mut answer = Vec::new();
-        side.link.send(question)?;
-        side.link.recv(&mut answer)?;
+        side.link.say(question)?;
+        side.link.hear(&mut answer)?;
         Ok(answer)
     }
 
@@ -792,7 +907,7 @@ mod tests {
     fn echo_entry() {
         let mut child = child();
         let mut message = Vec::new();
-        while child.link.recv(&mut message).is_ok() {
+        while child.link.hear(&mut message).is_ok() {
             let answer = match &*message {
                 b"stop" => break,
                 b"exit 7" => exit(7),
@@ -806,7 +921,7 @@ mod tests {
                     child.hold.load(Ordering::SeqCst).to_le_bytes().to_vec()
                 }
                 b"endless" => loop {
-                    if child.link.send(&vec![0; 10_000_000]).is_err() {
+                    if child.link.say(&vec![0; 10_000_000]).is_err() {
                         exit(0);
                     }
                 },
@@ -833,7 +948,7 @@ mod tests {
                 }
                 other => other.to_vec(),
             };
-            if child.link.send(&answer).is_err() {
+            if child.link.say(&answer).is_err() {
                 break;
             }
         }
@@ -867,7 +982,7 @@ mod tests {
         }
         supervisor.expect_exits();
         for side in &mut sides {
-            side.link.send(b"stop").expect("alive");
+            side.link.say(b"stop").expect("alive");
         }
         assert!(
             supervisor
@@ -925,7 +1040,7 @@ mod tests {
     #[test]
     fn a_busy_child_answers_and_a_stopped_one_does_not() {
         let (supervisor, mut sides) = started("echo_entry", 2);
-        sides[0].link.send(b"hold").expect("alive");
+        sides[0].link.say(b"hold").expect("alive");
         let ask = || {
             let sights = supervisor.run_job(Watch::ask_all).expect("it lives");
             [0, 1].map(|place| sights[place].says)
@@ -951,11 +1066,11 @@ mod tests {
         let (mut supervisor, mut sides) = started("echo_entry", 2);
         let victim = sides[1].pid;
         let side = &mut sides[waiting_on];
-        side.link.send(question).expect("alive");
+        side.link.say(question).expect("alive");
         kill(victim);
         let mut message = Vec::new();
         let error = loop {
-            if let Err(error) = side.link.recv(&mut message) {
+            if let Err(error) = side.link.hear(&mut message) {
                 break error;
             }
         };
@@ -1026,10 +1141,10 @@ mod tests {
     #[test]
     fn a_shutdown_does_not_wait_for_a_child_that_ignores_it() {
         let (mut supervisor, mut sides) = started("echo_entry", 2);
-        sides[0].link.send(b"deaf").expect("alive");
+        sides[0].link.say(b"deaf").expect("alive");
         supervisor.expect_exits();
         for side in &mut sides {
-            side.link.send(b"stop").expect("alive");
+            side.link.say(b"stop").expect("alive");
         }
         let begin = now();
         let ends = supervisor.wait_all(Duration::from_millis(50));
@@ -1106,7 +1221,7 @@ mod tests {
     /// Knocks with something changed in the Hello, then waits for its end.
     fn lie(change: impl FnOnce(&mut Hello)) -> ! {
         let mut stdin = take_stdin().expect("there is one");
-        let invitation = Invitation::read(&stdin).expect("it was written");
+        let (invitation, _) = Invitation::read(&stdin).expect("it was written");
         let mut hello = Hello {
             nonce: invitation.nonce,
             protocol: PROTOCOL,
@@ -1114,6 +1229,7 @@ mod tests {
             pid: id(),
             cluster: invitation.cluster,
             schema: SCHEMA,
+            no_ring: None,
         };
         change(&mut hello);
         let _packets = ipc::knock(&invitation.door, hello).expect("main is there");
@@ -1241,8 +1357,8 @@ mod tests {
     #[ignore = "entry of a main process that is killed"]
     fn dying_main_entry() {
         let (_supervisor, mut sides) = started("echo_entry", 3);
-        sides[0].link.send(b"deaf").expect("alive");
-        sides[1].link.send(b"hold").expect("alive");
+        sides[0].link.say(b"deaf").expect("alive");
+        sides[1].link.say(b"hold").expect("alive");
         kill(id());
     }
 
@@ -1269,7 +1385,7 @@ mod tests {
             assert_eq!(asked(&mut sides[1], b"hello").expect("alive"), b"hello");
             supervisor.expect_exits();
             let grace = if round % 2 == 0 {
-                sides[0].link.send(b"stop").expect("alive");
+                sides[0].link.say(b"stop").expect("alive");
                 LONG
             } else {
                 Duration::ZERO

@@ -1,25 +1,160 @@
 //! What the kernel asks of a link: whole messages, in order, each way.
 //!
-//! **Invariant:** nothing above this trait knows frames, credits or ipc-channel types.
+//! **Invariant:** nothing above this trait knows frames, credits, shared memory or ipc-channel types.
 //!
-//! [`Framed`](crate::frame::Framed) makes a `Transport` of anything that carries small packets; between processes that is
-//! [`IpcPackets`](crate::ipc::IpcPackets), in the tests a pair of queues in memory.
+//! A message is written into a [`Draft`], which lies where the link wants it, and read where it arrived. Between processes that is
+//! [`RingLink`](crate::ring::RingLink), where both are in shared memory, or [`Framed`](crate::frame::Framed) over ipc-channel.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {
-    /// Hands one message to the peer. Blocks only while the peer has not yet received earlier frames.
-    fn send(&mut self, message: &[u8]) -> Result<(), LinkError>;
+    /// Begins a message. Nothing is sent of it unless [`send`](Self::send) follows.
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError>;
 
-    /// Waits for the next message and puts it into `into`, which is cleared first.
-    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError>;
+    /// Hands the message written last to the peer. Blocks only while the peer has not yet received earlier parts, and takes in
+    /// meanwhile what the peer sends.
+    fn send(&mut self, written: Written) -> Result<(), LinkError>;
 
-    /// Sets how long `recv` looks again and again before it blocks.
-    fn spin_for(&mut self, spin: Duration) {
-        let _ = spin;
+    /// Waits for the next message. It is there until the link is used again.
+    fn recv(&mut self) -> Result<&[u8], LinkError>;
+
+    /// Sends a message that is there already.
+    fn say(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        let mut draft = self.draft()?;
+        draft.extend(message);
+        let written = draft.done();
+        self.send(written)
+    }
+
+    #[cfg(test)]
+    fn hear(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+        into.clear();
+        into.extend_from_slice(self.recv()?);
+        Ok(())
+    }
+
+    /// Sets how `recv` waits.
+    fn wait_as(&mut self, wait: Wait) {
+        let _ = wait;
+    }
+}
+
+/// How a link waits for its peer: it looks again and again, then looks and lets others run, then sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wait {
+    /// How long to look. Worth it only while cores are free.
+    pub(crate) spin: Duration,
+    /// How long after that to yield the processor between two looks.
+    pub(crate) yielding: Duration,
+}
+
+/// A message that is being written.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    /// Where it is to be, as long as it fits.
+    space: &'a mut [u8],
+    used: usize,
+    /// Where it is otherwise, all of it.
+    spill: &'a mut Vec<u8>,
+    spilled: bool,
+}
+
+/// A message has been written: what a link must know of it to send it.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Written {
+    pub(crate) length: usize,
+    /// It outgrew its space and is in the buffer beside it.
+    pub(crate) spilled: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// A message in `space`, or in `spill` if it does not fit.
+    pub(crate) fn within(space: &'a mut [u8], spill: &'a mut Vec<u8>) -> Self {
+        spill.clear();
+        Self {
+            space,
+            used: 0,
+            spill,
+            spilled: false,
+        }
+    }
+
+    /// A message in a buffer.
+    pub(crate) fn in_buffer(buffer: &'a mut Vec<u8>) -> Self {
+        let mut draft = Self::within(&mut [], buffer);
+        draft.spilled = true;
+        draft
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        if !self.spilled {
+            let end = self.used + bytes.len();
+            if let Some(place) = self.space.get_mut(self.used..end) {
+                place.copy_from_slice(bytes);
+                self.used = end;
+                return;
+            }
+            self.spill.extend_from_slice(&self.space[..self.used]);
+            self.spilled = true;
+        }
+        self.spill.extend_from_slice(bytes);
+    }
+
+    /// Appends the encoding of a value.
+    pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
+        postcard::serialize_with_flavor(value, InPlace(self))
+    }
+
+    /// Begins again.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.spill.clear();
+        self.spilled = self.space.is_empty();
+    }
+
+    /// Ends it.
+    pub(crate) fn done(self) -> Written {
+        let length = if self.spilled {
+            self.spill.len()
+        } else {
+            self.used
+        };
+        Written {
+            length,
+            spilled: self.spilled,
+        }
+    }
+}
+
+/// Lets postcard write into a draft.
+struct InPlace<'d, 'a>(&'d mut Draft<'a>);
+
+impl Flavor for InPlace<'_, '_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.extend(&[byte]);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -92,6 +227,12 @@ pub enum FrameFault {
     /// The message being assembled exceeds the limit.
     #[error("message over the limit")]
     MessageTooLarge = 10,
+    /// It is longer than what was published of it.
+    #[error("longer than what was published")]
+    Torn = 11,
+    /// The peer claims to have read or written more than it can have.
+    #[error("an index of the ring that cannot be")]
+    FalseIndex = 12,
 }
 
 /// Bytes as a reader of an error wants them.

@@ -4,8 +4,6 @@
 //! `MpMain` relays batches as they are: it looks into the envelope of mail only where the sender
 //! did not know the receiver, and at the message itself only in mail to main.
 
-use std::time::Duration;
-
 use maslite_core::engine::Newborn;
 use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime};
 use postcard::ser_flavors::Flavor;
@@ -14,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::shake::Shake;
+use crate::transport::Wait;
 
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,8 +46,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) digest: bool,
     pub(crate) trace: bool,
-    /// How long it looks for a message before it blocks.
-    pub(crate) spin: Duration,
+    /// How it waits for messages.
+    pub(crate) wait: Wait,
     /// What its end of the link is shaken with, if it is.
     pub(crate) shake: Option<Shake>,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.

@@ -1,0 +1,449 @@
+//! Memory that two processes share, as two rings of bytes: the only unsafe code of this crate, behind a face that is safe.
+//!
+//! ```text
+//! file:     │ words │ ring 0 │ ring 1 │
+//! mapping:  │ words │ ring 0 │ ring 0 │ ring 1 │ ring 1 │
+//! ```
+//!
+//! Each ring is mapped twice in a row, so any run of its bytes up to its capacity is one slice, wherever it begins: messages are
+//! encoded and decoded in place. Main writes ring 0 and the child ring 1.
+//!
+//! The file has no name (memfd), its pages are there from the beginning, and it is sealed: nobody can take pages away later, which
+//! would end whoever touches them with SIGBUS.
+//!
+//! # What is safe whom against
+//!
+//! All that a peer can store into the words is checked or harmless: an index that cannot be is an error, any other keeps us within our
+//! mapping. The bytes of a message are lent as a slice while they belong to us, and a peer that keeps to the protocol does not
+//! touch them then. Peers are the same program from the same build; one whose memory is corrupt may write anywhere, also there,
+//! and then a message may change while it is decoded. No process can keep another from that which shares memory with it; who
+//! does not want to share any takes the channel.
+
+use std::fmt;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::thread::futex;
+
+use super::protocol::{FalseIndex, Reader, Word, Writer};
+
+/// A word with its cache lines to itself; two of them, since processors fetch lines in pairs.
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Line(AtomicU32);
+
+/// The indices of a ring.
+#[derive(Debug)]
+#[repr(C)]
+struct Indices {
+    tail: Line,
+    head: Line,
+}
+
+/// What a process tells the other about itself.
+#[derive(Debug)]
+#[repr(C)]
+struct Presence {
+    bell: Line,
+    /// Not zero once it has closed its end.
+    closed: Line,
+}
+
+/// All words of a link.
+#[derive(Debug)]
+#[repr(C)]
+struct Words {
+    rings: [Indices; 2],
+    sides: [Presence; 2],
+}
+
+impl Word for AtomicU32 {
+    #[inline]
+    fn load(&self) -> u32 {
+        self.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn store(&self, value: u32) {
+        self.store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn swap(&self, value: u32) -> u32 {
+        self.swap(value, Ordering::AcqRel)
+    }
+
+    #[inline]
+    fn fence() {
+        fence(Ordering::SeqCst);
+    }
+
+    fn sleep_at(&self, value: u32) {
+        // Not private to this process. Whatever it returns, the caller looks for itself.
+        let _ = futex::wait(self, futex::Flags::empty(), value, None);
+    }
+
+    fn wake(&self) {
+        let _ = futex::wake(self, futex::Flags::empty(), u32::MAX >> 1);
+    }
+}
+
+/// Which of the two processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Main = 0,
+    Child = 1,
+}
+
+impl Side {
+    fn peer(self) -> Self {
+        match self {
+            Self::Main => Self::Child,
+            Self::Child => Self::Main,
+        }
+    }
+}
+
+/// The mapping.
+struct Region {
+    base: NonNull<u8>,
+    page: usize,
+    capacity: usize,
+}
+
+// SAFETY: the mapping belongs to no thread. What `Region` itself gives out by shared reference are atomics; bytes are reached through
+// `Producer` and `Consumer` alone, of which there is one each for a mapping.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Region {
+    fn file_length(page: usize, capacity: usize) -> usize {
+        page + 2 * capacity
+    }
+
+    fn mapped_length(&self) -> usize {
+        self.page + 4 * self.capacity
+    }
+
+    /// Maps a file that is sealed against shrinking and has the length for this capacity.
+    fn map(file: &impl AsFd, capacity: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let fits = capacity.is_power_of_two()
+            && capacity.is_multiple_of(page)
+            && capacity <= 1 << 30
+            && size_of::<Words>() <= page;
+        let status = rustix::fs::fstat(file)?;
+        let sealed = rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK);
+        let length = usize::try_from(status.st_size).unwrap_or(0);
+        if !fits || !sealed || length != Self::file_length(page, capacity) {
+            return Err(io::Error::other("the shared memory is not as it should be"));
+        }
+        let length = page + 4 * capacity;
+        // SAFETY: a new mapping at a place that the system chooses; nothing can be there.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                length,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let base = NonNull::new(base.cast::<u8>())
+            .ok_or_else(|| io::Error::other("mapped to address zero"))?;
+        // From here on dropping it unmaps all.
+        let region = Self {
+            base,
+            page,
+            capacity,
+        };
+        let parts = [
+            (0, page, 0),
+            (page, capacity, page),
+            (page + capacity, capacity, page),
+            (page + 2 * capacity, capacity, page + capacity),
+            (page + 3 * capacity, capacity, page + capacity),
+        ];
+        for (place, length, offset) in parts {
+            // SAFETY: `place + length` is within the mapping just made, which nobody else has seen and which this replaces
+            // piece by piece. The file is long enough and stays so, since it is sealed.
+            unsafe {
+                rustix::mm::mmap(
+                    base.as_ptr().add(place).cast(),
+                    length,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED | MapFlags::FIXED,
+                    file,
+                    offset as u64,
+                )?;
+            }
+        }
+        Ok(region)
+    }
+
+    fn words(&self) -> &Words {
+        // SAFETY: the mapping begins with a page that is at least as long as `Words`, aligned to it, filled with zeros or what was
+        // stored since, and never reached in another way. All of `Words` is atomics, for which every bit pattern is valid and
+        // which others may store to at any time.
+        unsafe { self.base.cast::<Words>().as_ref() }
+    }
+
+    /// Where a ring's first byte is mapped, and `capacity` further on again.
+    fn ring(&self, ring: Side) -> *mut u8 {
+        // SAFETY: within the mapping, by its layout.
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(self.page + 2 * (ring as usize) * self.capacity)
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; the last owner of the region is dropped, and slices of it are bound to its owners.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped_length()) };
+    }
+}
+
+/// The writing end of the ring to the peer.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    region: Arc<Region>,
+    side: Side,
+    writer: Writer,
+}
+
+impl Producer {
+    /// Looks how many bytes may be written.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Result<usize, FalseIndex> {
+        let indices = &self.region.words().rings[self.side as usize];
+        self.writer.look(&indices.head.0)
+    }
+
+    /// The bytes that could be written when last looked, all of them in one slice.
+    #[inline]
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        // SAFETY: `place` is below the capacity and `free` not above it, so the slice lies within the two mappings of the
+        // ring and holds no byte of it twice. The bytes are ours until published: the reader believes only `tail`, which this
+        // producer alone stores. There is one producer for this ring in this mapping, and it is borrowed mutably.
+        unsafe {
+            let place = self.region.ring(self.side).add(self.writer.place());
+            slice::from_raw_parts_mut(place, self.writer.free())
+        }
+    }
+
+    /// Publishes the first bytes of the space.
+    ///
+    /// # Panics
+    /// If they are more than that.
+    #[inline]
+    pub(crate) fn publish(&mut self, bytes: usize) {
+        let indices = &self.region.words().rings[self.side as usize];
+        self.writer.publish(bytes, &indices.tail.0);
+    }
+}
+
+/// The reading end of the ring from the peer.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    region: Arc<Region>,
+    /// Who writes.
+    peer: Side,
+    reader: Reader,
+}
+
+impl Consumer {
+    /// Looks how many bytes there are.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Result<usize, FalseIndex> {
+        let indices = &self.region.words().rings[self.peer as usize];
+        self.reader.look(&indices.tail.0)
+    }
+
+    /// The bytes there were when last looked, all of them in one slice.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: bounds as in `Producer::space`. The bytes are ours until released, which needs this consumer mutably; a
+        // peer that keeps to the protocol writes only to others (the module's documentation says what follows if it does not).
+        unsafe {
+            let place = self.region.ring(self.peer).add(self.reader.place());
+            slice::from_raw_parts(place, self.reader.there())
+        }
+    }
+
+    /// Gives the first bytes back to the writer.
+    ///
+    /// # Panics
+    /// If they are more than there are.
+    #[inline]
+    pub(crate) fn release(&mut self, bytes: usize) {
+        let indices = &self.region.words().rings[self.peer as usize];
+        self.reader.release(bytes, &indices.head.0);
+    }
+}
+
+/// The words by which the two processes wake each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Bells {
+    region: Arc<Region>,
+    side: Side,
+}
+
+impl Bells {
+    /// At which we sleep.
+    #[inline]
+    pub(crate) fn own(&self) -> &AtomicU32 {
+        &self.region.words().sides[self.side as usize].bell.0
+    }
+
+    /// At which the peer sleeps.
+    #[inline]
+    pub(crate) fn peers(&self) -> &AtomicU32 {
+        &self.region.words().sides[self.side.peer() as usize].bell.0
+    }
+
+    /// Whether the peer has closed its end.
+    #[inline]
+    pub(crate) fn is_closed_by_peer(&self) -> bool {
+        Word::load(
+            &self.region.words().sides[self.side.peer() as usize]
+                .closed
+                .0,
+        ) != 0
+    }
+
+    /// Closes our end.
+    pub(crate) fn close(&self) {
+        Word::store(&self.region.words().sides[self.side as usize].closed.0, 1);
+    }
+}
+
+/// All that one process has of a link.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) producer: Producer,
+    pub(crate) consumer: Consumer,
+    pub(crate) bells: Bells,
+}
+
+impl Ends {
+    /// Bytes of each of the two rings.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bells.region.capacity
+    }
+
+    fn new(region: Region, side: Side) -> io::Result<Self> {
+        let capacity = u32::try_from(region.capacity).map_err(io::Error::other)?;
+        let region = Arc::new(region);
+        Ok(Self {
+            producer: Producer {
+                region: Arc::clone(&region),
+                side,
+                writer: Writer::new(capacity, 0),
+            },
+            consumer: Consumer {
+                region: Arc::clone(&region),
+                peer: side.peer(),
+                reader: Reader::new(capacity, 0),
+            },
+            bells: Bells { region, side },
+        })
+    }
+}
+
+/// Makes the memory of a link, with rings of so many bytes: a power of two and a multiple of the page. Returns main's ends and the file for
+/// the child, which is closed when this process executes another program.
+///
+/// # Errors
+/// What the system says: no memfd, no memory, no descriptor, no address space.
+pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("maslite-link", flags)?;
+    let length = Region::file_length(rustix::param::page_size(), capacity) as u64;
+    // With its pages: otherwise a lack of memory would show as SIGBUS at some later store.
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let ends = Ends::new(Region::map(&file, capacity)?, Side::Main)?;
+    Ok((ends, file))
+}
+
+/// Maps the memory that main has made, once for each file. Returns the child's ends.
+///
+/// # Errors
+/// What the system says; or it is another file than [`create`] makes.
+pub(crate) fn open(file: &OwnedFd, capacity: usize) -> io::Result<Ends> {
+    Ends::new(Region::map(file, capacity)?, Side::Child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 64 * 1024;
+
+    #[test]
+    fn bytes_cross_the_end_of_the_ring_in_one_slice() {
+        let (mut main, file) = create(PAGE).expect("memory can be shared");
+        let mut child = open(&file, PAGE).expect("it can be mapped");
+        let frame: Vec<u8> = (0..=250).cycle().take(PAGE / 3 + 1).collect();
+        for round in 0..10 {
+            assert_eq!(main.producer.look(), Ok(PAGE));
+            main.producer.space()[..frame.len()].copy_from_slice(&frame);
+            main.producer.publish(frame.len());
+            assert_eq!(child.consumer.look(), Ok(frame.len()), "round {round}");
+            assert!(child.consumer.bytes() == frame, "round {round}");
+            child.consumer.release(frame.len());
+            std::mem::swap(&mut main, &mut child);
+        }
+    }
+
+    #[test]
+    fn a_full_ring_has_no_space_and_an_empty_one_no_bytes() {
+        let (mut main, file) = create(PAGE).expect("memory can be shared");
+        let mut child = open(&file, PAGE).expect("it can be mapped");
+        assert_eq!(child.consumer.look(), Ok(0));
+        main.producer.space().fill(7);
+        main.producer.publish(PAGE);
+        assert_eq!(main.producer.look(), Ok(0));
+        assert!(main.producer.space().is_empty());
+        assert_eq!(child.consumer.look(), Ok(PAGE));
+        child.consumer.release(PAGE);
+        assert_eq!(main.producer.look(), Ok(PAGE));
+    }
+
+    #[test]
+    fn the_memory_cannot_be_taken_away() {
+        let (_main, file) = create(PAGE).expect("memory can be shared");
+        let error = rustix::fs::ftruncate(&file, 0).expect_err("it is sealed");
+        assert_eq!(error, rustix::io::Errno::PERM);
+    }
+
+    #[test]
+    fn what_is_not_of_our_making_is_not_mapped() {
+        let (_main, file) = create(PAGE).expect("memory can be shared");
+        assert!(open(&file, 2 * PAGE).is_err(), "it is too short for that");
+        assert!(open(&file, PAGE / 2 + 1).is_err(), "no power of two");
+        let unsealed = rustix::fs::memfd_create("unsealed", MemfdFlags::ALLOW_SEALING)
+            .expect("memory can be shared");
+        let length = Region::file_length(rustix::param::page_size(), PAGE) as u64;
+        rustix::fs::ftruncate(&unsealed, length).expect("not sealed");
+        assert!(open(&unsealed, PAGE).is_err(), "it could shrink");
+    }
+}
