@@ -14,10 +14,11 @@
 //!
 //! # The bell
 //!
-//! Each process has one for a link. Who is about to sleep stores [`ASLEEP`], looks once more, and sleeps as long as
+//! Each process has one for a link. Who is about to sleep puts [`ASLEEP`] there, looks once more, and sleeps as long as
 //! it finds that value. Who has published or released bytes looks at the bell of the other, and only if somebody sleeps there
 //! it makes a system call. Between the store and the look each side has a fence with sequentially consistent order: so at
-//! least one of them sees what the other stored, and no wake-up is lost.
+//! least one of them sees what the other stored, and no wake-up is lost. Both store to the bell, and they only swap there, which puts
+//! all its values in one order that everybody can follow.
 //! Source: Dekker's algorithm, in Dijkstra, "Cooperating sequential processes", 1965; the use for sleeping as in Drepper, "Futexes
 //! are tricky", 2011.
 
@@ -160,19 +161,19 @@ fn checked(bytes: usize, limit: u32) -> u32 {
 
 /// Announces that the bell's owner is about to sleep. It looks once more after this, and then calls [`sleep`] or [`stay_awake`].
 pub(crate) fn lie_down<W: Word>(bell: &W) {
-    bell.store(ASLEEP);
+    bell.swap(ASLEEP);
     W::fence();
 }
 
 /// Sleeps until somebody rings.
 pub(crate) fn sleep(bell: &impl Word) {
     bell.sleep_at(ASLEEP);
-    bell.store(AWAKE);
+    bell.swap(AWAKE);
 }
 
 /// Takes the announcement back.
 pub(crate) fn stay_awake(bell: &impl Word) {
-    bell.store(AWAKE);
+    bell.swap(AWAKE);
 }
 
 /// Wakes the bell's owner if it sleeps. Whatever it shall see has been stored before.
