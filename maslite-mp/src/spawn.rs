@@ -928,6 +928,11 @@ mod tests {
                 b"deaf" => loop {
                     thread::park();
                 },
+                b"half" => {
+                    let mut draft = child.link.draft().expect("main is there");
+                    draft.extend(&[7; 1000]);
+                    abort()
+                }
                 b"stdin" => {
                     let mut bytes = Vec::new();
                     io::stdin()
@@ -990,6 +995,39 @@ mod tests {
                 .iter()
                 .all(|end| end.how == EndKind::Clean)
         );
+    }
+
+    #[test]
+    fn a_ring_that_cannot_be_is_replaced_or_an_error() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        for (carrier, expected) in [(Link::Auto, Some(Link::Channel)), (Link::Ring, None)] {
+            let supervisor = supervisor();
+            let mut order = order("no_ring_entry", 2);
+            order.carrier = carrier;
+            match (start(&supervisor, order), expected) {
+                (Ok(mut sides), Some(expected)) => {
+                    assert!(sides.iter().all(|side| side.carrier == expected));
+                    assert_eq!(asked(&mut sides[1], b"hello").expect("alive"), b"hello");
+                }
+                (Err(error), None) => {
+                    assert!(matches!(error, SpawnError::NoRing { cluster: 1, .. }));
+                    assert!(supervisor.pids().is_empty());
+                }
+                (started, _) => panic!("{carrier:?}: {:?}", started.err()),
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "entry of a child that cannot map memory"]
+    fn no_ring_entry() {
+        let (_stdin, packets) = introduce(|hello| hello.no_ring = Some("no room".to_owned()));
+        let mut link = Framed::new(packets, ipc::frame_limit(), Wait::default());
+        let mut message = Vec::new();
+        while link.hear(&mut message).is_ok() && link.say(&message).is_ok() {}
+        exit(0);
     }
 
     #[test]
@@ -1125,6 +1163,8 @@ mod tests {
         for (question, expected) in [
             (&b"exit 7"[..], ExitKind::Code(7)),
             (b"abort", ExitKind::Signal(6)),
+            // Between reserving bytes and publishing them.
+            (b"half", ExitKind::Signal(6)),
         ] {
             let (supervisor, mut sides) = started("echo_entry", 1);
             assert!(matches!(
@@ -1218,9 +1258,9 @@ mod tests {
         assert!(supervisor.pids().is_empty());
     }
 
-    /// Knocks with something changed in the Hello, then waits for its end.
-    fn lie(change: impl FnOnce(&mut Hello)) -> ! {
-        let mut stdin = take_stdin().expect("there is one");
+    /// Knocks with something changed in the Hello.
+    fn introduce(change: impl FnOnce(&mut Hello)) -> (UnixStream, IpcPackets) {
+        let stdin = take_stdin().expect("there is one");
         let (invitation, _) = Invitation::read(&stdin).expect("it was written");
         let mut hello = Hello {
             nonce: invitation.nonce,
@@ -1232,7 +1272,13 @@ mod tests {
             no_ring: None,
         };
         change(&mut hello);
-        let _packets = ipc::knock(&invitation.door, hello).expect("main is there");
+        let packets = ipc::knock(&invitation.door, hello).expect("main is there");
+        (stdin, packets)
+    }
+
+    /// Does the same and waits for its end.
+    fn lie(change: impl FnOnce(&mut Hello)) -> ! {
+        let (mut stdin, _packets) = introduce(change);
         let _ = stdin.read_exact(&mut [0]);
         exit(0);
     }

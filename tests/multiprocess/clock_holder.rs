@@ -10,7 +10,8 @@ use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
 use maslite_mp::{Activity, ClockHolder, Warning};
 
-use crate::workers::{BOTH, Msg, Worker, agents, clusters, go, pids, signal};
+use crate::ground::{ALL, Ground, Grounded};
+use crate::workers::{Msg, Worker, agents, clusters, go, pids, signal};
 
 /// How long time may stand: short, since all of these tests wait for it to pass.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -76,9 +77,9 @@ impl Warnings {
 
 #[test]
 fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
-    for placement in BOTH {
+    for ground in ALL {
         let gate = Gate::new("named");
-        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+        let mut main = MpMain::new(agents()).unwrap().on(ground);
         let names = ["north", "east", "south"];
         let [north, east, south] = names.map(|name| main.new_scheduler_named(name).unwrap());
         let worker = gate.worker(SimDuration::from_secs(3));
@@ -89,7 +90,7 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
         main.send(Mail::new(AgentId::MAIN, conveyor, Msg::Go));
         let (mut main, warnings) = impatient(main);
         main.start().unwrap();
-        let pid = (placement == Placement::Processes).then(|| pids(&main)[0]);
+        let pid = (ground != Ground::Inline).then(|| pids(&main)[0]);
 
         let mut warning = thread::scope(|scope| {
             let gate = &gate;
@@ -129,10 +130,10 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
 
 #[test]
 fn under_a_lookahead_it_is_named_as_well() {
-    for placement in BOTH {
+    for ground in ALL {
         let gate = Gate::new("ahead");
         let worker = gate.worker(SimDuration::from_secs(3));
-        let main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
+        let main = clusters(ground, &[&[Worker::Farewell], &[worker]]);
         let mut main = main.with_lookahead(SimDuration::from_secs(1));
         main.send(go(2));
         let (mut main, warnings) = impatient(main);
@@ -154,7 +155,7 @@ fn under_a_lookahead_it_is_named_as_well() {
 fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
     let gate = Gate::new("stopped");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let mut main = clusters(Placement::Processes, &[&[worker], &[Worker::Farewell]]);
+    let mut main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
     main.send(go(1));
     let (mut main, warnings) = impatient(main);
     main.start().unwrap();
@@ -187,13 +188,13 @@ fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
 #[test]
 fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
     let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
-    for placement in BOTH {
+    for ground in ALL {
         for workers in [
             [&across[..1], &across[1..]],
             // In one cluster, which is then alone.
             [&[Worker::Forever], &[Worker::Farewell]],
         ] {
-            let mut main = clusters(placement, &workers);
+            let mut main = clusters(ground, &workers);
             main.send(go(1));
             let (mut main, warnings) = impatient(main);
             let stop = main.stop_handle();
@@ -232,8 +233,8 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
 
 #[test]
 fn main_itself_is_named() {
-    for placement in BOTH {
-        let main = clusters(placement, &[&[Worker::TellPid], &[Worker::Farewell]]);
+    for ground in ALL {
+        let main = clusters(ground, &[&[Worker::TellPid], &[Worker::Farewell]]);
         let (mut main, warnings) = impatient(main);
         main.send(go(1));
         let mut seen = None;

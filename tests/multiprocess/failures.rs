@@ -4,16 +4,17 @@ use maslite_core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind};
 
-use crate::workers::{BOTH, Msg, When, Worker, agents, clusters, exists, go, kill, pids};
+use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::workers::{Msg, When, Worker, agents, clusters, exists, go, kill, pids};
 
 /// The error of a run in which agent 2, in the second cluster, does its thing.
-fn error_of(placement: Placement, worker: Worker) -> Error {
-    let mut main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
+fn error_of(ground: Ground, worker: Worker) -> Error {
+    let mut main = clusters(ground, &[&[Worker::Farewell], &[worker]]);
     main.send(go(2));
     main.start().unwrap();
     let pids = pids(&main);
     let error = main.run(Run::until_idle()).unwrap_err();
-    if placement == Placement::Processes {
+    if ground != Ground::Inline {
         assert!(!pids.iter().any(|pid| exists(*pid)), "{error}");
     }
     assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
@@ -22,48 +23,78 @@ fn error_of(placement: Placement, worker: Worker) -> Error {
 
 #[test]
 fn a_killed_child_is_an_error_that_names_the_cluster() {
-    let mut main = clusters(
-        Placement::Processes,
-        &[&[Worker::Farewell], &[Worker::TellPid]],
-    );
-    main.start().unwrap();
-    let pids = pids(&main);
-    kill(pids[1]);
-    main.send(go(2));
-    let error = main.run(Run::until_idle()).unwrap_err();
-    let Error::ChildDied {
-        cluster, pid, exit, ..
-    } = &error
-    else {
-        panic!("{error}");
-    };
-    assert_eq!((cluster.as_str(), *pid), ("2", pids[1]));
-    assert_eq!(*exit, ExitKind::Signal(9));
-    assert!(error.to_string().contains("cluster 2"), "{error}");
-    assert!(!pids.iter().any(|pid| exists(*pid)));
+    for ground in PROCESSES {
+        let mut main = clusters(ground, &[&[Worker::Farewell], &[Worker::TellPid]]);
+        main.start().unwrap();
+        let pids = pids(&main);
+        kill(pids[1]);
+        main.send(go(2));
+        let error = main.run(Run::until_idle()).unwrap_err();
+        let Error::ChildDied {
+            cluster, pid, exit, ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((cluster.as_str(), *pid), ("2", pids[1]));
+        assert_eq!(*exit, ExitKind::Signal(9));
+        assert!(error.to_string().contains("cluster 2"), "{error}");
+        assert!(!pids.iter().any(|pid| exists(*pid)));
+    }
 }
 
 #[test]
 fn a_child_that_dies_at_work_is_named_with_its_end() {
-    for (worker, expected) in [
-        (Worker::KillItself, ExitKind::Signal(9)),
-        (Worker::Exit(0), ExitKind::Success),
-        (Worker::Exit(7), ExitKind::Code(7)),
-    ] {
-        match error_of(Placement::Processes, worker) {
-            Error::ChildDied { cluster, exit, .. } => {
-                assert_eq!((cluster.as_str(), exit), ("2", expected));
+    for ground in PROCESSES {
+        for (worker, expected) in [
+            (Worker::KillItself, ExitKind::Signal(9)),
+            (Worker::Exit(0), ExitKind::Success),
+            (Worker::Exit(7), ExitKind::Code(7)),
+        ] {
+            match error_of(ground, worker) {
+                Error::ChildDied { cluster, exit, .. } => {
+                    assert_eq!((cluster.as_str(), exit), ("2", expected));
+                }
+                other => panic!("{other}"),
             }
-            other => panic!("{other}"),
+        }
+    }
+}
+
+/// The two clusters never stop talking, so the kill finds them anywhere: while they write, read or sleep.
+#[test]
+fn a_kill_at_any_moment_is_seen_and_named() {
+    for ground in PROCESSES {
+        for round in 0..60_u32 {
+            let forward = |to: u64| Worker::Forward(AgentId::from(to));
+            let tell = Worker::Tell(AgentId::from(3), "x".repeat(1 << (round % 20)));
+            let workers: [&[Worker]; 2] = [&[tell, forward(3)], &[forward(2)]];
+            let mut main = clusters(ground, &workers);
+            main.send(go(1));
+            main.start().unwrap();
+            let pids = pids(&main);
+            let (place, victim) = [(0, pids[0]), (1, pids[1])][round as usize % 2];
+            let killer = std::thread::spawn(move || {
+                (0..round * 20).for_each(|_| std::thread::yield_now());
+                kill(victim);
+            });
+            let run = Run::until_idle().supersteps_per_instant(u64::MAX);
+            let error = main.run(run).unwrap_err();
+            killer.join().unwrap();
+            let Error::ChildDied { pid, exit, .. } = &error else {
+                panic!("{ground:?}, round {round}: {error}");
+            };
+            assert_eq!((*pid, *exit), (pids[place], ExitKind::Signal(9)));
+            assert!(!pids.iter().any(|pid| exists(*pid)));
         }
     }
 }
 
 #[test]
 fn a_panic_is_an_error_that_names_the_agent() {
-    for placement in BOTH {
+    for ground in ALL {
         for (when, phase) in [(When::Setup, Phase::Setup), (When::Update, Phase::Update)] {
-            let error = error_of(placement, Worker::Panic(when));
+            let error = error_of(ground, Worker::Panic(when));
             let Error::Agent { cluster, source } = &error else {
                 panic!("{error}");
             };
@@ -85,9 +116,9 @@ fn a_panic_is_an_error_that_names_the_agent() {
 
 #[test]
 fn a_panic_in_teardown_is_told_and_keeps_nobody_from_ending() {
-    for placement in BOTH {
+    for ground in ALL {
         let workers = [Worker::Panic(When::Teardown), Worker::Farewell];
-        let mut main = clusters(placement, &[&workers, &[Worker::Farewell]]);
+        let mut main = clusters(ground, &[&workers, &[Worker::Farewell]]);
         main.run(Run::until_idle()).unwrap();
         let shutdown = main.shutdown();
         assert_eq!(shutdown.errors.len(), 1, "{shutdown:?}");
@@ -97,28 +128,30 @@ fn a_panic_in_teardown_is_told_and_keeps_nobody_from_ending() {
 
 #[test]
 fn an_agent_that_never_returns_is_stuck() {
-    let mut main = clusters(Placement::Processes, &[&[], &[Worker::Stuck]]);
-    main.send(go(1));
-    main.start().unwrap();
-    let pids = pids(&main);
-    let timeout = std::time::Duration::from_millis(10);
-    let error = main.run(Run::until_idle().timeout(timeout)).unwrap_err();
-    assert!(
-        matches!(&error, Error::Stuck { cluster, .. } if cluster == "2"),
-        "{error}"
-    );
-    let process = format!("cluster 2 (process {})", pids[1]);
-    let text = format!("{process} has been updating agent 1 for ");
-    assert!(error.to_string().contains(&text), "{error}");
-    assert!(!pids.iter().any(|pid| exists(*pid)));
+    for ground in PROCESSES {
+        let mut main = clusters(ground, &[&[], &[Worker::Stuck]]);
+        main.send(go(1));
+        main.start().unwrap();
+        let pids = pids(&main);
+        let timeout = std::time::Duration::from_millis(10);
+        let error = main.run(Run::until_idle().timeout(timeout)).unwrap_err();
+        assert!(
+            matches!(&error, Error::Stuck { cluster, .. } if cluster == "2"),
+            "{error}"
+        );
+        let process = format!("cluster 2 (process {})", pids[1]);
+        let text = format!("{process} has been updating agent 1 for ");
+        assert!(error.to_string().contains(&text), "{error}");
+        assert!(!pids.iter().any(|pid| exists(*pid)));
+    }
 }
 
 #[test]
 fn mail_for_nobody_is_counted_as_undeliverable() {
-    for placement in BOTH {
+    for ground in ALL {
         let nobody = AgentId::from("nobody");
         let tell = Worker::Tell(nobody, "hello".to_owned());
-        let mut main = clusters(placement, &[&[tell], &[Worker::Farewell]]);
+        let mut main = clusters(ground, &[&[tell], &[Worker::Farewell]]);
         main.send(go(1));
         main.send(go(99));
         let report = main.run(Run::until_idle()).unwrap();
@@ -133,9 +166,7 @@ fn mail_for_nobody_is_counted_as_undeliverable() {
 
 #[test]
 fn what_cannot_be_added_is_refused_by_name() {
-    let mut main = MpMain::new(agents())
-        .unwrap()
-        .with_placement(Placement::Inline);
+    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
     let cluster = main.new_scheduler();
     let other = main.new_scheduler();
     main.add(cluster, "crane", Worker::TellPid).unwrap();
@@ -164,8 +195,8 @@ fn what_cannot_be_added_is_refused_by_name() {
 
 #[test]
 fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
-    for placement in BOTH {
-        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+    for ground in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(ground);
         let (east, west) = (main.new_scheduler(), main.new_scheduler());
         main.build(east, "listeners", vec![1_u64, 2]).unwrap();
         main.build(west, "listeners", vec![3_u64, 2]).unwrap();
@@ -180,8 +211,8 @@ fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
 
 #[test]
 fn a_configuration_that_is_another_ones_is_refused() {
-    for placement in BOTH {
-        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+    for ground in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(ground);
         let cluster = main.new_scheduler();
         // Nothing at all is no list of ids.
         main.build(cluster, "listeners", ()).unwrap();

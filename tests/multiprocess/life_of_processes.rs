@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use maslite_mp::prelude::*;
 
-use crate::workers::{BOTH, Msg, Worker, agents, clusters, exists, go, pids};
+use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::workers::{Msg, Worker, agents, clusters, exists, go, pids};
 
 /// The ids of the processes that two agents say they live in.
-fn told_pids(placement: Placement) -> Vec<u32> {
-    let mut main = clusters(placement, &[&[Worker::TellPid], &[Worker::TellPid]]);
+fn told_pids(ground: Ground) -> Vec<u32> {
+    let mut main = clusters(ground, &[&[Worker::TellPid], &[Worker::TellPid]]);
     main.send(go(1));
     main.send(go(2));
     let mut told = Vec::new();
@@ -26,40 +27,67 @@ fn told_pids(placement: Placement) -> Vec<u32> {
 
 #[test]
 fn children_are_other_processes() {
-    let told = told_pids(Placement::Processes);
-    assert_ne!(told[0], told[1]);
-    assert!(!told.contains(&id()));
-    assert_eq!(told_pids(Placement::Inline), [id(), id()]);
+    for ground in PROCESSES {
+        let told = told_pids(ground);
+        assert_ne!(told[0], told[1]);
+        assert!(!told.contains(&id()));
+        assert_eq!(told_pids(Ground::Inline), [id(), id()]);
+    }
+}
+
+#[test]
+fn what_carries_the_messages_can_be_chosen_and_is_told() {
+    let told = |main: MpMain<Msg>| {
+        let mut main = main;
+        let report = main.run(Run::until_idle()).unwrap();
+        report.clusters[0].link
+    };
+    let workers: [&[Worker]; 1] = [&[Worker::TellPid]];
+    let best = if cfg!(target_os = "linux") {
+        Link::Ring
+    } else {
+        Link::Channel
+    };
+    let auto = clusters(Ground::Ring, &workers).with_link(Link::Auto);
+    assert_eq!(told(auto), Some(best));
+    assert_eq!(told(clusters(Ground::Ring, &workers)), Some(best));
+    let channel = clusters(Ground::Channel, &workers);
+    assert_eq!(told(channel), Some(Link::Channel));
+    assert_eq!(told(clusters(Ground::Inline, &workers)), None);
 }
 
 #[test]
 fn none_is_left_after_drop() {
-    let mut main = clusters(Placement::Processes, &[&[Worker::Farewell], &[]]);
-    main.start().unwrap();
-    let pids = pids(&main);
-    assert!(pids.iter().all(|pid| exists(*pid)), "{pids:?}");
-    drop(main);
-    assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
+    for ground in PROCESSES {
+        let mut main = clusters(ground, &[&[Worker::Farewell], &[]]);
+        main.start().unwrap();
+        let pids = pids(&main);
+        assert!(pids.iter().all(|pid| exists(*pid)), "{pids:?}");
+        drop(main);
+        assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
+    }
 }
 
 #[test]
 fn none_is_left_after_a_panic_in_the_scope() {
-    let mut seen = Vec::new();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut main = clusters(Placement::Processes, &[&[Worker::Farewell], &[]]);
-        main.start().unwrap();
-        seen = pids(&main);
-        panic!("the program has a bug");
-    }));
-    assert!(result.is_err());
-    assert_eq!(seen.len(), 2);
-    assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
+    for ground in PROCESSES {
+        let mut seen = Vec::new();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut main = clusters(ground, &[&[Worker::Farewell], &[]]);
+            main.start().unwrap();
+            seen = pids(&main);
+            panic!("the program has a bug");
+        }));
+        assert!(result.is_err());
+        assert_eq!(seen.len(), 2);
+        assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
+    }
 }
 
 #[test]
 fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
-    for placement in BOTH {
-        let mut main = clusters(placement, &[&[Worker::Forever], &[Worker::Forever]]);
+    for ground in ALL {
+        let mut main = clusters(ground, &[&[Worker::Forever], &[Worker::Forever]]);
         main.send(go(1));
         let run = || {
             Run::until_idle()
@@ -77,7 +105,7 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
         assert_eq!(counters.queued, 2);
         let pids = pids(&main);
         drop(main);
-        if placement == Placement::Processes {
+        if ground != Ground::Inline {
             assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
         }
     }
@@ -86,10 +114,10 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
 /// Under a lookahead the clusters are at different times when a timeout finds them.
 #[test]
 fn a_timeout_ends_a_run_under_a_lookahead_too() {
-    for placement in BOTH {
+    for ground in ALL {
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Forever]];
         let lookahead = SimDuration::from_millis(1);
-        let mut main = clusters(placement, &workers).with_lookahead(lookahead);
+        let mut main = clusters(ground, &workers).with_lookahead(lookahead);
         main.send(go(1));
         for runs in 1..=2 {
             let run = Run::until_idle()
@@ -104,8 +132,8 @@ fn a_timeout_ends_a_run_under_a_lookahead_too() {
 
 #[test]
 fn a_handle_ends_a_run_from_another_thread() {
-    for placement in BOTH {
-        let mut main = clusters(placement, &[&[Worker::Forever], &[]]);
+    for ground in ALL {
+        let mut main = clusters(ground, &[&[Worker::Forever], &[]]);
         main.send(go(1));
         let handle = main.stop_handle();
         // Asked for before the run or during it: either way the run ends.
@@ -119,8 +147,8 @@ fn a_handle_ends_a_run_from_another_thread() {
 
 #[test]
 fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
-    for placement in BOTH {
-        let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+    for ground in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(ground);
         assert_eq!(
             main.run(Run::until_idle()).unwrap().stopped_by,
             StopReason::Idle
@@ -137,13 +165,15 @@ fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
 
 #[test]
 fn many_starts_and_stops_leave_nothing_running() {
-    let mut seen = Vec::new();
-    for _ in 0..20 {
-        let mut main = clusters(Placement::Processes, &[&[Worker::TellPid], &[]]);
-        main.send(go(1));
-        main.run_with(Run::until_idle(), |_, _| {}).unwrap();
-        seen.extend(pids(&main));
+    for ground in PROCESSES {
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            let mut main = clusters(ground, &[&[Worker::TellPid], &[]]);
+            main.send(go(1));
+            main.run_with(Run::until_idle(), |_, _| {}).unwrap();
+            seen.extend(pids(&main));
+        }
+        assert_eq!(seen.len(), 40);
+        assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
     }
-    assert_eq!(seen.len(), 40);
-    assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
 }

@@ -1,5 +1,5 @@
 //! Agents that come and go, stay awake, pause, talk to main: any split gives what one scheduler
-//! gives, and under a lookahead any placement of the same clusters gives the same.
+//! gives, and under a lookahead any ground of the same clusters gives the same.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,6 +7,8 @@ use maslite_core::Observer;
 use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+
+use crate::ground::{Ground, Grounded, PROCESSES};
 
 /// So many agents there are at first.
 const FIRST: u64 = 9;
@@ -214,7 +216,7 @@ pub(crate) fn in_one_scheduler(seed: u64) -> Story {
 pub(crate) fn in_clusters(
     seed: u64,
     count: usize,
-    placement: Placement,
+    ground: Ground,
     shake: Option<u64>,
     lookahead: u64,
 ) -> Story {
@@ -222,7 +224,7 @@ pub(crate) fn in_clusters(
     let written = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .with_placement(placement)
+        .on(ground)
         .with_shake(shake)
         .with_seed(SEED + seed)
         .with_lookahead(SimDuration::from_millis(lookahead))
@@ -256,7 +258,7 @@ fn any_split_tells_the_story_of_one_scheduler() {
         let expected = in_one_scheduler(seed);
         deliveries += expected.trace.len();
         for count in [1, 2, 3, 4, 8] {
-            let got = in_clusters(seed, count, Placement::Inline, None, 0);
+            let got = in_clusters(seed, count, Ground::Inline, None, 0);
             compare(seed, &got, &expected, &format!("{count} clusters"));
         }
     }
@@ -265,22 +267,26 @@ fn any_split_tells_the_story_of_one_scheduler() {
 
 #[test]
 fn processes_tell_it_too() {
-    for seed in 200..203 {
-        let expected = in_one_scheduler(seed);
-        for count in [1, 2, 3, 4, 8] {
-            let got = in_clusters(seed, count, Placement::Processes, None, 0);
-            compare(seed, &got, &expected, &format!("{count} processes"));
+    for ground in PROCESSES {
+        for seed in 200..203 {
+            let expected = in_one_scheduler(seed);
+            for count in [1, 2, 3, 4, 8] {
+                let got = in_clusters(seed, count, ground, None, 0);
+                compare(seed, &got, &expected, &format!("{count} processes"));
+            }
         }
     }
 }
 
 #[test]
 fn under_a_lookahead_placement_changes_nothing() {
-    for seed in 300..303 {
-        for count in [2, 3, 4, 8] {
-            let expected = in_clusters(seed, count, Placement::Inline, None, 2);
-            let got = in_clusters(seed, count, Placement::Processes, None, 2);
-            compare(seed, &got, &expected, &format!("{count} processes"));
+    for ground in PROCESSES {
+        for seed in 300..303 {
+            for count in [2, 3, 4, 8] {
+                let expected = in_clusters(seed, count, Ground::Inline, None, 2);
+                let got = in_clusters(seed, count, ground, None, 2);
+                compare(seed, &got, &expected, &format!("{count} processes"));
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use maslite_mp::prelude::*;
 use crate::agent::Scripted;
 use crate::file::{Action, Listen, Scenario};
 use crate::generator;
+use crate::ground::{Ground, Grounded, PROCESSES};
 use crate::scenario_traces::agents;
 use crate::trace::quote;
 
@@ -247,7 +248,7 @@ fn specified(scenario: &Scenario, count: usize) -> String {
 fn run(
     scenario: &Scenario,
     count: usize,
-    placement: Placement,
+    ground: Ground,
     shake: Option<u64>,
     cuts: &[u64],
 ) -> String {
@@ -255,7 +256,7 @@ fn run(
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .with_placement(placement)
+        .on(ground)
         .with_shake(shake)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
@@ -291,24 +292,18 @@ fn run(
     text.lock().unwrap().clone()
 }
 
-pub(crate) fn check(
-    seed: u64,
-    count: usize,
-    placement: Placement,
-    shake: Option<u64>,
-    cuts: &[u64],
-) {
+pub(crate) fn check(seed: u64, count: usize, ground: Ground, shake: Option<u64>, cuts: &[u64]) {
     let mut scenario = generator::scenario(seed);
     // Delays at home and elsewhere differ, so an exchange can take more mail than without.
     for mail in &mut scenario.start {
         mail.ttl = mail.ttl.min(6);
     }
     let expected = specified(&scenario, count);
-    let trace = run(&scenario, count, placement, shake, cuts);
+    let trace = run(&scenario, count, ground, shake, cuts);
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
         format!(
-            "seed {seed}, {count} clusters, {placement:?}, shake {shake:?}, cuts {cuts:?}: {scenario}"
+            "seed {seed}, {count} clusters, {ground:?}, shake {shake:?}, cuts {cuts:?}: {scenario}"
         )
     };
     for (line, (got, expected)) in (1..).zip(trace.lines().zip(expected.lines())) {
@@ -320,21 +315,23 @@ pub(crate) fn check(
 #[test]
 fn windows_give_the_trace_of_the_model() {
     for count in [1, 2, 3, 4, 8] {
-        (0..150).for_each(|seed| check(seed, count, Placement::Inline, None, &[]));
+        (0..150).for_each(|seed| check(seed, count, Ground::Inline, None, &[]));
     }
 }
 
 #[test]
 fn runs_that_stop_and_go_on_give_it_too() {
     for count in [2, 3] {
-        (150..300).for_each(|seed| check(seed, count, Placement::Inline, None, &[1, 2, 5, 6, 11]));
+        (150..300).for_each(|seed| check(seed, count, Ground::Inline, None, &[1, 2, 5, 6, 11]));
     }
 }
 
 #[test]
 fn processes_give_it_too() {
-    for count in [2, 3, 4, 8] {
-        (300..304).for_each(|seed| check(seed, count, Placement::Processes, None, &[]));
+    for ground in PROCESSES {
+        for count in [2, 3, 4, 8] {
+            (300..304).for_each(|seed| check(seed, count, ground, None, &[]));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod naive;
 
 mod clock_holder;
 mod failures;
+mod ground;
 mod life_of_processes;
 mod lively;
 mod lookahead;

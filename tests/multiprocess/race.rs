@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ground::{Ground, Grounded, PROCESSES};
+
 const CALLER: u64 = 1;
 const CALLED: u64 = 2;
 const SECONDS: u64 = 4;
@@ -69,12 +71,12 @@ fn child() {
 }
 
 /// Runs it, and returns when calls and answers arrived, with their superstep; and how much mail did.
-fn race(placement: Placement, shake: Option<u64>) -> (Vec<String>, u64) {
+fn race(ground: Ground, shake: Option<u64>) -> (Vec<String>, u64) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .with_placement(placement)
+        .on(ground)
         .with_shake(shake)
         .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
     for (id, racer) in [(CALLER, Racer::Caller), (CALLED, Racer::Called)] {
@@ -89,7 +91,7 @@ fn race(placement: Placement, shake: Option<u64>) -> (Vec<String>, u64) {
     (exchanged.cloned().collect(), report.counters.delivered)
 }
 
-fn check(placement: Placement, shake: Option<u64>) {
+fn check(ground: Ground, shake: Option<u64>) {
     let expected = [
         r#"{"t_ns":1000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
         r#"{"t_ns":1000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
@@ -100,23 +102,27 @@ fn check(placement: Placement, shake: Option<u64>) {
         r#"{"t_ns":4000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
         r#"{"t_ns":4000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
     ];
-    let (exchanged, delivered) = race(placement, shake);
-    assert_eq!(exchanged, expected, "{placement:?} {shake:?}");
+    let (exchanged, delivered) = race(ground, shake);
+    assert_eq!(exchanged, expected, "{ground:?} {shake:?}");
     assert_eq!(delivered, SECONDS * (ALARMS + 3));
 }
 
 #[test]
 fn inline() {
-    check(Placement::Inline, None);
-    (0..20).for_each(|shake| check(Placement::Inline, Some(shake)));
+    check(Ground::Inline, None);
+    (0..20).for_each(|shake| check(Ground::Inline, Some(shake)));
 }
 
 #[test]
 fn in_processes() {
-    (0..20).for_each(|_| check(Placement::Processes, None));
+    for ground in PROCESSES {
+        (0..20).for_each(|_| check(ground, None));
+    }
 }
 
 #[test]
 fn in_processes_whose_links_are_shaken() {
-    (0..20).for_each(|shake| check(Placement::Processes, Some(shake)));
+    for ground in PROCESSES {
+        (0..20).for_each(|shake| check(ground, Some(shake)));
+    }
 }

@@ -6,6 +6,7 @@ use maslite_mp::prelude::*;
 
 use crate::agent::{ScenarioMessage, Scripted};
 use crate::file::Scenario;
+use crate::ground::{Ground, Grounded, PROCESSES};
 use crate::trace::write_line;
 use crate::{generator, naive};
 
@@ -24,13 +25,13 @@ fn child() {
 }
 
 /// Runs a scenario divided into `clusters` and compares everything with the specification.
-pub(crate) fn check(seed: u64, clusters: usize, placement: Placement, shake: Option<u64>) {
+pub(crate) fn check(seed: u64, clusters: usize, ground: Ground, shake: Option<u64>) {
     let scenario = generator::scenario(seed);
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
-        format!("seed {seed}, {clusters} clusters, {placement:?}, shake {shake:?}: {scenario}")
+        format!("seed {seed}, {clusters} clusters, {ground:?}, shake {shake:?}: {scenario}")
     };
-    let (report, trace) = run(&scenario, clusters, placement, shake);
+    let (report, trace) = run(&scenario, clusters, ground, shake);
     let expected = naive::run(&scenario, u64::MAX).unwrap();
     let lines = (1..).zip(trace.lines().zip(expected.trace.lines()));
     for (line, (got, expected)) in lines {
@@ -55,14 +56,14 @@ pub(crate) fn check(seed: u64, clusters: usize, placement: Placement, shake: Opt
 fn run(
     scenario: &Scenario,
     clusters: usize,
-    placement: Placement,
+    ground: Ground,
     shake: Option<u64>,
 ) -> (MpReport, String) {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .with_placement(placement)
+        .on(ground)
         .with_shake(shake)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
@@ -93,34 +94,36 @@ fn run(
 
 #[test]
 fn in_one_cluster() {
-    (0..200).for_each(|seed| check(seed, 1, Placement::Inline, None));
+    (0..200).for_each(|seed| check(seed, 1, Ground::Inline, None));
 }
 
 #[test]
 fn in_two_clusters() {
-    (200..400).for_each(|seed| check(seed, 2, Placement::Inline, None));
+    (200..400).for_each(|seed| check(seed, 2, Ground::Inline, None));
 }
 
 #[test]
 fn in_three_clusters() {
-    (400..600).for_each(|seed| check(seed, 3, Placement::Inline, None));
+    (400..600).for_each(|seed| check(seed, 3, Ground::Inline, None));
 }
 
 #[test]
 fn in_four_clusters() {
-    (600..800).for_each(|seed| check(seed, 4, Placement::Inline, None));
+    (600..800).for_each(|seed| check(seed, 4, Ground::Inline, None));
 }
 
 #[test]
 fn in_eight_clusters() {
-    (800..1000).for_each(|seed| check(seed, 8, Placement::Inline, None));
+    (800..1000).for_each(|seed| check(seed, 8, Ground::Inline, None));
 }
 
 #[test]
 fn in_processes() {
-    for seed in 1000..1006 {
-        for clusters in [1, 2, 3, 4, 8] {
-            check(seed, clusters, Placement::Processes, None);
+    for ground in PROCESSES {
+        for seed in 1000..1006 {
+            for clusters in [1, 2, 3, 4, 8] {
+                check(seed, clusters, ground, None);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ground::{Ground, PROCESSES};
 use crate::{lively, lookahead, scenario_traces};
 
 /// So often the same thing is run inline, in another order of work each time.
@@ -51,11 +52,16 @@ fn a_model_that_cheats_is_found_out_inline() {
     assert_eq!(order(Some(5)), order(Some(5)));
 }
 
+/// Some over rings, some over channels.
+fn by_turns(seed: u64) -> Ground {
+    PROCESSES[usize::from(seed % 2 == 1)]
+}
+
 #[test]
 fn scenarios_inline() {
     for seed in 2000..2040 {
         for clusters in [3, 8] {
-            scenario_traces::check(seed, clusters, Placement::Inline, Some(seed));
+            scenario_traces::check(seed, clusters, Ground::Inline, Some(seed));
         }
     }
 }
@@ -63,25 +69,25 @@ fn scenarios_inline() {
 #[test]
 fn scenarios_in_processes() {
     for seed in 2000..2008 {
-        scenario_traces::check(seed, 3, Placement::Processes, Some(seed));
+        scenario_traces::check(seed, 3, by_turns(seed), Some(seed));
     }
-    scenario_traces::check(2008, 8, Placement::Processes, Some(1));
+    scenario_traces::check(2008, 8, Ground::Ring, Some(1));
 }
 
 #[test]
 fn scenarios_under_a_lookahead_inline() {
     for seed in 2000..2040 {
-        lookahead::check(seed, 3, Placement::Inline, Some(seed), &[]);
-        lookahead::check(seed, 8, Placement::Inline, Some(seed), &[1, 5, 6]);
+        lookahead::check(seed, 3, Ground::Inline, Some(seed), &[]);
+        lookahead::check(seed, 8, Ground::Inline, Some(seed), &[1, 5, 6]);
     }
 }
 
 #[test]
 fn scenarios_under_a_lookahead_in_processes() {
     for seed in 2000..2008 {
-        lookahead::check(seed, 3, Placement::Processes, Some(seed), &[2, 5]);
+        lookahead::check(seed, 3, by_turns(seed), Some(seed), &[2, 5]);
     }
-    lookahead::check(2008, 8, Placement::Processes, Some(1), &[]);
+    lookahead::check(2008, 8, Ground::Ring, Some(1), &[]);
 }
 
 #[test]
@@ -90,7 +96,7 @@ fn lively_agents_inline() {
         let expected = lively::in_one_scheduler(seed);
         for count in [2, 3, 8] {
             for shake in 0..ORDERS {
-                let got = lively::in_clusters(seed, count, Placement::Inline, Some(shake), 0);
+                let got = lively::in_clusters(seed, count, Ground::Inline, Some(shake), 0);
                 let of = format!("{count} clusters, shake {shake}");
                 lively::compare(seed, &got, &expected, &of);
             }
@@ -102,7 +108,7 @@ fn lively_agents_inline() {
 fn lively_agents_in_processes() {
     for seed in 2000..2005 {
         let expected = lively::in_one_scheduler(seed);
-        let got = lively::in_clusters(seed, 3, Placement::Processes, Some(seed), 0);
+        let got = lively::in_clusters(seed, 3, by_turns(seed), Some(seed), 0);
         lively::compare(seed, &got, &expected, "3 processes, shaken");
     }
 }
@@ -110,13 +116,13 @@ fn lively_agents_in_processes() {
 #[test]
 fn lively_agents_under_a_lookahead() {
     for seed in 2000..2020 {
-        let expected = lively::in_clusters(seed, 3, Placement::Inline, None, 2);
+        let expected = lively::in_clusters(seed, 3, Ground::Inline, None, 2);
         for shake in 0..ORDERS {
-            let got = lively::in_clusters(seed, 3, Placement::Inline, Some(shake), 2);
+            let got = lively::in_clusters(seed, 3, Ground::Inline, Some(shake), 2);
             lively::compare(seed, &got, &expected, &format!("shake {shake}"));
         }
         if seed < 2005 {
-            let got = lively::in_clusters(seed, 3, Placement::Processes, Some(seed), 2);
+            let got = lively::in_clusters(seed, 3, by_turns(seed), Some(seed), 2);
             lively::compare(seed, &got, &expected, "3 processes, shaken");
         }
     }

@@ -8,6 +8,8 @@ use std::process::id;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ground::{Ground, Grounded};
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
 pub(crate) enum Msg {
     /// Do what you are there for.
@@ -105,11 +107,9 @@ fn child() {
     let _ = agents();
 }
 
-pub(crate) const BOTH: [Placement; 2] = [Placement::Inline, Placement::Processes];
-
 /// A supervisor of clusters with these workers; agents are numbered from 1 over all clusters.
-pub(crate) fn clusters(placement: Placement, workers: &[&[Worker]]) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
+pub(crate) fn clusters(ground: Ground, workers: &[&[Worker]]) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents()).unwrap().on(ground);
     let mut number = 0;
     for workers in workers {
         let cluster = main.new_scheduler();
