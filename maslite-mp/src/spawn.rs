@@ -73,6 +73,16 @@ pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the thread at the doors may take to notice that it is not needed any more.
 const JOIN_LIMIT: Duration = Duration::from_secs(1);
 
+/// How the invitation is sent and taken. Files come with it on Linux alone.
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+#[cfg(target_os = "linux")]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
+
 /// One start at a time in this process: a child must not inherit what another start has open.
 static STARTING: Mutex<()> = Mutex::new(());
 
@@ -619,12 +629,8 @@ impl Invitation {
         if !files.is_empty() {
             enclosed.push(SendAncillaryMessage::ScmRights(&files));
         }
-        let sent = rustix::net::sendmsg(
-            control,
-            &[IoSlice::new(&bytes)],
-            &mut enclosed,
-            SendFlags::NOSIGNAL,
-        )?;
+        let sent =
+            rustix::net::sendmsg(control, &[IoSlice::new(&bytes)], &mut enclosed, NO_SIGNAL)?;
         (&mut &*control).write_all(&bytes[sent..])
     }
 
@@ -638,7 +644,7 @@ impl Invitation {
             control,
             &mut [IoSliceMut::new(&mut head)],
             &mut enclosed,
-            RecvFlags::CMSG_CLOEXEC,
+            CLOSE_ON_EXEC,
         )
         .map_err(io::Error::from)?;
         let memory = enclosed

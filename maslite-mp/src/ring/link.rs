@@ -541,7 +541,9 @@ mod tests {
                     }
                     main.recv().err()
                 });
-                // It may or may not sleep by now: both must be well.
+                while child.ends.bells.peers().load(Ordering::SeqCst) == 0 {
+                    thread::yield_now();
+                }
                 notice.post();
                 let error = asleep.join().expect("no panic");
                 assert!(matches!(error, Some(LinkError::Disconnected)), "{error:?}");
