@@ -65,7 +65,7 @@ fn a_child_that_dies_at_work_is_named_with_its_end() {
 #[test]
 fn a_kill_at_any_moment_is_seen_and_named() {
     for ground in PROCESSES {
-        for round in 0..60_u32 {
+        for round in 0..30_u32 {
             let forward = |to: u64| Worker::Forward(AgentId::from(to));
             let tell = Worker::Tell(AgentId::from(3), "x".repeat(1 << (round % 20)));
             let workers: [&[Worker]; 2] = [&[tell, forward(3)], &[forward(2)]];
@@ -75,7 +75,7 @@ fn a_kill_at_any_moment_is_seen_and_named() {
             let pids = pids(&main);
             let (place, victim) = [(0, pids[0]), (1, pids[1])][round as usize % 2];
             let killer = std::thread::spawn(move || {
-                (0..round * 20).for_each(|_| std::thread::yield_now());
+                (0..round * 40).for_each(|_| std::thread::yield_now());
                 kill(victim);
             });
             let run = Run::until_idle().supersteps_per_instant(u64::MAX);
