@@ -16,6 +16,11 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+#[path = "support/carrier.rs"]
+mod carrier;
+
+use carrier::Carrier;
+
 /// Conveyors in several processes hand over units to one another.
 ///
 /// The story is written to the standard output, the wall time and the ratio to the standard error,
@@ -48,6 +53,9 @@ struct Options {
     /// Print the wall time and the ratio only.
     #[arg(long)]
     quiet: bool,
+    /// What carries the messages between processes.
+    #[arg(long, value_enum, default_value_t)]
+    link: Carrier,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -181,6 +189,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     let mut main = MpMain::new(agents)?
         .with_seed(options.seed)
         .with_placement(placement)
+        .with_link(options.link.into())
         .with_lookahead(SimDuration::from_millis(options.lookahead))
         .with_shake(options.shake)
         .with_digest();

@@ -22,9 +22,12 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+#[path = "support/carrier.rs"]
+mod carrier;
 #[path = "wall_vs_sim/measuring.rs"]
 mod measuring;
 
+use carrier::Carrier;
 use measuring::{processor_time, rounds_of, seconds, spin};
 
 /// PHOLD: agents hand events to themselves and to each other, as fast as the kernel can.
@@ -71,6 +74,9 @@ struct Options {
     /// Hold up messages between clusters by chance from this seed, which changes no result.
     #[arg(long, value_name = "SEED")]
     shake: Option<u64>,
+    /// What carries the messages between processes.
+    #[arg(long, value_enum, default_value_t)]
+    link: Carrier,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -260,6 +266,7 @@ fn run_unconnected(model: &Model, placement: Where, options: &Options) -> Result
         let mut main = MpMain::new(agents())?
             .with_seed(options.seed.wrapping_add(number))
             .with_placement(placement)
+            .with_link(options.link.into())
             .with_digest();
         let cluster = main.new_scheduler();
         let agents = options.agents / options.clusters;
@@ -316,6 +323,7 @@ fn run(
     let mut main = MpMain::new(agents)?
         .with_seed(options.seed)
         .with_placement(placement)
+        .with_link(options.link.into())
         .with_shake(options.shake)
         .with_digest();
     if options.clusters > 1 && !options.no_window {

@@ -19,11 +19,14 @@ use maslite_mp::prelude::*;
 use serde::Serialize;
 
 mod bare;
+#[path = "../support/carrier.rs"]
+mod carrier;
 #[path = "../wall_vs_sim/measuring.rs"]
 #[expect(dead_code, reason = "lengths of simulated time are no option here")]
 mod measuring;
 mod models;
 
+use carrier::Carrier;
 use measuring::{processor_time, rounds_of};
 use models::{Busy, Msg, PERIOD};
 
@@ -43,6 +46,9 @@ struct Options {
     /// How all processes wait, of clusters and bare ones.
     #[arg(long, value_enum, default_value_t = How::Auto)]
     waiting: How,
+    /// What carries the messages between clusters. The bare side always takes ipc-channel.
+    #[arg(long, value_enum, default_value_t)]
+    link: Carrier,
     /// Let all processes share one processor; on Linux only.
     #[arg(long)]
     one_core: bool,
@@ -319,7 +325,9 @@ impl Bench<'_> {
     /// A simulation of two clusters, as the options want it.
     fn main(&self) -> Outcome<MpMain<Msg>> {
         let main = MpMain::new(self.agents.clone())?;
-        Ok(main.with_waiting(self.options.waiting.of_clusters()))
+        Ok(main
+            .with_link(self.options.link.into())
+            .with_waiting(self.options.waiting.of_clusters()))
     }
 
     fn scaled(&self, count: f64) -> u64 {

@@ -17,11 +17,14 @@ use clap::{Parser, ValueEnum};
 use maslite_mp::prelude::*;
 use serde_json::{Value, json};
 
+#[path = "../support/carrier.rs"]
+mod carrier;
 mod measuring;
 mod model;
 mod picture;
 mod runs;
 
+use carrier::Carrier;
 use measuring::{rounds_of, seconds};
 use model::{Model, agents};
 use picture::{Bar, Bars, Line, Lines};
@@ -67,6 +70,9 @@ struct Options {
     /// Where clusters run; inline there is nothing to gain.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
+    /// What carries the messages between processes.
+    #[arg(long, value_enum, default_value_t)]
+    link: Carrier,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -187,6 +193,7 @@ fn span(options: &Options, end: SimDuration) -> Span {
             Where::Inline => Placement::Inline,
             Where::Processes => Placement::Processes,
         },
+        link: options.link.into(),
     }
 }
 

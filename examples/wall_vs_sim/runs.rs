@@ -43,6 +43,7 @@ pub(crate) struct Span {
     pub(crate) end: SimDuration,
     pub(crate) seed: u64,
     pub(crate) placement: Placement,
+    pub(crate) link: Link,
 }
 
 impl Span {
@@ -50,6 +51,7 @@ impl Span {
         let main = MpMain::new(agents())?;
         Ok(main
             .with_placement(self.placement)
+            .with_link(self.link)
             .with_seed(self.seed)
             .with_digest())
     }
