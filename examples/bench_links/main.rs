@@ -62,7 +62,7 @@ lockstep    two clusters with an alarm and one message each way per instant, in 
             grants something to both, and both report); bare: main sends a frame of 64 bytes to
             both, and both answer
 round_trip  question and answer at one instant, over four hops; bare: as many hops of 64 bytes
-crossing    messages to another cluster, in batches of 10_000: encoded, relayed, delivered; bare:
+crossing    messages to another cluster, 10_000 a superstep: encoded, relayed, delivered; bare:
             as many in the same batches, encoded, relayed, decoded
 main_share  the share of one processor that main uses while both clusters work, 1 µs per event";
 
@@ -264,14 +264,16 @@ impl Bench<'_> {
     }
 
     fn crossing(&self) -> Outcome<Vec<Line>> {
-        let (batches, mails) = (self.scaled(200.0), 10_000);
+        let (streams, mails) = (self.scaled(20.0), 10_000);
+        let batches = streams * models::BURSTS;
         let mut main = self.main()?;
         models::crossing(&mut main, mails)?;
         set_up(&mut main)?;
         let mut bare = bare::Pipe::start(self.options.waiting.bare())?;
         let ours = || {
-            let report = main.run(Run::lasting(PERIOD * batches))?;
-            check(&report, mails + 1)?;
+            let report = main.run(Run::lasting(PERIOD * streams))?;
+            // With what the source tells itself.
+            check(&report, models::BURSTS * (mails + 1))?;
             Ok(batches * mails)
         };
         let rates = self.in_turns(ours, || bare.batches(batches, mails))?;

@@ -90,12 +90,16 @@ impl Agent<Msg> for Answerer {
     }
 }
 
-/// Every period it sends so many messages, to all receivers in turn.
+/// Every period it sends a stream of messages, so many in each superstep, to all receivers in turn.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Source {
     pub(crate) mails: u64,
     pub(crate) next: u64,
+    pub(crate) bursts: u64,
 }
+
+/// Supersteps of a stream: while the receivers take one in, the next is under way.
+pub(crate) const BURSTS: u64 = 20;
 
 /// Agents that messages cross to: enough to be many, few enough not to be what is measured.
 pub(crate) const SINKS: u64 = 100;
@@ -110,7 +114,12 @@ impl Agent<Msg> for Source {
             ctx.send(2 + number % SINKS, Msg::Word(number));
         }
         self.next += self.mails;
-        ctx.alarm_in(PERIOD, Msg::Tick);
+        self.bursts += 1;
+        if self.bursts.is_multiple_of(BURSTS) {
+            ctx.alarm_in(PERIOD, Msg::Tick);
+        } else {
+            ctx.send(ctx.id(), Msg::Tick);
+        }
     }
 }
 
@@ -225,11 +234,20 @@ pub(crate) fn round_trip(main: &mut MpMain<Msg>, trips: u64) -> Result<(), Error
     main.add(two, 2, Answerer)
 }
 
-/// An agent that sends so many messages in every period, and those in another cluster that get
+/// An agent that sends streams of so many messages a superstep, and those in another cluster that get
 /// them.
 pub(crate) fn crossing(main: &mut MpMain<Msg>, mails: u64) -> Result<(), Error> {
     let (one, two) = (main.new_scheduler(), main.new_scheduler());
-    main.add(one, 1, Source { mails, next: 0 })?;
+    let (next, bursts) = (0, 0);
+    main.add(
+        one,
+        1,
+        Source {
+            mails,
+            next,
+            bursts,
+        },
+    )?;
     for next in 0..SINKS {
         main.add(two, 2 + next, Sink { next })?;
     }
