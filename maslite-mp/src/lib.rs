@@ -82,7 +82,8 @@
 //! # Where to read on
 //!
 //! [`MpMain`] and [`Registry`] for programs, [`Error`] for what can go wrong. The repository's `docs/`
-//! has a guide, the semantics on one page, the architecture and its reasons.
+//! has a guide, a page for those who come from MASlite in Python, the semantics on one page, the
+//! architecture and its reasons.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -150,3 +151,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide.md")]
 struct Guide;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/from-maslite.md")]
+struct FromMaslite;
