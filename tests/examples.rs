@@ -58,6 +58,13 @@ fn chain_signing() {
 }
 
 #[test]
+fn the_readme_shows_what_chain_signing_prints() {
+    let golden = include_str!("../examples/chain_signing.out");
+    let shown = format!("```text\n{golden}```\n");
+    assert!(include_str!("../README.md").contains(&shown), "{shown}");
+}
+
+#[test]
 fn chain_signing_is_the_same_in_any_number_of_schedulers() {
     let hops = |schedulers: &str, placement: &str| {
         let arguments = ["--agents", "40", "--schedulers", schedulers, "--seed", "7"];
