@@ -132,6 +132,12 @@ impl Alarm {
 }
 
 /// Which alarms: all of the asking agent, or those for one receiver, about one topic, or both.
+///
+/// ```
+/// use maslite_core::AlarmFilter;
+/// let reminders_for_the_crane = AlarmFilter::all().to(maslite_core::AgentId::from(7)).about("Reminder");
+/// # let _ = reminders_for_the_crane;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlarmFilter {
     receiver: Option<Receiver>,
@@ -199,6 +205,42 @@ impl PendingAlarm {
 /// remove agents.
 ///
 /// Nothing that is sent here arrives before the superstep is over; see the guarantees of the crate.
+///
+/// ```
+/// use maslite_core::{Agent, AgentId, Context, Mail, Pattern, SimDuration};
+///
+/// #[derive(Clone, strum::IntoStaticStr)]
+/// enum Msg { Free, Load, Loaded }
+///
+/// struct Truck { depot: AgentId }
+///
+/// impl Agent<Msg> for Truck {
+///     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+///         ctx.subscribe(Pattern::topic("Free")); // hears of every free ramp
+///     }
+///     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+///         match mail.body {
+///             Msg::Free => {
+///                 ctx.unsubscribe_all();
+///                 ctx.send(mail.sender, Msg::Load); // arrives in the next superstep
+///                 ctx.alarm_in(SimDuration::from_secs(900), Msg::Loaded); // to itself, later
+///             }
+///             Msg::Loaded => {
+///                 println!("{} leaves at {}", ctx.id(), ctx.now());
+///                 ctx.send(self.depot, Msg::Loaded);
+///                 ctx.remove(ctx.id());
+///             }
+///             Msg::Load => {}
+///         }
+///     }
+/// }
+/// # let mut scheduler = maslite_core::Scheduler::new();
+/// # scheduler.add("truck 1", Truck { depot: "depot".into() })?;
+/// # scheduler.send(Mail::new("ramp", maslite_core::Receiver::Subscribers, Msg::Free));
+/// # let report = scheduler.run(maslite_core::Run::until_idle())?;
+/// # assert_eq!((report.now.as_nanos(), report.counters.agents), (900_000_000_000, 0));
+/// # Ok::<(), maslite_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Context<'a, M: Message> {
     kernel: &'a mut Kernel<M>,

@@ -13,6 +13,17 @@ pub fn wall() -> Instant {
 }
 
 /// What drives simulated time.
+///
+/// ```
+/// use maslite_core::clock::Speed;
+/// use maslite_core::{Clock, Scheduler};
+/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Tick }
+/// let as_fast_as_it_goes = Scheduler::<Msg>::new();
+/// let an_hour_in_a_minute = Scheduler::<Msg>::new().with_clock(Clock::Paced(Speed::new(60.0)?));
+/// let live = Scheduler::<Msg>::new().with_clock(Clock::RealTime);
+/// # let _ = (as_fast_as_it_goes, an_hour_in_a_minute, live);
+/// # Ok::<(), maslite_core::BadSpeed>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Clock {
     /// Time jumps from alarm to alarm.

@@ -8,6 +8,23 @@ use crate::{AgentId, SimTime, Topic};
 ///
 /// Nothing needs to be implemented by hand. Derive `strum`'s `IntoStaticStr` and the topic is the
 /// name of the variant; for topics of your own implement `From<&YourMessage> for &'static str`.
+///
+/// ```
+/// use maslite_core::{Message, Topic};
+///
+/// #[derive(Clone, strum::IntoStaticStr)]
+/// enum Msg { Order { pieces: u32 }, Delivered }
+/// assert_eq!(Msg::Order { pieces: 3 }.topic(), Topic::new("Order"));
+///
+/// #[derive(Clone)]
+/// struct Reading { celsius: f64 }
+/// impl From<&Reading> for &'static str {
+///     fn from(reading: &Reading) -> Self {
+///         if reading.celsius > 90.0 { "Alarm" } else { "Reading" }
+///     }
+/// }
+/// assert_eq!(Reading { celsius: 95.0 }.topic(), Topic::new("Alarm"));
+/// ```
 pub trait Message: Clone + Send + 'static {
     /// What the message is about; subscriptions can name it.
     fn topic(&self) -> Topic;

@@ -220,7 +220,23 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// What a run did. The counters go on from run to run; times are of this run.
+/// What a run did. The counters go on from run to run; times are of this run. Printed, it is two
+/// lines for people.
+///
+/// ```
+/// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
+/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Hello }
+/// let mut scheduler = Scheduler::new().with_digest();
+/// scheduler.send(Mail::new(AgentId::MAIN, AgentId::from("nobody"), Msg::Hello));
+/// let report = scheduler.run(Run::until_idle())?;
+///
+/// assert_eq!(report.stopped_by, StopReason::Idle);
+/// let counters = report.counters;
+/// assert_eq!((counters.sent, counters.delivered, counters.undeliverable), (1, 0, 1));
+/// assert!(report.to_string().starts_with("idle at 0 s: 0 s simulated in "));
+/// # assert!(report.digest.is_some());
+/// # Ok::<(), maslite_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {

@@ -505,6 +505,25 @@ impl<M> MainContext<M> {
 }
 
 /// Reaches a scheduler from other threads.
+///
+/// ```
+/// use maslite_core::{Clock, Run, Scheduler, StopReason};
+/// # use maslite_core::{Agent, Context, SimDuration};
+/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Evening }
+/// # struct Shop;
+/// # impl Agent<Msg> for Shop {
+/// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+/// #         ctx.alarm_in(SimDuration::from_secs(36_000), Msg::Evening);
+/// #     }
+/// # }
+/// let mut scheduler = Scheduler::new().with_clock(Clock::RealTime);
+/// scheduler.add("shop", Shop)?; // it waits for the evening
+/// let handle = scheduler.handle();
+/// let thread = std::thread::spawn(move || handle.stop());
+/// assert_eq!(scheduler.run(Run::until_idle())?.stopped_by, StopReason::Interrupted);
+/// # let _ = thread.join();
+/// # Ok::<(), maslite_core::Error>(())
+/// ```
 pub struct Handle<M> {
     outside: Arc<Outside<M>>,
 }

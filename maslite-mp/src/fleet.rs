@@ -18,6 +18,22 @@ use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Where clusters run. The same model gives the same trace in every placement.
+///
+/// ```
+/// # use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
+/// # impl Agent<Msg> for Crane {}
+/// # fn main() -> Result<(), maslite_mp::Error> {
+/// # let agents = Registry::new().with::<Crane>().enter();
+/// let mut main = MpMain::new(agents)?.with_placement(Placement::Inline); // to debug, say
+/// let yard = main.new_scheduler();
+/// main.add(yard, "crane", Crane)?;
+/// main.run(Run::until_idle())?;
+/// assert_eq!(main.pids(), [("1".to_owned(), std::process::id())]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placement {

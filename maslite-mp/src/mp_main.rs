@@ -40,6 +40,42 @@ const SHORT_GRACE: Duration = Duration::from_millis(500);
 
 /// Supervises a simulation: places agents in clusters, grants time, routes mail between clusters.
 ///
+/// ```
+/// use maslite_mp::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+/// enum Msg { Begin, Done { by: u32 } }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Worker;
+/// impl Agent<Msg> for Worker {
+///     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+///         ctx.send(AgentId::MAIN, Msg::Done { by: std::process::id() });
+///     }
+/// }
+///
+/// fn main() -> Result<(), maslite_mp::Error> {
+///     let agents = Registry::new().with::<Worker>().enter(); // a child process goes no further
+///     let mut main = MpMain::new(agents)?.with_seed(42);
+///     for number in 1..=3 {
+///         let cluster = main.new_scheduler();
+///         main.add(cluster, number, Worker)?;
+///         main.send(Mail::new(AgentId::MAIN, AgentId::from(number), Msg::Begin));
+///     }
+///     let mut processes = Vec::new();
+///     let report = main.run_with(Run::until_idle(), |mail, _| {
+///         if let Msg::Done { by } = mail.body {
+///             processes.push(by);
+///         }
+///     })?;
+///     assert_eq!(report.clusters.iter().map(|it| it.pid).collect::<Vec<_>>(), processes);
+///     let shutdown = main.shutdown(); // or drop it
+///     assert_eq!((shutdown.ends.len(), shutdown.errors.len()), (3, 0));
+///     Ok(())
+/// }
+/// ```
+///
 /// The clusters start with the first [`run`](Self::run). Dropping the supervisor at any moment, also
 /// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
 /// Should this process be killed itself, the clusters' processes end by themselves.
@@ -688,6 +724,32 @@ fn protocol(fleet: &Fleet, place: usize) -> Error {
 }
 
 /// What a run over several clusters did. It is also a [`Report`].
+///
+/// ```
+/// # use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Word }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Gossip { next: u64 }
+/// # impl Agent<Msg> for Gossip {
+/// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+/// #         ctx.send(self.next, Msg::Word);
+/// #     }
+/// # }
+/// # fn main() -> Result<(), maslite_mp::Error> {
+/// # let agents = Registry::new().with::<Gossip>().enter();
+/// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
+/// let (left, right) = (main.new_scheduler(), main.new_scheduler());
+/// main.add(left, 1, Gossip { next: 2 })?; // each tells the next
+/// main.add(left, 2, Gossip { next: 3 })?;
+/// main.add(right, 3, Gossip { next: 4 })?; // and there is no fourth
+/// main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Word));
+///
+/// let report = main.run(Run::until_idle())?;
+/// assert_eq!((report.local, report.routed), (1, 2)); // 1 to 2; main to 1, and 2 to 3
+/// assert_eq!((report.counters.delivered, report.counters.undeliverable), (3, 1));
+/// assert_eq!(report.clusters[1].counters.delivered, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MpReport {

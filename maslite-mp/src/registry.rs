@@ -38,7 +38,7 @@ pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 /// A child process is the same program, started again. So the registry is made, and
 /// [`enter`](Self::enter) called, on the first line of `main`: a child goes no further.
 ///
-/// ```no_run
+/// ```
 /// use maslite_mp::prelude::*;
 /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;

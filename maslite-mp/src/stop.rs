@@ -10,6 +10,31 @@ use crate::supervision::Holder;
 /// Ends the run that goes on, from any thread: for hosts with signal handlers of their own.
 ///
 /// See [`MpMain::stop_handle`](crate::MpMain::stop_handle).
+///
+/// ```
+/// # use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Again }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Tireless;
+/// # impl Agent<Msg> for Tireless {
+/// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+/// #         ctx.alarm_in(SimDuration::from_secs(1), Msg::Again);
+/// #     }
+/// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+/// #         ctx.alarm_in(SimDuration::from_secs(1), Msg::Again);
+/// #     }
+/// # }
+/// # fn main() -> Result<(), maslite_mp::Error> {
+/// #     let agents = Registry::new().with::<Tireless>().enter();
+/// #     let mut main = MpMain::new(agents)?;
+/// #     let cluster = main.new_scheduler();
+/// main.add(cluster, "tireless", Tireless)?; // it would go on for ever
+/// let handle = main.stop_handle();
+/// let thread = std::thread::spawn(move || handle.stop());
+/// assert_eq!(main.run(Run::until_idle())?.stopped_by, StopReason::Interrupted);
+/// #     let _ = thread.join();
+/// #     Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct StopHandle {
     state: Arc<Mutex<State>>,
