@@ -5,7 +5,6 @@
 //! mail that leaves, and takes in the mail that arrives.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::agent::{Agent, Context, PendingAlarm};
@@ -14,6 +13,7 @@ use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
+use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::Counters;
 pub use crate::signal::{Signal, Watchdog};
@@ -335,7 +335,7 @@ impl<M: Message> Engine<M> {
                     if teardown {
                         self.call(slot, Phase::Teardown);
                         self.kernel.unseat(slot);
-                        self.agents[slot as usize] = None;
+                        self.release(slot);
                         self.kernel.counters.agents -= 1;
                         continue;
                     }
@@ -362,7 +362,17 @@ impl<M: Message> Engine<M> {
         match phase {
             Phase::Update => agent.update(&mut context),
             Phase::Setup => agent.setup(&mut context),
-            Phase::Teardown => agent.teardown(&mut context),
+            Phase::Teardown | Phase::Drop => agent.teardown(&mut context),
+        }
+    }
+
+    /// Drops an agent, which may panic in it.
+    fn release(&mut self, slot: u32) {
+        if let Some(agent) = self.agents[slot as usize].take() {
+            let superstep = self.kernel.superstep;
+            let progress = &self.kernel.progress;
+            progress.begin_call(superstep, slot, Phase::Drop);
+            drop(agent);
         }
     }
 
@@ -422,22 +432,27 @@ impl<M: Message> Engine<M> {
 
     /// Runs something that calls agents; a panic of one becomes an error that names it.
     fn guarded<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Result<T, Error> {
-        // What a panicking agent leaves half done is never looked at again: the error ends the run.
-        match catch_unwind(AssertUnwindSafe(|| what(self))) {
+        match panics::catch(|| what(self)) {
             Ok(result) => match self.kernel.failure.take() {
                 Some(error) => Err(error),
                 None => Ok(result),
             },
-            Err(payload) => match self.kernel.progress.at_work() {
-                Some((slot, phase)) => Err(Error::AgentPanicked {
-                    agent: self.kernel.slots[slot as usize].id,
-                    phase,
-                    time: self.kernel.now,
-                    superstep: self.kernel.superstep,
-                    message: panic_message(payload.as_ref()),
-                }),
-                None => std::panic::resume_unwind(payload),
+            Err(panic) => match self.kernel.progress.at_work() {
+                Some((slot, phase)) => Err(self.panicked(slot, phase, panic)),
+                None => std::panic::resume_unwind(panic.payload),
             },
+        }
+    }
+
+    fn panicked(&self, slot: u32, phase: Phase, panic: Panic) -> Error {
+        Error::AgentPanicked {
+            agent: self.kernel.slots[slot as usize].id,
+            phase,
+            time: self.kernel.now,
+            superstep: self.kernel.superstep,
+            message: panic.message().to_owned(),
+            place: panic.place,
+            backtrace: panic.backtrace,
         }
     }
 
@@ -455,8 +470,8 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Calls `teardown` of every agent that was set up and is still there, in insertion order.
-    /// What they send goes nowhere. Goes on after a panic, and tells of the first.
+    /// Calls `teardown` of every agent that was set up and is still there, in insertion order, and
+    /// then drops all. What they send goes nowhere. Goes on after a panic, and tells of the first.
     ///
     /// # Errors
     /// [`Error::AgentPanicked`].
@@ -469,9 +484,20 @@ impl<M: Message> Engine<M> {
                 first = first.and(result);
             }
         }
+        first = first.and(self.release_all());
         self.kernel.progress.rest_at(self.kernel.superstep, NONE);
-        self.agents.clear();
         self.set_up = 0;
+        first
+    }
+
+    /// Drops all agents. Goes on after a panic, and tells of the first.
+    fn release_all(&mut self) -> Result<(), Error> {
+        let mut first = Ok(());
+        for place in 0..self.agents.len() {
+            let slot = crate::narrow(place);
+            first = first.and(self.guarded(|engine| engine.release(slot)));
+        }
+        self.agents.clear();
         first
     }
 
@@ -873,10 +899,11 @@ impl<M: Message> Engine<M> {
     }
 }
 
-fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
+impl<M: Message> Drop for Engine<M> {
+    /// Drops the agents one by one: the panic of one is nobody else's.
+    fn drop(&mut self) {
+        let _ = self.release_all();
+    }
 }
 
 impl<M: Message> fmt::Debug for Engine<M> {

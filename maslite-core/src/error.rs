@@ -37,7 +37,10 @@ pub enum Error {
         time: SimTime,
     },
     /// An agent panicked.
-    #[error("agent {agent} panicked in {phase} at {time}, superstep {superstep}: {message}")]
+    #[error(
+        "agent {agent} panicked in {phase} at {time}, superstep {superstep}{}: {message}",
+        .place.as_ref().map_or_else(String::new, |place| format!(", in {place}"))
+    )]
     AgentPanicked {
         /// Which.
         agent: AgentId,
@@ -49,6 +52,11 @@ pub enum Error {
         superstep: u64,
         /// What it said.
         message: String,
+        /// Where in its source: file, line and column. None if the program has replaced the panic
+        /// hook during the run.
+        place: Option<Box<str>>,
+        /// How it came there, if the environment asks for it (`RUST_BACKTRACE=1`).
+        backtrace: Option<Box<str>>,
     },
     /// An alarm was set for a time that no clock reaches.
     #[error("at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time")]
@@ -106,6 +114,8 @@ pub enum Phase {
     Update,
     /// `Agent::teardown`.
     Teardown,
+    /// `Drop`, after its removal or at the end.
+    Drop,
 }
 
 impl fmt::Display for Phase {
@@ -114,6 +124,7 @@ impl fmt::Display for Phase {
             Self::Setup => "setup",
             Self::Update => "update",
             Self::Teardown => "teardown",
+            Self::Drop => "drop",
         })
     }
 }

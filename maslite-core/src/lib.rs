@@ -102,6 +102,7 @@ mod id;
 mod kernel;
 mod mailing_list;
 mod message;
+mod panics;
 mod progress;
 mod rng;
 mod run;

@@ -41,8 +41,8 @@ pub struct Sample {
     pub phase: Option<Phase>,
 }
 
-const PHASE_BITS: u32 = 2;
-const SLOT_BITS: u32 = 30;
+const PHASE_BITS: u32 = 3;
+const SLOT_BITS: u32 = 29;
 
 /// The slot of nobody.
 const NOBODY: u32 = (1 << SLOT_BITS) - 1;
@@ -111,6 +111,7 @@ impl Progress {
             Phase::Setup => 1,
             Phase::Update => 2,
             Phase::Teardown => 3,
+            Phase::Drop => 4,
         };
         let position = pack(superstep, slot, phase);
         self.position.store(position, Ordering::Relaxed);
@@ -131,7 +132,8 @@ fn phase_of(position: u64) -> Option<Phase> {
         0 => None,
         1 => Some(Phase::Setup),
         2 => Some(Phase::Update),
-        _ => Some(Phase::Teardown),
+        3 => Some(Phase::Teardown),
+        _ => Some(Phase::Drop),
     }
 }
 

@@ -1,0 +1,143 @@
+//! Where a panic was, and how it came there.
+//!
+//! Unwinding carries neither, so a panic hook keeps them in the thread while agents are called. It is set once per process, at the first
+//! such call, and passes every panic on to the hook that was there before.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+use std::thread::panicking;
+
+/// A panic that was caught.
+pub(crate) struct Panic {
+    pub(crate) payload: Box<dyn Any + Send>,
+    /// File, line and column; unknown if the program has set a hook of its own since, or passed on a panic that it had caught.
+    pub(crate) place: Option<Box<str>>,
+    /// As `RUST_BACKTRACE` asks for it.
+    pub(crate) backtrace: Option<Box<str>>,
+}
+
+impl Panic {
+    /// What it said.
+    pub(crate) fn message(&self) -> &str {
+        message(&*self.payload)
+    }
+}
+
+/// What the hook saw last in this thread.
+#[derive(Default)]
+struct Seen {
+    message: String,
+    place: Option<Box<str>>,
+    backtrace: Option<Box<str>>,
+}
+
+thread_local! {
+    /// None while nobody here would ask.
+    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+}
+
+/// Calls `what`; a panic in it is an error.
+pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Panic> {
+    watch();
+    let outer = SEEN.replace(Some(Seen::default()));
+    // What a panicking agent leaves half done is never looked at again: the error ends the run.
+    let result = catch_unwind(AssertUnwindSafe(what));
+    let seen = SEEN.replace(outer).unwrap_or_default();
+    result.map_err(|payload| {
+        // Else it is about a panic that somebody caught before.
+        let same = seen.message == message(&*payload);
+        let seen = if same { seen } else { Seen::default() };
+        Panic {
+            payload,
+            place: seen.place,
+            backtrace: seen.backtrace,
+        }
+    })
+}
+
+/// Sets the hook.
+fn watch() {
+    static HOOK: Once = Once::new();
+    // A hook cannot be set during a panic; the next call does it.
+    if HOOK.is_completed() || panicking() {
+        return;
+    }
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            see(info);
+            before(info);
+        }));
+    });
+}
+
+/// Keeps what only the hook knows.
+fn see(info: &PanicHookInfo<'_>) {
+    // A thread that ends may panic when its variables are gone already.
+    let _ = SEEN.try_with(|seen| {
+        let Ok(mut seen) = seen.try_borrow_mut() else {
+            return;
+        };
+        if let Some(seen) = &mut *seen {
+            let backtrace = Backtrace::capture();
+            let captured = backtrace.status() == BacktraceStatus::Captured;
+            *seen = Seen {
+                message: message(info.payload()).to_owned(),
+                place: info.location().map(|place| place.to_string().into()),
+                backtrace: captured.then(|| backtrace.to_string().into()),
+            };
+        }
+    });
+}
+
+fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{catch_unwind, resume_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_where_it_was() {
+        let line = line!() + 1;
+        let panic = catch(|| panic!("out of {}", "paint")).err().unwrap();
+        assert_eq!(panic.message(), "out of paint");
+        let place = panic.place.unwrap();
+        assert!(
+            place.ends_with(&format!("panics.rs:{line}:30")),
+            "{place}, not line {line}"
+        );
+    }
+
+    #[test]
+    fn the_place_of_another_panic_is_not_told() {
+        let panic = catch(|| {
+            let caught = catch_unwind(|| panic!("caught")).unwrap_err();
+            drop(caught);
+            resume_unwind(Box::new("another"));
+        });
+        let panic = panic.err().unwrap();
+        assert_eq!(panic.message(), "another");
+        assert_eq!(panic.place, None);
+    }
+
+    #[test]
+    fn a_panic_within_leaves_the_outer_one_its_place() {
+        let outer = catch(|| {
+            let inner = catch(|| panic!("inner")).err().unwrap();
+            assert_eq!(inner.message(), "inner");
+            panic!("outer");
+        });
+        let outer = outer.err().unwrap();
+        assert_eq!(outer.message(), "outer");
+        assert!(outer.place.is_some());
+    }
+}
