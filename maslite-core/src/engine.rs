@@ -7,6 +7,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tracing::level_filters::LevelFilter;
+use tracing::{debug, error_span, trace};
+
 use crate::agent::{Agent, Context, PendingAlarm};
 pub use crate::digest::Digest;
 use crate::directory::Whereabouts;
@@ -323,6 +326,13 @@ impl<M: Message> Engine<M> {
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
     fn update_awake(&mut self) {
         self.kernel.take_awake(&mut self.updating);
+        trace!(
+            target: "maslite",
+            sim_time = %self.kernel.now,
+            superstep = self.kernel.superstep,
+            awake = self.updating.len(),
+            "superstep"
+        );
         let mut turn = 0;
         while let Some(&slot) = self.updating.get(turn) {
             turn += 1;
@@ -359,6 +369,9 @@ impl<M: Message> Engine<M> {
         let superstep = self.kernel.superstep;
         self.kernel.progress.begin_call(superstep, slot, phase);
         let mut context = Context::new(&mut self.kernel, slot);
+        if LevelFilter::current() != LevelFilter::OFF {
+            return call_in_span(agent.as_mut(), &mut context, phase);
+        }
         match phase {
             Phase::Update => agent.update(&mut context),
             Phase::Setup => agent.setup(&mut context),
@@ -398,6 +411,7 @@ impl<M: Message> Engine<M> {
                 self.kernel.fail(error);
                 return;
             }
+            debug!(target: "maslite", sim_time = %time, agent = %birth.id, by = %birth.by, "agent added");
             self.kernel.adders.insert(birth.id, (birth.by, time));
             let slot = self.kernel.seat(birth.id, self.next_index);
             self.next_index += 1;
@@ -415,6 +429,7 @@ impl<M: Message> Engine<M> {
     fn dismiss_removed(&mut self) {
         let removals = std::mem::take(&mut self.kernel.removals);
         for (id, by) in removals {
+            debug!(target: "maslite", sim_time = %self.kernel.now, agent = %id, %by, "agent removed");
             match self.kernel.directory.find(id) {
                 Whereabouts::Here(slot) => self.kernel.dismiss(slot),
                 Whereabouts::Removed => {}
@@ -897,6 +912,20 @@ impl<M: Message> Engine<M> {
             _ => Some((u64::MAX, agent)),
         }
     }
+}
+
+/// Calls an agent where somebody listens to what it records: who it is, and when.
+#[cold]
+#[inline(never)]
+fn call_in_span<M: Message>(agent: &mut dyn Agent<M>, context: &mut Context<'_, M>, phase: Phase) {
+    let (id, now) = (context.id(), context.now());
+    // Of the highest level, so that it is there for records of any.
+    let span = error_span!(target: "maslite", "agent", sim_time = %now, agent = %id, %phase);
+    span.in_scope(|| match phase {
+        Phase::Update => agent.update(context),
+        Phase::Setup => agent.setup(context),
+        Phase::Teardown | Phase::Drop => agent.teardown(context),
+    });
 }
 
 impl<M: Message> Drop for Engine<M> {

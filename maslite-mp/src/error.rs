@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use maslite_core::{AgentId, SimTime};
 
+use crate::death::{Death, ExitKind, Explained};
 use crate::spawn::SpawnError;
-use crate::supervision::ExitKind;
 use crate::transport::LinkError;
 use crate::warning::ClockHolder;
 
@@ -29,7 +29,9 @@ pub enum Error {
     Model(#[from] maslite_core::Error),
     /// The process of a cluster ended while it was needed.
     #[error(
-        "the process of cluster {cluster} (pid {pid}) {exit}, at {time}; all clusters were stopped"
+        "at {time} the process of cluster {cluster} (pid {pid}) {}; all clusters were stopped{}",
+        Explained(*.exit, .stderr),
+        Others(.others)
     )]
     ChildDied {
         /// Its cluster.
@@ -40,6 +42,10 @@ pub enum Error {
         exit: ExitKind,
         /// Where the simulation stood, as far as main knows.
         time: SimTime,
+        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        stderr: String,
+        /// Others that ended without being told to before they could be stopped, in order: consequences of the first, or of what caused it.
+        others: Vec<Death>,
     },
     /// A cluster did not come to rest in time after it was asked to: an agent is stuck.
     #[error(
@@ -165,6 +171,33 @@ impl std::fmt::Display for Reason<'_> {
             Some(holder) => holder.fmt(f),
             None => f.write_str("an agent's update does not return, or takes longer than that"),
         }
+    }
+}
+
+impl Error {
+    /// Of a first death and those after it.
+    pub(crate) fn died(first: Death, others: Vec<Death>, time: SimTime) -> Self {
+        Self::ChildDied {
+            cluster: first.cluster,
+            pid: first.pid,
+            exit: first.exit,
+            time,
+            stderr: first.stderr,
+            others,
+        }
+    }
+}
+
+/// Shows who else died.
+struct Others<'a>(&'a [Death]);
+
+impl std::fmt::Display for Others<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, death) in self.0.iter().enumerate() {
+            let before = if place == 0 { "; after it " } else { ", " };
+            write!(f, "{before}{death}")?;
+        }
+        Ok(())
     }
 }
 

@@ -5,16 +5,20 @@ use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
 use maslite_core::engine::{Signal, Watchdog};
+use tracing::debug;
 
+use crate::death::{Death, ExitKind};
 use crate::error::Error;
 use crate::inline::InlineLink;
+use crate::logs::Log;
 use crate::lookout::{Chore, Desk, Lookout, Pulse, WarningSink};
 use crate::mp_scheduler::{Hold, MpScheduler};
+use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
 use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::stop::{Brake, StopHandle};
-use crate::supervision::{ChildEnd, ExitKind, Failure, Supervisor};
+use crate::supervision::{ChildEnd, Failure, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Where clusters run. The same model gives the same trace in every placement.
@@ -132,17 +136,13 @@ impl Machinery {
         if let Self::Processes(supervisor) = self {
             match supervisor.first_death(NEWS_LIMIT) {
                 Some(Failure::Died {
-                    name: cluster,
-                    pid,
-                    exit,
-                    ..
+                    name, pid, exit, ..
                 }) => {
-                    return Error::ChildDied {
-                        cluster,
-                        pid,
-                        exit,
-                        time,
-                    };
+                    let mut deaths = supervisor.post_mortem();
+                    if deaths.is_empty() {
+                        deaths.push(Death::bare(name, pid, exit));
+                    }
+                    return Error::died(deaths.remove(0), deaths, time);
                 }
                 Some(Failure::HoldIgnored { grace, holder }) => {
                     let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
@@ -154,13 +154,8 @@ impl Machinery {
                     };
                 }
                 None if matches!(error, LinkError::Disconnected) => {
-                    let exit = ExitKind::Unknown;
-                    return Error::ChildDied {
-                        cluster,
-                        pid,
-                        exit,
-                        time,
-                    };
+                    let death = Death::bare(cluster, pid, ExitKind::Unknown);
+                    return Error::died(death, Vec::new(), time);
                 }
                 None => {}
             }
@@ -241,6 +236,7 @@ impl Fleet {
         &mut self,
         entered: &Entered<M>,
         carrier: Link,
+        output: Output,
     ) -> Result<Vec<usize>, Error> {
         let fresh: Vec<usize> = (0..self.members.len())
             .filter(|place| self.members[*place].link.is_none())
@@ -258,7 +254,7 @@ impl Fleet {
                         .held_by(hold)
                         .shown_in(Arc::clone(&pulse));
                     pulses.push((member.name.clone(), pulse));
-                    member.link = Some(Box::new(InlineLink::new(scheduler)));
+                    member.link = Some(Box::new(InlineLink::new(scheduler, &member.name)));
                     member.pid = std::process::id();
                 }
                 if let Some(supervisor) = supervisor
@@ -280,10 +276,13 @@ impl Fleet {
                     deadline: START_DEADLINE,
                     wait: Wait::default(),
                     carrier,
+                    output,
+                    log: Log::here(),
                 };
                 for side in spawn::start(supervisor, order)? {
                     let member = &mut self.members[side.cluster as usize];
                     member.pid = side.pid;
+                    debug!(target: "maslite", cluster = %member.name, pid = side.pid, "cluster started");
                     member.carrier = Some(side.carrier);
                     member.link = Some(side.link);
                 }
@@ -413,7 +412,10 @@ impl Fleet {
                 *watchdog = None;
                 signal.lower(u32::MAX);
             }
-            Machinery::Processes(supervisor) => supervisor.disarm(),
+            Machinery::Processes(supervisor) => {
+                supervisor.disarm();
+                supervisor.settle_output();
+            }
         }
         self.stop.end_run()
     }

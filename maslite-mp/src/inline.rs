@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tracing::{Span, error_span};
+
 use crate::mp_scheduler::MpScheduler;
 use crate::registry::WireMessage;
 use crate::transport::{Draft, LinkError, Transport, Written};
@@ -11,6 +13,8 @@ use crate::wire::ToMain;
 pub(crate) struct InlineLink<M: WireMessage> {
     scheduler: MpScheduler<M>,
     draft: Vec<u8>,
+    /// Names the cluster in what is recorded.
+    span: Span,
     messages: VecDeque<Vec<u8>>,
     answer: Vec<u8>,
     /// Buffers to be used again.
@@ -19,10 +23,11 @@ pub(crate) struct InlineLink<M: WireMessage> {
 }
 
 impl<M: WireMessage> InlineLink<M> {
-    pub(crate) fn new(scheduler: MpScheduler<M>) -> Self {
+    pub(crate) fn new(scheduler: MpScheduler<M>, cluster: &str) -> Self {
         Self {
             scheduler,
             draft: Vec::new(),
+            span: error_span!(target: "maslite", "cluster", cluster),
             messages: VecDeque::new(),
             answer: Vec::new(),
             spare: Vec::new(),
@@ -48,7 +53,7 @@ impl<M: WireMessage> Transport for InlineLink<M> {
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
         while let Some(message) = self.messages.pop_front() {
-            let answer = self.scheduler.obey(&message);
+            let answer = self.span.in_scope(|| self.scheduler.obey(&message));
             self.spare.push(message);
             if let Some(answer) = answer {
                 self.ended = matches!(answer, ToMain::Bye(_));

@@ -139,7 +139,9 @@ pub(crate) struct Door {
 impl Door {
     /// Opens a door that only this user can reach.
     pub(crate) fn open() -> io::Result<Self> {
-        let (server, name) = IpcOneShotServer::new()?;
+        // It panics where it cannot make a directory.
+        let (server, name) = catch_unwind(IpcOneShotServer::new)
+            .map_err(|_| io::Error::other("ipc-channel panicked over a door"))??;
         if cfg!(target_os = "linux")
             && let Some(directory) = Path::new(&name).parent()
         {

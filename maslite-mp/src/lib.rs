@@ -110,6 +110,10 @@ mod shake;
 mod transport;
 
 // How processes start, and what their ends mean.
+mod death;
+mod limits;
+mod logs;
+mod output;
 mod spawn;
 mod stop;
 mod supervision;
@@ -121,13 +125,15 @@ mod warning;
 pub use maslite_core as core;
 pub use maslite_core::{clock, engine};
 
+pub use death::{Death, ExitKind};
 pub use error::{Chain, Error};
 pub use fleet::{Link, Placement, Waiting};
 pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Shutdown};
+pub use output::Output;
 pub use registry::{Crew, Entered, Registry, WireMessage};
 pub use spawn::{ChildError, SpawnError};
 pub use stop::StopHandle;
-pub use supervision::{ChildEnd, EndKind, ExitKind};
+pub use supervision::{ChildEnd, EndKind};
 pub use transport::{FrameFault, LinkError};
 pub use warning::{Activity, ClockHolder, Warning};
 

@@ -10,11 +10,13 @@ use maslite_core::{
     StopReason,
 };
 use serde::Serialize;
+use tracing::debug;
 
-use crate::error::Error;
+use crate::error::{Chain, Error};
 use crate::fleet::{Fleet, Link, Placement, Waiting};
 use crate::lookout::WarningSink;
 use crate::mp_scheduler::names_of;
+use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::routing::Routing;
@@ -90,6 +92,7 @@ pub struct MpMain<M: WireMessage> {
     waiting: Waiting,
     shake: Option<u64>,
     carrier: Link,
+    output: Output,
     trace: Option<TraceSink>,
     fleet: Option<Fleet>,
     names: Vec<String>,
@@ -128,6 +131,7 @@ impl<M: WireMessage> MpMain<M> {
             waiting: Waiting::default(),
             shake: None,
             carrier: Link::default(),
+            output: Output::default(),
             trace: None,
             fleet: None,
             names: Vec::new(),
@@ -179,6 +183,14 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_link(mut self, link: Link) -> Self {
         self.carrier = link;
+        self
+    }
+
+    /// The same with something else done with what child processes print. Has no effect on clusters that
+    /// have started, and none inline.
+    #[must_use]
+    pub fn with_output(mut self, output: Output) -> Self {
+        self.output = output;
         self
     }
 
@@ -418,7 +430,8 @@ impl<M: WireMessage> MpMain<M> {
             return Err(Error::Ended);
         }
         let result = self.try_to_run(run, handler);
-        if result.is_err() {
+        if let Err(error) = &result {
+            debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
             // A half-done superstep cannot be continued: nothing is left running, and nobody is
             // torn down.
             self.abandon();
@@ -455,6 +468,7 @@ impl<M: WireMessage> MpMain<M> {
         if fleet.end_run() && stopped_by == StopReason::Timeout {
             stopped_by = StopReason::Interrupted;
         }
+        debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
         let wall = wall().duration_since(started);
         let mut report = Report::new(stopped_by, start, self.standing.time, wall);
         report.counters = self.standing.counters();
@@ -537,7 +551,7 @@ impl<M: WireMessage> MpMain<M> {
             fleet.add(name.clone());
         }
         let time = self.standing.time;
-        let fresh = fleet.start(&self.entered, self.carrier)?;
+        let fresh = fleet.start(&self.entered, self.carrier, self.output)?;
         let wait = fleet.wait(self.waiting);
         for place in fresh {
             let settings = Settings {

@@ -16,11 +16,11 @@ use maslite_core::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::lookout::Pulse;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
-use crate::supervision::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::transport::{Draft, LinkError, Wait};
 use crate::wire::{
     self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,

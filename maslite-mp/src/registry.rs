@@ -9,6 +9,8 @@ use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::limits;
+use crate::logs;
 use crate::mp_scheduler::MpScheduler;
 use crate::spawn::{self, Program};
 use crate::transport::Wait;
@@ -160,13 +162,17 @@ impl<M: WireMessage> Registry<M> {
     /// [`MpMain`](crate::MpMain) needs.
     #[must_use]
     pub fn enter(self) -> Entered<M> {
+        limits::remember_program();
         let schema = self.schema();
         match spawn::child_side(schema, Wait::default()) {
             None => Entered {
                 registry: Arc::new(self),
                 schema,
             },
-            Some(Ok(side)) => std::process::exit(MpScheduler::new(Arc::new(self)).run(side)),
+            Some(Ok(side)) => {
+                logs::record();
+                std::process::exit(MpScheduler::new(Arc::new(self)).run(side))
+            }
             Some(Err(error)) => std::process::exit(error.exit_code()),
         }
     }

@@ -24,7 +24,8 @@
 //!
 //! # The child's standard streams
 //!
-//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place; stdout and stderr are main's.
+//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place; stdout and stderr are pipes to main,
+//! unless it lends them its own (see [`Output`]).
 
 use std::env;
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, parent_id};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio, abort, id};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -51,14 +52,16 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
+use crate::death::{EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, Explained};
 use crate::fleet::Link;
 use crate::frame::Framed;
 use crate::ipc::{self, Door, Hello, IpcPackets};
+use crate::limits;
+use crate::logs::Log;
 use crate::lookout::Pulse;
+use crate::output::{self, Output};
 use crate::ring::{self, RingLink};
-use crate::supervision::{
-    ASK, Answer, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, HOLD, Supervisor, Watch,
-};
+use crate::supervision::{ASK, Answer, HOLD, Supervisor, Watch};
 use crate::transport::{Transport, Wait, now};
 
 /// The environment variable that makes a process a child: the process id of its parent.
@@ -114,9 +117,6 @@ impl Program {
             None => own_executable()?,
         };
         command.args(&self.args);
-        if self.quiet_stdout {
-            command.stdout(Stdio::null());
-        }
         // A group of its own: Ctrl-C then reaches main alone, and main decides.
         command.process_group(0).env(MARKER, id().to_string());
         Ok(command)
@@ -125,9 +125,8 @@ impl Program {
 
 /// The executable that is running, even if another file has taken its path since.
 fn own_executable() -> io::Result<Command> {
-    let link = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && link.exists() {
-        let mut command = Command::new(link);
+    if limits::runs_from_memory() {
+        let mut command = Command::new(limits::OWN_PROGRAM);
         if let Some(name) = env::args_os().next() {
             command.arg0(name);
         }
@@ -150,6 +149,10 @@ pub(crate) struct Order {
     pub(crate) wait: Wait,
     /// What is to carry the messages.
     pub(crate) carrier: Link,
+    /// What becomes of what the children print.
+    pub(crate) output: Output,
+    /// Where what they record goes.
+    pub(crate) log: Log,
 }
 
 /// Main's side of a child that has started.
@@ -170,6 +173,33 @@ pub enum SpawnError {
         "the directory for temporary files, {0:?}, is not UTF-8 or longer than 89 bytes: set TMPDIR to a shorter one"
     )]
     TempDir(PathBuf),
+    /// No socket can be made in the directory for temporary files: it is not there, full, or not to be written to.
+    #[error(
+        "no socket can be made in the directory for temporary files, {directory:?}: set TMPDIR to one that can be written to"
+    )]
+    TempDirUnusable {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// This process may not open as many descriptors as so many clusters need, five each. None was started.
+    #[error(
+        "{asked} clusters need more descriptors than this process has left of its {limit}: {possible} can be started; \
+         for more raise the limit (`ulimit -n`)"
+    )]
+    TooManyClusters {
+        /// How many were to be started.
+        asked: usize,
+        /// How many can be.
+        possible: usize,
+        /// How many descriptors this process may have open.
+        limit: usize,
+    },
+    /// The file of this program has been replaced or deleted since it started, so the children would run something else. On Linux
+    /// children are started from the program that runs, whatever became of its file.
+    #[error("the program {0:?} has been replaced or deleted since it was started: start it again")]
+    ProgramReplaced(PathBuf),
     /// The system refused what every child needs: descriptors, threads, randomness.
     #[error("no resources to start child processes")]
     Resources(#[source] io::Error),
@@ -185,8 +215,8 @@ pub enum SpawnError {
     },
     /// The process ended before it had introduced itself.
     #[error(
-        "the process of cluster {name} ({cluster}) ended before its handshake: {exit}{}",
-        entry_hint(*.exit)
+        "the process of cluster {name} ({cluster}) ended before its handshake: it {}",
+        before_hello(*.exit, .stderr)
     )]
     ExitedBeforeHello {
         /// Its cluster's number.
@@ -195,6 +225,8 @@ pub enum SpawnError {
         name: String,
         /// How it ended.
         exit: ExitKind,
+        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        stderr: String,
     },
     /// The process did not introduce itself in time.
     #[error(
@@ -256,13 +288,30 @@ pub enum SpawnError {
     },
 }
 
-/// What a program that ends like this has most likely forgotten.
-fn entry_hint(exit: ExitKind) -> &'static str {
-    match exit {
-        ExitKind::Success => {
-            "; its program has probably not called the entry of child processes, which must be the first line of main"
+impl SpawnError {
+    /// With what is known after the end of the children.
+    fn explained(mut self, ends: &[(u32, ExitKind, String)]) -> Self {
+        if let Self::ExitedBeforeHello {
+            cluster,
+            exit,
+            stderr,
+            ..
+        } = &mut self
+            && let Some((_, how, said)) = ends.iter().find(|end| end.0 == *cluster)
+        {
+            (*exit, *stderr) = (*how, said.clone());
         }
-        _ => "",
+        self
+    }
+}
+
+/// How a child ended that had not said hello, and what its program has most likely forgotten.
+fn before_hello(exit: ExitKind, stderr: &str) -> String {
+    match exit {
+        ExitKind::Success => format!(
+            "{exit}; its program has probably not called the entry of child processes, which must be the first line of main"
+        ),
+        _ => Explained(exit, stderr).to_string(),
     }
 }
 
@@ -275,9 +324,14 @@ pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSid
     if let Some(directory) = ipc::unusable_temp_dir() {
         return Err(SpawnError::TempDir(directory));
     }
+    limits::check_temp_dir()?;
+    if order.program.exe.is_none() {
+        limits::check_program()?;
+    }
     supervisor
         .run_job(move |watch| {
             let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+            limits::check_descriptors(order.clusters.len())?;
             start_all(watch, &order)
         })
         .unwrap_or_else(|| {
@@ -320,11 +374,10 @@ fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnErr
             return Err(error);
         }
     };
-    let outcome = greet_all(&signs, &mut invited, order, until);
-    if outcome.is_err() {
+    let outcome = greet_all(&signs, &mut invited, order, until).map_err(|error| {
         greeter.cancel(&invited);
-        watch.disown(kept);
-    }
+        error.explained(&watch.disown(kept))
+    });
     greeter.join();
     outcome
 }
@@ -457,19 +510,29 @@ fn invite<'a>(
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
     let mut command = order.program.command().map_err(spawn_error)?;
     command.stdin(Stdio::from(OwnedFd::from(stdin)));
+    let quiet = order.program.quiet_stdout;
+    let outlet = output::connect(&mut command, watch, name, order.output, &order.log, quiet)
+        .map_err(SpawnError::Resources)?;
     let process = SharedChild::spawn(&mut command).map_err(spawn_error)?;
-    // It holds the child's end.
+    // It holds the child's ends.
     drop(command);
     let pid = process.id();
     let written = invitation.write(&control, memory.as_ref());
     let signs = signs.clone();
     watch
-        .adopt(cluster, name.to_owned(), process, control, move |status| {
-            if let Some(notice) = death_notice {
-                notice.post();
-            }
-            let _ = signs.send(Sign::Exited(index, status));
-        })
+        .adopt(
+            cluster,
+            name.to_owned(),
+            process,
+            control,
+            outlet,
+            move |status| {
+                if let Some(notice) = death_notice {
+                    notice.post();
+                }
+                let _ = signs.send(Sign::Exited(index, status));
+            },
+        )
         .map_err(SpawnError::Resources)?;
     match written {
         // Whoever does not read its stdin is about to be found dead, which says more.
@@ -509,6 +572,7 @@ fn greet_all(
                     cluster: child.cluster,
                     name: child.name.to_owned(),
                     exit: ExitKind::of(status),
+                    stderr: String::new(),
                 });
             }
             // It introduced itself and died since: the supervisor's business.
@@ -848,6 +912,7 @@ fn die() -> ! {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::process::{ExitStatus, exit};
 
     use super::*;
@@ -873,6 +938,9 @@ mod tests {
             deadline: LONG,
             wait: Wait::default(),
             carrier: Link::Auto,
+            // So that whoever waits for the end of main's stderr waits for the children, too.
+            output: Output::Inherit,
+            log: Log::here(),
         }
     }
 
@@ -1406,6 +1474,86 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "entry of a child that prints"]
+    fn loud_entry() {
+        let mut child = child();
+        writeln!(io::stdout(), "said {}", child.cluster).expect("main reads");
+        writeln!(io::stdout(), "{}", "much ".repeat(50_000)).expect("main reads");
+        eprintln!("cried {}", child.cluster);
+        child.link.say(b"done").expect("main is there");
+        let _ = child.link.recv();
+        exit(3);
+    }
+
+    /// Starts two children that print, and lets them end.
+    fn hear(output: Output) {
+        let supervisor = supervisor();
+        let mut order = order("loud_entry", 2);
+        order.output = output;
+        order.program.quiet_stdout = false;
+        let mut sides = start(&supervisor, order).expect("the children start");
+        for side in &mut sides {
+            side.link.recv().expect("they say done");
+        }
+    }
+
+    #[test]
+    #[ignore = "entry of a main process whose children print"]
+    fn prefixed_entry() {
+        hear(Output::Prefixed);
+    }
+
+    #[test]
+    #[ignore = "entry of a main process whose children print"]
+    fn null_entry() {
+        hear(Output::Null);
+    }
+
+    #[test]
+    fn what_children_print_is_told_apart() {
+        // What the test harness says has no name before it.
+        let output = |entry: &str| {
+            let harness = ["--exact", "--ignored", "--nocapture"];
+            let output = own_executable()
+                .and_then(|mut command| {
+                    command
+                        .arg(format!("spawn::tests::{entry}"))
+                        .args(harness)
+                        .output()
+                })
+                .expect("it runs");
+            [output.stdout, output.stderr].map(|bytes| {
+                let text = String::from_utf8(bytes).expect("it is text");
+                let lines = text.lines().filter(|line| line.starts_with("[c"));
+                let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+                lines.retain(|line| !line.contains("running") && line.len() > 5);
+                // Only the order within a child is one.
+                lines.sort_by_key(|line| line[..4].to_owned());
+                lines
+            })
+        };
+        let [stdout, stderr] = output("prefixed_entry");
+        assert_eq!(stderr, ["[c1] cried 1", "[c2] cried 2"]);
+        let lengths: Vec<_> = stdout.iter().map(|line| (&line[..9], line.len())).collect();
+        let mut expected = Vec::new();
+        for (said, much) in [("[c1] said", "[c1] much"), ("[c2] said", "[c2] much")] {
+            expected.extend([(said, 11), (much, 5 + 65_536)]);
+        }
+        let whole: Vec<_> = lengths
+            .iter()
+            .filter(|(begin, _)| !begin.contains('+'))
+            .copied()
+            .collect();
+        assert_eq!(whole, expected);
+        let pieces = lengths.iter().filter(|(begin, _)| begin.contains('+'));
+        assert_eq!(
+            pieces.map(|(_, length)| length - 6).sum::<usize>(),
+            2 * (250_000 - 65_536)
+        );
+        assert_eq!(output("null_entry"), [Vec::<String>::new(), Vec::new()]);
+    }
+
+    #[test]
     #[ignore = "entry of a main process that is killed"]
     fn dying_main_entry() {
         let (_supervisor, mut sides) = started("echo_entry", 3);
@@ -1427,13 +1575,155 @@ mod tests {
         fs::read_dir(directory).map_or(0, Iterator::count)
     }
 
+    /// In a process of its own, which may open 100 descriptors.
+    #[test]
+    #[ignore = "entry of the test below"]
+    fn few_descriptors_entry() {
+        let supervisor = supervisor();
+        let mut order = order("echo_entry", 1);
+        order.output = Output::Prefixed;
+        order.program.quiet_stdout = false;
+        let mut sides = start(&supervisor, order.clone()).expect("one can be had");
+        let before = entries("/proc/self/fd");
+        order.clusters = vec![(7, "c7".to_owned()), (8, "c8".to_owned())];
+        sides.extend(start(&supervisor, order.clone()).expect("three can be had"));
+        let taken = entries("/proc/self/fd") - before;
+        assert_eq!(taken, 2 * limits::DESCRIPTORS_PER_CHILD);
+        order.clusters = (10..110)
+            .map(|number| (number, format!("c{number}")))
+            .collect();
+        let error = start(&supervisor, order.clone())
+            .err()
+            .expect("it is refused");
+        let SpawnError::TooManyClusters {
+            asked,
+            possible,
+            limit,
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((asked, limit), (100, 100));
+        assert_eq!(supervisor.pids().len(), sides.len(), "none was started");
+        order.clusters.truncate(possible + 1);
+        let error = start(&supervisor, order.clone())
+            .err()
+            .expect("it is refused");
+        assert!(
+            matches!(error, SpawnError::TooManyClusters { .. }),
+            "{error}"
+        );
+        order.clusters.truncate(possible);
+        sides.extend(start(&supervisor, order.clone()).expect("so many can be had"));
+        for side in &mut sides {
+            assert_eq!(asked_of(side), b"hello");
+        }
+    }
+
+    fn asked_of(side: &mut MainSide) -> Vec<u8> {
+        asked(side, b"hello").expect("alive")
+    }
+
+    #[test]
+    fn more_children_than_there_are_descriptors_for_are_refused() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
+            .arg(env::current_exe().expect("this is it"))
+            .args([
+                "spawn::tests::few_descriptors_entry",
+                "--exact",
+                "--ignored",
+            ])
+            .output()
+            .expect("there is a shell");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+
+    #[test]
+    #[ignore = "entry of the test below"]
+    fn unusable_temp_dir_entry() {
+        let error = refused("echo_entry", 1);
+        let SpawnError::TempDirUnusable { directory, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*directory, env::temp_dir());
+        assert!(error.to_string().contains("set TMPDIR"), "{error}");
+    }
+
+    #[test]
+    fn a_temporary_directory_that_cannot_be_written_to_is_refused() {
+        for directory in ["/nowhere/at/all", "/proc/self", "/dev/null"] {
+            let output = own_executable()
+                .and_then(|mut command| {
+                    command
+                        .args([
+                            "spawn::tests::unusable_temp_dir_entry",
+                            "--exact",
+                            "--ignored",
+                        ])
+                        .env("TMPDIR", directory)
+                        .output()
+                })
+                .expect("it runs");
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+    }
+
+    #[test]
+    #[ignore = "entry of the test below"]
+    fn deleted_program_entry() {
+        let path = env::current_exe().expect("this is it");
+        fs::remove_file(&path).expect("it is a copy");
+        fs::write(&path, "#!/bin/sh\nexit 55\n").expect("it can be written");
+        let (_supervisor, mut sides) = started("echo_entry", 1);
+        assert_eq!(asked_of(&mut sides[0]), b"hello");
+        fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_while_it_runs_starts_its_own_children() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let copy = env::temp_dir().join(format!("maslite-copy-{}", id()));
+        fs::copy(env::current_exe().expect("this is it"), &copy).expect("there is room");
+        let output = Command::new(&copy)
+            .args([
+                "spawn::tests::deleted_program_entry",
+                "--exact",
+                "--ignored",
+            ])
+            .output()
+            .expect("it runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        assert!(!copy.exists());
+    }
+
     /// In a process of its own, where no other test opens files or starts threads.
     #[test]
     #[ignore = "entry of the test below"]
     fn leak_entry() {
         let mut before = None;
         for round in 0..50 {
-            let (mut supervisor, mut sides) = started("echo_entry", 2);
+            let mut supervisor = supervisor();
+            let mut order = order("echo_entry", 2);
+            order.output = Output::Null;
+            let mut sides = start(&supervisor, order).expect("the children start");
             assert_eq!(asked(&mut sides[1], b"hello").expect("alive"), b"hello");
             supervisor.expect_exits();
             let grace = if round % 2 == 0 {

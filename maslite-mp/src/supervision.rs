@@ -40,19 +40,12 @@ use maslite_core::{AgentId, Sample};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
+use crate::death::{Death, ExitKind, OomKills};
 use crate::lookout::{Lookout, Pulse, Says, Sight};
+use crate::output::{self, Closing, Outlet, Pump};
 use crate::transport::now;
 use crate::warning::{Activity, ClockHolder};
 use crate::wire;
-
-/// Exit code of a child whose link was lost because its main process is gone.
-pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
-/// Exit code of a child that does not speak its main process's protocol.
-pub(crate) const EXIT_PROTOCOL_MISMATCH: i32 = 91;
-/// Exit code of a child that could not set itself up.
-pub(crate) const EXIT_INIT_FAILED: i32 = 92;
-/// Exit code of a child whose program reached its own start of a simulation instead of the child's entry.
-pub(crate) const EXIT_ENTRY_MISSING: i32 = 93;
 
 /// The first byte of a Hold in the control line.
 pub(crate) const HOLD: u8 = b'H';
@@ -67,114 +60,6 @@ const SIGKILL: i32 = 9;
 
 /// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck with it.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExitKind {
-    /// Code 0. Not a success where the process was expected to live on.
-    Success,
-    /// Code 101: a panic in its main thread.
-    Panic,
-    /// Code 90: its main process was gone.
-    LifelineLost,
-    /// Code 91: it does not speak its main process's protocol.
-    ProtocolMismatch,
-    /// Code 92: it could not set itself up.
-    InitFailed,
-    /// Code 93: its program never called the entry of child processes.
-    EntryMissing,
-    /// Any other code.
-    Code(i32),
-    /// Ended by a signal of this number.
-    Signal(i32),
-    /// The system did not keep the status, as when the host ignores `SIGCHLD`.
-    Unknown,
-}
-
-impl ExitKind {
-    /// Decodes what `wait` returned.
-    pub(crate) fn of(status: Option<ExitStatus>) -> Self {
-        let Some(status) = status else {
-            return Self::Unknown;
-        };
-        match status.code() {
-            Some(0) => Self::Success,
-            Some(101) => Self::Panic,
-            Some(EXIT_LIFELINE_LOST) => Self::LifelineLost,
-            Some(EXIT_PROTOCOL_MISMATCH) => Self::ProtocolMismatch,
-            Some(EXIT_INIT_FAILED) => Self::InitFailed,
-            Some(EXIT_ENTRY_MISSING) => Self::EntryMissing,
-            Some(code) => Self::Code(code),
-            None => signal_of(status).map_or(Self::Unknown, Self::Signal),
-        }
-    }
-}
-
-#[cfg(unix)]
-fn signal_of(status: ExitStatus) -> Option<i32> {
-    std::os::unix::process::ExitStatusExt::signal(&status)
-}
-
-#[cfg(not(unix))]
-fn signal_of(_status: ExitStatus) -> Option<i32> {
-    None
-}
-
-impl fmt::Display for ExitKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Success => f.write_str("exited with code 0"),
-            Self::Panic => {
-                f.write_str("panicked (code 101); its standard error has the panic message")
-            }
-            Self::LifelineLost => {
-                f.write_str("ended itself because its main process was gone (code 90)")
-            }
-            Self::ProtocolMismatch => f.write_str("does not speak our protocol (code 91)"),
-            Self::InitFailed => f.write_str("could not set itself up (code 92)"),
-            Self::EntryMissing => f.write_str(
-                "started a simulation of its own (code 93); the entry of child processes must be the first line of main",
-            ),
-            Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(number) => write_signal(*number, f),
-            Self::Unknown => f.write_str("ended, its exit status is unknown"),
-        }
-    }
-}
-
-/// The signals that end processes in practice. Their numbers are the same on Linux and macOS, but for those of SIGBUS and SIGSYS.
-fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (verb, name) = match number {
-        1 => ("ended", "SIGHUP"),
-        2 => ("interrupted", "SIGINT"),
-        3 => ("ended", "SIGQUIT"),
-        4 => ("illegal instruction", "SIGILL"),
-        5 => ("trapped", "SIGTRAP"),
-        6 => ("aborted", "SIGABRT"),
-        8 => ("arithmetic fault", "SIGFPE"),
-        9 => ("killed", "SIGKILL"),
-        11 => ("segmentation fault", "SIGSEGV"),
-        13 => ("ended", "SIGPIPE"),
-        14 => ("ended", "SIGALRM"),
-        15 => ("terminated", "SIGTERM"),
-        24 => ("CPU time limit exceeded", "SIGXCPU"),
-        25 => ("file size limit exceeded", "SIGXFSZ"),
-        7 if cfg!(target_os = "linux") => ("bus error", "SIGBUS"),
-        10 if cfg!(target_os = "macos") => ("bus error", "SIGBUS"),
-        31 if cfg!(target_os = "linux") => ("forbidden system call", "SIGSYS"),
-        _ => return write!(f, "ended by signal {number}"),
-    };
-    write!(f, "{verb} ({name})")?;
-    match number {
-        // Who sends this signal leaves no name.
-        9 => f.write_str(", by the system for lack of memory or by somebody"),
-        6 => f.write_str(
-            ": an abort, a stack overflow or lack of memory; its standard error says which",
-        ),
-        _ => Ok(()),
-    }
-}
 
 /// Why the children were stopped.
 #[derive(Clone, Debug)]
@@ -338,6 +223,8 @@ impl Supervisor {
             timers: Vec::new(),
             lookout: Lookout::default(),
             expecting_exits: false,
+            kills: OomKills::begin(),
+            pump: None,
         };
         let thread = thread::Builder::new()
             .name("maslite-supervisor".to_owned())
@@ -410,6 +297,20 @@ impl Supervisor {
             .wait_timeout_while(state, limit, |state| state.failure.is_none() && !state.over)
             .unwrap_or_else(PoisonError::into_inner);
         state.failure.clone()
+    }
+
+    /// Who ended without being told to, the first one first, and what each said last. Waits for the end of all children, which have been killed.
+    pub(crate) fn post_mortem(&self) -> Vec<Death> {
+        self.run_job(Watch::post_mortem).unwrap_or_default()
+    }
+
+    /// Passes on all that children have printed so far.
+    pub(crate) fn settle_output(&self) {
+        self.run_job(|watch| {
+            if let Some(pump) = &watch.pump {
+                pump.settle();
+            }
+        });
     }
 
     #[cfg(test)]
@@ -525,7 +426,12 @@ struct Watched {
     /// Closing it ends the child.
     control: UnixStream,
     waiter: Option<JoinHandle<()>>,
+    /// What it prints, if that is piped here.
+    outlet: Option<Outlet>,
     exit: Option<(ExitKind, Instant)>,
+    /// What it said last, once that has been asked for.
+    stderr: String,
+    /// By us, while it lived.
     killed: bool,
     /// It was asked and has not answered.
     owes_answer: bool,
@@ -593,10 +499,18 @@ impl Watched {
     }
 
     fn kill(&mut self) {
-        if self.exit.is_none() {
+        if self.exit.is_none() && matches!(self.process.try_wait(), Ok(None)) {
             self.killed = true;
             // It fails only for a process that is gone already.
             let _ = self.process.kill();
+        }
+    }
+
+    /// Whether its end was its own, and no consequence of another's.
+    fn ended_itself(&self) -> bool {
+        match self.exit {
+            None => false,
+            Some((exit, _)) => !self.killed || exit != ExitKind::Signal(SIGKILL),
         }
     }
 }
@@ -629,9 +543,20 @@ pub(crate) struct Watch {
     timers: Vec<Timer>,
     pub(crate) lookout: Lookout,
     expecting_exits: bool,
+    kills: OomKills,
+    /// Reads what children print, from the first that is to be heard. After them, because it ends when they have let go of it.
+    pump: Option<Pump>,
 }
 
 impl Watch {
+    /// The thread that reads what children print.
+    pub(crate) fn pump(&mut self) -> io::Result<&mut Pump> {
+        match &mut self.pump {
+            Some(pump) => Ok(pump),
+            none => Ok(none.insert(Pump::start()?)),
+        }
+    }
+
     /// Puts a child under supervision. `exited` is called by its waiter thread, once, before the exit counts here.
     ///
     /// # Errors
@@ -643,6 +568,7 @@ impl Watch {
         name: String,
         process: SharedChild,
         control: UnixStream,
+        outlet: Option<Outlet>,
         exited: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> io::Result<()> {
         let key = self.next_key;
@@ -681,7 +607,9 @@ impl Watch {
             process,
             control,
             waiter: Some(waiter),
+            outlet,
             exit: None,
+            stderr: String::new(),
             killed: false,
             owes_answer: false,
             arrived: Vec::new(),
@@ -695,13 +623,22 @@ impl Watch {
         self.children.len()
     }
 
-    /// Kills, reaps and forgets the children adopted after the first `kept`: a start that failed.
-    pub(crate) fn disown(&mut self, kept: usize) {
+    /// Kills, reaps and forgets the children adopted after the first `kept`: a start that failed. Tells of those that had ended before,
+    /// by their clusters, how they did and what they said last.
+    pub(crate) fn disown(&mut self, kept: usize) -> Vec<(u32, ExitKind, String)> {
         let expecting = mem::replace(&mut self.expecting_exits, true);
         for child in &mut self.children[kept..] {
             child.kill();
         }
         self.await_exits(kept, now().checked_add(REAP_LIMIT));
+        self.explain_exits(kept);
+        let ended = self.children[kept..].iter_mut();
+        let ended = ended.filter(|child| child.ended_itself());
+        let ends = ended.filter_map(|child| {
+            let (exit, _) = child.exit?;
+            Some((child.cluster, exit, mem::take(&mut child.stderr)))
+        });
+        let ends = ends.collect();
         for child in &mut self.children[kept..] {
             if child.exit.is_some()
                 && let Some(waiter) = child.waiter.take()
@@ -711,6 +648,7 @@ impl Watch {
         }
         self.children.truncate(kept);
         self.expecting_exits = expecting;
+        ends
     }
 
     fn run(mut self) {
@@ -912,12 +850,54 @@ impl Watch {
         }
     }
 
+    fn post_mortem(&mut self) -> Vec<Death> {
+        self.await_exits(0, now().checked_add(REAP_LIMIT));
+        self.explain_exits(0);
+        let mut ended: Vec<_> = self
+            .children
+            .iter()
+            .filter(|child| child.ended_itself())
+            .filter_map(|child| child.exit.map(|(exit, at)| (exit, at, child)))
+            .collect();
+        // Who lost its link to us lost it because of somebody else.
+        ended.sort_by_key(|(exit, at, _)| (*exit == ExitKind::LifelineLost, *at));
+        let deaths = ended.into_iter().map(|(exit, _, child)| Death {
+            cluster: child.name.clone(),
+            pid: child.pid,
+            exit,
+            stderr: child.stderr.clone(),
+        });
+        deaths.collect()
+    }
+
+    /// Reads the last words of the children from the first `kept` on that have ended, and draws conclusions.
+    fn explain_exits(&mut self, kept: usize) {
+        let kills = self.kills.since();
+        let until = now().checked_add(output::LIMIT);
+        let ended = self.children[kept..].iter_mut();
+        let ended = ended.filter(|child| child.exit.is_some());
+        let closing: Vec<(&mut Watched, Closing)> = ended
+            .filter_map(|child| child.outlet.take().map(|outlet| (child, outlet.close())))
+            .collect();
+        for (child, closing) in closing {
+            child.stderr = closing.wait(until);
+        }
+        for child in &mut self.children[kept..] {
+            if let Some((exit, _)) = &mut child.exit
+                && !child.killed
+            {
+                *exit = exit.explained(&child.stderr, kills);
+            }
+        }
+    }
+
     fn finish(&mut self, grace: Duration) -> Vec<ChildEnd> {
         self.expecting_exits = true;
         let begin = now();
         self.await_exits(0, begin.checked_add(grace));
         self.children.iter_mut().for_each(Watched::kill);
         self.await_exits(0, now().checked_add(REAP_LIMIT));
+        self.explain_exits(0);
         let ends = self
             .children
             .iter_mut()
@@ -980,6 +960,7 @@ mod tests {
                         format!("number {cluster}"),
                         process,
                         control,
+                        None,
                         |_| {},
                     )
                     .expect("a thread can be had");
@@ -998,12 +979,12 @@ mod tests {
     #[test]
     fn exits_are_decoded() {
         for (script, kind, text) in [
-            ("exit 0", ExitKind::Success, "exited with code 0"),
+            ("exit 0", ExitKind::Success, "exited silently, with code 0"),
             ("exit 3", ExitKind::Code(3), "exited with code 3"),
             (
                 "exit 101",
                 ExitKind::Panic,
-                "panicked (code 101); its standard error has the panic message",
+                "panicked outside of its agents' methods (code 101)",
             ),
             (
                 "exit 91",
@@ -1013,13 +994,17 @@ mod tests {
             (
                 "kill -9 $$",
                 ExitKind::Signal(9),
-                "killed (SIGKILL), by the system for lack of memory or by somebody",
+                "was killed (SIGKILL); by whom is not known",
             ),
-            ("kill -15 $$", ExitKind::Signal(15), "terminated (SIGTERM)"),
+            (
+                "kill -15 $$",
+                ExitKind::Signal(15),
+                "was terminated (SIGTERM)",
+            ),
             (
                 "ulimit -c 0; kill -6 $$",
                 ExitKind::Signal(6),
-                "aborted (SIGABRT): an abort, a stack overflow or lack of memory; its standard error says which",
+                "aborted (SIGABRT)",
             ),
         ] {
             let supervisor = supervisor();
@@ -1073,6 +1058,37 @@ mod tests {
             ends,
             "a second shutdown says the same"
         );
+    }
+
+    #[test]
+    fn those_that_died_before_we_could_kill_them_are_told_in_order() {
+        let supervisor = supervisor();
+        for cluster in 1..=4 {
+            adopt(&supervisor, cluster, "exec cat");
+        }
+        supervisor.run_job(|watch| {
+            for place in [2, 0] {
+                let process = Arc::clone(&watch.children[place].process);
+                process.kill().expect("it lives");
+                process.wait().expect("it can be waited for");
+                // The waiter says when it ended.
+                if let Some(waiter) = watch.children[place].waiter.take() {
+                    waiter.join().expect("no panic");
+                }
+            }
+        });
+        assert!(supervisor.first_death(LONG).is_some());
+        let deaths = supervisor.post_mortem();
+        let deaths: Vec<_> = deaths.iter().map(ToString::to_string).collect();
+        assert_eq!(deaths.len(), 2, "{deaths:?}");
+        for (death, name) in deaths.iter().zip(["number 3", "number 1"]) {
+            let begin = format!("the process of cluster {name} (pid ");
+            assert!(death.starts_with(&begin), "{death}");
+            assert!(
+                death.ends_with("was killed (SIGKILL); by whom is not known"),
+                "{death}"
+            );
+        }
     }
 
     #[test]

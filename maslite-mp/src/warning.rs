@@ -160,6 +160,7 @@ impl ClockHolder {
                     Phase::Setup => "setting up",
                     Phase::Update => "updating",
                     Phase::Teardown => "tearing down",
+                    Phase::Drop => "dropping",
                 };
                 write!(f, "{doing} agent {agent}")?;
             }

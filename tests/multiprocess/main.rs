@@ -18,10 +18,12 @@ mod generator;
 mod naive;
 
 mod clock_holder;
+mod deaths;
 mod failures;
 mod ground;
 mod life_of_processes;
 mod lively;
+mod logs;
 mod lookahead;
 mod placement;
 mod race;

@@ -1,0 +1,216 @@
+//! What agents record with `tracing` comes out of main's subscriber: once, whole, in order, with time, cluster and agent.
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use maslite_mp::prelude::*;
+use maslite_mp::{Error, Output};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, info_span, warn};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+enum Msg {
+    Tick,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Writer {
+    /// Records something of every kind now and in a second.
+    Steady,
+    /// Records so many lines of so many bytes, in between others, and kills its process.
+    Doomed(usize, usize),
+}
+
+impl Agent<Msg> for Writer {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        match self {
+            Self::Steady => {
+                info!(
+                    speed = 1.5,
+                    left = -3,
+                    name = "crane",
+                    ok = true,
+                    "it\nticks"
+                );
+                let _inside = info_span!("job", number = 7).entered();
+                warn!("slow");
+                debug!("unheard");
+                if ctx.now() < SimTime::from_secs(2) {
+                    ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
+                }
+            }
+            Self::Doomed(lines, bytes) => {
+                let text = "x".repeat(*bytes);
+                for line in 0..*lines {
+                    eprintln!("line {line}");
+                    info!(line, "{text}");
+                }
+                std::process::abort();
+            }
+        }
+    }
+}
+
+fn agents() -> Entered<Msg> {
+    let registry = Registry::new().with::<Writer>();
+    registry.entered_by_test("logs::child").enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+/// What a subscriber writes.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs these agents, each in a cluster, and returns what a subscriber with this filter wrote.
+fn recorded(
+    filter: &str,
+    placement: Placement,
+    writers: &[(&str, Writer)],
+) -> (Result<MpReport, Error>, String) {
+    let page = Page::default();
+    let writer = page.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, || {
+        let mut main = MpMain::new(agents())?
+            .with_placement(placement)
+            .with_output(Output::Null);
+        for (number, (name, writer)) in writers.iter().enumerate() {
+            let cluster = main.new_scheduler_named(name)?;
+            main.add(cluster, number as u64, writer.clone())?;
+        }
+        main.run(Run::until_idle())
+    });
+    let bytes = page.0.lock().unwrap().clone();
+    (result, String::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn records_of_children_have_time_cluster_and_agent() {
+    let writers = [("north", Writer::Steady), ("south", Writer::Steady)];
+    let filter = "multiprocess::logs=info";
+    let (result, text) = recorded(filter, Placement::Processes, &writers);
+    result.unwrap();
+    for (cluster, agent) in [("north", 0), ("south", 1)] {
+        let own: Vec<&str> = text.lines().filter(|line| line.contains(cluster)).collect();
+        let mut expected = Vec::new();
+        for second in [1, 2] {
+            let place = format!("sim_time={second} s agent={agent} phase=update cluster={cluster}");
+            expected.push(format!(
+                "ticks speed=1.5 left=-3 name=\"crane\" ok=true {place}"
+            ));
+            expected.push(format!(" WARN multiprocess::logs: slow number=7 {place}"));
+        }
+        assert_eq!(own, expected);
+    }
+    assert_eq!(text.matches(" INFO multiprocess::logs: it\n").count(), 4);
+    assert_eq!(text.lines().count(), 12, "{text}");
+}
+
+#[test]
+fn inline_they_stand_in_spans() {
+    let filter = "multiprocess::logs=info,maslite=error";
+    let (result, text) = recorded(filter, Placement::Inline, &[("north", Writer::Steady)]);
+    result.unwrap();
+    let slow: Vec<&str> = text.lines().filter(|line| line.ends_with("slow")).collect();
+    assert_eq!(
+        slow,
+        [1, 2].map(|second| format!(
+            " WARN cluster{{cluster=\"north\"}}:agent{{sim_time={second} s agent=0 phase=update}}:job{{number=7}}: multiprocess::logs: slow"
+        ))
+    );
+}
+
+#[test]
+fn the_kernel_records_too() {
+    let (result, text) = recorded(
+        "maslite=trace",
+        Placement::Processes,
+        &[("north", Writer::Steady)],
+    );
+    result.unwrap();
+    let supersteps: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("superstep="))
+        .collect();
+    assert_eq!(
+        supersteps,
+        ["0 s", "1 s", "2 s"].map(|time| format!(
+            "TRACE maslite: superstep sim_time={time} superstep=0 awake=1 cluster=north"
+        ))
+    );
+    assert!(
+        text.contains("DEBUG maslite: cluster started cluster=north pid="),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_was_recorded_right_before_a_death_is_not_lost() {
+    let (lines, bytes) = (50, 100_000);
+    let (result, text) = recorded(
+        "info",
+        Placement::Processes,
+        &[("north", Writer::Doomed(lines, bytes))],
+    );
+    let Err(Error::ChildDied { stderr, .. }) = result else {
+        panic!("{result:?}");
+    };
+    let heard: Vec<&str> = text.lines().collect();
+    assert_eq!(heard.len(), lines);
+    for (line, heard) in heard.into_iter().enumerate() {
+        let end = format!("x line={line} sim_time=1 s agent=0 phase=update cluster=north");
+        assert!(
+            heard.ends_with(&end) && heard.len() > bytes,
+            "{}",
+            &heard[bytes..]
+        );
+    }
+    let said: Vec<String> = (0..lines).map(|line| format!("line {line}")).collect();
+    assert_eq!(stderr.lines().collect::<Vec<_>>(), said);
+}
+
+#[test]
+#[ignore = "started by the test below"]
+fn silent() {
+    let mut main = MpMain::new(agents()).unwrap();
+    let cluster = main.new_scheduler();
+    main.add(cluster, 1, Writer::Steady).unwrap();
+    main.run(Run::until_idle()).unwrap();
+}
+
+#[test]
+fn without_a_subscriber_nothing_is_recorded() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["logs::silent", "--exact", "--ignored", "--nocapture"])
+        .env("RUST_LOG", "trace")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
