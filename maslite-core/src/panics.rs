@@ -101,7 +101,9 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::env::current_exe;
     use std::panic::{catch_unwind, resume_unwind};
+    use std::process::Command;
 
     use super::*;
 
@@ -115,6 +117,25 @@ mod tests {
             place.ends_with(&format!("panics.rs:{line}:30")),
             "{place}, not line {line}"
         );
+    }
+
+    #[test]
+    #[ignore = "started by the test below, in another environment"]
+    fn asked_for() {
+        let panic = catch(|| panic!("out of paint")).err().unwrap();
+        let backtrace = panic.backtrace.unwrap();
+        assert!(backtrace.contains("panics::catch"), "{backtrace}");
+    }
+
+    #[test]
+    fn a_backtrace_is_there_if_the_environment_asks_for_it() {
+        for (asked, there) in [("1", true), ("0", false)] {
+            let output = Command::new(current_exe().unwrap())
+                .args(["panics::tests::asked_for", "--exact", "--ignored"])
+                .env("RUST_BACKTRACE", asked)
+                .output();
+            assert_eq!(output.unwrap().status.success(), there);
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@
 //! 5. A panic in an agent, a process that ends, a broken link, a message that cannot be serialised:
 //!    each is an [`Error`] that names the cluster or the message, and the agent where one is to blame.
 //!    All processes have been ended by then, and the simulation cannot go on.
+//!    An error of a process tells why it died, as far as there is evidence, with what it said last.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
 //!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it. Without
 //!    either, a [`Warning`] tells of it, or of whatever else keeps time from moving.
@@ -74,6 +75,9 @@
 //! - Without a lookahead clusters work at the same time only within one instant. With one, declared
 //!   by [`MpMain::with_lookahead`], they run ahead of each other, and are a part of the model.
 //! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler) alone.
+//! - Each process takes five descriptors in main (`ulimit -n`); too many are refused before any starts.
+//! - What agents print comes out of main with the cluster's name ([`Output`]); what they record with `tracing` comes out of main's
+//!   subscriber.
 //! - A Unix system is needed; only Linux on x86-64 was tried.
 //! - Messages and agents cross in a format that does not describe itself, so serde's `flatten`,
 //!   `untagged` and `skip_serializing_if` do not work in them. A field marked `skip` arrives as its

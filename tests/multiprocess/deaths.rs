@@ -188,14 +188,14 @@ fn every_cause_is_told_apart() {
 
 #[test]
 fn without_a_pipe_only_the_status_speaks() {
-    let victim = Victim::Exit(3);
+    let victim = Victim::Abort("(an abort, on purpose)".to_owned());
     let error = with(victim, Output::Inherit)
         .run(Run::until_idle())
         .unwrap_err();
-    assert!(
-        matches!(&error, Error::ChildDied { exit: ExitKind::Code(3), stderr, .. } if stderr.is_empty()),
-        "{error}"
-    );
+    let Error::ChildDied { exit, stderr, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((exit, stderr.as_str()), (ExitKind::Signal(6), ""));
 }
 
 #[test]
