@@ -115,6 +115,7 @@ impl ExitKind {
                 "look for `unsafe` code and foreign libraries, with a debugger and a core dump"
             }
             Self::Signal(24 | 25) => "raise the limit (`ulimit -t`, `ulimit -f`)",
+            Self::InitFailed => "an agent that starts a simulation of its own ends like this, too",
             _ => return None,
         })
     }

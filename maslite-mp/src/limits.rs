@@ -80,8 +80,11 @@ impl Original {
         ))
     }
 
-    fn is_unchanged(&self) -> bool {
-        Self::identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    fn check(&self) -> Result<(), SpawnError> {
+        if Self::identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            return Ok(());
+        }
+        Err(SpawnError::ProgramReplaced(self.path.clone()))
     }
 }
 
@@ -101,9 +104,7 @@ pub(crate) fn remember_program() {
 /// Refuses to start children from a file that is not this program any more.
 pub(crate) fn check_program() -> Result<(), SpawnError> {
     match PROGRAM.get() {
-        Some(Some(original)) if !original.is_unchanged() => {
-            Err(SpawnError::ProgramReplaced(original.path.clone()))
-        }
+        Some(Some(original)) => original.check(),
         _ => Ok(()),
     }
 }
@@ -125,12 +126,18 @@ mod tests {
         let path = env::temp_dir().join(format!("maslite-program-{}", std::process::id()));
         fs::write(&path, "one").expect("it can be written");
         let original = Original::of(path.clone()).expect("it is there");
-        assert!(original.is_unchanged());
+        original.check().expect("it is the same");
         let other = path.with_extension("new");
         fs::write(&other, "two").expect("it can be written");
         fs::rename(&other, &path).expect("it can be renamed");
-        assert!(!original.is_unchanged());
+        assert!(matches!(
+            original.check(),
+            Err(SpawnError::ProgramReplaced(_))
+        ));
         fs::remove_file(&path).expect("it is there");
-        assert!(!original.is_unchanged());
+        assert!(matches!(
+            original.check(),
+            Err(SpawnError::ProgramReplaced(_))
+        ));
     }
 }

@@ -27,6 +27,7 @@ mod logs;
 mod lookahead;
 mod placement;
 mod race;
+mod refusals;
 mod scenario_traces;
 mod shaken;
 mod workers;
