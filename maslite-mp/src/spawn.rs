@@ -1581,6 +1581,7 @@ mod tests {
     fn few_descriptors_entry() {
         let supervisor = supervisor();
         let mut order = order("echo_entry", 1);
+        order.carrier = Link::Channel;
         order.output = Output::Prefixed;
         order.program.quiet_stdout = false;
         let mut sides = start(&supervisor, order.clone()).expect("one can be had");
