@@ -154,6 +154,25 @@ impl MailKey {
     pub const fn sequence(&self) -> u64 {
         self.sequence
     }
+
+    /// All there is to it, as numbers: to be written down.
+    #[must_use]
+    #[inline]
+    pub const fn to_numbers(self) -> [u64; 3] {
+        [self.sent_at.as_nanos(), self.rank, self.sequence]
+    }
+
+    /// The place that [`to_numbers`](Self::to_numbers) told of.
+    #[must_use]
+    #[inline]
+    pub const fn from_numbers([sent_at, rank, sequence]: [u64; 3]) -> Self {
+        let sent_at = SimTime::from_nanos(sent_at);
+        Self {
+            sent_at,
+            rank,
+            sequence,
+        }
+    }
 }
 
 /// Mail under way, or an alarm, which will be. With a small message it fits a cache line.

@@ -768,8 +768,7 @@ impl<M: WireMessage> Border<M> {
             out.bytes.extend([0; 4]);
         }
         let start = out.bytes.len();
-        let encoded =
-            wire::put(&head, &mut out.bytes).and_then(|()| wire::put(body, &mut out.bytes));
+        let encoded = wire::put_mail(&head, body, &mut out.bytes);
         if out.to == Destination::Owner {
             let length = length(&out.bytes[start..]).to_le_bytes();
             out.bytes[start - length.len()..start].copy_from_slice(&length);

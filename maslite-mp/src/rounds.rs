@@ -502,7 +502,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                         let length = wire::take_bytes(&mut bytes, 4).map_err(malformed)?;
                         let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
                         let mail = wire::take_bytes(&mut bytes, length).map_err(malformed)?;
-                        let head: MailHead = wire::take(&mut &mail[..]).map_err(malformed)?;
+                        let head = MailHead::take(&mut &mail[..]).map_err(malformed)?;
                         if let Some(receiver) = head.receiver.agent() {
                             self.under_way.homeless.push(Homeless {
                                 arrives: head.arrives,
@@ -771,7 +771,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             arrives,
             left: arrives,
         };
-        let encoded = wire::put(&head, &mut bytes).and_then(|()| wire::put(&mail.body, &mut bytes));
+        let encoded = wire::put_mail(&head, &mail.body, &mut bytes);
         encoded.map_err(|why| Error::Encode {
             what: format!("message {topic} of {sender}"),
             why: why.to_string(),

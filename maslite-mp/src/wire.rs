@@ -279,7 +279,16 @@ impl Fault {
 }
 
 /// What is known of mail without its message.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+///
+/// | bytes | meaning |
+/// |---|---|
+/// | 1 | the kind of receiver: 0 an agent, 1 it directly, 2 subscribers; and 4 more for mail under a lookahead |
+/// | 24, 8 | key, sender |
+/// | 8 | the receiver, if it is an agent |
+/// | 8, 8 | when it arrives and when it left, under a lookahead |
+///
+/// Numbers are as wide as they are, little endian: there may be millions of them in a second, and none leaves the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MailHead {
     pub(crate) key: MailKey,
     pub(crate) sender: AgentId,
@@ -287,6 +296,71 @@ pub(crate) struct MailHead {
     /// When it arrives and when it left, under a lookahead; otherwise zero.
     pub(crate) arrives: SimTime,
     pub(crate) left: SimTime,
+}
+
+/// In the first byte of a head, beside the kind of receiver.
+const TIMED: u8 = 4;
+
+impl MailHead {
+    fn put(&self, into: &mut Vec<u8>) {
+        let mut bytes = [0; 1 + 8 * 7];
+        let mut end = 1;
+        let mut write = |number: u64| {
+            bytes[end..end + 8].copy_from_slice(&number.to_le_bytes());
+            end += 8;
+        };
+        self.key.to_numbers().into_iter().for_each(&mut write);
+        write(self.sender.as_u64());
+        let kind = match self.receiver {
+            Receiver::Agent(_) => 0,
+            Receiver::Direct(_) => 1,
+            Receiver::Subscribers => 2,
+        };
+        if let Some(id) = self.receiver.agent() {
+            write(id.as_u64());
+        }
+        let is_timed = self.arrives > SimTime::ZERO;
+        if is_timed {
+            write(self.arrives.as_nanos());
+            write(self.left.as_nanos());
+        }
+        bytes[0] = kind | if is_timed { TIMED } else { 0 };
+        into.extend_from_slice(&bytes[..end]);
+    }
+
+    pub(crate) fn take(bytes: &mut &[u8]) -> postcard::Result<Self> {
+        let (kind, mut rest) = bytes
+            .split_first()
+            .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+        let mut read = || {
+            let (number, after) = rest
+                .split_first_chunk()
+                .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+            rest = after;
+            Ok(u64::from_le_bytes(*number))
+        };
+        let key = MailKey::from_numbers([read()?, read()?, read()?]);
+        let sender = AgentId::from_u64(read()?);
+        let receiver = match kind & !TIMED {
+            0 => Receiver::Agent(AgentId::from_u64(read()?)),
+            1 => Receiver::Direct(AgentId::from_u64(read()?)),
+            2 => Receiver::Subscribers,
+            _ => return Err(postcard::Error::DeserializeBadEnum),
+        };
+        let mut times = [SimTime::ZERO; 2];
+        if kind & TIMED != 0 {
+            times = [SimTime::from_nanos(read()?), SimTime::from_nanos(read()?)];
+        }
+        *bytes = rest;
+        let [arrives, left] = times;
+        Ok(Self {
+            key,
+            sender,
+            receiver,
+            arrives,
+            left,
+        })
+    }
 }
 
 /// One delivery, as it is written down.
@@ -366,14 +440,27 @@ pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> postcard::Result<
     }
 }
 
+/// Appends one mail to a batch; after an error nothing is appended.
+pub(crate) fn put_mail<M: Serialize>(
+    head: &MailHead,
+    body: &M,
+    into: &mut Vec<u8>,
+) -> postcard::Result<()> {
+    let start = into.len();
+    head.put(into);
+    let put = put(body, into);
+    if put.is_err() {
+        into.truncate(start);
+    }
+    put
+}
+
 /// Takes one mail from a batch.
 pub(crate) fn take_mail<M: DeserializeOwned>(
     bytes: &mut &[u8],
 ) -> postcard::Result<(MailHead, Mail<M>)> {
-    let mut decoder = postcard::Deserializer::from_bytes(bytes);
-    let head = MailHead::deserialize(&mut decoder)?;
-    let body = M::deserialize(&mut decoder)?;
-    *bytes = decoder.finalize()?;
+    let head = MailHead::take(bytes)?;
+    let body = take(bytes)?;
     Ok((head, Mail::new(head.sender, head.receiver, body)))
 }
 
@@ -405,6 +492,43 @@ mod tests {
             (number, text.as_str()),
             (300, "a text longer than a number")
         );
+    }
+
+    #[test]
+    fn mail_comes_out_of_a_batch_as_it_went_in() {
+        let key = MailKey::of_agent(SimTime::from_millis(3), 7, 1 << 40);
+        let sender = AgentId::from(9);
+        let mut heads = Vec::new();
+        for receiver in [
+            Receiver::Agent(AgentId::from(1)),
+            Receiver::Direct(AgentId::MAIN),
+            Receiver::Subscribers,
+        ] {
+            for (arrives, left) in [(0, 0), (8, 5)] {
+                let [arrives, left] = [arrives, left].map(SimTime::from_millis);
+                heads.push(MailHead {
+                    key,
+                    sender,
+                    receiver,
+                    arrives,
+                    left,
+                });
+            }
+        }
+        let mut batch = Vec::new();
+        for (head, body) in heads.iter().zip(100_u32..) {
+            put_mail(head, &body, &mut batch).unwrap();
+            assert!(put_mail(head, &Unfinished, &mut batch).is_err());
+        }
+        let mut rest = &batch[..];
+        for (head, body) in heads.iter().zip(100_u32..) {
+            let mut short = &rest[..20];
+            assert!(MailHead::take(&mut short).is_err());
+            let taken = MailHead::take(&mut rest).unwrap();
+            assert_eq!((taken, take(&mut rest)), (*head, Ok(body)));
+        }
+        assert!(rest.is_empty());
+        assert!(MailHead::take(&mut &[3_u8; 64][..]).is_err());
     }
 
     #[test]
