@@ -227,17 +227,22 @@ fn wall_vs_sim_draws_what_it_measures() {
 #[test]
 fn bench_links_has_a_bare_loop_beside_each_figure() {
     let small = ["--json", "--runs", "1", "--scale", "0.01"];
-    for waiting in ["auto", "block", "spin"] {
-        let lines = told(
-            "bench_links",
-            &[&small[..], &["--waiting", waiting]].concat(),
-        );
+    // Rings are there on Linux only.
+    let ring = if cfg!(target_os = "linux") {
+        "ring"
+    } else {
+        "channel"
+    };
+    for (waiting, link) in [("auto", ring), ("block", "channel"), ("spin", "channel")] {
+        let manner = ["--waiting", waiting, "--link", link];
+        let lines = told("bench_links", &[&small[..], &manner].concat());
         let lines = lines.lines().map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             assert!(line["value"].is_number() && line["unit"].is_string());
             assert_eq!(line["bare"].is_number(), line["ratio"].is_number());
+            assert_eq!(line["link"], link);
             let figure = line["figure"].as_str().unwrap().to_owned();
-            if figure == "lockstep_exchanges" {
+            if figure.ends_with("exchanges") {
                 // Two, and what the end of a run takes.
                 let exchanges = line["value"].as_f64().unwrap();
                 assert!((2.0..2.05).contains(&exchanges), "{exchanges}");
@@ -245,14 +250,22 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
             (figure, line["bare"].is_number())
         });
         let expected = [
-            ("lockstep", true),
-            ("lockstep_exchanges", false),
+            ("lockstep_2", true),
+            ("lockstep_2_exchanges", false),
+            ("lockstep_8", true),
+            ("lockstep_8_exchanges", false),
             ("round_trip", true),
             ("crossing", true),
             ("main_share_rare_mail", false),
             ("main_share_phold", false),
         ];
         let expected = expected.map(|(figure, bare)| (figure.to_owned(), bare));
+        let mut expected = expected.to_vec();
+        for crossing in [1, 10, 50] {
+            for work in [0, 100, 1_000] {
+                expected.push((format!("pays_{crossing}_{work}"), true));
+            }
+        }
         assert_eq!(lines.collect::<Vec<_>>(), expected, "{waiting}");
     }
 }

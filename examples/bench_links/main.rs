@@ -1,5 +1,5 @@
 //! *Covers*: what the border between two clusters costs, next to bare processes that do nothing but
-//! pass frames over the same kind of channel.
+//! pass frames over the same kind of link.
 //!
 //! *Scenario*: each figure runs a model of two clusters and its bare loop in turns, several times
 //! over, and quotes medians. Both have three processes, of which main is in every hop, and wait in
@@ -28,7 +28,7 @@ mod models;
 
 use carrier::Carrier;
 use measuring::{processor_time, rounds_of};
-use models::{Busy, Msg, PERIOD};
+use models::{Busy, Msg, PERIOD, Tokens};
 
 /// Measures what the border between two clusters costs, next to bare loops of the same shape.
 #[derive(Debug, Parser)]
@@ -46,9 +46,9 @@ struct Options {
     /// How all processes wait, of clusters and bare ones.
     #[arg(long, value_enum, default_value_t = How::Auto)]
     waiting: How,
-    /// What carries the messages between clusters. The bare side always takes ipc-channel.
-    #[arg(long, value_enum, default_value_t)]
-    link: Carrier,
+    /// What carries the messages, of clusters and of bare processes; each in turn unless one is named.
+    #[arg(long, value_enum)]
+    link: Option<Carrier>,
     /// Let all processes share one processor; on Linux only.
     #[arg(long)]
     one_core: bool,
@@ -58,13 +58,15 @@ struct Options {
 }
 
 const EXPLANATION: &str = "\
-lockstep    two clusters with an alarm and one message each way per instant, in exchanges (main
-            grants something to both, and both report); bare: main sends a frame of 64 bytes to
-            both, and both answer
+lockstep    clusters, two of them and eight, with an alarm and one message each per instant, in
+            exchanges (main grants something to all, and all report); bare: main sends a frame of
+            64 bytes to all, and all answer
 round_trip  question and answer at one instant, over four hops; bare: as many hops of 64 bytes
 crossing    messages to another cluster, 10_000 a superstep: encoded, relayed, delivered; bare:
             as many in the same batches, encoded, relayed, decoded
-main_share  the share of one processor that main uses while both clusters work, 1 µs per event";
+main_share  the share of one processor that main uses while both clusters work, 1 µs per event
+pays        two processes against one scheduler, as a ratio: each message takes some work [ns] and
+            sends another in the next superstep; so many of a hundred go to the other cluster";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -73,11 +75,12 @@ enum Figure {
     RoundTrip,
     Crossing,
     MainShare,
+    Pays,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum How {
-    /// As a simulation does by itself: look for 50 µs where processors are to spare, else block.
+    /// As a simulation does by itself.
     Auto,
     /// Block at once.
     Block,
@@ -89,6 +92,15 @@ enum How {
 const SPIN: Duration = Duration::from_micros(50);
 
 impl How {
+    fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let known = Self::value_variants().iter();
+        known.copied().find(|known| known.name() == name)
+    }
+
     fn of_clusters(self) -> Waiting {
         match self {
             Self::Auto => Waiting::Auto,
@@ -97,11 +109,11 @@ impl How {
         }
     }
 
-    /// The same for the bare side: how long to look before blocking.
-    fn bare(self) -> Duration {
-        // What `Waiting::Auto` goes by, for two clusters.
+    /// The same for bare channels: how long to look before blocking.
+    fn bare(self, peers: usize) -> Duration {
+        // What `Waiting::Auto` goes by.
         let spare =
-            std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 2);
+            std::thread::available_parallelism().is_ok_and(|processors| processors.get() > peers);
         match self {
             Self::Spin => SPIN,
             Self::Auto if spare => SPIN,
@@ -113,16 +125,16 @@ impl How {
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// One line of the result.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Line {
-    figure: &'static str,
+    figure: String,
+    /// What carried the messages.
+    link: &'static str,
     value: f64,
     unit: &'static str,
     /// What the bare loop did, in the same unit, and the value over that; if there is one.
     bare: Option<f64>,
     ratio: Option<f64>,
-    /// How long processes looked for a message before they blocked.
-    spin_us: u128,
     one_core: bool,
 }
 
@@ -153,17 +165,29 @@ fn measure_all(agents: &Entered<Msg>, options: &Options) -> Outcome<()> {
     }
     if !options.json {
         println!(
-            "{:<24}{:>14}{:>14}{:>8}  unit",
-            "figure", "value", "bare", "ratio"
+            "{:<24}{:<9}{:>14}{:>14}{:>8}  unit",
+            "figure", "link", "value", "bare", "ratio"
         );
     }
-    let bench = Bench { agents, options };
+    let links = match options.link {
+        Some(Carrier::Ring) => vec![Link::Ring],
+        Some(Carrier::Channel) => vec![Link::Channel],
+        _ if cfg!(target_os = "linux") => vec![Link::Ring, Link::Channel],
+        _ => vec![Link::Channel],
+    };
     for figure in Figure::value_variants() {
         if !options.only.is_empty() && !options.only.contains(figure) {
             continue;
         }
-        for line in bench.measure(*figure)? {
-            print(&line, options.json)?;
+        for link in &links {
+            let bench = Bench {
+                agents,
+                options,
+                link: *link,
+            };
+            for line in bench.measure(*figure)? {
+                print(&line, options.json)?;
+            }
         }
     }
     Ok(())
@@ -179,8 +203,9 @@ fn print(line: &Line, json: bool) -> Outcome<()> {
         _ => format!("{value:.3}"),
     };
     println!(
-        "{:<24}{:>14}{:>14}{:>8}  {}",
+        "{:<24}{:<9}{:>14}{:>14}{:>8}  {}",
         line.figure,
+        line.link,
         digits(line.value),
         line.bare.map_or_else(String::new, digits),
         line.ratio
@@ -210,29 +235,31 @@ fn share_one_core() -> Outcome<()> {
 struct Bench<'a> {
     agents: &'a Entered<Msg>,
     options: &'a Options,
+    link: Link,
 }
 
 impl Bench<'_> {
     fn measure(&self, figure: Figure) -> Outcome<Vec<Line>> {
         match figure {
-            Figure::Lockstep => self.lockstep(),
+            Figure::Lockstep => Ok([self.lockstep(2)?, self.lockstep(8)?].concat()),
             Figure::RoundTrip => self.round_trip(),
             Figure::Crossing => self.crossing(),
             Figure::MainShare => self.main_share(),
+            Figure::Pays => self.pays(),
         }
     }
 
-    fn lockstep(&self) -> Outcome<Vec<Line>> {
+    fn lockstep(&self, clusters: usize) -> Outcome<Vec<Line>> {
         let instants = self.scaled(10_000.0);
         let mut main = self.main()?;
-        models::lockstep(&mut main)?;
+        models::lockstep(&mut main, clusters as u64)?;
         set_up(&mut main)?;
-        let mut bare = bare::Echoes::start(self.options.waiting.bare())?;
+        let mut bare = bare::Echoes::start(self.manner(clusters))?;
         let (mut before, mut per_instant) = (0, Vec::new());
         let ours = || {
             let report = main.run(Run::lasting(PERIOD * instants))?;
-            // Both get their alarm and their message.
-            check(&report, 4)?;
+            // All get their alarm and their message.
+            check(&report, 2 * clusters as u64)?;
             let exchanges = report.exchanges - std::mem::replace(&mut before, report.exchanges);
             per_instant.push(float(exchanges) / float(instants));
             Ok(exchanges)
@@ -240,8 +267,12 @@ impl Bench<'_> {
         let rates = self.in_turns(ours, || bare.barriers(2 * instants))?;
         let exchanges = median(per_instant);
         Ok(vec![
-            self.against("lockstep", "exchanges/s", rates),
-            self.line("lockstep_exchanges", "exchanges/instant", exchanges),
+            self.against(&format!("lockstep_{clusters}"), "exchanges/s", rates),
+            self.line(
+                &format!("lockstep_{clusters}_exchanges"),
+                "exchanges/instant",
+                exchanges,
+            ),
         ])
     }
 
@@ -250,7 +281,7 @@ impl Bench<'_> {
         let mut main = self.main()?;
         models::round_trip(&mut main, trips)?;
         set_up(&mut main)?;
-        let mut bare = bare::Echoes::start(self.options.waiting.bare())?;
+        let mut bare = bare::Echoes::start(self.manner(2))?;
         let ours = || {
             let run = Run::lasting(PERIOD).supersteps_per_instant(u64::MAX);
             let report = main.run(run)?;
@@ -269,7 +300,7 @@ impl Bench<'_> {
         let mut main = self.main()?;
         models::crossing(&mut main, mails)?;
         set_up(&mut main)?;
-        let mut bare = bare::Pipe::start(self.options.waiting.bare())?;
+        let mut bare = bare::Pipe::start(self.manner(2))?;
         let ours = || {
             let report = main.run(Run::lasting(PERIOD * streams))?;
             // With what the source tells itself.
@@ -324,11 +355,60 @@ impl Bench<'_> {
         Ok(median(shares.split_off(1)))
     }
 
-    /// A simulation of two clusters, as the options want it.
+    /// What two processes reach of what one scheduler does, over work and share of crossing mail.
+    fn pays(&self) -> Outcome<Vec<Line>> {
+        let mut lines = Vec::new();
+        for crossing in [1, 10, 50] {
+            for work in [0, 100, 1_000] {
+                let tokens = Tokens {
+                    agents: 1_000,
+                    clusters: 2,
+                    work: rounds_of(work),
+                    crossing: float(crossing) / 100.0,
+                };
+                let supersteps = self.scaled(200_000.0 / (50.0 + float(work)));
+                let delivered = supersteps * tokens.agents * tokens.clusters;
+                let run = || {
+                    let run = Run::until_idle().supersteps(supersteps);
+                    run.supersteps_per_instant(u64::MAX)
+                };
+                let mut two = self.main()?.with_digest();
+                let mut one = MpMain::new(self.agents.clone())?;
+                one = one.with_placement(Placement::Inline).with_digest();
+                models::tokens(&mut two, tokens, false)?;
+                models::tokens(&mut one, tokens, true)?;
+                let mut digests = [Vec::new(), Vec::new()];
+                let [first, second] = &mut digests;
+                let count = |main: &mut MpMain<Msg>, digests: &mut Vec<Option<u64>>| {
+                    let report = main.run(run())?;
+                    digests.push(report.digest);
+                    Ok(delivered)
+                };
+                let (value, bare) =
+                    self.in_turns(|| count(&mut two, first), || count(&mut one, second))?;
+                if digests[0] != digests[1] {
+                    return Err("two processes gave another trace than one scheduler".into());
+                }
+                let name = format!("pays_{crossing}_{work}");
+                lines.push(self.against(&name, "messages/s", (value, bare)));
+            }
+        }
+        Ok(lines)
+    }
+
+    fn manner(&self, peers: usize) -> bare::Manner {
+        bare::Manner {
+            is_ring: self.link == Link::Ring,
+            how: self.options.waiting,
+            peers,
+        }
+    }
+
+    /// A simulation of clusters, as the options want it.
     fn main(&self) -> Outcome<MpMain<Msg>> {
         let main = MpMain::new(self.agents.clone())?;
         Ok(main
-            .with_link(self.options.link.into())
+            .with_link(self.link)
             .with_waiting(self.options.waiting.of_clusters()))
     }
 
@@ -353,7 +433,7 @@ impl Bench<'_> {
         Ok((median(values), median(bares)))
     }
 
-    fn against(&self, figure: &'static str, unit: &'static str, (value, bare): (f64, f64)) -> Line {
+    fn against(&self, figure: &str, unit: &'static str, (value, bare): (f64, f64)) -> Line {
         Line {
             bare: Some(bare),
             ratio: Some(value / bare),
@@ -361,14 +441,17 @@ impl Bench<'_> {
         }
     }
 
-    fn line(&self, figure: &'static str, unit: &'static str, value: f64) -> Line {
+    fn line(&self, figure: &str, unit: &'static str, value: f64) -> Line {
         Line {
-            figure,
+            figure: figure.to_owned(),
+            link: match self.link {
+                Link::Ring => "ring",
+                _ => "channel",
+            },
             value,
             unit,
             bare: None,
             ratio: None,
-            spin_us: self.options.waiting.bare().as_micros(),
             one_core: self.options.one_core,
         }
     }

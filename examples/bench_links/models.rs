@@ -188,6 +188,39 @@ impl Agent<Msg> for Worker {
     }
 }
 
+/// Agents that have a message each at all times, and hand it on in every superstep.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    /// Of each cluster.
+    pub(crate) agents: u64,
+    pub(crate) clusters: u64,
+    /// Rounds of busy work per message.
+    pub(crate) work: u64,
+    /// The share of messages that go to an agent of the next cluster.
+    pub(crate) crossing: f64,
+}
+
+struct Hand {
+    tokens: Arc<Tokens>,
+    cluster: u64,
+}
+
+impl Agent<Msg> for Hand {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        ctx.send(ctx.id(), Msg::Word(0));
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        let tokens = &*self.tokens;
+        spin(tokens.work);
+        let rng = ctx.rng();
+        let crosses = rng.random::<f64>() < tokens.crossing;
+        let cluster = (self.cluster + u64::from(crosses)) % tokens.clusters;
+        let to = 1 + cluster * tokens.agents + rng.random_range(0..tokens.agents);
+        ctx.send(to, mail.body);
+    }
+}
+
 /// The registry of this program. A cluster's process goes no further.
 pub(crate) fn agents() -> Entered<Msg> {
     Registry::new()
@@ -208,14 +241,22 @@ pub(crate) fn agents() -> Entered<Msg> {
                 crew.add(id, Worker { busy, others });
             }
         })
+        .with_builder("tokens", |(tokens, cluster): (Tokens, u64), crew| {
+            let tokens = Arc::new(tokens);
+            let first = 1 + cluster * tokens.agents;
+            for id in first..first + tokens.agents {
+                let tokens = Arc::clone(&tokens);
+                crew.add(id, Hand { tokens, cluster });
+            }
+        })
         .enter()
 }
 
-/// Two clusters with an agent each that sends the other a message in every period.
-pub(crate) fn lockstep(main: &mut MpMain<Msg>) -> Result<(), Error> {
-    for id in [1_u64, 2] {
+/// Clusters with an agent each that sends the next one a message in every period.
+pub(crate) fn lockstep(main: &mut MpMain<Msg>, clusters: u64) -> Result<(), Error> {
+    for id in 1..=clusters {
         let cluster = main.new_scheduler();
-        let peer = AgentId::from(3 - id);
+        let peer = AgentId::from(id % clusters + 1);
         let (sent, heard) = (0, 0);
         main.add(cluster, id, Pacer { peer, sent, heard })?;
     }
@@ -250,6 +291,18 @@ pub(crate) fn crossing(main: &mut MpMain<Msg>, mails: u64) -> Result<(), Error> 
     )?;
     for next in 0..SINKS {
         main.add(two, 2 + next, Sink { next })?;
+    }
+    Ok(())
+}
+
+/// Clusters of agents that hand on what they get, or all of them in one cluster.
+pub(crate) fn tokens(main: &mut MpMain<Msg>, tokens: Tokens, in_one: bool) -> Result<(), Error> {
+    let mut cluster = main.new_scheduler();
+    for number in 0..tokens.clusters {
+        if number > 0 && !in_one {
+            cluster = main.new_scheduler();
+        }
+        main.build(cluster, "tokens", (tokens, number))?;
     }
     Ok(())
 }

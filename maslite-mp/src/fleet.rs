@@ -85,7 +85,7 @@ pub enum Link {
 
 impl Waiting {
     /// The steps, with so many clusters.
-    fn steps(self, clusters: usize) -> Wait {
+    pub(crate) fn steps(self, clusters: usize) -> Wait {
         /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
         const SHORT: Duration = Duration::from_micros(50);
         let processors = std::thread::available_parallelism().map_or(1, Into::into);

@@ -105,6 +105,8 @@ mod windows;
 mod wire;
 
 // How they reach each other.
+#[doc(hidden)]
+pub mod bare;
 mod fleet;
 mod frame;
 mod inline;
