@@ -1,10 +1,16 @@
 //! The agent, and the context that a scheduler hands to it.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::alarm::{AlarmId, Pending};
+use crate::command::Refusal;
 use crate::error::{Adder, Error};
 use crate::kernel::{Birth, Kernel};
 use crate::message::{Envelope, FOREIGN, Mail, Message, Receiver};
 use crate::rng::AgentRng;
+use crate::run::StopReason;
 use crate::{AgentId, Pattern, SimDuration, SimTime, Topic};
 
 /// State that reacts to mail. Agents reach each other by messages only.
@@ -47,6 +53,24 @@ pub trait Agent<M: Message>: std::any::Any + Send {
     /// Acts on one mail. The default ignores it.
     fn receive(&mut self, mail: Mail<M>, ctx: &mut Context<'_, M>) {
         let _ = (mail, ctx);
+    }
+
+    /// Answers a command of somebody outside: the simulation's owner, or who steers it. The default
+    /// refuses.
+    ///
+    /// It is called between two supersteps. It can send no mail, so it leaves no trace of its own;
+    /// but what it changes here changes what the agent does from now on.
+    ///
+    /// # Errors
+    /// A [`Refusal`], with the agent's reason.
+    fn command(&mut self, request: M) -> Result<M, Refusal> {
+        let _ = request;
+        Err(Refusal::new("it takes no commands"))
+    }
+
+    /// The agent's type, as listings and errors name it.
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
     }
 
     /// Says goodbye. Called once, when the agent is removed (mail sent here is delivered) or when
@@ -174,7 +198,7 @@ impl AlarmFilter {
 }
 
 /// A pending alarm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PendingAlarm {
     /// The handle it can be cleared with.
@@ -444,8 +468,15 @@ impl<'a, M: Message> Context<'a, M> {
     /// Ends the run after this superstep. A later run goes on as if nothing had been.
     pub fn pause(&mut self) {
         let id = self.id();
-        self.kernel.paused_by.get_or_insert(id);
+        self.kernel.paused_by.get_or_insert(StopReason::Paused(id));
         self.kernel.unseen = true;
+    }
+
+    /// Reports an error that is no reason to panic. The run goes on, unless it was told to
+    /// [stop at one](crate::Run::stop_at_error), and its report has it. What is reported in
+    /// `teardown` at the end of the simulation goes nowhere, as mail does.
+    pub fn report_error(&mut self, error: impl fmt::Display) {
+        self.kernel.report_error(self.slot, error.to_string());
     }
 
     /// The agent's own generator; see [`AgentRng`]. Draw with `rand`'s `RngExt`.

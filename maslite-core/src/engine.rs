@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, error_span, trace};
 
 use crate::agent::{Agent, Context, PendingAlarm};
+use crate::command::CommandError;
 pub use crate::digest::Digest;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
@@ -18,7 +19,7 @@ use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
-use crate::run::Counters;
+use crate::run::{AgentError, Counters, StopReason};
 pub use crate::signal::{Signal, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
@@ -43,8 +44,8 @@ pub enum Rest {
     Horizon,
     /// As many supersteps as allowed.
     Supersteps,
-    /// An agent called `pause`.
-    Paused(AgentId),
+    /// An agent asked for it.
+    Asked(StopReason),
     /// Something was said from outside.
     Attention,
     /// Those around it have something to do first.
@@ -185,16 +186,88 @@ impl<M: Message> Engine<M> {
     /// The agent with this id.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&dyn Agent<M>> {
-        match self.kernel.directory.find(id) {
-            Whereabouts::Here(slot) => self.agents[slot as usize].as_deref(),
-            _ => None,
-        }
+        self.agents[self.slot(id)? as usize].as_deref()
     }
 
     /// The agents, in insertion order.
     pub fn agents(&self) -> impl Iterator<Item = (AgentId, &dyn Agent<M>)> + '_ {
         let seated = self.kernel.slots.iter().zip(&self.agents);
         seated.filter_map(|(slot, agent)| Some((slot.id, agent.as_deref()?)))
+    }
+
+    /// The insertion index of an agent that is here.
+    #[must_use]
+    pub fn index(&self, id: AgentId) -> Option<u64> {
+        Some(self.kernel.slots[self.slot(id)? as usize].index)
+    }
+
+    fn slot(&self, id: AgentId) -> Option<u32> {
+        match self.kernel.directory.find(id) {
+            Whereabouts::Here(slot) => Some(slot),
+            Whereabouts::Removed | Whereabouts::Unknown => None,
+        }
+    }
+
+    fn seated(&mut self, id: AgentId) -> Result<&mut Box<dyn Agent<M>>, CommandError> {
+        let slot = self.slot(id);
+        let agent = slot.and_then(|slot| self.agents[slot as usize].as_mut());
+        agent.ok_or(CommandError::UnknownAgent(id))
+    }
+
+    // ---- commands, between two supersteps
+
+    /// Has an agent answer a command.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::Refused`], [`CommandError::Panicked`].
+    pub fn command(&mut self, id: AgentId, request: M) -> Result<M, CommandError> {
+        let agent = self.seated(id)?;
+        // Whoever asked is told that it lives on half changed.
+        match panics::catch(|| agent.command(request)) {
+            Ok(answer) => answer.map_err(|refusal| CommandError::Refused { agent: id, refusal }),
+            Err(panic) => Err(panicked_over_command(id, &panic)),
+        }
+    }
+
+    /// Makes sure that an agent is here and of this type.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::WrongType`].
+    pub fn check_type<A: Agent<M>>(&self, id: AgentId) -> Result<(), CommandError> {
+        let agent = self.agent(id).ok_or(CommandError::UnknownAgent(id))?;
+        let any: &dyn std::any::Any = agent;
+        if any.is::<A>() {
+            return Ok(());
+        }
+        Err(CommandError::WrongType {
+            agent: id,
+            asked: std::any::type_name::<A>().to_owned(),
+            found: agent.type_name().to_owned(),
+        })
+    }
+
+    /// Puts an agent in the place of another, with its inbox, subscriptions, alarms and random
+    /// numbers. The other is dropped and not torn down; nor is the new one set up, if the other was.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`]; [`CommandError::Panicked`] if the other panicked when it was
+    /// dropped: it is replaced all the same.
+    pub fn replace(&mut self, id: AgentId, agent: Box<dyn Agent<M>>) -> Result<(), CommandError> {
+        let other = std::mem::replace(self.seated(id)?, agent);
+        discard(id, other)
+    }
+
+    /// Takes an agent out, as it is: it is not torn down. Otherwise it is as if it had been removed.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`].
+    pub fn take_out(&mut self, id: AgentId) -> Result<Box<dyn Agent<M>>, CommandError> {
+        let unknown = CommandError::UnknownAgent(id);
+        let slot = self.slot(id).ok_or(unknown.clone())?;
+        let agent = self.agents[slot as usize].take().ok_or(unknown)?;
+        self.kernel.evict(slot);
+        self.kernel.counters.agents -= 1;
+        Ok(agent)
     }
 
     /// Calls `setup` of every agent added from outside since the last time, in insertion order.
@@ -258,9 +331,9 @@ impl<M: Message> Engine<M> {
             }
             self.kernel.post();
             let called = around.after_posting(self);
-            if let Some(agent) = self.kernel.paused_by {
+            if let Some(reason) = self.kernel.paused_by {
                 self.kernel.paused_by = None;
-                return Ok(Rest::Paused(agent));
+                return Ok(Rest::Asked(reason));
             }
             if called {
                 return Ok(Rest::Called);
@@ -904,13 +977,37 @@ impl<M: Message> Engine<M> {
         self.kernel.has_kept_awake()
     }
 
-    /// Takes the agent that called `pause` in the last superstep, the first if several did.
-    pub fn take_paused(&mut self) -> Option<(u64, AgentId)> {
-        let agent = self.kernel.paused_by.take()?;
-        match self.kernel.directory.find(agent) {
-            Whereabouts::Here(slot) => Some((self.kernel.slots[slot as usize].index, agent)),
-            _ => Some((u64::MAX, agent)),
-        }
+    /// Takes why an agent had the run end after the last superstep, with its insertion index; of
+    /// several that paused it, the first.
+    pub fn take_paused(&mut self) -> Option<(u64, StopReason)> {
+        let reason = self.kernel.paused_by.take()?;
+        let index = reason.asked_by().and_then(|agent| self.index(agent));
+        Some((index.unwrap_or(u64::MAX), reason))
+    }
+
+    /// Takes the errors that agents reported since the last time, in order.
+    pub fn take_errors(&mut self) -> Vec<AgentError> {
+        std::mem::take(&mut self.kernel.errors)
+    }
+
+    /// Sets whether agents that report an error thereby end the run.
+    pub fn stop_at_error(&mut self, stop: bool) {
+        self.kernel.stop_at_error = stop;
+    }
+}
+
+/// Drops an agent that is no longer here, which may panic in it.
+///
+/// # Errors
+/// [`CommandError::Panicked`].
+pub fn discard<M: Message>(id: AgentId, agent: Box<dyn Agent<M>>) -> Result<(), CommandError> {
+    panics::catch(|| drop(agent)).map_err(|panic| panicked_over_command(id, &panic))
+}
+
+fn panicked_over_command(agent: AgentId, panic: &Panic) -> CommandError {
+    CommandError::Panicked {
+        agent,
+        message: panic.message().to_owned(),
     }
 }
 

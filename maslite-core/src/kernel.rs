@@ -20,7 +20,7 @@ use crate::message::{
 };
 use crate::progress::Progress;
 use crate::rng::AgentRng;
-use crate::run::Counters;
+use crate::run::{AgentError, Counters, Report, StopReason};
 use crate::{AgentId, SimDuration, SimTime};
 
 pub(crate) const NONE: u32 = u32::MAX;
@@ -255,7 +255,12 @@ pub(crate) struct Kernel<M: Message> {
     main_inbox: Vec<u32>,
     pub(crate) main_delivered: u64,
     pub(crate) main_sequence: u64,
-    pub(crate) paused_by: Option<AgentId>,
+    /// Why an agent has the run end after this superstep.
+    pub(crate) paused_by: Option<StopReason>,
+    /// Errors that agents reported since somebody last asked.
+    pub(crate) errors: Vec<AgentError>,
+    /// The run ends at the first of them.
+    pub(crate) stop_at_error: bool,
     pub(crate) failure: Option<Error>,
     /// Where it stands and who is at work: for the error if that agent panics, and for other threads.
     pub(crate) progress: Arc<Progress>,
@@ -296,6 +301,8 @@ impl<M: Message> Kernel<M> {
             main_delivered: 0,
             main_sequence: 0,
             paused_by: None,
+            errors: Vec::new(),
+            stop_at_error: false,
             failure: None,
             progress: Arc::default(),
             counters: Counters::default(),
@@ -352,6 +359,15 @@ impl<M: Message> Kernel<M> {
         seat.flags |= GONE;
         seat.rng = None;
         self.directory.remove(seat.id);
+    }
+
+    /// The same between two supersteps, when it may be awake in the next one.
+    pub(crate) fn evict(&mut self, slot: u32) {
+        self.awake.retain(|awake| *awake != slot);
+        let unread = self.unread.len();
+        self.unread.retain(|(reader, _)| *reader != slot);
+        self.counters.undeliverable += (unread - self.unread.len()) as u64;
+        self.unseat(slot);
     }
 
     #[inline]
@@ -979,6 +995,26 @@ impl<M: Message> Kernel<M> {
     fn note_interest(&mut self, slot: u32, pattern: Pattern, begins: bool) {
         if let Some(changes) = &mut self.changed_interest {
             changes.push((slot, pattern, begins, self.now));
+        }
+    }
+
+    /// Notes an error that an agent reports.
+    pub(crate) fn report_error(&mut self, slot: u32, message: String) {
+        self.counters.errors += 1;
+        let seat = &self.slots[slot as usize];
+        if self.errors.len() < Report::ERRORS_KEPT {
+            self.errors.push(AgentError {
+                agent: seat.id,
+                index: seat.index,
+                cluster: None,
+                time: self.now,
+                superstep: self.superstep,
+                message,
+            });
+        }
+        if self.stop_at_error && !matches!(self.paused_by, Some(StopReason::AgentError(_))) {
+            self.paused_by = Some(StopReason::AgentError(seat.id));
+            self.unseen = true;
         }
     }
 

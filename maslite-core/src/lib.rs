@@ -94,6 +94,7 @@
 mod agent;
 mod alarm;
 pub mod clock;
+mod command;
 mod digest;
 mod directory;
 pub mod engine;
@@ -116,6 +117,7 @@ mod trace;
 pub use agent::{Agent, Alarm, AlarmFilter, Context, Delivery, PendingAlarm};
 pub use alarm::AlarmId;
 pub use clock::{BadSpeed, Clock, Speed};
+pub use command::{CommandError, Refusal};
 pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
 pub use kernel::Observer;
@@ -125,7 +127,7 @@ pub use progress::{Progress, Sample};
 pub use rng::AgentRng;
 #[doc(hidden)]
 pub use run::Predicate;
-pub use run::{Counters, Report, Run, StopReason};
+pub use run::{AgentError, Counters, Report, Run, StopReason};
 pub use scheduler::{Handle, MainContext, Scheduler};
 pub use time::{BadDuration, SimDuration, SimTime};
 pub use topic::Topic;

@@ -23,6 +23,7 @@ pub struct Run {
     pub(crate) supersteps_per_instant: u64,
     pub(crate) timeout: Option<Duration>,
     pub(crate) predicate: Option<Predicate>,
+    pub(crate) stop_at_error: bool,
 }
 
 /// Decides between two supersteps whether a run ends.
@@ -47,6 +48,7 @@ impl Run {
             supersteps_per_instant: Self::SUPERSTEPS_PER_INSTANT,
             timeout: None,
             predicate: None,
+            stop_at_error: false,
         }
     }
 
@@ -84,6 +86,13 @@ impl Run {
         self
     }
 
+    /// Until an agent reports an error, with [`Context::report_error`](crate::Context::report_error).
+    /// Without this such errors are collected and the run goes on.
+    pub fn stop_at_error(mut self) -> Self {
+        self.stop_at_error = true;
+        self
+    }
+
     /// An instant with more supersteps than this is an endless exchange, and an error.
     pub fn supersteps_per_instant(mut self, limit: u64) -> Self {
         self.supersteps_per_instant = limit;
@@ -106,6 +115,13 @@ impl Run {
     #[must_use]
     pub fn wall_limit(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// Whether it ends at the first error that an agent reports.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn stops_at_error(&self) -> bool {
+        self.stop_at_error
     }
 
     /// The parts, for a supervisor that runs several schedulers.
@@ -154,6 +170,8 @@ pub struct Counters {
     pub alarms_pending: u64,
     /// Agents there are.
     pub agents: u64,
+    /// Errors that agents reported.
+    pub errors: u64,
 }
 
 impl Counters {
@@ -169,6 +187,7 @@ impl Counters {
         self.alarms_cleared += other.alarms_cleared;
         self.alarms_pending += other.alarms_pending;
         self.agents += other.agents;
+        self.errors += other.errors;
     }
 }
 
@@ -184,6 +203,8 @@ pub enum StopReason {
     Supersteps,
     /// This agent called `pause`.
     Paused(AgentId),
+    /// This agent reported an error, and the run was to stop at one.
+    AgentError(AgentId),
     /// The handler of mail addressed to main stopped it.
     Stopped,
     /// The predicate over the counters held.
@@ -203,6 +224,7 @@ impl StopReason {
             Self::TimeLimit => "time limit",
             Self::Supersteps => "supersteps",
             Self::Paused(_) => "paused",
+            Self::AgentError(_) => "agent error",
             Self::Stopped => "stopped",
             Self::Predicate => "predicate",
             Self::Timeout => "timeout",
@@ -211,10 +233,62 @@ impl StopReason {
     }
 }
 
+impl StopReason {
+    /// The agent that asked for the end. An error comes before a pause of the same superstep.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn asked_by(self) -> Option<AgentId> {
+        match self {
+            Self::Paused(agent) | Self::AgentError(agent) => Some(agent),
+            _ => None,
+        }
+    }
+}
+
+/// An error that an agent reported, and went on. See
+/// [`Context::report_error`](crate::Context::report_error).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AgentError {
+    /// Who reported it.
+    pub agent: AgentId,
+    /// The insertion index of who reported it.
+    pub index: u64,
+    /// The name of the cluster where that agent lives; none in a scheduler that is used alone.
+    pub cluster: Option<String>,
+    /// When \[simulated\].
+    pub time: SimTime,
+    /// The superstep within that instant, from 0.
+    pub superstep: u64,
+    /// What the agent said.
+    pub message: String,
+}
+
+impl AgentError {
+    /// Its place in the order of a report.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn key(&self) -> (SimTime, u64, u64) {
+        (self.time, self.superstep, self.index)
+    }
+}
+
+impl fmt::Display for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agent {}", self.agent)?;
+        if let Some(cluster) = &self.cluster {
+            write!(f, " in cluster {cluster}")?;
+        }
+        let (time, superstep) = (self.time, self.superstep);
+        write!(f, " at {time}, superstep {superstep}: {}", self.message)
+    }
+}
+
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused(agent) => write!(f, "paused by agent {agent}"),
+            Self::AgentError(agent) => write!(f, "stopped by an error of agent {agent}"),
             other => f.pad(other.name()),
         }
     }
@@ -254,6 +328,9 @@ pub struct Report {
     pub digest: Option<u64>,
     /// How far a paced or real-time run fell behind the wall at worst.
     pub behind: Duration,
+    /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
+    /// insertion of the agents. The first [`ERRORS_KEPT`](Self::ERRORS_KEPT); the counters count all.
+    pub errors: Vec<AgentError>,
 }
 
 impl Report {
@@ -269,8 +346,12 @@ impl Report {
             counters: Counters::default(),
             digest: None,
             behind: Duration::ZERO,
+            errors: Vec::new(),
         }
     }
+
+    /// So many errors of agents a report has at most.
+    pub const ERRORS_KEPT: usize = 1_000;
 
     /// Simulated time that passed in this run.
     #[must_use]
@@ -313,6 +394,9 @@ impl fmt::Display for Report {
             c.alarms_cleared,
             c.alarms_pending,
         )?;
+        if c.errors > 0 {
+            write!(f, "; {} errors of agents", c.errors)?;
+        }
         if !self.behind.is_zero() {
             write!(
                 f,

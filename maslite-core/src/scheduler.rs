@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, PendingAlarm};
 use crate::clock::{Clock, Pace, wall};
+use crate::command::CommandError;
 use crate::engine::{Engine, Limits, Rest, Surroundings};
 use crate::error::Error;
 use crate::kernel::Observer;
@@ -129,6 +130,48 @@ impl<M: Message> Scheduler<M> {
         agent.downcast_ref()
     }
 
+    /// The agents there are, in insertion order.
+    pub fn agents(&self) -> impl Iterator<Item = (AgentId, &dyn Agent<M>)> + '_ {
+        self.engine.agents()
+    }
+
+    /// Has an agent answer a command, with its [`command`](Agent::command).
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::Refused`], [`CommandError::Panicked`].
+    pub fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, CommandError> {
+        self.engine.command(id.into(), request)
+    }
+
+    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers
+    /// it takes over. Neither is torn down, nor set up once more.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`].
+    pub fn replace(
+        &mut self,
+        id: impl Into<AgentId>,
+        agent: impl Agent<M>,
+    ) -> Result<(), CommandError> {
+        self.engine.replace(id.into(), Box::new(agent))
+    }
+
+    /// Takes an agent out, as it is, without tearing it down. Otherwise it is as if it had been
+    /// removed: mail that it has not read is undeliverable, and its id is not used again.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::WrongType`].
+    pub fn take_out<A: Agent<M>>(&mut self, id: impl Into<AgentId>) -> Result<A, CommandError> {
+        let id = id.into();
+        self.engine.check_type::<A>(id)?;
+        let agent: Box<dyn std::any::Any> = self.engine.take_out(id)?;
+        // Its type was looked at.
+        let agent = agent.downcast();
+        agent
+            .map(|agent| *agent)
+            .map_err(|_| CommandError::UnknownAgent(id))
+    }
+
     /// Queues mail. It is posted when the next run starts, before anything else.
     pub fn send(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
@@ -185,6 +228,8 @@ impl<M: Message> Scheduler<M> {
             Clock::Paced(speed) => Some(Pace::new(started, start, speed)),
             Clock::RealTime => Some(Pace::real_time(epoch)),
         };
+        self.engine.stop_at_error(run.stop_at_error);
+        self.engine.take_errors();
         self.engine.setup()?;
         let queued = std::mem::take(&mut self.queued);
         self.engine.queue_first(queued);
@@ -202,6 +247,7 @@ impl<M: Message> Scheduler<M> {
         report.counters = self.engine.counters();
         report.digest = self.engine.digest();
         report.behind = behind;
+        report.errors = self.engine.take_errors();
         Ok(report)
     }
 
@@ -324,7 +370,7 @@ impl<M: Message> Scheduler<M> {
         match rest {
             Rest::Idle => Some(StopReason::Idle),
             Rest::Supersteps => Some(StopReason::Supersteps),
-            Rest::Paused(agent) => Some(StopReason::Paused(agent)),
+            Rest::Asked(reason) => Some(reason),
             Rest::Called => around.stopped_by.take(),
             Rest::Horizon => None,
             Rest::Attention => match self.outside.signal.raised() {

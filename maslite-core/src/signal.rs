@@ -27,6 +27,8 @@ impl Signal {
     pub const STOP: u32 = 1;
     /// The wall-clock timeout passed.
     pub const TIMEOUT: u32 = 2;
+    /// Somebody wants something, and the run will go on.
+    pub const CALL: u32 = 8;
 
     /// Raises bits and wakes who waits.
     pub fn raise(&self, bits: u32) {

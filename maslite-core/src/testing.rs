@@ -135,6 +135,12 @@ impl<M: Message> Solo<M> {
         self.kernel.removals.drain(..).map(|(id, _)| id).collect()
     }
 
+    /// Takes the errors that the agent reported since the last time, in order.
+    pub fn take_errors(&mut self) -> Vec<String> {
+        let errors = self.kernel.errors.drain(..);
+        errors.map(|error| error.message).collect()
+    }
+
     /// Whether the agent called `pause` since the last time.
     pub fn take_paused(&mut self) -> bool {
         self.kernel.paused_by.take().is_some()

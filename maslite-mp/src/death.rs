@@ -8,6 +8,8 @@ use std::fmt;
 use std::fs;
 use std::process::ExitStatus;
 
+use serde::{Deserialize, Serialize};
+
 /// Exit code of a child whose link was lost because its main process is gone.
 pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
 /// Exit code of a child that does not speak its main process's protocol.
@@ -22,7 +24,7 @@ const SIGKILL: i32 = 9;
 const SIGSEGV: i32 = 11;
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ExitKind {
     /// Code 0. Not a success where the process was expected to live on: it exited silently.

@@ -7,6 +7,7 @@ use maslite_core::SimTime;
 use maslite_core::engine::{Signal, Watchdog};
 use tracing::debug;
 
+use crate::console::{Brake, ClusterBoard, Console};
 use crate::death::{Death, ExitKind};
 use crate::error::Error;
 use crate::inline::InlineLink;
@@ -15,9 +16,9 @@ use crate::lookout::{Chore, Desk, Lookout, Pulse, WarningSink};
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
+use crate::rounds::Standing;
 use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
-use crate::stop::{Brake, StopHandle};
 use crate::supervision::{ChildEnd, Failure, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
@@ -106,6 +107,9 @@ const NEWS_LIMIT: Duration = Duration::from_secs(1);
 /// How long a held run may go on before it counts as stuck.
 pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
 
+/// The bits that hold a run to end it.
+const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
+
 /// One cluster.
 pub(crate) struct Member {
     pub(crate) name: String,
@@ -115,6 +119,7 @@ pub(crate) struct Member {
     link: Option<Box<dyn Transport>>,
     /// It was asked for something and has not answered yet.
     owes_answer: bool,
+    pub(crate) board: Arc<ClusterBoard>,
 }
 
 /// Whatever runs the clusters, and can make them come to rest.
@@ -125,6 +130,8 @@ enum Machinery {
         grants: u64,
         /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
         supervisor: Option<Supervisor>,
+        /// The run is to end, not only to be held for a while.
+        over: bool,
     },
     Processes(Supervisor),
 }
@@ -173,7 +180,7 @@ impl Machinery {
 pub(crate) struct Fleet {
     pub(crate) members: Vec<Member>,
     machinery: Machinery,
-    stop: StopHandle,
+    pub(crate) console: Arc<Console>,
     /// Where the thread that runs shows what it is at.
     pub(crate) desk: Arc<Desk>,
 }
@@ -182,7 +189,7 @@ impl Fleet {
     /// Warns after `limit`, if there is one, as `sink` likes it.
     pub(crate) fn new(
         placement: Placement,
-        stop: StopHandle,
+        console: Arc<Console>,
         limit: Option<Duration>,
         sink: Option<WarningSink>,
     ) -> Result<Self, Error> {
@@ -199,19 +206,21 @@ impl Fleet {
                 watchdog: None,
                 grants: 0,
                 supervisor: limit.is_some().then(supervisor).transpose()?,
+                over: false,
             },
             Placement::Processes => Machinery::Processes(supervisor()?),
         };
         Ok(Self {
             members: Vec::new(),
             machinery,
-            stop,
+            console,
             desk,
         })
     }
 
     pub(crate) fn add(&mut self, name: String) {
         self.members.push(Member {
+            board: self.console.board.add(name.clone()),
             name,
             pid: 0,
             carrier: None,
@@ -256,6 +265,7 @@ impl Fleet {
                     pulses.push((member.name.clone(), pulse));
                     member.link = Some(Box::new(InlineLink::new(scheduler, &member.name)));
                     member.pid = std::process::id();
+                    member.board.lives_in(member.pid);
                 }
                 if let Some(supervisor) = supervisor
                     && !pulses.is_empty()
@@ -282,6 +292,7 @@ impl Fleet {
                 for side in spawn::start(supervisor, order)? {
                     let member = &mut self.members[side.cluster as usize];
                     member.pid = side.pid;
+                    member.board.lives_in(side.pid);
                     debug!(target: "maslite", cluster = %member.name, pid = side.pid, "cluster started");
                     member.carrier = Some(side.carrier);
                     member.link = Some(side.link);
@@ -375,30 +386,33 @@ impl Fleet {
         self.machinery.explain(name, *pid, error, time)
     }
 
-    /// Begins a run that is held at `deadline`, if there is one, or when the handle says so.
+    /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
         match &mut self.machinery {
             Machinery::Inline {
                 signal,
                 watchdog,
                 supervisor,
+                over,
                 ..
             } => {
                 if let Some(supervisor) = supervisor {
                     supervisor.hold_at(None);
                 }
+                *over = false;
                 *watchdog = timeout.map(|timeout| Watchdog::start(signal, timeout));
-                self.stop.begin_run(Brake::Inline(Arc::clone(signal)));
+                self.console.begin_run(Brake::Inline(Arc::clone(signal)));
             }
             Machinery::Processes(supervisor) => {
                 supervisor.hold_at(deadline);
-                self.stop.begin_run(Brake::Processes(supervisor.holder()));
+                self.console
+                    .begin_run(Brake::Processes(supervisor.holder()));
             }
         }
     }
 
-    /// Ends a run. True if the handle asked for it.
-    pub(crate) fn end_run(&mut self) -> bool {
+    /// Ends a run.
+    pub(crate) fn end_run(&mut self) {
         match &mut self.machinery {
             Machinery::Inline {
                 signal,
@@ -417,12 +431,34 @@ impl Fleet {
                 supervisor.settle_output();
             }
         }
-        self.stop.end_run()
+        self.console.end_run();
+    }
+
+    /// Whether the run is held because it is to end: by its timeout, or by a handle.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.machinery {
+            Machinery::Inline { signal, over, .. } => *over || signal.raised() & FOR_GOOD != 0,
+            Machinery::Processes(supervisor) => supervisor.grants().held(),
+        }
+    }
+
+    /// Writes down on the board how all stand, for controllers.
+    pub(crate) fn show(&self, standing: &Standing) {
+        self.console
+            .board
+            .stands(standing.time, standing.supersteps);
+        for (member, report) in self.members.iter().zip(&standing.reports) {
+            if let Some(report) = report {
+                member.board.stands(report.time, report.counters.delivered);
+            }
+            member.board.is_at_work(false);
+        }
     }
 
     /// Lets grants be sent again although the run was held: those that bring all to one instant.
     pub(crate) fn release(&mut self) {
-        if let Machinery::Inline { signal, .. } = &mut self.machinery {
+        if let Machinery::Inline { signal, over, .. } = &mut self.machinery {
+            *over |= signal.raised() & FOR_GOOD != 0;
             signal.lower(u32::MAX);
         }
     }
@@ -433,11 +469,12 @@ impl Fleet {
         match &mut self.machinery {
             Machinery::Inline { grants, signal, .. } => {
                 *grants += 1;
+                // Raised for the console as well.
                 (*grants, signal.raised() != 0)
             }
             Machinery::Processes(supervisor) => {
                 let grants = supervisor.grants();
-                (grants.issue(), grants.held())
+                (grants.issue(), grants.held() || self.console.is_raised())
             }
         }
     }

@@ -44,6 +44,8 @@
 //! - A child process is the same program, started again. [`Registry::enter`], on the first line of
 //!   `main`, is where it turns into a cluster. It cannot be forgotten: [`MpMain::new`] takes what it
 //!   returns. Whatever stands before it happens again in every child.
+//! - A [`Controller`] steers a run from other threads: pauses and steps it, and asks what [`MpMain`]
+//!   asks between runs, the state of an agent with [`inspect`](MpMain::inspect) for one.
 //!
 //! What a model that runs in one scheduler needs beyond that: `Serialize` and `Deserialize` for its
 //! messages and its agents, the registry, and that first line.
@@ -93,6 +95,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 // What a program uses.
+mod commands;
+mod console;
+mod controller;
 mod error;
 mod mp_main;
 mod registry;
@@ -101,6 +106,7 @@ mod registry;
 mod mp_scheduler;
 mod rounds;
 mod routing;
+mod steering;
 mod windows;
 mod wire;
 
@@ -129,8 +135,11 @@ mod lookout;
 mod warning;
 
 pub use maslite_core as core;
-pub use maslite_core::{clock, engine};
+pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
 
+pub use commands::{AgentInfo, Answers, Audience, ControlError};
+pub use console::{ClusterStatus, Halt, Phase, Status};
+pub use controller::Controller;
 pub use death::{Death, ExitKind};
 pub use error::{Chain, Error};
 pub use fleet::{Link, Placement, Waiting};
@@ -152,7 +161,8 @@ pub mod prelude {
     };
 
     pub use crate::{
-        ClusterId, Crew, Entered, Link, MpMain, MpReport, Placement, Registry, Waiting,
+        Audience, ClusterId, Controller, Crew, Entered, Link, MpMain, MpReport, Placement, Refusal,
+        Registry, Waiting,
     };
 }
 

@@ -56,6 +56,8 @@ pub(crate) enum Chore {
     Handler,
     Predicate,
     Trace,
+    /// It is paused, and waits for who steers it.
+    Pause,
     /// It waits for the cluster at this place.
     WaitFor(usize),
 }
@@ -67,7 +69,8 @@ impl Desk {
             Chore::Handler => 1,
             Chore::Predicate => 2,
             Chore::Trace => 3,
-            Chore::WaitFor(place) => 4 + place as u64,
+            Chore::Pause => 4,
+            Chore::WaitFor(place) => 5 + place as u64,
         };
         self.time.store(time.as_nanos(), Ordering::Relaxed);
         self.chore.store(chore, Ordering::Relaxed);
@@ -83,7 +86,8 @@ impl Desk {
             1 => Chore::Handler,
             2 => Chore::Predicate,
             3 => Chore::Trace,
-            place => Chore::WaitFor(usize::try_from(place - 4).unwrap_or(usize::MAX)),
+            4 => Chore::Pause,
+            place => Chore::WaitFor(usize::try_from(place - 5).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -178,6 +182,7 @@ impl Lookout {
         let due = now.checked_add(interval).unwrap_or(now);
         if let Some(stand) = &mut self.stand
             && (stand.run, stand.time) == (run, time)
+            && self.desk.chore() != Chore::Pause
             // A look that comes very late was kept from coming, and everybody else perhaps as well.
             && now.saturating_duration_since(stand.due) <= interval
         {
@@ -306,7 +311,7 @@ impl Lookout {
                 Chore::Handler => Activity::Handler,
                 Chore::Predicate => Activity::Predicate,
                 Chore::Trace => Activity::Trace,
-                Chore::Routing | Chore::WaitFor(_) => Activity::Routing,
+                Chore::Routing | Chore::Pause | Chore::WaitFor(_) => Activity::Routing,
             },
             agent: None,
             time: Some(self.desk.time()),
@@ -412,6 +417,20 @@ mod tests {
         lookout: Lookout,
         now: Instant,
         says: [Says; 2],
+    }
+
+    #[test]
+    fn a_paused_run_does_not_stand_still() {
+        let desk = Arc::new(Desk::default());
+        let mut lookout = Lookout::new(Some(LIMIT), None, Arc::clone(&desk));
+        let mut now = crate::transport::now();
+        desk.turn_to(Chore::Pause, SimTime::ZERO);
+        for _ in 0..3 {
+            assert!(lookout.main_moves(1, now));
+            now += INTERVAL;
+        }
+        desk.turn_to(Chore::Routing, SimTime::ZERO);
+        assert!(!lookout.main_moves(1, now));
     }
 
     fn at_rest() -> Says {

@@ -2,22 +2,26 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
 use maslite_core::{
-    Adder, Agent, AgentId, Counters, Mail, MainContext, Report, Run, SimDuration, SimTime,
-    StopReason,
+    Adder, Agent, AgentError, AgentId, Counters, Mail, MainContext, Report, Run, SimDuration,
+    SimTime,
 };
 use serde::Serialize;
 use tracing::debug;
 
+use crate::commands::{ControlError, Replies, Scope};
+use crate::console::Console;
+use crate::controller::Controller;
 use crate::error::{Chain, Error};
 use crate::fleet::{Fleet, Link, Placement, Waiting};
 use crate::lookout::WarningSink;
 use crate::mp_scheduler::names_of;
 use crate::output::Output;
-use crate::registry::{Entered, WireMessage};
+use crate::registry::{Entered, Registry, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::routing::Routing;
 use crate::shake::Shake;
@@ -29,7 +33,7 @@ use crate::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 
 /// A cluster of a simulation: the agents that share one scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(u32);
+pub struct ClusterId(pub(crate) u32);
 
 /// How long `Drop` gives the clusters to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -104,7 +108,7 @@ pub struct MpMain<M: WireMessage> {
     queued: Vec<Mail<M>>,
     created: Instant,
     startup: Option<Duration>,
-    stop: StopHandle,
+    console: Arc<Console>,
     warning_after: Option<Duration>,
     /// Until the clusters start.
     warnings: Option<WarningSink>,
@@ -142,7 +146,7 @@ impl<M: WireMessage> MpMain<M> {
             queued: Vec::new(),
             created: wall(),
             startup: None,
-            stop: StopHandle::default(),
+            console: Arc::default(),
             warning_after: Some(PATIENCE),
             warnings: None,
             ended: false,
@@ -310,20 +314,9 @@ impl<M: WireMessage> MpMain<M> {
         id: impl Into<AgentId>,
         agent: A,
     ) -> Result<(), Error> {
-        let (id, registry) = (id.into(), &self.entered.registry);
+        let id = id.into();
         self.check(cluster)?;
-        let kind = registry
-            .kind_of(&agent)
-            .ok_or_else(|| Error::UnknownAgentType {
-                kind: std::any::type_name::<A>().to_owned(),
-                known: registry.kind_names(),
-            })?;
-        let mut state = Vec::new();
-        (kind.encode)(&agent, &mut state).map_err(|why| Error::Encode {
-            what: format!("agent {id} of type {}", kind.name),
-            why: why.to_string(),
-        })?;
-        let kind = kind.name.to_owned();
+        let (kind, state) = self.entered.registry.encode(id, &agent)?;
         self.routing.insert(id, cluster.0, Adder::Owner)?;
         let call = Call::Add {
             id,
@@ -434,7 +427,7 @@ impl<M: WireMessage> MpMain<M> {
             debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
             // A half-done superstep cannot be continued: nothing is left running, and nobody is
             // torn down.
-            self.abandon();
+            self.abandon(error);
         }
         result
     }
@@ -450,12 +443,12 @@ impl<M: WireMessage> MpMain<M> {
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
         let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
-        fleet.begin_run(
-            timeout,
-            timeout.and_then(|timeout| started.checked_add(timeout)),
-        );
+        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        fleet.begin_run(timeout, deadline);
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
+        standing.errors.clear();
+        standing.errors_of_setup = 0;
         let under_way = &mut self.under_way;
         let trace = &mut self.trace;
         let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, run);
@@ -464,10 +457,9 @@ impl<M: WireMessage> MpMain<M> {
         rounds.setup(queued)?;
         self.startup
             .get_or_insert_with(|| wall().duration_since(self.created));
-        let mut stopped_by = rounds.run()?;
-        if fleet.end_run() && stopped_by == StopReason::Timeout {
-            stopped_by = StopReason::Interrupted;
-        }
+        let (stopped_by, late) = rounds.run_steered(&self.console, deadline)?;
+        fleet.end_run();
+        self.queued.extend(late);
         debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
         let wall = wall().duration_since(started);
         let mut report = Report::new(stopped_by, start, self.standing.time, wall);
@@ -477,6 +469,7 @@ impl<M: WireMessage> MpMain<M> {
         } else {
             None
         };
+        report.errors.clone_from(&self.standing.errors);
         let held_back = self.standing.reports.iter().flatten();
         let held_back = held_back.map(|report| report.held_back);
         let locals = self
@@ -508,6 +501,25 @@ impl<M: WireMessage> MpMain<M> {
             .collect()
     }
 
+    /// Asks clusters something between two runs.
+    pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
+        self.start()?;
+        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
+        let places = scope.places(&self.routing, fleet.members.len())?;
+        let format = self.entered.registry.trace_format();
+        let (routing, standing) = (&mut self.routing, &mut self.standing);
+        let (under_way, trace) = (&mut self.under_way, &mut self.trace);
+        let nothing = Run::until_idle();
+        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, nothing);
+        let replies = rounds.ask(&places, request);
+        let replies = replies.inspect_err(|error| self.abandon(error))?;
+        Ok(places.into_iter().zip(replies).collect())
+    }
+
+    pub(crate) fn registry(&self) -> &Registry<M> {
+        &self.entered.registry
+    }
+
     /// Starts clusters and ships agents that are new since the last run. `run` does it too.
     ///
     /// # Errors
@@ -518,8 +530,8 @@ impl<M: WireMessage> MpMain<M> {
             return Err(Error::Ended);
         }
         let result = self.try_to_start();
-        if result.is_err() {
-            self.abandon();
+        if let Err(error) = &result {
+            self.abandon(error);
         }
         result
     }
@@ -542,7 +554,7 @@ impl<M: WireMessage> MpMain<M> {
             Some(fleet) => fleet,
             none => none.insert(Fleet::new(
                 self.placement,
-                self.stop.clone(),
+                Arc::clone(&self.console),
                 self.warning_after,
                 self.warnings.take(),
             )?),
@@ -623,7 +635,22 @@ impl<M: WireMessage> MpMain<M> {
     /// A handle that other threads can end a run with.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
+        let console = Arc::clone(&self.console);
+        StopHandle { console }
+    }
+
+    /// A handle that other threads can steer runs with.
+    #[must_use]
+    pub fn controller(&self) -> Controller<M> {
+        if let Some(fleet) = &self.fleet {
+            fleet.show(&self.standing);
+        }
+        Controller::new(&self.console, &self.entered.registry)
+    }
+
+    /// Has the next run begin with a pause, until a [`Controller`] lets it go on.
+    pub fn pause(&mut self) {
+        self.console.pause_at_the_start();
     }
 
     /// The simulated time.
@@ -636,6 +663,12 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.standing.counters()
+    }
+
+    /// The errors that agents reported in the last run, as its report has them; also if it failed.
+    #[must_use]
+    pub fn errors(&self) -> &[AgentError] {
+        &self.standing.errors
     }
 
     /// Wall time from [`new`](Self::new) to the first superstep; none before it.
@@ -662,8 +695,9 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// Ends after a failure, without asking anybody.
-    fn abandon(&mut self) {
+    fn abandon(&mut self, error: &Error) {
         self.ended = true;
+        self.console.close(ControlError::from(error));
         if let Some(mut fleet) = self.fleet.take() {
             fleet.abandon();
         }
@@ -673,6 +707,7 @@ impl<M: WireMessage> MpMain<M> {
     fn end(&mut self, grace: Duration) -> Shutdown {
         let started = wall();
         self.ended = true;
+        self.console.close(ControlError::Ended);
         let mut errors = Vec::new();
         let mut stop = Vec::new();
         let mut ends = Vec::new();

@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{
     AgentId, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
+    StopReason,
 };
 use rustc_hash::FxHashMap;
 
+use crate::commands;
 use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::lookout::Pulse;
 use crate::registry::{Crew, Registry, WireMessage};
@@ -265,12 +267,14 @@ impl<M: WireMessage> MpScheduler<M> {
         } = grant;
         if self.border.ahead.is_none() {
             self.engine.stand_at(grant.time, grant.superstep);
-        } else if task == Task::Setup {
+        } else if matches!(task, Task::Setup { .. } | Task::Answer) {
             // Between runs all stand where main stands; within one each has its own time.
             assert!(grant.time >= self.engine.now(), "time never goes backwards");
             self.engine.advance_to(grant.time);
         }
-        let interest = self.learn(grant.news)?;
+        let mut news = grant.news;
+        let request = std::mem::take(&mut news.request);
+        let interest = self.learn(news)?;
         for bytes in grant.batches {
             let batch = wire::take_bytes(&mut batches, bytes);
             let mut batch = batch.map_err(|why| undecodable("a batch of mail", why))?;
@@ -285,17 +289,22 @@ impl<M: WireMessage> MpScheduler<M> {
             }
         }
         self.engine.import(self.arrived.drain(..));
-        if !matches!(task, Task::Setup | Task::Match) {
+        if !matches!(task, Task::Setup { .. } | Task::Match | Task::Answer) {
             self.engine.post();
         }
         let before = self.engine.counters().supersteps;
+        let mut reply = Vec::new();
         match task {
-            Task::Setup => {
+            Task::Setup { stop_at_error } => {
+                self.engine.stop_at_error(stop_at_error);
                 let done = self.engine.setup();
                 done.map_err(|error| self.agent_fault(error))?;
             }
             Task::Match => self.border.match_again(&mut self.engine, &interest),
             Task::Post => {}
+            Task::Answer => {
+                commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+            }
             Task::Fire => self.fire(),
             Task::Step if !self.engine.is_awake() => {}
             Task::Step | Task::Superstep => self.step(supersteps_per_instant)?,
@@ -313,18 +322,20 @@ impl<M: WireMessage> MpScheduler<M> {
             } => {
                 self.engine.number_from(next_index);
                 self.border.grant = number;
+                self.border.passes = 0;
                 let limits = Limits {
                     horizon,
                     supersteps,
                     supersteps_per_instant,
                 };
                 let rest = self.engine.run(&limits, &mut self.border);
-                if let Rest::Paused(agent) = rest.map_err(|error| self.agent_fault(error))? {
-                    self.border.paused = Some((0, agent));
+                if let Rest::Asked(reason) = rest.map_err(|error| self.agent_fault(error))? {
+                    self.border.paused = Some((0, reason));
                 }
             }
             Task::Window { horizon, others } => {
                 self.border.grant = number;
+                self.border.passes = 0;
                 if let Some(ahead) = &mut self.border.ahead {
                     ahead.others = others;
                     ahead.limit = None;
@@ -339,11 +350,14 @@ impl<M: WireMessage> MpScheduler<M> {
             }
         }
         // A run has handed out all there is; mail looked at again has its own way.
-        if !matches!(task, Task::Match | Task::Solo { .. } | Task::Window { .. }) {
+        if !matches!(
+            task,
+            Task::Match | Task::Answer | Task::Solo { .. } | Task::Window { .. }
+        ) {
             self.border.hand_out(&mut self.engine);
         }
         self.border.failure.take().map_or(Ok(()), Err)?;
-        self.report(self.engine.counters().supersteps - before)
+        self.report(self.engine.counters().supersteps - before, reply)
     }
 
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
@@ -401,7 +415,7 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    fn report(&mut self, supersteps: u64) -> Result<ToMain, Fault> {
+    fn report(&mut self, supersteps: u64, reply: Vec<u8>) -> Result<ToMain, Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
         self.newborn.clear();
@@ -424,6 +438,8 @@ impl<M: WireMessage> MpScheduler<M> {
                 names: names_of(newborn.iter().map(|newborn| newborn.id)),
                 removals: border.take_removals(engine),
                 interest: border.interest(engine.take_changed_interest()),
+                errors: engine.take_errors(),
+                reply,
             },
             newborn,
             counters: engine.counters(),
@@ -448,6 +464,8 @@ struct Border<M> {
     ahead: Option<Ahead>,
     /// The number of the grant at hand.
     grant: u64,
+    /// How often its run has come by. It gets somewhere before it is held.
+    passes: u64,
     /// The clusters of agents that are elsewhere, as far as known.
     routes: FxHashMap<AgentId, u32>,
     /// What other clusters listen to; they are its subscribers.
@@ -457,7 +475,7 @@ struct Border<M> {
     /// For main, for unknown owners, and for each cluster.
     out: Vec<Out>,
     interested: Vec<u32>,
-    paused: Option<(u64, AgentId)>,
+    paused: Option<(u64, StopReason)>,
     /// Mail that could not be encoded.
     failure: Option<Fault>,
     message: std::marker::PhantomData<fn(M)>,
@@ -471,7 +489,7 @@ struct Ahead {
     others: Option<SimDuration>,
     /// No event at this time or later may happen before main has brought answers.
     limit: Option<SimTime>,
-    pauses: Vec<(SimTime, u64, AgentId)>,
+    pauses: Vec<(SimTime, u64, StopReason)>,
     removals: Vec<(AgentId, AgentId, SimTime)>,
     /// What others will listen to, or no longer, for mail from when on.
     coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
@@ -556,6 +574,7 @@ impl<M: WireMessage> Border<M> {
             hold,
             ahead: None,
             grant: 0,
+            passes: 0,
             routes: FxHashMap::default(),
             others: MailingList::default(),
             listeners: BTreeMap::new(),
@@ -616,14 +635,14 @@ impl<M: WireMessage> Border<M> {
         }
     }
 
-    fn take_pauses(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, AgentId)> {
+    fn take_pauses(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, StopReason)> {
         if let Some(ahead) = &mut self.ahead {
             return std::mem::take(&mut ahead.pauses);
         }
         let paused = self.paused.take().or_else(|| engine.take_paused());
         let now = engine.now();
         let paused = paused.into_iter();
-        paused.map(|(index, agent)| (now, index, agent)).collect()
+        paused.map(|(index, reason)| (now, index, reason)).collect()
     }
 
     fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<(AgentId, AgentId, SimTime)> {
@@ -639,9 +658,9 @@ impl<M: WireMessage> Border<M> {
     fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
         let now = engine.now();
         if let Some(ahead) = &mut self.ahead {
-            if let Some((index, agent)) = engine.take_paused() {
+            if let Some((index, reason)) = engine.take_paused() {
                 let arrives = ahead.leave_for_main(now);
-                ahead.pauses.push((arrives, index, agent));
+                ahead.pauses.push((arrives, index, reason));
             }
             for (id, by) in engine.take_removals_elsewhere() {
                 let arrives = ahead.leave_for_main(now);
@@ -825,12 +844,13 @@ impl<M: WireMessage> Surroundings<M> for Border<M> {
 
     #[inline]
     fn after_posting(&mut self, _: &mut Engine<M>) -> bool {
+        self.passes += 1;
         false
     }
 
     #[inline]
     fn wants_attention(&self) -> bool {
-        self.hold.holds(self.grant)
+        self.passes > 1 && self.hold.holds(self.grant)
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::error::Error;
 use crate::limits;
 use crate::logs;
 use crate::mp_scheduler::MpScheduler;
@@ -206,6 +207,24 @@ impl<M: Message> Registry<M> {
 
     pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&Kind<M>> {
         self.kind(self.by_type.get(&agent.type_id())?)
+    }
+
+    /// The name of an agent's type, and its encoded state.
+    pub(crate) fn encode<A: Agent<M>>(
+        &self,
+        id: AgentId,
+        agent: &A,
+    ) -> Result<(String, Vec<u8>), Error> {
+        let kind = self.kind_of(agent).ok_or_else(|| Error::UnknownAgentType {
+            kind: type_name::<A>().to_owned(),
+            known: self.kind_names(),
+        })?;
+        let mut state = Vec::new();
+        (kind.encode)(agent, &mut state).map_err(|why| Error::Encode {
+            what: format!("agent {id} of type {}", kind.name),
+            why: why.to_string(),
+        })?;
+        Ok((kind.name.to_owned(), state))
     }
 
     pub(crate) fn kind_names(&self) -> Vec<String> {

@@ -12,8 +12,8 @@
 
 use maslite_core::engine::Digest;
 use maslite_core::{
-    Adder, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimDuration,
-    SimTime, StopReason,
+    Adder, AgentError, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run,
+    SimDuration, SimTime, StopReason,
 };
 
 use crate::error::Error;
@@ -45,6 +45,10 @@ pub(crate) struct Standing {
     owner_sequence: u64,
     /// Grants so far.
     pub(crate) exchanges: u64,
+    /// What agents reported in the last run.
+    pub(crate) errors: Vec<AgentError>,
+    /// So many of these were reported in `setup`, before the first superstep.
+    pub(crate) errors_of_setup: usize,
 }
 
 impl Standing {
@@ -56,6 +60,16 @@ impl Standing {
         }
         counters.supersteps = self.supersteps;
         counters
+    }
+
+    /// Keeps errors of agents in the kernel's order, and no more than a report has.
+    fn note_errors(&mut self, errors: Vec<AgentError>, cluster: &str) {
+        self.errors.extend(errors.into_iter().map(|mut error| {
+            error.cluster = Some(cluster.to_owned());
+            error
+        }));
+        self.errors[self.errors_of_setup..].sort_by_key(AgentError::key);
+        self.errors.truncate(maslite_core::Report::ERRORS_KEPT);
     }
 
     fn count_undeliverable(&mut self) {
@@ -82,8 +96,8 @@ pub(crate) struct UnderWay<M> {
     pub(crate) main_mail: Vec<(SimTime, MailKey, Mail<M>)>,
     /// Mail for owners that the senders did not know.
     pub(crate) homeless: Vec<Homeless>,
-    /// Agents that called `pause`, with their insertion indices, and when that holds.
-    pub(crate) pauses: Vec<(SimTime, u64, AgentId)>,
+    /// Why agents have the run end, with their insertion indices, and when that holds.
+    pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
     /// Agents to be removed, who asked, when that holds, and where it was asked.
     pub(crate) removals: Vec<(AgentId, AgentId, SimTime, usize)>,
     /// Agents that wait for their insertion indices.
@@ -103,6 +117,12 @@ impl<M> Default for UnderWay<M> {
             lines: Vec::new(),
         }
     }
+}
+
+/// Which of several reasons to end the run at one time counts.
+pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
+    let (_, index, reason) = pause;
+    (matches!(reason, StopReason::Paused(_)), *index)
 }
 
 /// Gets the lines of a trace, in order.
@@ -125,8 +145,13 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) end: Option<SimTime>,
     pub(crate) supersteps: u64,
     supersteps_per_instant: u64,
+    stop_at_error: bool,
     pub(crate) predicate: Option<Predicate>,
     pub(crate) held: bool,
+    /// Somebody may read how it stands.
+    pub(crate) watched: bool,
+    /// What clusters have replied.
+    replies: Vec<Vec<u8>>,
 }
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
@@ -140,6 +165,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         run: Run,
     ) -> Self {
         let end = run.end(standing.time);
+        let stop_at_error = run.stops_at_error();
         let (supersteps, supersteps_per_instant, predicate) = run.into_parts();
         Self {
             fleet,
@@ -153,15 +179,32 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             end,
             supersteps: supersteps.unwrap_or(u64::MAX),
             supersteps_per_instant,
+            stop_at_error,
             predicate,
             held: false,
+            watched: false,
+            replies: Vec::new(),
         }
+    }
+
+    /// Asks clusters something, and returns their replies, in their order.
+    pub(crate) fn ask(&mut self, places: &[usize], request: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        for place in places {
+            self.routing.inbound[*place].news.request = request.to_vec();
+        }
+        self.exchange(places, Task::Answer)?;
+        Ok(std::mem::take(&mut self.replies))
     }
 
     /// Calls `setup` of all new agents, and posts the owner's mail before theirs.
     pub(crate) fn setup(&mut self, queued: Vec<Mail<M>>) -> Result<(), Error> {
         let all: Vec<usize> = (0..self.fleet.members.len()).collect();
-        self.exchange(&all, Task::Setup)?;
+        let errors = self.standing.errors.len();
+        let stop_at_error = self.stop_at_error;
+        self.exchange(&all, Task::Setup { stop_at_error })?;
+        if self.standing.errors.len() > errors {
+            self.standing.errors_of_setup = self.standing.errors.len();
+        }
         for mail in queued {
             let key = MailKey::of_owner(self.standing.time, self.standing.owner_sequence);
             self.standing.owner_sequence += 1;
@@ -170,15 +213,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(())
     }
 
-    /// Runs until something ends it. All mail is then posted, and all clusters stand at one instant.
-    pub(crate) fn run(&mut self) -> Result<StopReason, Error> {
-        let stopped_by = if self.lookaheads.is_empty() {
+    /// Runs until something ends it, or holds it. All mail is then posted, and all clusters stand at
+    /// one instant.
+    pub(crate) fn run_on(&mut self) -> Result<StopReason, Error> {
+        if self.lookaheads.is_empty() {
             self.run_rounds()
         } else {
             self.run_windows()
-        };
-        self.write_trace_before(None);
-        stopped_by
+        }
     }
 
     fn run_rounds(&mut self) -> Result<StopReason, Error> {
@@ -187,13 +229,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             if self.predicate.is_some() {
                 self.post_all()?;
             }
-            let first = self
-                .under_way
-                .pauses
-                .drain(..)
-                .min_by_key(|(_, index, _)| *index);
-            if let Some((_, _, agent)) = first {
-                return self.finish(StopReason::Paused(agent));
+            let pauses = self.under_way.pauses.drain(..);
+            if let Some((_, _, reason)) = pauses.min_by_key(rank_of_pause) {
+                return self.finish(reason);
             }
             if stopped {
                 return self.finish(StopReason::Stopped);
@@ -339,7 +377,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     /// The earliest alarm in all clusters, or in all but one.
-    fn next_alarm(&self, but: Option<usize>) -> Option<SimTime> {
+    pub(crate) fn next_alarm(&self, but: Option<usize>) -> Option<SimTime> {
         let others = (0..self.fleet.members.len()).filter(|place| Some(*place) != but);
         others
             .filter_map(|place| self.report(place).next_alarm)
@@ -377,9 +415,12 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             return Ok(());
         };
         let (number, held) = self.fleet.next_grant();
-        if held && !aligning && !matches!(kind, Task::Post | Task::Match | Task::Setup) {
+        if held && !aligning && !kind.takes_no_time() {
             self.held = true;
             return Ok(());
+        }
+        if self.watched {
+            self.show_work(tasks);
         }
         for (place, task) in tasks {
             self.grant(*place, number, *task)?;
@@ -397,7 +438,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         self.count_supersteps(tasks);
         if !self.lookaheads.is_empty() {
-            if *kind == Task::Setup {
+            if matches!(kind, Task::Setup { .. }) {
                 self.number_births(tasks)?;
             }
             tasks
@@ -421,7 +462,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     fn grant(&mut self, place: usize, number: u64, task: Task) -> Result<(), Error> {
         let inbound = &mut self.routing.inbound[place];
         // Looking again at mail comes between two postings: what arrived waits for the next one.
-        let used = if task == Task::Match { 0 } else { inbound.used };
+        let used = match task {
+            Task::Match | Task::Answer => 0,
+            _ => inbound.used,
+        };
         let lengths = inbound.batches[..used].iter();
         let head = ToProc::Grant(Grant {
             number,
@@ -477,7 +521,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             what: "a report",
             why: why.to_string(),
         };
-        let report = match wire::take(&mut rest).map_err(malformed)? {
+        let mut report = match wire::take(&mut rest).map_err(malformed)? {
             ToMain::Report(report) => report,
             ToMain::Failed(fault) => return Ok(Err(fault.blame(&self.fleet.members[place].name))),
             ToMain::Loaded(_) | ToMain::Bye(_) => {
@@ -527,7 +571,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             let line = wire::take(&mut lines).map_err(malformed)?;
             self.under_way.lines.push(line);
         }
-        let at_the_start = task == Task::Setup && self.standing.supersteps == 0;
+        let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
         for (pattern, begins, time) in &report.events.interest {
             let from = match self.lookaheads.get(place) {
                 Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
@@ -539,7 +583,20 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let removals = report.events.removals.iter();
         let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
         self.under_way.removals.extend(removals);
+        if task == Task::Answer {
+            self.replies.push(std::mem::take(&mut report.events.reply));
+        }
+        if !report.events.errors.is_empty() {
+            let errors = std::mem::take(&mut report.events.errors);
+            let name = &self.fleet.members[place].name;
+            self.standing.note_errors(errors, name);
+        }
         let changed = !report.events.interest.is_empty();
+        if self.watched {
+            let board = &self.fleet.members[place].board;
+            board.stands(report.time, report.counters.delivered);
+            board.is_at_work(false);
+        }
         self.standing.reports[place] = Some(report);
         Ok(Ok(changed))
     }
@@ -786,9 +843,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::fleet::Placement;
-    use crate::stop::StopHandle;
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
     enum Msg {}
@@ -798,7 +856,7 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet = Fleet::new(Placement::Inline, StopHandle::default(), None, None).unwrap();
+        let mut fleet = Fleet::new(Placement::Inline, Arc::default(), None, None).unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());

@@ -180,17 +180,24 @@ impl Grants {
     }
 }
 
-/// Holds the run under way, from any thread. Does nothing if there is none.
+/// Holds one run, from any thread. Does nothing if that is over.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     events: Sender<Event>,
+    run: u64,
 }
 
 impl Holder {
     /// As [`Supervisor::hold_now`].
     pub(crate) fn hold_now(&self) {
         // A supervisor that is gone has no run.
-        let _ = self.events.send(Event::HoldNow);
+        let _ = self.events.send(Event::HoldNow { run: self.run });
+    }
+
+    /// Has the grants under way end after the superstep they are in, and nothing more: the run goes on,
+    /// and nobody counts as stuck.
+    pub(crate) fn call(&self) {
+        let _ = self.events.send(Event::Call { run: self.run });
     }
 }
 
@@ -256,10 +263,11 @@ impl Supervisor {
         Arc::clone(&self.grants)
     }
 
-    /// A handle that holds runs from other threads.
+    /// A handle that holds the run under way from other threads.
     pub(crate) fn holder(&self) -> Holder {
         Holder {
             events: self.events.clone(),
+            run: self.grants.run.load(Ordering::SeqCst),
         }
     }
 
@@ -380,7 +388,12 @@ enum Event {
         at: Instant,
         run: u64,
     },
-    HoldNow,
+    HoldNow {
+        run: u64,
+    },
+    Call {
+        run: u64,
+    },
     /// A run has begun, and nobody looks whether it moves.
     Look,
     ExpectExits,
@@ -682,15 +695,12 @@ impl Watch {
             Event::Job(Job(job)) => job(self),
             Event::Exited { child, status, at } => self.record_exit(child, status, at),
             Event::HoldAt { at, run } => self.set(Some(at), Due::Hold(run)),
-            Event::HoldNow => {
-                if let Some(run) = self.grants.current_run() {
-                    self.hold(run);
-                }
-            }
+            Event::HoldNow { run } if self.grants.current_run() == Some(run) => self.hold(run),
+            Event::Call { run } if self.grants.current_run() == Some(run) => self.end_grants(),
             Event::Look => self.look(),
             Event::ExpectExits => self.expecting_exits = true,
-            // Only ever sent once, and taken out before: see `run`.
-            Event::Finish { .. } => {}
+            // A Finish is only ever sent once, and taken out before: see `run`; the others are for a run that is over.
+            Event::Finish { .. } | Event::HoldNow { .. } | Event::Call { .. } => {}
         }
     }
 
@@ -792,6 +802,15 @@ impl Watch {
             // Told already, and the timer is set.
             return;
         }
+        self.end_grants();
+        // To be compared with what they are at when the timer rings.
+        let sights = self.ask_all();
+        self.lookout.note(&sights, now());
+        self.set(now().checked_add(self.hold_grace), Due::Kill(run));
+    }
+
+    /// Tells the children to end the grants issued so far.
+    fn end_grants(&mut self) {
         let up_to = self.grants.issued.load(Ordering::SeqCst);
         let mut bytes = [HOLD; 9];
         bytes[1..].copy_from_slice(&up_to.to_le_bytes());
@@ -800,13 +819,9 @@ impl Watch {
             .iter_mut()
             .filter(|child| child.exit.is_none())
         {
-            // Few bytes a run do not fill a socket, and a child that has closed it is about to be found dead.
+            // Few bytes a round do not fill a socket, and a child that has closed it is about to be found dead.
             let _ = child.control.write_all(&bytes);
         }
-        // To be compared with what they are at when the timer rings.
-        let sights = self.ask_all();
-        self.lookout.note(&sights, now());
-        self.set(now().checked_add(self.hold_grace), Due::Kill(run));
     }
 
     fn record_exit(&mut self, key: u64, status: Option<ExitStatus>, at: Instant) {

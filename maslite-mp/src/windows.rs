@@ -14,7 +14,7 @@ use maslite_core::{Adder, AgentId, SimTime, StopReason};
 use crate::error::Error;
 use crate::mp_scheduler::names_of;
 use crate::registry::WireMessage;
-use crate::rounds::{Rounds, UnderWay};
+use crate::rounds::{Rounds, UnderWay, rank_of_pause};
 use crate::wire::Task;
 
 /// Agents that wait for their insertion indices, and with them their cluster.
@@ -63,9 +63,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     None
                 };
                 stopping = reason.map(|reason| (reason, self.latest()));
-                if stopping.is_some() {
-                    self.fleet.release();
-                }
+            }
+            if stopping.is_some() {
+                self.fleet.release();
             }
             let end = match (self.end, stopping) {
                 // Who is in that instant already may stay there, in the middle of an exchange.
@@ -161,6 +161,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         mail.chain(homeless).chain(paused).chain(removals).min()
     }
 
+    /// The time of the next thing that happens, in an instant that is over.
+    pub(crate) fn next_time(&self) -> Option<SimTime> {
+        if self.lookaheads.is_empty() {
+            return self.next_alarm(None);
+        }
+        let events = self.next_events().into_iter().flatten();
+        events.chain(self.next_own_event()).min()
+    }
+
     /// The latest time that any cluster has reached.
     fn latest(&self) -> SimTime {
         let reports = self.standing.reports.iter().flatten();
@@ -183,10 +192,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.under_way.removals = removals;
         let stopped = self.handle_main_mail(time)?;
         let mut pauses = std::mem::take(&mut self.under_way.pauses);
-        let first = pauses.extract_if(.., |pause| pause.0 == time).min();
+        let now = pauses.extract_if(.., |pause| pause.0 == time);
+        let first = now.min_by_key(rank_of_pause);
         self.under_way.pauses = pauses;
         Ok(match first {
-            Some((_, _, agent)) => Some(StopReason::Paused(agent)),
+            Some((_, _, reason)) => Some(reason),
             None => stopped.then_some(StopReason::Stopped),
         })
     }

@@ -5,7 +5,10 @@
 //! did not know the receiver, and at the message itself only in mail to main.
 
 use maslite_core::engine::Newborn;
-use maslite_core::{AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime};
+use maslite_core::{
+    AgentError, AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime,
+    StopReason,
+};
 use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -113,14 +116,20 @@ pub(crate) struct News {
     pub(crate) numbers: Vec<u64>,
     /// Agents that are to leave, and when.
     pub(crate) dismissed: Vec<(AgentId, SimTime)>,
+    /// What an `Answer` is about.
+    #[serde(with = "serde_bytes")]
+    pub(crate) request: Vec<u8>,
 }
 
-/// What to do. Before anything but `Setup` and `Match` the mail that waits is posted, that of the
+/// What to do. Before anything but `Setup`, `Match` and `Answer` the mail that waits is posted, that of the
 /// grant included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Call `setup` of all new agents. Nothing is posted.
-    Setup,
+    Setup {
+        /// Agents that report an error thereby end the run that begins.
+        stop_at_error: bool,
+    },
     /// Look again at the mail that waits: others have begun or ceased to listen to something in
     /// the superstep in which it was sent. Nothing is posted.
     Match,
@@ -141,12 +150,24 @@ pub(crate) enum Task {
         /// Of the next agent that an agent adds.
         next_index: u64,
     },
+    /// Answer the request among the news. What arrived waits, as in `Match`.
+    Answer,
     /// Under a lookahead: run on, until an event is not before the horizon. Mail that leaves does
     /// not end it, but no answer to it can come earlier than `others` after it arrives.
     Window {
         horizon: Option<SimTime>,
         others: Option<SimDuration>,
     },
+}
+
+impl Task {
+    /// It may be granted although the run is held: no agent is updated.
+    pub(crate) fn takes_no_time(self) -> bool {
+        matches!(
+            self,
+            Self::Post | Self::Match | Self::Setup { .. } | Self::Answer
+        )
+    }
 }
 
 /// What a scheduler did, and where it stands.
@@ -184,14 +205,19 @@ pub(crate) struct Report {
 /// What does not happen under most grants.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Events {
-    /// The agents that called `pause`, with their insertion indices, and when main hears of it.
-    pub(crate) paused: Vec<(SimTime, u64, AgentId)>,
+    /// Why agents have the run end, with their insertion indices, and when main hears of it.
+    pub(crate) paused: Vec<(SimTime, u64, StopReason)>,
     /// Names of newborn agents.
     pub(crate) names: Vec<String>,
     /// Agents wanted removed that are not here, with who asked, and when that holds.
     pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
     /// With the time at which it changed.
     pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
+    /// Errors that agents reported.
+    pub(crate) errors: Vec<AgentError>,
+    /// What the request of an `Answer` is answered with.
+    #[serde(with = "serde_bytes")]
+    pub(crate) reply: Vec<u8>,
 }
 
 /// Encodes what nearly always is the default as one byte when it is.

@@ -14,6 +14,7 @@ mod naive;
 mod acceptance;
 mod alarm_order;
 mod chance;
+mod commands;
 mod continuation;
 mod digest;
 mod life;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use maslite_mp::{Error, Output};
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info, info_span, warn};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, debug, info, info_span, warn};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
@@ -88,6 +89,9 @@ fn recorded(
     placement: Placement,
     writers: &[(&str, Writer)],
 ) -> (Result<MpReport, Error>, String) {
+    // With one subscriber alone `tracing` asks that of the thread that is the first to come by a span: another
+    // test's, which has none, would switch the span off here.
+    let _another = Dispatch::new(NoSubscriber::new());
     let page = Page::default();
     let writer = page.clone();
     let subscriber = tracing_subscriber::fmt()

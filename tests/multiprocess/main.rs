@@ -17,7 +17,10 @@ mod generator;
 #[path = "../kernel/naive.rs"]
 mod naive;
 
+mod agent_errors;
 mod clock_holder;
+mod commands;
+mod controller;
 mod deaths;
 mod failures;
 mod ground;

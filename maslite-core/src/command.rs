@@ -1,0 +1,56 @@
+//! What somebody outside asks of an agent between two supersteps, and why that can fail.
+
+use serde::{Deserialize, Serialize};
+
+use crate::AgentId;
+
+/// An agent's reason for not doing what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{reason}")]
+pub struct Refusal {
+    reason: String,
+}
+
+impl Refusal {
+    /// A refusal with this reason, in words that go on "agent 3 refuses: …".
+    pub fn new(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { reason }
+    }
+}
+
+/// Why an agent could not be asked, or did not answer. The simulation is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No agent has this id, or none has it any more.
+    #[error("there is no agent {0}, or it was removed")]
+    UnknownAgent(AgentId),
+    /// The agent is of another type than the one asked for.
+    #[error("agent {agent} is a {found}, not a {asked}")]
+    WrongType {
+        /// The agent.
+        agent: AgentId,
+        /// The type asked for.
+        asked: String,
+        /// Its type.
+        found: String,
+    },
+    /// The agent does not do what it was asked to.
+    #[error("agent {agent} refuses: {refusal}")]
+    Refused {
+        /// The agent.
+        agent: AgentId,
+        /// Its reason.
+        refusal: Refusal,
+    },
+    /// The agent panicked over the command. It lives on, with whatever the command had changed by
+    /// then.
+    #[error("agent {agent} panicked over a command: {message}")]
+    Panicked {
+        /// The agent.
+        agent: AgentId,
+        /// What it said.
+        message: String,
+    },
+}
