@@ -141,6 +141,16 @@ fn conveyors_with_a_lookahead_hand_over_the_same_everywhere() {
     }
 }
 
+#[test]
+fn process_commands() {
+    check("process_commands", &[]);
+}
+
+#[test]
+fn remote_control() {
+    check("remote_control", &[]);
+}
+
 /// What is written of a run beside how long it took: events, digest, mail that crossed.
 fn counted(name: &str, arguments: &[&str]) -> (u64, String, u64) {
     let object = told(name, &[arguments, &["--json"]].concat());
@@ -465,6 +475,8 @@ fn every_example_explains_itself() {
         "bench_links",
         "conveyors",
         "phold",
+        "process_commands",
+        "remote_control",
         "wall_vs_sim",
         "auction",
         "production_line",
