@@ -189,6 +189,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     if story {
         main = main.with_trace(|line| println!("{line}"));
     }
+    main.stop_on_ctrl_c()?;
     let schedulers: Vec<_> = (0..options.schedulers)
         .map(|_| main.new_scheduler())
         .collect();

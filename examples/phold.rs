@@ -340,6 +340,7 @@ fn run(
         main.build(cluster, "holders", part)?;
     }
     main.run(until_set_up())?;
+    main.stop_on_ctrl_c()?;
     let before = processor_time();
     let report = main.run(Run::lasting(options.end))?;
     let used = processor_time()

@@ -280,6 +280,73 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
     }
 }
 
+/// Also when it is killed while they start.
+#[test]
+fn no_cluster_of_a_dozen_outlives_main() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let line = told(
+        "chaos",
+        &[
+            "--fault",
+            "kill_main",
+            "--clusters",
+            "12",
+            "--rounds",
+            "5",
+            "--json",
+        ],
+    );
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["right"], 5, "{line}");
+}
+
+/// Every fault comes to the right end a few times, and nothing is left. How long that takes is for those who
+/// measure.
+#[test]
+fn chaos_comes_to_the_right_ends() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let listed = told("chaos", &["--list"]);
+    let listed: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let lines = told("chaos", &["--rounds", "2", "--clusters", "3", "--json"]);
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let tried: Vec<_> = lines
+        .iter()
+        .map(|line| line["fault"].as_str().unwrap())
+        .collect();
+    assert_eq!(tried, listed);
+    for line in &lines {
+        assert_eq!(
+            (&line["rounds"], &line["right"]),
+            (&2.into(), &2.into()),
+            "{line}"
+        );
+        assert!(
+            line["p50_ms"].is_number() && line["p99_ms"].is_number(),
+            "{line}"
+        );
+        assert!(line["max_ms"].is_number(), "{line}");
+        for left in ["left_processes", "left_fds", "left_files"] {
+            // See the example for what a main process that is killed may leave.
+            let killed = left == "left_files" && line["fault"] == "kill_main";
+            assert!(killed || line[left] == 0, "{left} in {line}");
+        }
+    }
+    let unknown = Command::new(program("chaos"))
+        .args(["--fault", "of mine"])
+        .output();
+    assert!(!unknown.unwrap().status.success());
+}
+
 #[test]
 fn auction() {
     check_on(&EVERYWHERE, "auction", &[]);
@@ -473,6 +540,7 @@ fn every_example_explains_itself() {
         "scenario",
         "bench_kernel",
         "bench_links",
+        "chaos",
         "conveyors",
         "phold",
         "process_commands",

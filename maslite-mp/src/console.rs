@@ -139,6 +139,18 @@ struct State {
     controllers: usize,
     /// There will be no run any more.
     over: Option<ControlError>,
+    /// The clusters' processes, once there are any.
+    children: Option<Holder>,
+    interrupted: Interrupted,
+}
+
+/// How far signals have got with this simulation.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Interrupted {
+    #[default]
+    No,
+    Stopped,
+    Killed,
 }
 
 impl Console {
@@ -176,14 +188,48 @@ impl Console {
 
     /// Ends the run that goes on, or the next one.
     pub(crate) fn stop(&self) {
-        let mut state = self.lock();
+        self.stop_in(&mut self.lock());
+    }
+
+    fn stop_in(&self, state: &mut State) {
         state.stop = true;
         self.raised.store(true, Ordering::SeqCst);
         if let Some(brake) = &state.brake {
             brake.pull();
         }
-        drop(state);
         self.wake.notify_all();
+    }
+
+    /// A signal for the simulation: the first stops it, the second kills its processes. False if it has no
+    /// use for one.
+    pub(crate) fn interrupt(&self) -> bool {
+        let mut state = self.lock();
+        match state.interrupted {
+            Interrupted::No => {
+                state.interrupted = Interrupted::Stopped;
+                self.stop_in(&mut state);
+            }
+            Interrupted::Stopped => {
+                state.interrupted = Interrupted::Killed;
+                if let Some(children) = &state.children {
+                    children.kill_all();
+                }
+            }
+            Interrupted::Killed => return false,
+        }
+        true
+    }
+
+    /// Makes the clusters' processes known, so that they can be killed.
+    pub(crate) fn set_children(&self, children: Holder) {
+        self.lock().children = Some(children);
+    }
+
+    /// The simulation has ended: signals are not for it any more.
+    pub(crate) fn retire(&self) {
+        let mut state = self.lock();
+        state.children = None;
+        state.interrupted = Interrupted::Killed;
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -201,6 +247,8 @@ impl Console {
         let mut state = self.lock();
         if state.stop {
             brake.pull();
+        } else {
+            state.interrupted = Interrupted::No;
         }
         state.brake = Some(brake);
         state.runner = Some(std::thread::current().id());

@@ -1,13 +1,11 @@
 //! What can go wrong between processes.
 
-use std::time::Duration;
-
 use maslite_core::{AgentId, SimTime};
 
 use crate::death::{Death, ExitKind, Explained};
 use crate::spawn::SpawnError;
 use crate::transport::LinkError;
-use crate::warning::ClockHolder;
+use crate::warning::{ClockHolder, Limit};
 
 /// Why a call or a run failed.
 ///
@@ -47,10 +45,9 @@ pub enum Error {
         /// Others that ended without being told to before they could be stopped, in order: consequences of the first, or of what caused it.
         others: Vec<Death>,
     },
-    /// A cluster did not come to rest in time after it was asked to: an agent is stuck.
+    /// A cluster took too long: an agent is stuck, or its process is.
     #[error(
-        "cluster {cluster} did not come to rest within {grace:?} of the timeout, at {time} or later: {}; \
-         all clusters were stopped",
+        "cluster {cluster} {limit}, at {time} or later: {}; all clusters were stopped",
         Reason(.holder.as_deref())
     )]
     Stuck {
@@ -58,8 +55,8 @@ pub enum Error {
         cluster: String,
         /// What it was at; none if that was not known.
         holder: Option<Box<ClockHolder>>,
-        /// How long it was given.
-        grace: Duration,
+        /// What it took too long for.
+        limit: Limit,
         /// Where the simulation stood, as far as main knows.
         time: SimTime,
     },
@@ -158,6 +155,16 @@ pub enum Error {
     /// A simulation cannot be started within a cluster of another one.
     #[error("this process is a cluster of a simulation; it cannot supervise one itself")]
     Nested,
+    /// The user, or the system, asked a second time for the end, and the clusters were killed: see
+    /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    #[error("interrupted for the second time, at {time}; all clusters were killed")]
+    Interrupted {
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+    },
+    /// Signals cannot be listened for: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    #[error("Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead")]
+    Signals(#[source] std::io::Error),
     /// The simulation was shut down, or an earlier run failed.
     #[error("this simulation has ended: build a new one")]
     Ended,

@@ -1,6 +1,7 @@
 //! The clusters of one simulation as `MpMain` reaches them: their links, and the processes behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
@@ -12,14 +13,14 @@ use crate::death::{Death, ExitKind};
 use crate::error::Error;
 use crate::inline::InlineLink;
 use crate::logs::Log;
-use crate::lookout::{Chore, Desk, Lookout, Pulse, WarningSink};
+use crate::lookout::{Chore, Desk, Lookout, Patience, Pulse, WarningSink};
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::Standing;
 use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
-use crate::supervision::{ChildEnd, Failure, Supervisor};
+use crate::supervision::{ChildEnd, EndKind, Failure, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Where clusters run. The same model gives the same trace in every placement.
@@ -117,8 +118,6 @@ pub(crate) struct Member {
     /// What carries its messages; none if it runs inline.
     pub(crate) carrier: Option<Link>,
     link: Option<Box<dyn Transport>>,
-    /// It was asked for something and has not answered yet.
-    owes_answer: bool,
     pub(crate) board: Arc<ClusterBoard>,
 }
 
@@ -151,12 +150,13 @@ impl Machinery {
                     }
                     return Error::died(deaths.remove(0), deaths, time);
                 }
-                Some(Failure::HoldIgnored { grace, holder }) => {
+                Some(Failure::Interrupted) => return Error::Interrupted { time },
+                Some(Failure::Stuck { limit, holder }) => {
                     let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
                     return Error::Stuck {
                         cluster: named.unwrap_or(cluster),
                         holder,
-                        grace,
+                        limit,
                         time,
                     };
                 }
@@ -186,15 +186,15 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Warns after `limit`, if there is one, as `sink` likes it.
+    /// Warns as `sink` likes it.
     pub(crate) fn new(
         placement: Placement,
         console: Arc<Console>,
-        limit: Option<Duration>,
+        patience: Patience,
         sink: Option<WarningSink>,
     ) -> Result<Self, Error> {
         let desk = Arc::default();
-        let lookout = Lookout::new(limit, sink, Arc::clone(&desk));
+        let lookout = Lookout::new(patience, sink, Arc::clone(&desk));
         let supervisor = || {
             let supervisor = Supervisor::new(HOLD_GRACE).map_err(spawn::SpawnError::Resources)?;
             supervisor.run_job(|watch| watch.lookout = lookout);
@@ -205,10 +205,14 @@ impl Fleet {
                 signal: Arc::default(),
                 watchdog: None,
                 grants: 0,
-                supervisor: limit.is_some().then(supervisor).transpose()?,
+                supervisor: patience.warning.map(|_| supervisor()).transpose()?,
                 over: false,
             },
-            Placement::Processes => Machinery::Processes(supervisor()?),
+            Placement::Processes => {
+                let supervisor = supervisor()?;
+                console.set_children(supervisor.holder());
+                Machinery::Processes(supervisor)
+            }
         };
         Ok(Self {
             members: Vec::new(),
@@ -225,7 +229,6 @@ impl Fleet {
             pid: 0,
             carrier: None,
             link: None,
-            owes_answer: false,
         });
     }
 
@@ -325,20 +328,20 @@ impl Fleet {
         draft.map_err(|error| machinery.explain(name, *pid, error, time))
     }
 
-    /// Says what has been written to a cluster; `asks` if it will answer.
+    /// Says what has been written to a cluster.
     pub(crate) fn send(
         &mut self,
         place: usize,
         written: Written,
-        asks: bool,
         time: SimTime,
     ) -> Result<(), Error> {
         let member = &mut self.members[place];
+        self.desk.turn_to(Chore::SendTo(place), time);
         let sent = match &mut member.link {
             Some(link) => link.send(written),
             None => Err(LinkError::Disconnected),
         };
-        member.owes_answer |= asks;
+        self.desk.turn_to(Chore::Routing, time);
         sent.map_err(|error| self.explain(place, error, time))
     }
 
@@ -352,7 +355,6 @@ impl Fleet {
         } = self;
         let member = &mut members[place];
         desk.turn_to(Chore::WaitFor(place), time);
-        member.owes_answer = false;
         let Member {
             name, pid, link, ..
         } = member;
@@ -377,13 +379,32 @@ impl Fleet {
     /// Takes it back, the answer having been heard.
     pub(crate) fn give_back(&mut self, place: usize, link: Box<dyn Transport>) {
         self.members[place].link = Some(link);
-        self.members[place].owes_answer = false;
     }
 
     /// Why the link to a cluster broke.
     pub(crate) fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
         let Member { name, pid, .. } = &self.members[place];
         self.machinery.explain(name, *pid, error, time)
+    }
+
+    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
+    pub(crate) fn begin_loading(&self) {
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.hold_at(None);
+        }
+    }
+
+    pub(crate) fn end_loading(&self) {
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.disarm();
+        }
+    }
+
+    fn supervisor(&self) -> Option<&Supervisor> {
+        match &self.machinery {
+            Machinery::Inline { supervisor, .. } => supervisor.as_ref(),
+            Machinery::Processes(supervisor) => Some(supervisor),
+        }
     }
 
     /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
@@ -489,44 +510,55 @@ impl Fleet {
     }
 
     /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is
-    /// handed to `heard`. Takes at most `grace` and a little, whatever they do.
+    /// handed to `heard`, the last one's first. Takes at most `grace` and a little, whatever they do.
     pub(crate) fn shutdown(
         &mut self,
         stop: &[u8],
         grace: Duration,
         mut heard: impl FnMut(&str, &[u8]),
     ) -> Vec<ChildEnd> {
-        let mut drains = Vec::new();
         if let Machinery::Processes(supervisor) = &self.machinery {
             supervisor.expect_exits();
         }
-        for member in self.members.iter_mut().rev() {
-            let Some(link) = &mut member.link else {
-                continue;
-            };
-            // A link that breaks here belongs to a cluster that has ended already.
-            let _ = link.say(stop);
-            if member.owes_answer
-                && matches!(self.machinery, Machinery::Processes(_))
-                && let Some(mut link) = member.link.take()
-            {
-                // It is at work, and may have more to say than the link holds.
-                drains.push(std::thread::spawn(move || while link.recv().is_ok() {}));
-            }
-        }
-        let ends = match &mut self.machinery {
-            Machinery::Inline { .. } => Vec::new(),
-            Machinery::Processes(supervisor) => supervisor.wait_all(grace),
-        };
+        let mut links = Vec::new();
         for member in self.members.iter_mut().rev() {
             if let Some(mut link) = member.link.take() {
-                while let Ok(message) = link.recv() {
-                    heard(&member.name, message);
-                }
+                // A link that breaks here belongs to a cluster that has ended already. None blocks: of all that main
+                // sends only what is short is without an answer, and a link has room for two such messages.
+                let _ = link.say(stop);
+                links.push((member.name.as_str(), link));
             }
         }
-        for drain in drains {
-            let _ = drain.join();
+        let Machinery::Processes(supervisor) = &mut self.machinery else {
+            for (name, mut link) in links {
+                while let Ok(message) = link.recv() {
+                    heard(name, message);
+                }
+            }
+            return Vec::new();
+        };
+        // They are heard while their ends are awaited: last words may be longer than what a link holds.
+        let (names, links): (Vec<_>, Vec<_>) = links.into_iter().unzip();
+        let (say, said) = mpsc::channel();
+        let hear = move || {
+            for (place, mut link) in links.into_iter().enumerate() {
+                while let Ok(message) = link.recv() {
+                    let _ = say.send((place, message.to_vec()));
+                }
+            }
+        };
+        // Without a thread nobody is heard, and whoever says much is killed in the end.
+        let listener = thread::Builder::new().name("maslite-listener".to_owned());
+        let listener = listener.spawn(hear);
+        let ends = supervisor.wait_all(grace);
+        if let Ok(listener) = listener
+            && !ends.iter().any(|end| end.how == EndKind::Leaked)
+        {
+            // All links have closed.
+            let _ = listener.join();
+        }
+        for (place, message) in said.try_iter() {
+            heard(names[place], &message);
         }
         ends
     }

@@ -8,6 +8,7 @@
 //! caught here and ends that link.
 
 use std::env;
+use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -187,6 +188,15 @@ pub(crate) fn knock(name: &str, hello: Hello) -> io::Result<IpcPackets> {
     })
     .map_err(io::Error::other)?;
     Ok(IpcPackets { sender, receiver })
+}
+
+/// Removes a door whose main process is gone. Does nothing if it is not there.
+pub(crate) fn take_away(name: &str) {
+    if cfg!(target_os = "linux") {
+        let socket = Path::new(name);
+        let _ = fs::remove_file(socket);
+        let _ = socket.parent().map(fs::remove_dir);
+    }
 }
 
 /// Frees the thread that waits at our own door `name`. Harmless if somebody has been let in meanwhile.

@@ -65,10 +65,12 @@
 //!    All processes have been ended by then, and the simulation cannot go on.
 //!    An error of a process tells why it died, as far as there is evidence, with what it said last.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
-//!    with a [`StopHandle`]: [`Error::Stuck`], two seconds later. Inline nobody can interrupt it. Without
-//!    either, a [`Warning`] tells of it, or of whatever else keeps time from moving.
+//!    with a [`StopHandle`], and after [`MpMain::with_update_limit`]: [`Error::Stuck`]. Inline nobody can
+//!    interrupt it. Without any of them, a [`Warning`] tells of it, or of whatever else keeps time from moving.
+//!    A process that is stopped, or gets no processor time at all, is given 5 s ([`MpMain::with_answer_limit`]).
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
-//!    what is left and reaps every process. If its process is killed, the others end by themselves.
+//!    what is left and reaps every process, and kills what agents have started and left in the process group of
+//!    their cluster. If its process is killed, the clusters end by themselves, at any moment.
 //! 8. Nothing polls: a process without work blocks, after a short look ([`Waiting`]), and then uses
 //!    no processor time.
 //!
@@ -123,6 +125,7 @@ mod transport;
 
 // How processes start, and what their ends mean.
 mod death;
+mod interrupt;
 mod limits;
 mod logs;
 mod output;
@@ -150,7 +153,7 @@ pub use spawn::{ChildError, SpawnError};
 pub use stop::StopHandle;
 pub use supervision::{ChildEnd, EndKind};
 pub use transport::{FrameFault, LinkError};
-pub use warning::{Activity, ClockHolder, Warning};
+pub use warning::{Activity, ClockHolder, Limit, Warning};
 
 /// All that a model and the program around it use.
 pub mod prelude {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use maslite_core::{Progress, Sample, SimTime};
 
-use crate::warning::{Activity, ClockHolder, Warning};
+use crate::warning::{Activity, ClockHolder, Limit, Warning};
 
 /// What a cluster shows of itself.
 #[derive(Debug, Default)]
@@ -47,6 +47,8 @@ impl Pulse {
 pub(crate) struct Desk {
     time: AtomicU64,
     chore: AtomicU64,
+    /// Counts the chores, so that a long one is told from many of a kind.
+    turn: AtomicU64,
 }
 
 /// What main is at.
@@ -58,8 +60,20 @@ pub(crate) enum Chore {
     Trace,
     /// It is paused, and waits for who steers it.
     Pause,
-    /// It waits for the cluster at this place.
+    /// It waits for an answer of the cluster at this place.
     WaitFor(usize),
+    /// It sends to the cluster at this place, which may have to make room for it.
+    SendTo(usize),
+}
+
+impl Chore {
+    /// The place of the cluster without which main does not go on.
+    fn awaited(self) -> Option<usize> {
+        match self {
+            Self::WaitFor(place) | Self::SendTo(place) => Some(place),
+            _ => None,
+        }
+    }
 }
 
 impl Desk {
@@ -70,10 +84,14 @@ impl Desk {
             Chore::Predicate => 2,
             Chore::Trace => 3,
             Chore::Pause => 4,
-            Chore::WaitFor(place) => 5 + place as u64,
+            Chore::WaitFor(place) => 5 + 2 * place as u64,
+            Chore::SendTo(place) => 6 + 2 * place as u64,
         };
         self.time.store(time.as_nanos(), Ordering::Relaxed);
         self.chore.store(chore, Ordering::Relaxed);
+        // One thread writes, so this needs no atomic addition.
+        let turn = self.turn.load(Ordering::Relaxed) + 1;
+        self.turn.store(turn, Ordering::Relaxed);
     }
 
     fn time(&self) -> SimTime {
@@ -87,8 +105,19 @@ impl Desk {
             2 => Chore::Predicate,
             3 => Chore::Trace,
             4 => Chore::Pause,
-            place => Chore::WaitFor(usize::try_from(place - 5).unwrap_or(usize::MAX)),
+            other => {
+                let place = usize::try_from((other - 5) / 2).unwrap_or(usize::MAX);
+                if other % 2 == 1 {
+                    Chore::WaitFor(place)
+                } else {
+                    Chore::SendTo(place)
+                }
+            }
         }
+    }
+
+    fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
     }
 }
 
@@ -118,23 +147,57 @@ pub(crate) struct Sight {
 struct Seen<T> {
     what: T,
     first: Instant,
+    /// Since when it counts against the limits: not while a debugger is attached.
+    counts: Instant,
     /// What the look before saw instead, if it saw something else.
     before: Option<T>,
+}
+
+impl<T> Seen<T> {
+    fn new(what: T, now: Instant) -> Self {
+        Self {
+            what,
+            first: now,
+            counts: now,
+            before: None,
+        }
+    }
 }
 
 /// Gets warnings.
 pub(crate) type WarningSink = Box<dyn FnMut(&Warning) + Send>;
 
-/// Compares looks, and warns.
+/// How long \[wall\] is too long. None: nothing is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For simulated time to stand still, before there is a warning.
+    pub(crate) warning: Option<Duration>,
+    /// For one call of an agent.
+    pub(crate) update: Option<Duration>,
+    /// For a cluster to say nothing, or to do nothing, while main waits for it.
+    pub(crate) answer: Option<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            warning: Some(Duration::from_secs(5)),
+            update: None,
+            answer: Some(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Compares looks, warns, and finds who is over a limit.
 pub(crate) struct Lookout {
-    /// None: never.
-    limit: Option<Duration>,
+    patience: Patience,
     sink: Arc<Mutex<WarningSink>>,
     desk: Arc<Desk>,
     /// The clusters of this process.
     pub(crate) inline: Vec<(String, Arc<Pulse>)>,
     stand: Option<Stand>,
-    main: Option<Seen<Chore>>,
+    /// What main is at, and its turn.
+    main: Option<Seen<(Chore, u64)>>,
     clusters: Vec<Option<Seen<Says>>>,
 }
 
@@ -155,9 +218,14 @@ struct Stand {
 const LEAST_LIMIT: Duration = Duration::from_millis(1);
 
 impl Lookout {
-    pub(crate) fn new(limit: Option<Duration>, sink: Option<WarningSink>, desk: Arc<Desk>) -> Self {
+    pub(crate) fn new(patience: Patience, sink: Option<WarningSink>, desk: Arc<Desk>) -> Self {
+        let least = |limit: Option<Duration>| limit.map(|limit| limit.max(LEAST_LIMIT));
         Self {
-            limit: limit.map(|limit| limit.max(LEAST_LIMIT)),
+            patience: Patience {
+                warning: least(patience.warning),
+                update: least(patience.update),
+                answer: least(patience.answer),
+            },
             sink: Arc::new(Mutex::new(sink.unwrap_or_else(|| Box::new(write_down)))),
             desk,
             inline: Vec::new(),
@@ -167,9 +235,21 @@ impl Lookout {
         }
     }
 
-    /// The time between two looks: after two of them the limit has passed.
+    /// The time between two looks. After two of them it may be time for a warning. For a limit there are
+    /// more: the first finds that main stands, the second what its clusters are at.
     pub(crate) fn interval(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit / 2 + Duration::from_nanos(1))
+        let Patience {
+            warning,
+            update,
+            answer,
+        } = self.patience;
+        let parts = [
+            warning.map(|limit| limit / 2),
+            update.map(|limit| limit / 4),
+            answer.map(|limit| limit / 4),
+        ];
+        let shortest = parts.into_iter().flatten().min();
+        shortest.map(|part| part + Duration::from_nanos(1))
     }
 
     /// Looks at main. True if time has moved there, or if nothing can be said yet: then the
@@ -224,7 +304,8 @@ impl Lookout {
             return None;
         }
         let stood = now.saturating_duration_since(stand.since);
-        let limit = self.limit?.checked_mul(1 << stand.warned.min(30))?;
+        let limit = self.patience.warning?;
+        let limit = limit.checked_mul(1 << stand.warned.min(30))?;
         if stood < limit {
             return None;
         }
@@ -244,28 +325,62 @@ impl Lookout {
 
     /// Keeps what was seen, to be compared with the next look.
     pub(crate) fn note(&mut self, sights: &[Sight], now: Instant) {
-        let chore = self.desk.chore();
+        let chore = (self.desk.chore(), self.desk.turn());
         if self.main.is_none_or(|seen| seen.what != chore) {
-            self.main = Some(Seen {
-                what: chore,
-                first: now,
-                before: None,
-            });
+            self.main = Some(Seen::new(chore, now));
         }
         self.clusters.resize(sights.len(), None);
         for (seen, sight) in self.clusters.iter_mut().zip(sights) {
-            *seen = Some(match *seen {
+            let mut next = match *seen {
                 Some(seen) if seen.what == sight.says => Seen {
                     before: None,
                     ..seen
                 },
                 before => Seen {
-                    what: sight.says,
-                    first: now,
                     before: before.map(|seen| seen.what),
+                    ..Seen::new(sight.says, now)
                 },
-            });
+            };
+            if sight.debugger.is_some() {
+                next.counts = now;
+            }
+            *seen = Some(next);
         }
+    }
+
+    /// Which cluster is over a limit, by what was noted last. Those of this process never are: nobody could end them.
+    pub(crate) fn overdue(&self, sights: &[Sight], now: Instant) -> Option<(Limit, ClockHolder)> {
+        let main = self.main?;
+        let (chore, _) = main.what;
+        let waited = now.saturating_duration_since(main.first);
+        let clusters = sights.iter().zip(self.clusters.iter().flatten());
+        clusters.enumerate().find_map(|(place, (sight, seen))| {
+            sight.pid?;
+            let lasted = now.saturating_duration_since(seen.counts);
+            let (limit, holder) = match sight.says {
+                Says::Fine { busy: true, sample } => {
+                    sample.phase?;
+                    (
+                        Limit::Update(self.patience.update?),
+                        sight.holder(seen, now)?,
+                    )
+                }
+                Says::Fine { busy: false, .. } if chore == Chore::WaitFor(place) => {
+                    let limit = Limit::Answer(self.patience.answer?);
+                    (limit, sight.hold(Activity::Idle))
+                }
+                Says::Nothing(activity) if chore.awaited() == Some(place) => {
+                    (Limit::Answer(self.patience.answer?), sight.hold(activity))
+                }
+                _ => return None,
+            };
+            let (lasted, least) = match limit {
+                Limit::Answer(limit) => (lasted.min(waited), limit),
+                Limit::Update(limit) | Limit::Rest(limit) => (lasted, limit),
+            };
+            let since = lasted;
+            (lasted >= least).then_some((limit, ClockHolder { since, ..holder }))
+        })
     }
 
     /// Who holds the clock, by what was noted last, and the names of those who wait.
@@ -276,10 +391,7 @@ impl Lookout {
     ) -> (Vec<ClockHolder>, Vec<String>) {
         let (mut holders, mut waiting) = (Vec::new(), Vec::new());
         let mut somebody_works = false;
-        let awaited = match self.desk.chore() {
-            Chore::WaitFor(place) => Some(place),
-            _ => None,
-        };
+        let awaited = self.desk.chore().awaited();
         for (sight, seen) in sights.iter().zip(self.clusters.iter().flatten()) {
             let holder = sight.holder(seen, now);
             somebody_works |= matches!(sight.says, Says::Fine { .. }) && holder.is_some();
@@ -303,7 +415,7 @@ impl Lookout {
 
     fn main_as_holder(&self, now: Instant) -> ClockHolder {
         let chore = self.desk.chore();
-        let seen = self.main.filter(|seen| seen.what == chore);
+        let seen = self.main.filter(|seen| seen.what.0 == chore);
         ClockHolder {
             cluster: None,
             pid: None,
@@ -311,7 +423,9 @@ impl Lookout {
                 Chore::Handler => Activity::Handler,
                 Chore::Predicate => Activity::Predicate,
                 Chore::Trace => Activity::Trace,
-                Chore::Routing | Chore::Pause | Chore::WaitFor(_) => Activity::Routing,
+                Chore::Routing | Chore::Pause | Chore::WaitFor(_) | Chore::SendTo(_) => {
+                    Activity::Routing
+                }
             },
             agent: None,
             time: Some(self.desk.time()),
@@ -340,14 +454,19 @@ impl Lookout {
 
 impl Default for Lookout {
     fn default() -> Self {
-        Self::new(None, None, Arc::default())
+        let patience = Patience {
+            warning: None,
+            update: None,
+            answer: None,
+        };
+        Self::new(patience, None, Arc::default())
     }
 }
 
 impl fmt::Debug for Lookout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lookout")
-            .field("limit", &self.limit)
+            .field("patience", &self.patience)
             .field("stand", &self.stand)
             .finish_non_exhaustive()
     }
@@ -411,18 +530,25 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
     const INTERVAL: Duration = Duration::from_nanos(2_500_000_001);
+    const PATIENCE: Patience = Patience {
+        warning: Some(LIMIT),
+        update: None,
+        answer: None,
+    };
 
     /// A lookout with two clusters, of which only what they say is there.
     struct Scene {
         lookout: Lookout,
         now: Instant,
         says: [Says; 2],
+        debugger: Option<u32>,
+        overdue: Option<(Limit, ClockHolder)>,
     }
 
     #[test]
     fn a_paused_run_does_not_stand_still() {
         let desk = Arc::new(Desk::default());
-        let mut lookout = Lookout::new(Some(LIMIT), None, Arc::clone(&desk));
+        let mut lookout = Lookout::new(PATIENCE, None, Arc::clone(&desk));
         let mut now = crate::transport::now();
         desk.turn_to(Chore::Pause, SimTime::ZERO);
         for _ in 0..3 {
@@ -449,9 +575,11 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             Self {
-                lookout: Lookout::new(Some(LIMIT), None, Arc::default()),
+                lookout: Lookout::new(PATIENCE, None, Arc::default()),
                 now: crate::transport::now(),
                 says: [at_rest(); 2],
+                debugger: None,
+                overdue: None,
             }
         }
 
@@ -463,11 +591,34 @@ mod tests {
             }
             let sights = self.says.map(|says| Sight {
                 cluster: "a cluster".to_owned(),
-                pid: None,
+                pid: Some(7),
                 says,
-                debugger: None,
+                debugger: self.debugger,
             });
-            self.lookout.consider(&sights, self.now)
+            let warning = self.lookout.consider(&sights, self.now);
+            self.overdue = self.lookout.overdue(&sights, self.now);
+            warning
+        }
+
+        /// A scene with limits of 4 s, in which main waits for the first cluster.
+        fn with_limits() -> Self {
+            let mut scene = Self::new();
+            scene.lookout.patience = Patience {
+                warning: None,
+                update: Some(Duration::from_secs(4)),
+                answer: Some(Duration::from_secs(4)),
+            };
+            scene.main_at(0);
+            scene
+        }
+
+        /// The first of some looks, a second apart, at which somebody is over a limit.
+        fn overdue_at(&mut self, mut before: impl FnMut(&mut Self, usize)) -> Option<usize> {
+            (0..12).find(|look| {
+                before(self, *look);
+                assert_eq!(self.look_after(Duration::from_secs(1)), None);
+                self.overdue.is_some()
+            })
         }
 
         fn look(&mut self) -> Option<Warning> {
@@ -561,6 +712,118 @@ mod tests {
         assert_eq!(activity_after(rest, rest, Chore::Predicate), main);
         let both = (vec![Activity::Handler, Activity::Stopped], 1);
         assert_eq!(activity_after(silent, silent, Chore::Handler), both);
+    }
+
+    /// The first look finds that main stands, the second what the clusters are at; then four seconds pass.
+    #[test]
+    fn who_takes_too_long_is_over_a_limit() {
+        let silent = |activity| {
+            (
+                Says::Nothing(activity),
+                Limit::Answer as fn(_) -> _,
+                activity,
+            )
+        };
+        let in_agent = Activity::InAgent(Phase::Update);
+        for (says, limit, activity) in [
+            (at_work(0, 0), Limit::Update as fn(_) -> _, in_agent),
+            silent(Activity::Stopped),
+            silent(Activity::Silent),
+            (at_rest(), Limit::Answer, Activity::Idle),
+        ] {
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(5), "{says:?}");
+            let (over, holder) = scene.overdue.unwrap();
+            assert_eq!(over, limit(Duration::from_secs(4)));
+            assert_eq!(holder.activity, activity);
+            assert_eq!(holder.since, Duration::from_secs(4));
+        }
+    }
+
+    #[test]
+    fn main_must_wait_for_those_that_do_not_answer() {
+        let silent = Says::Nothing(Activity::Stopped);
+        for says in [silent, at_rest()] {
+            let mut scene = Scene::with_limits();
+            scene.says[1] = says;
+            scene.says[0] = at_work(0, 0);
+            scene.lookout.patience.update = None;
+            assert_eq!(
+                scene.overdue_at(|_, _| ()),
+                None,
+                "main waits for the other"
+            );
+
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            let again_and_again = |scene: &mut Scene, _| scene.main_at(0);
+            assert_eq!(
+                scene.overdue_at(again_and_again),
+                None,
+                "it gets its answers"
+            );
+        }
+        let mut scene = Scene::with_limits();
+        let sends = |scene: &mut Scene| scene.lookout.desk.turn_to(Chore::SendTo(0), SimTime::ZERO);
+        sends(&mut scene);
+        assert_eq!(
+            scene.overdue_at(|_, _| ()),
+            None,
+            "it takes in a long message"
+        );
+        scene.says[0] = silent;
+        assert_eq!(scene.overdue_at(|_, _| ()), Some(4));
+    }
+
+    #[test]
+    fn time_in_which_a_debugger_or_a_signal_stops_somebody_does_not_count() {
+        for says in [at_work(0, 0), at_rest(), Says::Nothing(Activity::Traced)] {
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            scene.debugger = Some(9);
+            assert_eq!(scene.overdue_at(|_, _| ()), None, "{says:?}");
+            scene.debugger = None;
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(3), "{says:?}");
+        }
+        // The cluster is stopped for a while, in the middle of a call.
+        let mut scene = Scene::with_limits();
+        let stopped_a_while = |scene: &mut Scene, look| {
+            let stopped = (3..6).contains(&look);
+            scene.says[0] = if stopped {
+                Says::Nothing(Activity::Stopped)
+            } else {
+                at_work(0, 0)
+            };
+        };
+        assert_eq!(scene.overdue_at(stopped_a_while), Some(10));
+        // Main itself is, and finds nobody to blame for it.
+        let mut scene = Scene::with_limits();
+        scene.says[0] = at_work(0, 0);
+        scene.look_after(Duration::from_secs(1));
+        scene.look_after(Duration::from_secs(1));
+        scene.look_after(Duration::from_secs(3_600));
+        assert!(scene.overdue.is_none());
+        assert_eq!(scene.overdue_at(|_, _| ()), Some(4));
+    }
+
+    #[test]
+    fn limits_set_how_often_to_look() {
+        let interval = |warning: Option<u64>, update: Option<u64>, answer: Option<u64>| {
+            let [warning, update, answer] =
+                [warning, update, answer].map(|s| s.map(Duration::from_secs));
+            let patience = Patience {
+                warning,
+                update,
+                answer,
+            };
+            let interval = Lookout::new(patience, None, Arc::default()).interval();
+            interval.map(|interval| interval.as_secs())
+        };
+        assert_eq!(interval(None, None, None), None);
+        assert_eq!(interval(Some(6), None, None), Some(3));
+        assert_eq!(interval(Some(6), Some(8), None), Some(2));
+        assert_eq!(interval(Some(6), Some(8), Some(4)), Some(1));
     }
 
     #[test]

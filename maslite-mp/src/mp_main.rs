@@ -18,7 +18,8 @@ use crate::console::Console;
 use crate::controller::Controller;
 use crate::error::{Chain, Error};
 use crate::fleet::{Fleet, Link, Placement, Waiting};
-use crate::lookout::WarningSink;
+use crate::interrupt;
+use crate::lookout::{Patience, WarningSink};
 use crate::mp_scheduler::names_of;
 use crate::output::Output;
 use crate::registry::{Entered, Registry, WireMessage};
@@ -37,9 +38,6 @@ pub struct ClusterId(pub(crate) u32);
 
 /// How long `Drop` gives the clusters to end.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// How long simulated time may stand still before there is a warning, by default.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long `Drop` gives them during a panic.
 const SHORT_GRACE: Duration = Duration::from_millis(500);
@@ -109,7 +107,7 @@ pub struct MpMain<M: WireMessage> {
     created: Instant,
     startup: Option<Duration>,
     console: Arc<Console>,
-    warning_after: Option<Duration>,
+    patience: Patience,
     /// Until the clusters start.
     warnings: Option<WarningSink>,
     ended: bool,
@@ -147,7 +145,7 @@ impl<M: WireMessage> MpMain<M> {
             created: wall(),
             startup: None,
             console: Arc::default(),
-            warning_after: Some(PATIENCE),
+            patience: Patience::default(),
             warnings: None,
             ended: false,
         })
@@ -228,7 +226,33 @@ impl<M: WireMessage> MpMain<M> {
     /// started.
     #[must_use]
     pub fn with_warning_after(mut self, patience: Option<Duration>) -> Self {
-        self.warning_after = patience;
+        self.patience.warning = patience;
+        self
+    }
+
+    /// The same with a limit to how long \[wall\] one call of an agent (`setup`, or an update) may take;
+    /// there is none otherwise. A run in which one takes longer is [`Error::Stuck`], which names the
+    /// cluster, the agent and how long it has been at it.
+    ///
+    /// It is found after this time and half of it again at the latest. Time in which the process is
+    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call, the limit
+    /// has no effect. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_update_limit(mut self, limit: Option<Duration>) -> Self {
+        self.patience.update = limit;
+        self
+    }
+
+    /// The same with another limit to how long \[wall\] main waits for a cluster whose process does not
+    /// get on: a signal has stopped it, it gets no processor time at all, or it waits for main, so that a message
+    /// must have been lost. It is 5 s otherwise; with `None` main waits for ever. A run in which a
+    /// cluster takes longer is [`Error::Stuck`]. Agents that compute are none of its business, however long they do.
+    ///
+    /// It is found after this time and half of it again at the latest. Time in which main is stopped itself, or a debugger
+    /// attached to the cluster, does not count. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_answer_limit(mut self, limit: Option<Duration>) -> Self {
+        self.patience.answer = limit;
         self
     }
 
@@ -396,7 +420,7 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// # Errors
     /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ChildDied`],
-    /// [`Error::Link`], [`Error::Stuck`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
+    /// [`Error::Link`], [`Error::Stuck`], [`Error::Interrupted`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
     /// [`Error::Decode`]; all processes have then been stopped, and later runs are [`Error::Ended`].
     pub fn run(&mut self, run: Run) -> Result<MpReport, Error> {
         self.run_around(run, None)
@@ -555,7 +579,7 @@ impl<M: WireMessage> MpMain<M> {
             none => none.insert(Fleet::new(
                 self.placement,
                 Arc::clone(&self.console),
-                self.warning_after,
+                self.patience,
                 self.warnings.take(),
             )?),
         };
@@ -577,12 +601,13 @@ impl<M: WireMessage> MpMain<M> {
             if let Some(seed) = self.shake {
                 fleet.shake(place, Shake::main_side(seed, place));
             }
-            tell(fleet, place, &ToProc::Settings(settings), false, time)?;
+            tell(fleet, place, &ToProc::Settings(settings), time)?;
             self.routing.tell_interest(place);
         }
         if self.calls.is_empty() {
             return Ok(());
         }
+        fleet.begin_loading();
         let calls = std::mem::take(&mut self.calls);
         let known = calls.iter().filter_map(|(_, call)| match call {
             Call::Add { id, .. } => Some(*id),
@@ -598,7 +623,7 @@ impl<M: WireMessage> MpMain<M> {
         let mut asked = Vec::new();
         for (place, calls) in per_cluster.into_iter().enumerate() {
             if !calls.is_empty() {
-                tell(fleet, place, &ToProc::Load(calls), true, time)?;
+                tell(fleet, place, &ToProc::Load(calls), time)?;
                 asked.push(place);
             }
         }
@@ -624,11 +649,12 @@ impl<M: WireMessage> MpMain<M> {
         }
         for place in asked {
             let seats = std::mem::take(&mut seats[place]);
-            tell(fleet, place, &ToProc::Seat(seats), false, time)?;
+            tell(fleet, place, &ToProc::Seat(seats), time)?;
         }
         for inbound in &mut self.routing.inbound {
             inbound.news.names.extend(names.iter().cloned());
         }
+        fleet.end_loading();
         Ok(())
     }
 
@@ -651,6 +677,25 @@ impl<M: WireMessage> MpMain<M> {
     /// Has the next run begin with a pause, until a [`Controller`] lets it go on.
     pub fn pause(&mut self) {
         self.console.pause_at_the_start();
+    }
+
+    /// Has Ctrl-C (`SIGINT`) and `SIGTERM` end this simulation in good order, from now until it is dropped. For
+    /// programs of which it is the main matter; hosts with signal handlers of their own take a
+    /// [`stop_handle`](Self::stop_handle).
+    ///
+    /// 1. The first signal ends the run that goes on, or the next one, as a [`StopHandle`] does:
+    ///    [`StopReason::Interrupted`](maslite_core::StopReason::Interrupted), with a report.
+    /// 2. The second kills the clusters' processes: [`Error::Interrupted`]. (Clusters that run inline go on.)
+    /// 3. The third, or one when no such simulation is left, does what it does to any program: the shell sees 130 or 143.
+    ///
+    /// A run that begins later begins to count again. Several simulations may ask for it; a signal then is for all of
+    /// them. Signals that this process was started to ignore, as `nohup` and `&` in scripts have it, stay ignored.
+    ///
+    /// # Errors
+    /// [`Error::Signals`] if the program has a handler of its own for one of the signals (known on Linux
+    /// only; elsewhere both are called), or no thread can be had. Nothing has changed then.
+    pub fn stop_on_ctrl_c(&self) -> Result<(), Error> {
+        interrupt::stop_on_signals(&self.console).map_err(Error::Signals)
     }
 
     /// The simulated time.
@@ -701,6 +746,7 @@ impl<M: WireMessage> MpMain<M> {
         if let Some(mut fleet) = self.fleet.take() {
             fleet.abandon();
         }
+        self.console.retire();
     }
 
     /// The one way to end well; a second time it does nothing.
@@ -737,23 +783,18 @@ impl<M: WireMessage> Drop for MpMain<M> {
             GRACE
         };
         self.end(grace);
+        self.console.retire();
     }
 }
 
-fn tell(
-    fleet: &mut Fleet,
-    place: usize,
-    what: &ToProc,
-    asks: bool,
-    time: SimTime,
-) -> Result<(), Error> {
+fn tell(fleet: &mut Fleet, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
     let mut draft = fleet.draft(place, time)?;
     draft.put(what).map_err(|why| Error::Encode {
         what: "a message to a cluster".to_owned(),
         why: why.to_string(),
     })?;
     let written = draft.done();
-    fleet.send(place, written, asks, time)
+    fleet.send(place, written, time)
 }
 
 fn recv_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {

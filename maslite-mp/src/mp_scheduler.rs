@@ -7,7 +7,7 @@
 //! and the next grant posts all of it in the kernel's order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
@@ -22,8 +22,8 @@ use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::lookout::Pulse;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
-use crate::spawn::ChildSide;
-use crate::transport::{Draft, LinkError, Wait};
+use crate::spawn::{self, ChildSide};
+use crate::transport::{Draft, LinkError, Transport, Wait};
 use crate::wire::{
     self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
     Task, ToMain, ToProc, TraceLine,
@@ -47,6 +47,9 @@ impl Hold {
         }
     }
 }
+
+/// How many deliveries a cluster that runs on its own keeps for the trace before it reports.
+const TRACE_LIMIT: usize = 10_000;
 
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
@@ -106,10 +109,14 @@ impl<M: WireMessage> MpScheduler<M> {
         loop {
             let answer = match side.link.recv() {
                 Ok(message) => this.obey(message),
-                Err(LinkError::Disconnected) => return EXIT_LIFELINE_LOST,
+                Err(LinkError::Disconnected) => {
+                    side.clear_up();
+                    return EXIT_LIFELINE_LOST;
+                }
                 Err(_) => return EXIT_PROTOCOL_MISMATCH,
             };
             if let Some(wait) = this.wait.take() {
+                spawn::die_with_parent();
                 side.link.wait_as(wait);
                 if let Some(shake) = this.shake.take() {
                     side.link = Box::new(Shaken::new(side.link, shake));
@@ -118,17 +125,35 @@ impl<M: WireMessage> MpScheduler<M> {
             let Some(answer) = answer else {
                 continue;
             };
-            let sent = side.link.draft().map(|mut draft| {
-                this.write(&answer, &mut draft);
-                draft.done()
-            });
-            if sent.and_then(|written| side.link.send(written)).is_err() {
+            // Whoever has not handed over its answer is not done.
+            this.pulse.set_busy(true);
+            if this.send(&mut *side.link, &answer).is_err() {
                 return EXIT_LIFELINE_LOST;
             }
+            this.pulse.set_busy(false);
             if matches!(answer, ToMain::Bye(_)) {
                 return 0;
             }
         }
+    }
+
+    /// Sends an answer, or that it is too long for the link.
+    fn send(&mut self, link: &mut dyn Transport, answer: &ToMain) -> Result<(), LinkError> {
+        let mut draft = link.draft()?;
+        self.write(answer, &mut draft);
+        let written = draft.done();
+        let error = match link.send(written) {
+            Err(error @ LinkError::TooLarge { .. }) => error,
+            other => return other,
+        };
+        let fault = Fault::Encode {
+            what: "all mail of a superstep that leaves the cluster".to_owned(),
+            why: error.to_string(),
+        };
+        let mut draft = link.draft()?;
+        self.write(&ToMain::Failed(fault), &mut draft);
+        let written = draft.done();
+        link.send(written)
     }
 
     /// Does what one message says. Tells what to answer, if anything; after a Bye comes nothing more.
@@ -191,15 +216,18 @@ impl<M: WireMessage> MpScheduler<M> {
         }
         if settings.trace {
             let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
+            let full = Arc::clone(&self.border.full);
             self.engine.observe(Box::new(move |delivery| {
                 let mut text = String::new();
                 format(delivery, &mut text);
-                lock(&lines).push(TraceLine {
+                let mut lines = lock(&lines);
+                lines.push(TraceLine {
                     time: delivery.time,
                     superstep: delivery.superstep,
                     index: delivery.index,
                     text,
                 });
+                full.store(lines.len() >= TRACE_LIMIT, Ordering::Relaxed);
             }));
         }
     }
@@ -421,7 +449,9 @@ impl<M: WireMessage> MpScheduler<M> {
         self.newborn.clear();
         let newborn = engine.take_newborn(&mut self.newborn);
         self.lines.clear();
-        for line in std::mem::take(&mut *lock(&self.trace)) {
+        let lines = std::mem::take(&mut *lock(&self.trace));
+        border.full.store(false, Ordering::Relaxed);
+        for line in lines {
             put(&line, &mut self.lines)?;
         }
         let report = Report {
@@ -478,6 +508,8 @@ struct Border<M> {
     paused: Option<(u64, StopReason)>,
     /// Mail that could not be encoded.
     failure: Option<Fault>,
+    /// So many deliveries wait to be written down that main is to have them now.
+    full: Arc<AtomicBool>,
     message: std::marker::PhantomData<fn(M)>,
 }
 
@@ -582,6 +614,7 @@ impl<M: WireMessage> Border<M> {
             interested: Vec::new(),
             paused: None,
             failure: None,
+            full: Arc::default(),
             message: std::marker::PhantomData,
         }
     }
@@ -851,6 +884,7 @@ impl<M: WireMessage> Surroundings<M> for Border<M> {
     #[inline]
     fn wants_attention(&self) -> bool {
         self.passes > 1 && self.hold.holds(self.grant)
+            || self.ahead.is_none() && self.full.load(Ordering::Relaxed)
     }
 
     #[inline]

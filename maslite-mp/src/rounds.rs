@@ -492,7 +492,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         if inbound.used == 0 {
             inbound.earliest = None;
         }
-        self.fleet.send(place, written, true, time)
+        self.fleet.send(place, written, time)
     }
 
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
@@ -847,6 +847,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::Placement;
+    use crate::lookout::Patience;
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
     enum Msg {}
@@ -856,7 +857,8 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet = Fleet::new(Placement::Inline, Arc::default(), None, None).unwrap();
+        let mut fleet =
+            Fleet::new(Placement::Inline, Arc::default(), Patience::default(), None).unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());

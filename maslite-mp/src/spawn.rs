@@ -1,7 +1,7 @@
 //! Starts child processes and shakes hands with them: main's side ([`start`]) and the child's ([`child_side`]).
 //!
 //! A child is the same executable, told apart by the environment variable [`MARKER`], which holds its parent's process id. It counts
-//! only in a direct child of that parent, so a program that an agent starts is no child of ours.
+//! only in a direct child of that parent, or in one that has lost it, so a program that an agent starts is no child of ours.
 //!
 //! ```text
 //! main                                             child
@@ -48,7 +48,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Signal, getpgrp, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
@@ -508,6 +508,10 @@ fn invite<'a>(
         ring: ring.is_some(),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
+    // Before there is a child: should this process die any moment now, the child still learns of the door, to take it away.
+    invitation
+        .write(&control, memory.as_ref())
+        .map_err(spawn_error)?;
     let mut command = order.program.command().map_err(spawn_error)?;
     command.stdin(Stdio::from(OwnedFd::from(stdin)));
     let quiet = order.program.quiet_stdout;
@@ -517,7 +521,6 @@ fn invite<'a>(
     // It holds the child's ends.
     drop(command);
     let pid = process.id();
-    let written = invitation.write(&control, memory.as_ref());
     let signs = signs.clone();
     watch
         .adopt(
@@ -534,21 +537,15 @@ fn invite<'a>(
             },
         )
         .map_err(SpawnError::Resources)?;
-    match written {
-        // Whoever does not read its stdin is about to be found dead, which says more.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(spawn_error(error)),
-        _ => Ok((
-            Invited {
-                cluster,
-                name,
-                pid,
-                nonce,
-                door: door.name().to_owned(),
-                ring,
-            },
-            door,
-        )),
-    }
+    let child = Invited {
+        cluster,
+        name,
+        pid,
+        nonce,
+        door: door.name().to_owned(),
+        ring,
+    };
+    Ok((child, door))
 }
 
 /// Takes the Hellos, which come in the order of the doors, until all children are there or something went wrong.
@@ -739,6 +736,8 @@ pub(crate) struct ChildSide {
     pub(crate) hold: Arc<AtomicU64>,
     /// What it tells main when asked.
     pub(crate) pulse: Arc<Pulse>,
+    /// Where it has knocked.
+    door: String,
     #[cfg_attr(
         not(test),
         expect(
@@ -781,7 +780,17 @@ impl ChildError {
 
 /// Whether this process was started as a child of ours. Such a process must not start a simulation of its own.
 pub(crate) fn is_child() -> bool {
-    marked_parent().is_some_and(|parent| parent == parent_id())
+    marked_parent().is_some_and(|parent| parent == parent_id() || is_orphan())
+}
+
+/// Whether this process, which has the marker and another parent, is a child whose main process has died since it was started. What
+/// agents start inherits the marker, but it has no control line, and seldom a process group of its own.
+///
+/// Without this a child that loses its main process before it gets here would take itself for a main process, and begin anew.
+fn is_orphan() -> bool {
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let is_socket = stdin.is_ok_and(|stdin| UnixStream::from(stdin).local_addr().is_ok());
+    is_socket && getpgrp() == getpid()
 }
 
 /// The process id in the marker.
@@ -812,16 +821,18 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
         // The system drops it without a word if this process may open no more files.
         None => Err(io::Error::other("the memory was lost on its way")),
     });
-    die_with_parent();
     show_as(cluster);
     let hold = Arc::new(AtomicU64::new(0));
     let pulse = Arc::new(Pulse::default());
     let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
+    let door = invitation.door.clone();
     thread::Builder::new()
         .name("maslite-control".to_owned())
         .spawn(move || {
             // Main is gone, or says what this build does not understand.
             let _ = obey(&control, &told, &shown);
+            // Main takes its door away when it has let this child in, if it lives so long.
+            ipc::take_away(&door);
             die();
         })?;
     let hello = Hello {
@@ -835,7 +846,13 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
             .as_ref()
             .and_then(|ring| ring.as_ref().err().map(ToString::to_string)),
     };
-    let packets = ipc::knock(&invitation.door, hello)?;
+    let packets = match ipc::knock(&invitation.door, hello) {
+        Ok(packets) => packets,
+        Err(error) => {
+            ipc::take_away(&invitation.door);
+            return Err(error.into());
+        }
+    };
     let link: Box<dyn Transport> = match ring {
         Some(Ok(ring)) => Box::new(ring),
         _ => Box::new(Framed::new(packets, ipc::frame_limit(), wait)),
@@ -844,8 +861,16 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
         link,
         hold,
         pulse,
+        door: invitation.door,
         cluster,
     })
+}
+
+impl ChildSide {
+    /// Main is gone: takes away what it may have left.
+    pub(crate) fn clear_up(&self) {
+        ipc::take_away(&self.door);
+    }
 }
 
 /// Takes the control line and leaves `/dev/null` in its place, so that nothing an agent does or starts reads main's bytes.
@@ -870,9 +895,9 @@ fn show_as(cluster: u32) {
 fn show_as(_: u32) {}
 
 /// Makes the kernel kill this process when the thread that started it is gone: unlike the control line, this
-/// also reaches a process that has been stopped.
+/// also reaches a process that has been stopped. Not before main has let this process in: until then it has a door to take away.
 #[cfg(target_os = "linux")]
-fn die_with_parent() {
+pub(crate) fn die_with_parent() {
     let parent = parent_id();
     // An error leaves the control line, which is enough for all but stopped processes.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -882,7 +907,7 @@ fn die_with_parent() {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent() {}
+pub(crate) fn die_with_parent() {}
 
 /// Reads the control line, and answers, until main is gone.
 fn obey(mut control: &UnixStream, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {

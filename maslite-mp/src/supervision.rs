@@ -19,6 +19,8 @@
 //!   awaited, up to one deadline. Who owes an answer is not asked again, so a stopped child costs that wait once.
 //! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
 //!   Children that are still at it after a further grace are stuck, and all are killed.
+//! - **Groups.** Each child leads a process group. When it ends, and before it is reaped, the rest of its group is killed, so that nothing
+//!   an agent has started stays behind.
 //! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with a used pid; nobody
 //!   else's children are touched.
 //!
@@ -37,6 +39,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use maslite_core::{AgentId, Sample};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
@@ -44,7 +48,7 @@ use crate::death::{Death, ExitKind, OomKills};
 use crate::lookout::{Lookout, Pulse, Says, Sight};
 use crate::output::{self, Closing, Outlet, Pump};
 use crate::transport::now;
-use crate::warning::{Activity, ClockHolder};
+use crate::warning::{Activity, ClockHolder, Limit};
 use crate::wire;
 
 /// The first byte of a Hold in the control line.
@@ -72,11 +76,13 @@ pub(crate) enum Failure {
         pid: u32,
         exit: ExitKind,
     },
-    /// A run was held and not over after a further grace. Which cluster is stuck is known to whoever waits for its answer.
-    HoldIgnored {
-        grace: Duration,
+    /// A cluster is over a limit. If the holder does not say which, whoever waits for its answer knows.
+    Stuck {
+        limit: Limit,
         holder: Option<Box<ClockHolder>>,
     },
+    /// All were to be killed at once.
+    Interrupted,
 }
 
 /// What a child answers when asked what it is at: a length (u32, little endian), then this in postcard.
@@ -180,7 +186,7 @@ impl Grants {
     }
 }
 
-/// Holds one run, from any thread. Does nothing if that is over.
+/// Ends one run, from any thread. Does nothing to a later one.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     events: Sender<Event>,
@@ -188,7 +194,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// As [`Supervisor::hold_now`].
+    /// Holds the run under way: its children end their grants after the superstep they are in. Does nothing if there is none.
     pub(crate) fn hold_now(&self) {
         // A supervisor that is gone has no run.
         let _ = self.events.send(Event::HoldNow { run: self.run });
@@ -198,6 +204,11 @@ impl Holder {
     /// and nobody counts as stuck.
     pub(crate) fn call(&self) {
         let _ = self.events.send(Event::Call { run: self.run });
+    }
+
+    /// Kills all children, whether there is a run or not.
+    pub(crate) fn kill_all(&self) {
+        let _ = self.events.send(Event::KillAll);
     }
 }
 
@@ -284,7 +295,7 @@ impl Supervisor {
     }
 
     #[cfg(test)]
-    /// Holds the run under way: its children end their grants after the superstep they are in.
+    /// As [`Holder::hold_now`].
     pub(crate) fn hold_now(&self) {
         self.holder().hold_now();
     }
@@ -394,6 +405,7 @@ enum Event {
     Call {
         run: u64,
     },
+    KillAll,
     /// A run has begun, and nobody looks whether it moves.
     Look,
     ExpectExits,
@@ -528,6 +540,19 @@ impl Watched {
     }
 }
 
+/// Waits for the end of a process, and kills whatever it has started and left in its process group. Until it is reaped, its id is
+/// also the group's, and nobody else's.
+fn kill_group_at_end(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else {
+        return;
+    };
+    let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while matches!(waitid(WaitId::Pid(pid), end), Err(Errno::INTR)) {}
+    // It fails if the process was alone, as most are.
+    let _ = kill_process_group(pid, Signal::KILL);
+}
+
 /// The state of a process, as a letter, and the process id of its debugger, as far as the system tells.
 fn state_of(pid: u32) -> (Option<char>, Option<u32>) {
     // There is no such file but on Linux.
@@ -594,6 +619,7 @@ impl Watch {
                 let process = Arc::clone(&process);
                 let events = self.sender.clone();
                 move || {
+                    kill_group_at_end(pid);
                     let status = process.wait().ok();
                     let at = now();
                     exited(status);
@@ -697,6 +723,7 @@ impl Watch {
             Event::HoldAt { at, run } => self.set(Some(at), Due::Hold(run)),
             Event::HoldNow { run } if self.grants.current_run() == Some(run) => self.hold(run),
             Event::Call { run } if self.grants.current_run() == Some(run) => self.end_grants(),
+            Event::KillAll => self.fail(Failure::Interrupted),
             Event::Look => self.look(),
             Event::ExpectExits => self.expecting_exits = true,
             // A Finish is only ever sent once, and taken out before: see `run`; the others are for a run that is over.
@@ -734,10 +761,15 @@ impl Watch {
             // They came to rest at the last moment.
             return;
         }
+        if sights.iter().any(|sight| sight.debugger.is_some()) {
+            // Whoever looks at it has time.
+            self.set(now().checked_add(self.hold_grace), Due::Kill(run));
+            return;
+        }
         self.lookout.note(&sights, now());
         let (holders, _) = self.lookout.holders(&sights, now());
-        let failure = Failure::HoldIgnored {
-            grace: self.hold_grace,
+        let failure = Failure::Stuck {
+            limit: Limit::Rest(self.hold_grace),
             holder: holders.into_iter().next().map(Box::new),
         };
         self.fail(failure);
@@ -766,7 +798,7 @@ impl Watch {
         inline.into_iter().chain(sights).collect()
     }
 
-    /// Looks whether the run under way moves, and warns if it does not; does so again after a while.
+    /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so. Does so again after a while.
     fn look(&mut self) {
         let Some(interval) = self.lookout.interval() else {
             return;
@@ -788,11 +820,17 @@ impl Watch {
             return;
         }
         let sights = self.ask_all();
-        if let Some(warning) = self.lookout.consider(&sights, now())
-            // It may have ended while its clusters were asked.
-            && self.grants.current_run() == Some(run)
-        {
+        let warning = self.lookout.consider(&sights, now());
+        if self.grants.current_run() != Some(run) {
+            // It has ended while its clusters were asked.
+            return;
+        }
+        if let Some(warning) = warning {
             self.lookout.warn(warning);
+        }
+        if let Some((limit, holder)) = self.lookout.overdue(&sights, now()) {
+            let holder = Some(Box::new(holder));
+            self.fail(Failure::Stuck { limit, holder });
         }
     }
 
@@ -1143,7 +1181,7 @@ mod tests {
         supervisor.hold_at(now().checked_add(Duration::from_millis(10)));
         assert!(matches!(
             supervisor.first_death(LONG),
-            Some(Failure::HoldIgnored { .. })
+            Some(Failure::Stuck { .. })
         ));
         assert!(supervisor.grants().held());
     }

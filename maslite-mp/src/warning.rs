@@ -59,6 +59,8 @@ pub enum Activity {
     Kernel,
     /// It was asked for something and has not begun.
     Pending,
+    /// It waits for main while main waits for it: a message between them was lost.
+    Idle,
     /// It does not answer: a signal stopped the process.
     Stopped,
     /// It does not answer: a debugger holds the process.
@@ -73,6 +75,32 @@ pub enum Activity {
     Trace,
     /// Main: between reports and grants.
     Routing,
+}
+
+/// What a cluster took too long for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// To come to rest after the timeout of a run, or after it was stopped by a
+    /// [`StopHandle`](crate::StopHandle).
+    Rest(Duration),
+    /// One call of an agent: see [`MpMain::with_update_limit`](crate::MpMain::with_update_limit).
+    Update(Duration),
+    /// To answer: see [`MpMain::with_answer_limit`](crate::MpMain::with_answer_limit).
+    Answer(Duration),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rest(limit) => write!(f, "did not come to rest within {limit:?} of the timeout"),
+            Self::Update(limit) => write!(
+                f,
+                "has an agent that took longer than the limit of {limit:?}"
+            ),
+            Self::Answer(limit) => write!(f, "did not answer within the limit of {limit:?}"),
+        }
+    }
 }
 
 impl fmt::Display for Warning {
@@ -144,6 +172,7 @@ impl ClockHolder {
             Activity::Exchange { .. } => "goes on at this instant: ",
             Activity::Kernel => "is at work, but in no agent",
             Activity::Pending => "has not begun what it was asked for",
+            Activity::Idle => "waits for main while main waits for it: a message was lost",
             Activity::Stopped => "does not answer: a signal stopped it, and SIGCONT lets it go on",
             Activity::Traced => "does not answer: a debugger holds it",
             Activity::Silent => "does not answer: it is not stopped, but gets no processor time",

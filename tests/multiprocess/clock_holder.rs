@@ -1,7 +1,5 @@
 //! When simulated time stands still, a warning says who holds the clock.
 
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -11,42 +9,13 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Activity, ClockHolder, Warning};
 
 use crate::ground::{ALL, Ground, Grounded};
-use crate::workers::{Msg, Worker, agents, clusters, go, pids, signal};
+use crate::workers::{Gate, Msg, Worker, agents, clusters, go, pids, signal};
 
 /// How long time may stand: short, since all of these tests wait for it to pass.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Long enough for anything that happens at all: as standstills last, warnings become rare.
 const LONG: Duration = Duration::from_secs(40);
-
-/// Where agents wait until a test lets them go.
-struct Gate {
-    path: PathBuf,
-    listener: UnixListener,
-}
-
-impl Gate {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gate-{name}-{}", std::process::id()));
-        let listener = UnixListener::bind(&path).unwrap();
-        Self { path, listener }
-    }
-
-    fn worker(&self, after: SimDuration) -> Worker {
-        Worker::Gate(after, self.path.clone())
-    }
-
-    /// Waits for an agent, which goes on when what this returns is dropped.
-    fn somebody(&self) -> UnixStream {
-        self.listener.accept().unwrap().0
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
 
 /// Warnings of standstills, as they come.
 struct Warnings(Receiver<Warning>);

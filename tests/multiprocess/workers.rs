@@ -1,11 +1,13 @@
 //! The agents of these tests, and how the tests look at processes.
 
-use std::io::Read;
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::id;
 
 use maslite_mp::prelude::*;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::ground::{Ground, Grounded};
@@ -35,6 +37,14 @@ pub(crate) enum Worker {
     /// So much later knocks at a gate, a Unix socket at this path, and stays there until it is let go.
     Gate(SimDuration, PathBuf),
     Panic(When),
+    /// Never returns.
+    Hang(When),
+    /// Panics in its teardown with a message of so many bytes.
+    LastWords(usize),
+    /// Writes so many bytes to the standard error in its teardown.
+    Flood(usize),
+    /// Starts a program that outlives it, and that holds a gate.
+    Grandchild(PathBuf),
     /// Ends its process with a code.
     Exit(i32),
     /// Ends its process without a word.
@@ -55,6 +65,7 @@ pub(crate) enum When {
 impl Agent<Msg> for Worker {
     fn setup(&mut self, _: &mut Context<'_, Msg>) {
         assert!(!matches!(self, Self::Panic(When::Setup)), "no setup for me");
+        self.hang(When::Setup);
     }
 
     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
@@ -74,7 +85,14 @@ impl Agent<Msg> for Worker {
                 gate.read_to_end(&mut Vec::new()).unwrap();
             }
             Self::Panic(When::Update) => panic!("no update for me"),
-            Self::Panic(_) | Self::Farewell => {}
+            Self::Panic(_) | Self::Farewell | Self::Hang(_) => self.hang(When::Update),
+            Self::LastWords(_) | Self::Flood(_) => {}
+            Self::Grandchild(gate) => {
+                let gate = OwnedFd::from(UnixStream::connect(gate).unwrap());
+                let mut program = std::process::Command::new("sleep");
+                // Nobody waits for it.
+                drop(program.arg("1000").stdin(gate).spawn().unwrap());
+            }
             Self::Exit(code) => std::process::exit(*code),
             Self::KillItself => kill(id()),
             Self::Listener(heard) => *heard += 1,
@@ -86,6 +104,26 @@ impl Agent<Msg> for Worker {
             !matches!(self, Self::Panic(When::Teardown)),
             "no teardown for me"
         );
+        self.hang(When::Teardown);
+        match self {
+            Self::LastWords(length) => {
+                // Not for those who look at the output of tests.
+                std::panic::set_hook(Box::new(|_| ()));
+                panic!("{}", "x".repeat(*length));
+            }
+            Self::Flood(length) => std::io::stderr().write_all(&vec![b'x'; *length]).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+impl Worker {
+    fn hang(&self, when: When) {
+        if matches!(self, Self::Hang(then) if *then == when) {
+            loop {
+                std::thread::park();
+            }
+        }
     }
 }
 
@@ -144,7 +182,48 @@ pub(crate) fn signal(name: &str, pid: u32) {
     assert!(status.unwrap().success());
 }
 
+/// Stops a child process, and waits until all its threads stand.
+pub(crate) fn stop(pid: u32) {
+    signal("STOP", pid);
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), stands).unwrap();
+}
+
 /// The processes of the clusters.
 pub(crate) fn pids(main: &MpMain<Msg>) -> Vec<u32> {
     main.pids().into_iter().map(|(_, pid)| pid).collect()
+}
+
+/// Where agents wait until a test lets them go.
+pub(crate) struct Gate {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Gate {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gate-{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        Self { path, listener }
+    }
+
+    pub(crate) fn worker(&self, after: SimDuration) -> Worker {
+        Worker::Gate(after, self.path.clone())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// Waits for an agent, which goes on when what this returns is dropped.
+    pub(crate) fn somebody(&self) -> UnixStream {
+        self.listener.accept().unwrap().0
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }

@@ -1,0 +1,135 @@
+//! Who takes too long for a limit is an error that names it, and no process is left.
+
+use std::time::Duration;
+
+use maslite_mp::core::Phase;
+use maslite_mp::prelude::*;
+use maslite_mp::{Activity, Error, Limit};
+
+use crate::ground::{Ground, PROCESSES};
+use crate::workers::{Gate, Msg, When, Worker, agents, clusters, exists, go, pids, signal, stop};
+
+const LIMIT: Duration = Duration::from_millis(40);
+
+/// Runs until there is an error, which is that the second cluster is stuck.
+fn stuck(mut main: MpMain<Msg>, limit: Limit) -> maslite_mp::ClockHolder {
+    let pids = pids(&main);
+    let error = main.run(Run::until_idle()).unwrap_err();
+    assert!(!pids.iter().any(|pid| exists(*pid)), "{error}");
+    let text = error.to_string();
+    let Error::Stuck {
+        cluster,
+        holder,
+        limit: over,
+        ..
+    } = error
+    else {
+        panic!("{text}");
+    };
+    assert_eq!((cluster.as_str(), over), ("2", limit), "{text}");
+    let holder = *holder.unwrap();
+    assert_eq!(holder.pid, Some(pids[1]));
+    assert!(holder.since >= LIMIT, "{text}");
+    assert!(text.starts_with("cluster 2 "), "{text}");
+    assert!(text.ends_with("; all clusters were stopped"), "{text}");
+    holder
+}
+
+#[test]
+fn an_update_over_its_limit_is_an_error_that_names_the_agent() {
+    for ground in PROCESSES {
+        let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Stuck]];
+        let mut main = clusters(ground, &workers).with_update_limit(Some(LIMIT));
+        main.send(go(2));
+        main.start().unwrap();
+        let holder = stuck(main, Limit::Update(LIMIT));
+        assert_eq!(holder.agent, Some(AgentId::from(2)));
+        assert_eq!(holder.activity, Activity::InAgent(Phase::Update));
+    }
+}
+
+#[test]
+fn so_is_a_setup_over_its_limit() {
+    let workers: [&[Worker]; 2] = [&[], &[Worker::Hang(When::Setup)]];
+    let mut main = clusters(Ground::Ring, &workers).with_update_limit(Some(LIMIT));
+    main.start().unwrap();
+    let holder = stuck(main, Limit::Update(LIMIT));
+    assert_eq!(holder.activity, Activity::InAgent(Phase::Setup));
+}
+
+#[test]
+fn a_child_that_stays_stopped_is_killed_and_named() {
+    for ground in PROCESSES {
+        let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
+        let mut main = clusters(ground, &workers).with_answer_limit(Some(LIMIT));
+        main.start().unwrap();
+        stop(pids(&main)[1]);
+        let holder = stuck(main, Limit::Answer(LIMIT));
+        assert_eq!((holder.activity, holder.agent), (Activity::Stopped, None));
+    }
+}
+
+/// Main waits for agents to be made, without a run.
+#[test]
+fn a_child_that_is_stopped_outside_of_a_run_is_found_as_well() {
+    let main = MpMain::new(agents()).unwrap();
+    let mut main = main.with_answer_limit(Some(LIMIT));
+    let cluster = main.new_scheduler();
+    main.start().unwrap();
+    let pid = pids(&main)[0];
+    stop(pid);
+    main.add(cluster, 1, Worker::Farewell).unwrap();
+    let error = main.start().unwrap_err();
+    assert!(
+        matches!(&error, Error::Stuck { cluster, .. } if cluster == "1"),
+        "{error}"
+    );
+    assert!(!exists(pid));
+}
+
+#[test]
+fn a_child_that_is_stopped_for_a_while_goes_on() {
+    for ground in PROCESSES {
+        let gate = Gate::new("paused");
+        let worker = gate.worker(SimDuration::from_secs(3));
+        let mut main = clusters(ground, &[&[worker], &[Worker::Farewell]]);
+        main.send(go(1));
+        main.start().unwrap();
+        let pid = pids(&main)[0];
+        let report = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _held = gate.somebody();
+                stop(pid);
+                signal("CONT", pid);
+            });
+            main.run(Run::until_idle()).unwrap()
+        });
+        assert_eq!(report.now, SimTime::from_secs(3));
+    }
+}
+
+/// An agent that computes for longer than main waits for answers is none of its business.
+#[test]
+fn a_busy_child_is_not_silent() {
+    let gate = Gate::new("busy");
+    let worker = gate.worker(SimDuration::from_secs(3));
+    let main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let (sender, warnings) = std::sync::mpsc::channel();
+    let mut main = main
+        .with_answer_limit(Some(LIMIT))
+        .with_warning_after(Some(4 * LIMIT))
+        .with_warnings(move |warning| {
+            let _ = sender.send(warning.clone());
+        });
+    main.send(go(1));
+    let report = std::thread::scope(|scope| {
+        let gate = &gate;
+        scope.spawn(move || {
+            let _held = gate.somebody();
+            let long = |warning: maslite_mp::Warning| warning.holders[0].since >= 2 * LIMIT;
+            while !warnings.recv().is_ok_and(long) {}
+        });
+        main.run(Run::until_idle()).unwrap()
+    });
+    assert_eq!(report.now, SimTime::from_secs(3));
+}

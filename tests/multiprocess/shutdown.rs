@@ -1,0 +1,116 @@
+//! However clusters behave at the end, it comes soon, and with it all that they have said.
+
+use std::io::Read;
+use std::time::Duration;
+
+use maslite_mp::prelude::*;
+use maslite_mp::{EndKind, Error, Shutdown};
+
+use crate::ground::{Ground, PROCESSES};
+use crate::workers::{Gate, Msg, When, Worker, clusters, exists, go, pids, stop};
+
+/// How long a shutdown may take: the two seconds that clusters are given, and what a loaded machine adds.
+const BOUND: Duration = Duration::from_secs(12);
+
+/// Shuts down after a run, and looks at what is left.
+fn shut_down(mut main: MpMain<Msg>, before: impl FnOnce(&[u32])) -> Shutdown {
+    main.run(Run::until_idle()).unwrap();
+    let pids = pids(&main);
+    before(&pids);
+    let shutdown = main.shutdown();
+    assert!(!pids.iter().any(|pid| exists(*pid)), "{shutdown:?}");
+    assert!(shutdown.took < BOUND, "{shutdown:?}");
+    shutdown
+}
+
+fn ends(shutdown: &Shutdown) -> Vec<EndKind> {
+    shutdown.ends.iter().map(|end| end.how).collect()
+}
+
+/// More than a link holds, so that the clusters must be heard while their ends are awaited.
+#[test]
+fn last_words_may_be_long() {
+    for ground in PROCESSES {
+        const LENGTH: usize = 1_000_000;
+        let talker = [Worker::LastWords(LENGTH)];
+        let main = clusters(ground, &[&talker, &talker, &[Worker::Farewell]]);
+        let shutdown = shut_down(main, |_| ());
+        assert_eq!(ends(&shutdown), [EndKind::Clean; 3]);
+        let said = shutdown.errors.iter().map(|error| match error {
+            Error::Agent { cluster, source } => {
+                (cluster.as_str(), source.to_string().len() > LENGTH)
+            }
+            other => panic!("{other}"),
+        });
+        assert_eq!(said.collect::<Vec<_>>(), [("2", true), ("1", true)]);
+    }
+}
+
+#[test]
+fn a_stopped_cluster_and_one_that_hangs_are_killed() {
+    for ground in PROCESSES {
+        let hangs = [Worker::Hang(When::Teardown)];
+        let workers: [&[Worker]; 3] = [&[Worker::Farewell], &hangs, &[Worker::Farewell]];
+        let main = clusters(ground, &workers);
+        let shutdown = shut_down(main, |pids| stop(pids[2]));
+        assert_eq!(
+            ends(&shutdown),
+            [EndKind::Clean, EndKind::Killed, EndKind::Killed]
+        );
+    }
+}
+
+/// What agents have started and left goes with them, when they end well, and when they are killed.
+#[test]
+fn what_agents_have_started_goes_too() {
+    for kill in [false, true] {
+        let gate = Gate::new(if kill { "killed" } else { "ended" });
+        let workers: [&[Worker]; 2] = [&[Worker::Grandchild(gate.path())], &[]];
+        let mut main = clusters(Ground::Ring, &workers);
+        main.send(go(1));
+        let before = |pids: &[u32]| {
+            if kill {
+                stop(pids[0]);
+            }
+        };
+        let shutdown = shut_down(main, before);
+        let expected = if kill {
+            EndKind::Killed
+        } else {
+            EndKind::Clean
+        };
+        assert_eq!(ends(&shutdown)[0], expected);
+        // Closed when nobody holds the other end any more.
+        let mut held = gate.somebody();
+        held.set_read_timeout(Some(BOUND)).unwrap();
+        assert_eq!(held.read(&mut [0]).unwrap(), 0, "kill: {kill}");
+    }
+}
+
+/// In a process of its own, whose standard error nobody reads.
+#[test]
+#[ignore = "a main process"]
+fn flood_entry() {
+    let flood = [Worker::Flood(10_000_000)];
+    let main = clusters(Ground::Ring, &[&flood, &[Worker::Farewell]]);
+    shut_down(main, |_| ());
+}
+
+#[test]
+fn a_flooded_standard_error_keeps_nobody() {
+    let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "shutdown::flood_entry",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Not `wait_with_output`, which would read it.
+    let unread = process.stderr.take();
+    assert!(process.wait().unwrap().success());
+    drop(unread);
+}

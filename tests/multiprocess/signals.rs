@@ -1,0 +1,160 @@
+//! Ctrl-C: these tests signal a process of its own, which is this program, started for one ignored "test".
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use maslite_mp::Error;
+use maslite_mp::prelude::*;
+
+use crate::ground::Ground;
+use crate::workers::{Worker, clusters, exists, go, pids, signal};
+
+/// A main process that was started by a test.
+struct Host {
+    process: Child,
+    /// On which it tells how far it is, line by line.
+    said: BufReader<ChildStderr>,
+}
+
+impl Host {
+    /// Starts the ignored test of this name, with the shell's `before` before it.
+    fn start(entry: &str, before: &str) -> Self {
+        let this = std::env::current_exe().unwrap();
+        let script = format!("{before} exec \"$0\" signals::{entry} --exact --ignored --nocapture");
+        let mut process = Command::new("sh")
+            .args(["-c", &script])
+            .arg(this)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(process.stderr.take().unwrap());
+        Self { process, said }
+    }
+
+    /// Waits for the next line that begins with `head`, and gives the rest of it.
+    fn says(&mut self, head: &str) -> String {
+        let mut line = String::new();
+        while self.said.read_line(&mut line).unwrap() > 0 {
+            if let Some(rest) = line.strip_prefix(head) {
+                return rest.trim().to_owned();
+            }
+            line.clear();
+        }
+        panic!("no {head:?}");
+    }
+
+    fn signal(&self, name: &str) {
+        signal(name, self.process.id());
+    }
+
+    /// Waits for its end, and for that of all that hold its standard error: the clusters.
+    fn end(mut self) -> ExitStatus {
+        let mut rest = Vec::new();
+        self.said.read_to_end(&mut rest).unwrap();
+        self.process.wait().unwrap()
+    }
+}
+
+/// A simulation that never ends, and says how it did.
+#[test]
+#[ignore = "a main process"]
+fn forever_entry() {
+    run_and_tell(Worker::Forever);
+}
+
+/// The same with an agent that never returns.
+#[test]
+#[ignore = "a main process"]
+fn stuck_entry() {
+    run_and_tell(Worker::Stuck);
+}
+
+fn run_and_tell(worker: Worker) {
+    let mut main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    main.stop_on_ctrl_c().unwrap();
+    main.send(go(1));
+    main.start().unwrap();
+    eprintln!("pids: {:?}", pids(&main));
+    let run = Run::until_idle().supersteps_per_instant(u64::MAX);
+    match main.run(run) {
+        Ok(report) => eprintln!("ended: {}", report.stopped_by),
+        Err(error) => eprintln!("failed: {error}"),
+    }
+    eprintln!("left: {}", pids(&main).iter().any(|pid| exists(*pid)));
+    drop(main);
+    // Nobody listens for them now, but the system.
+    eprintln!("alone: ");
+    std::thread::park();
+}
+
+#[test]
+fn the_first_signal_ends_a_run_with_a_report_and_the_last_one_the_process() {
+    for (name, number) in [("INT", 2), ("TERM", 15)] {
+        let mut host = Host::start("forever_entry", "");
+        host.says("pids:");
+        host.signal(name);
+        assert_eq!(host.says("ended:"), "interrupted");
+        host.says("alone:");
+        host.signal(name);
+        assert_eq!(host.end().signal(), Some(number));
+    }
+}
+
+#[test]
+fn the_second_signal_kills_the_clusters_and_the_third_the_process() {
+    let mut host = Host::start("stuck_entry", "");
+    host.says("pids:");
+    host.signal("INT");
+    host.signal("TERM");
+    let failed = host.says("failed:");
+    assert!(
+        failed.starts_with("interrupted for the second time"),
+        "{failed}"
+    );
+    assert_eq!(host.says("left:"), "false");
+    host.says("alone:");
+    host.signal("INT");
+    assert_eq!(host.end().signal(), Some(2), "the shell sees 130");
+}
+
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let mut host = Host::start("forever_entry", "trap '' INT;");
+    host.says("pids:");
+    host.signal("INT");
+    host.signal("INT");
+    host.signal("TERM");
+    assert_eq!(host.says("ended:"), "interrupted");
+    host.says("alone:");
+    host.signal("TERM");
+    assert_eq!(host.end().signal(), Some(15));
+}
+
+/// A program with a handler of its own, which this library leaves alone.
+#[test]
+#[ignore = "a main process"]
+fn taken_entry() {
+    let flag = std::sync::Arc::default();
+    signal_hook::flag::register(signal_hook::consts::SIGINT, flag).unwrap();
+    let main = clusters(Ground::Ring, &[&[Worker::Farewell]]);
+    match main.stop_on_ctrl_c() {
+        Err(error @ Error::Signals(_)) => eprintln!("refused: {}", maslite_mp::Chain(&error)),
+        other => eprintln!("refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_handler_of_the_program_is_left_alone() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let mut host = Host::start("taken_entry", "");
+    assert_eq!(
+        host.says("refused:"),
+        "Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead: this program handles \
+         SIGINT or SIGTERM itself"
+    );
+    assert!(host.end().success());
+}
