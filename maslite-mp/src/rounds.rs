@@ -164,7 +164,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         trace_format: TraceFormat<M>,
         run: Run,
     ) -> Self {
-        let end = run.end(standing.time);
+        // Time that is past has been reached.
+        let end = run.end(standing.time).map(|end| end.max(standing.time));
         let stop_at_error = run.stops_at_error();
         let (supersteps, supersteps_per_instant, predicate) = run.into_parts();
         Self {
