@@ -134,7 +134,13 @@ fn an_agent_that_never_returns_is_stuck() {
         main.start().unwrap();
         let pids = pids(&main);
         let timeout = std::time::Duration::from_millis(10);
-        let error = main.run(Run::until_idle().timeout(timeout)).unwrap_err();
+        let error = loop {
+            match main.run(Run::until_idle().timeout(timeout)) {
+                Err(error) => break error,
+                // On a busy machine the time may be up before the agent is called at all.
+                Ok(report) => assert_eq!(report.stopped_by, StopReason::Timeout),
+            }
+        };
         assert!(
             matches!(&error, Error::Stuck { cluster, .. } if cluster == "2"),
             "{error}"
