@@ -10,6 +10,9 @@ use maslite_mp::prelude::*;
 use crate::ground::Ground;
 use crate::workers::{Worker, clusters, exists, go, pids, signal};
 
+/// How the last line of a main process begins.
+const LAST: &str = "alone:";
+
 /// A main process that was started by a test.
 struct Host {
     process: Child,
@@ -33,16 +36,22 @@ impl Host {
         Self { process, said }
     }
 
-    /// Waits for the next line that begins with `head`, and gives the rest of it.
+    /// Waits for the next line that begins with `head`, and gives the rest of it. After its last line the process waits
+    /// for a signal, so that line ends this as well.
     fn says(&mut self, head: &str) -> String {
-        let mut line = String::new();
-        while self.said.read_line(&mut line).unwrap() > 0 {
+        let mut said = String::new();
+        loop {
+            let begin = said.len();
+            let length = self.said.read_line(&mut said).unwrap();
+            let line = &said[begin..];
             if let Some(rest) = line.strip_prefix(head) {
                 return rest.trim().to_owned();
             }
-            line.clear();
+            assert!(
+                length > 0 && !line.starts_with(LAST),
+                "no {head:?} in {said:?}"
+            );
         }
-        panic!("no {head:?}");
     }
 
     fn signal(&self, name: &str) {
@@ -50,10 +59,18 @@ impl Host {
     }
 
     /// Waits for its end, and for that of all that hold its standard error: the clusters.
-    fn end(mut self) -> ExitStatus {
+    fn end(&mut self) -> ExitStatus {
         let mut rest = Vec::new();
         self.said.read_to_end(&mut rest).unwrap();
         self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Host {
+    /// A test that failed leaves nothing behind. One that did not has seen the end of it.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -85,7 +102,7 @@ fn run_and_tell(worker: Worker) {
     eprintln!("left: {}", pids(&main).iter().any(|pid| exists(*pid)));
     drop(main);
     // Nobody listens for them now, but the system.
-    eprintln!("alone: ");
+    eprintln!("{LAST}");
     std::thread::park();
 }
 
@@ -96,7 +113,7 @@ fn the_first_signal_ends_a_run_with_a_report_and_the_last_one_the_process() {
         host.says("pids:");
         host.signal(name);
         assert_eq!(host.says("ended:"), "interrupted");
-        host.says("alone:");
+        host.says(LAST);
         host.signal(name);
         assert_eq!(host.end().signal(), Some(number));
     }
@@ -105,7 +122,8 @@ fn the_first_signal_ends_a_run_with_a_report_and_the_last_one_the_process() {
 #[test]
 fn the_second_signal_kills_the_clusters_and_the_third_the_process() {
     let mut host = Host::start("stuck_entry", "");
-    host.says("pids:");
+    // Before that the first signal would end the run at its beginning, and there would be no use for a second.
+    host.says("[1] stuck");
     host.signal("INT");
     host.signal("TERM");
     let failed = host.says("failed:");
@@ -114,7 +132,7 @@ fn the_second_signal_kills_the_clusters_and_the_third_the_process() {
         "{failed}"
     );
     assert_eq!(host.says("left:"), "false");
-    host.says("alone:");
+    host.says(LAST);
     host.signal("INT");
     assert_eq!(host.end().signal(), Some(2), "the shell sees 130");
 }
@@ -127,7 +145,7 @@ fn signals_that_were_ignored_stay_ignored() {
     host.signal("INT");
     host.signal("TERM");
     assert_eq!(host.says("ended:"), "interrupted");
-    host.says("alone:");
+    host.says(LAST);
     host.signal("TERM");
     assert_eq!(host.end().signal(), Some(15));
 }

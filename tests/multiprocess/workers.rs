@@ -32,7 +32,7 @@ pub(crate) enum Worker {
     Forward(AgentId),
     /// Goes on at one instant for ever, with itself.
     Forever,
-    /// Never returns from its update.
+    /// Says so, and never returns from its update.
     Stuck,
     /// So much later knocks at a gate, a Unix socket at this path, and stays there until it is let go.
     Gate(SimDuration, PathBuf),
@@ -74,9 +74,12 @@ impl Agent<Msg> for Worker {
             Self::Tell(to, word) => ctx.send(*to, Msg::Word(word.clone())),
             Self::Forward(to) => ctx.send(*to, mail.body),
             Self::Forever => ctx.send(ctx.id(), Msg::Go),
-            Self::Stuck => loop {
-                std::hint::spin_loop();
-            },
+            Self::Stuck => {
+                eprintln!("stuck");
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
             Self::Gate(after, _) if mail.body == Msg::Go => {
                 ctx.alarm_in(*after, Msg::Word("knock".to_owned()));
             }
