@@ -1,0 +1,197 @@
+//! What the documents say of files, tests and each other is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The rows of the tables in a document that begin with a number, cell by cell.
+fn numbered_rows(document: &str) -> BTreeMap<u32, Vec<String>> {
+    let rows = document.lines().filter_map(|line| {
+        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+        let cells: Vec<_> = cells.map(|cell| cell.trim().to_owned()).collect();
+        let number = cells.first()?.parse().ok()?;
+        Some((number, cells))
+    });
+    rows.collect()
+}
+
+/// What stands in backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// The tests that a cell names: `` `file`: `test`, `test`; `file`: … ``.
+fn tests_named(cell: &str) -> Vec<(&str, &str)> {
+    let mut named = Vec::new();
+    let mut file = None;
+    for word in quoted(cell) {
+        if word.ends_with(".rs") {
+            file = Some(word);
+        } else if let Some(file) = file {
+            named.push((file, word));
+        }
+    }
+    named
+}
+
+/// Whether a file has a test of this name.
+fn has_test(source: &str, name: &str) -> bool {
+    let function = format!("fn {name}()");
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with(&function) {
+            return is_test;
+        }
+        // Attributes and comments may stand between.
+        is_test =
+            line == "#[test]" || (is_test && (line.starts_with('#') || line.starts_with("//")));
+    }
+    false
+}
+
+#[test]
+fn every_rule_names_code_and_tests_that_exist() {
+    let document = text("docs/semantics.md");
+    let (_, table) = document
+        .split_once("## The rules, their code and their tests")
+        .unwrap();
+    let rows = numbered_rows(table);
+    assert!(
+        (1..=23).all(|rule| rows.contains_key(&rule)),
+        "{:?}",
+        rows.keys()
+    );
+    for (rule, cells) in &rows {
+        let [_, _, code, tests] = &cells[..] else {
+            panic!("rule {rule} has {} cells", cells.len());
+        };
+        assert!(quoted(code).count() > 0, "rule {rule} names no code");
+        for file in quoted(code) {
+            assert!(root().join(file).exists(), "rule {rule}: no file {file}");
+        }
+        let tests = tests_named(tests);
+        assert!(!tests.is_empty(), "rule {rule} names no test");
+        for (file, name) in tests {
+            assert!(
+                has_test(&text(file), name),
+                "rule {rule}: no test {name} in {file}"
+            );
+        }
+    }
+}
+
+/// All documents of the repository.
+fn documents() -> Vec<PathBuf> {
+    let folders = ["", "docs"].map(|folder| root().join(folder));
+    let entries = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+        .collect()
+}
+
+/// The lines of a document outside of its programs.
+fn prose(document: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    document.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        in_code ^= fence;
+        !in_code && !fence
+    })
+}
+
+/// Where the links of a line lead, but for those in backticks.
+fn targets(line: &str) -> Vec<String> {
+    let words: String = line.split('`').step_by(2).collect();
+    let links = words.split("](").skip(1);
+    let targets = links.filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+/// The anchors of its headings, as they are made of them where the documents are read.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = prose(document).filter(|line| line.starts_with('#'));
+    let anchors = headings.map(|line| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+        kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+    });
+    anchors.collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut links = 0;
+    for path in documents() {
+        let document = fs::read_to_string(&path).unwrap();
+        let shown = path.strip_prefix(root()).unwrap().display();
+        let targets = prose(&document).flat_map(targets);
+        for target in targets.filter(|target| !target.contains("://")) {
+            links += 1;
+            let (file, anchor) = match target.split_once('#') {
+                Some((file, anchor)) => (file, Some(anchor)),
+                None => (target.as_str(), None),
+            };
+            let there = if file.is_empty() {
+                path.clone()
+            } else {
+                path.with_file_name(file)
+            };
+            assert!(there.exists(), "{shown}: nothing at {target}");
+            if let Some(anchor) = anchor {
+                let anchors = anchors(&fs::read_to_string(&there).unwrap());
+                assert!(anchors.contains(anchor), "{shown}: no heading for {target}");
+            }
+        }
+    }
+    assert!(links > 20, "only {links} links found");
+}
+
+#[test]
+fn every_example_is_named_in_the_readme() {
+    let readme = text("README.md");
+    for entry in fs::read_dir(root().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_program =
+            path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists();
+        let name = path.file_stem().unwrap().to_string_lossy();
+        if is_program {
+            assert!(readme.contains(&*name), "README.md says nothing of {name}");
+        }
+    }
+}
+
+#[test]
+fn every_source_file_is_in_the_code_map() {
+    let document = text("docs/ARCHITECTURE.md");
+    for krate in ["maslite-core", "maslite-mp"] {
+        let source = root().join(krate).join("src");
+        let mut folders = vec![source.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let file = path.strip_prefix(&source).unwrap().display().to_string();
+                let is_root = file == "lib.rs" || file.ends_with("mod.rs");
+                let named = document.contains(&format!("`{file}`"));
+                assert!(is_root || named, "the code map has no {krate}/src/{file}");
+            }
+        }
+    }
+}
