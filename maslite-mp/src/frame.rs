@@ -11,9 +11,11 @@
 //! | 0 | kind | 1 *Part*: more of this message follows; 2 *Last*: the message is complete; 3 *Credit*: no payload |
 //! | 1..5 | sequence, u32 LE | data frames (Part, Last) sent before this one in this direction |
 //! | 5..9 | ack, u32 LE | data frames received so far in the other direction |
-//! | 9.. | payload | of a message; only a Last may have none |
+//! | 9..13 | checksum, u32 LE | CRC-32 (IEEE) of all other bytes, in their order |
+//! | 13.. | payload | of a message; only a Last may have none |
 //!
 //! Both counters wrap. Every frame acknowledges, so that an exchange of one message each way is one packet each way.
+//! Numbers find frames that were lost, repeated or overtaken; the checksum finds those that are not what was sent.
 //!
 //! # The rule of credits
 //!
@@ -43,8 +45,11 @@ use crate::transport::{Draft, FrameFault, LinkError, Transport, Wait, Written, n
 /// Data frames that may be under way, unacknowledged, in one direction.
 const WINDOW: u32 = 2;
 
+/// Where in a frame its checksum is, behind the numbers.
+const CHECKSUM: usize = 9;
+
 /// Bytes of a frame's header.
-const HEADER: usize = 9;
+const HEADER: usize = CHECKSUM + 4;
 
 /// Bytes of the longest frame, header included.
 pub(crate) const FRAME_LIMIT: usize = 64 * 1024;
@@ -139,8 +144,8 @@ impl<P: Packets> Framed<P> {
         message.extend_from_slice(frame.payload);
         let kind = frame.kind;
         if self.window.owes_credit(kind) {
-            let credit = self.window.header(Kind::Credit);
-            match self.packets.send(&credit) {
+            self.write_frame(Kind::Credit, &[]);
+            match self.packets.send(&self.outgoing) {
                 // The peer left after its last words. They are good, and the next `recv` finds it gone.
                 Ok(()) | Err(LinkError::Disconnected) => {}
                 Err(error) => return Err(error),
@@ -177,6 +182,16 @@ impl<P: Packets> Framed<P> {
         Ok(())
     }
 
+    /// Puts a frame into `self.outgoing`. It counts as sent from here on.
+    fn write_frame(&mut self, kind: Kind, payload: &[u8]) {
+        let numbers = self.window.numbers(kind);
+        self.outgoing.clear();
+        self.outgoing.extend_from_slice(&numbers);
+        let checksum = checksum(&numbers, payload);
+        self.outgoing.extend_from_slice(&checksum.to_le_bytes());
+        self.outgoing.extend_from_slice(payload);
+    }
+
     fn send_all(&mut self, message: &[u8]) -> Result<(), LinkError> {
         if self.refused {
             return Err(LinkError::Disconnected);
@@ -196,9 +211,7 @@ impl<P: Packets> Framed<P> {
             } else {
                 Kind::Part
             };
-            self.outgoing.clear();
-            self.outgoing.extend_from_slice(&self.window.header(kind));
-            self.outgoing.extend_from_slice(payload);
+            self.write_frame(kind, payload);
             self.packets.send(&self.outgoing)?;
             if kind == Kind::Last {
                 return Ok(());
@@ -254,7 +267,15 @@ struct Frame<'a> {
     payload: &'a [u8],
 }
 
-/// The counters of one end: writes headers, judges frames. Pure; all counts are of data frames and wrap.
+/// What is in a frame so that its receiver can tell whether it is what was sent.
+fn checksum(numbers: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(numbers);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// The counters of one end: writes the numbers of frames, judges frames. Pure; all counts are of data frames and wrap.
 #[derive(Clone, Debug, Default)]
 struct Window {
     /// Sent by us.
@@ -292,28 +313,32 @@ impl Window {
         }
     }
 
-    /// The header of the next frame, which counts as sent from here on.
-    fn header(&mut self, kind: Kind) -> [u8; HEADER] {
-        let mut header = [0; HEADER];
-        header[0] = kind as u8;
-        header[1..5].copy_from_slice(&self.sent.to_le_bytes());
-        header[5..9].copy_from_slice(&self.received.to_le_bytes());
+    /// The numbers at the beginning of the next frame, which counts as sent from here on.
+    fn numbers(&mut self, kind: Kind) -> [u8; CHECKSUM] {
+        let mut numbers = [0; CHECKSUM];
+        numbers[0] = kind as u8;
+        numbers[1..5].copy_from_slice(&self.sent.to_le_bytes());
+        numbers[5..9].copy_from_slice(&self.received.to_le_bytes());
         self.credited = self.received;
         if kind != Kind::Credit {
             self.sent = self.sent.wrapping_add(1);
         }
-        header
+        numbers
     }
 
     /// Judges a packet and counts it. After a fault the counters are as before.
     fn accept<'a>(&mut self, packet: &'a [u8]) -> Result<Frame<'a>, FrameFault> {
-        let Some((&[kind, s0, s1, s2, s3, a0, a1, a2, a3], payload)) =
-            packet.split_first_chunk::<HEADER>()
-        else {
+        let Some((header, payload)) = packet.split_first_chunk::<HEADER>() else {
             return Err(FrameFault::TooShort);
         };
         if packet.len() > FRAME_LIMIT {
             return Err(FrameFault::TooLong);
+        }
+        let (numbers @ &[kind, s0, s1, s2, s3, a0, a1, a2, a3], sum) = header
+            .split_first_chunk::<CHECKSUM>()
+            .ok_or(FrameFault::TooShort)?;
+        if checksum(numbers, payload).to_le_bytes() != *sum {
+            return Err(FrameFault::Checksum);
         }
         let kind = match kind {
             1 => Kind::Part,
@@ -630,8 +655,17 @@ mod tests {
         let mut packet = vec![kind];
         packet.extend_from_slice(&sequence.to_le_bytes());
         packet.extend_from_slice(&ack.to_le_bytes());
+        packet.extend_from_slice(&[0; HEADER - CHECKSUM]);
         packet.extend_from_slice(payload);
+        sign(&mut packet);
         packet
+    }
+
+    /// Puts the right checksum into a packet.
+    fn sign(packet: &mut [u8]) {
+        let (header, payload) = packet.split_at_mut(HEADER);
+        let sum = checksum(&header[..CHECKSUM], payload);
+        header[CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
     }
 
     /// An end that has sent 5 frames, of which 4 are acknowledged, and received 7, of which all are acknowledged.
@@ -704,7 +738,7 @@ mod tests {
         let error = link.hear(&mut message).expect_err("no such kind");
         assert_eq!(
             error.to_string(),
-            "malformed frame after 0 good ones (reason 3: unknown kind), it begins 09000000000000000072756262697368; \
+            "malformed frame after 0 good ones (reason 3: unknown kind), it begins 09000000000000000003a7cea3727562; \
              the peer's memory is corrupt or it runs another version",
         );
         assert!(matches!(
@@ -756,10 +790,14 @@ mod tests {
             for bit in 0..good.len() * 8 {
                 let mut flipped = good.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
+                let refused = in_the_middle().accept(&flipped).map(|frame| frame.kind);
+                assert_eq!(refused, Err(FrameFault::Checksum), "bit {bit}");
+                // And if the sender itself was wrong about it.
+                sign(&mut flipped);
                 let accepted = in_the_middle().accept(&flipped).is_ok();
-                let in_header = bit / 8 < HEADER;
-                // Of the header, only an acknowledgement can turn into another good one.
-                assert!(accepted || in_header, "a payload may hold anything");
+                let in_numbers = bit / 8 < CHECKSUM;
+                // Of the numbers, only an acknowledgement can turn into another good one.
+                assert!(accepted || in_numbers, "a payload may hold anything");
                 assert!(
                     !accepted || !(1..5).contains(&(bit / 8)),
                     "a wrong sequence number was accepted"
@@ -779,14 +817,15 @@ mod tests {
                     .acknowledged
                     .wrapping_add(u32::from(random.next().to_le_bytes()[0] % 3));
                 packet[5..9].copy_from_slice(&ack.to_le_bytes());
+                sign(&mut packet);
             }
             let _ = window.accept(&packet);
             match random.next() % 3 {
                 0 if !window.is_full() => {
-                    window.header(Kind::Last);
+                    window.numbers(Kind::Last);
                 }
                 1 if window.unacknowledged() > 0 => {
-                    window.header(Kind::Credit);
+                    window.numbers(Kind::Credit);
                 }
                 _ => {}
             }

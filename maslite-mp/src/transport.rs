@@ -233,6 +233,9 @@ pub enum FrameFault {
     /// The peer claims to have read or written more than it can have.
     #[error("an index of the ring that cannot be")]
     FalseIndex = 12,
+    /// It is not what was sent.
+    #[error("wrong checksum")]
+    Checksum = 13,
 }
 
 /// Bytes as a reader of an error wants them.
