@@ -1,26 +1,24 @@
 //! The clusters of one simulation as `MpMain` reaches them: their links, and the processes behind.
 
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
-use maslite_core::engine::{Signal, Watchdog};
 use tracing::debug;
 
-use crate::console::{Brake, ClusterBoard, Console};
-use crate::death::{Death, ExitKind};
+use crate::console::{ClusterBoard, Console};
 use crate::error::Error;
 use crate::inline::InlineLink;
 use crate::logs::Log;
 use crate::lookout::{Chore, Desk, Lookout, Patience, Pulse, WarningSink};
+use crate::machinery::{HOLD_GRACE, Inline, Machinery};
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::Standing;
 use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::spawn::{self, Order, START_DEADLINE};
-use crate::supervision::{ChildEnd, EndKind, Failure, Supervisor};
+use crate::supervision::{ChildEnd, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
 
 /// Where clusters run. The same model gives the same trace in every placement.
@@ -102,15 +100,6 @@ impl Waiting {
     }
 }
 
-/// How long the news of a death may take after its link broke.
-const NEWS_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long a held run may go on before it counts as stuck.
-pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
-
-/// The bits that hold a run to end it.
-const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
-
 /// One cluster.
 pub(crate) struct Member {
     pub(crate) name: String,
@@ -119,61 +108,6 @@ pub(crate) struct Member {
     pub(crate) carrier: Option<Link>,
     link: Option<Box<dyn Transport>>,
     pub(crate) board: Arc<ClusterBoard>,
-}
-
-/// Whatever runs the clusters, and can make them come to rest.
-enum Machinery {
-    Inline {
-        signal: Arc<Signal>,
-        watchdog: Option<Watchdog>,
-        grants: u64,
-        /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
-        supervisor: Option<Supervisor>,
-        /// The run is to end, not only to be held for a while.
-        over: bool,
-    },
-    Processes(Supervisor),
-}
-
-impl Machinery {
-    /// Why a link broke: usually not for its own sake.
-    fn explain(&self, cluster: &str, pid: u32, error: LinkError, time: SimTime) -> Error {
-        let cluster = cluster.to_owned();
-        if let Self::Processes(supervisor) = self {
-            match supervisor.first_death(NEWS_LIMIT) {
-                Some(Failure::Died {
-                    name, pid, exit, ..
-                }) => {
-                    let mut deaths = supervisor.post_mortem();
-                    if deaths.is_empty() {
-                        deaths.push(Death::bare(name, pid, exit));
-                    }
-                    return Error::died(deaths.remove(0), deaths, time);
-                }
-                Some(Failure::Interrupted) => return Error::Interrupted { time },
-                Some(Failure::Stuck { limit, holder }) => {
-                    let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
-                    return Error::Stuck {
-                        cluster: named.unwrap_or(cluster),
-                        holder,
-                        limit,
-                        time,
-                    };
-                }
-                None if matches!(error, LinkError::Disconnected) => {
-                    let death = Death::bare(cluster, pid, ExitKind::Unknown);
-                    return Error::died(death, Vec::new(), time);
-                }
-                None => {}
-            }
-        }
-        let source = error;
-        Error::Link {
-            cluster,
-            time,
-            source,
-        }
-    }
 }
 
 /// All clusters.
@@ -201,13 +135,10 @@ impl Fleet {
             Ok::<_, Error>(supervisor)
         };
         let machinery = match placement {
-            Placement::Inline => Machinery::Inline {
-                signal: Arc::default(),
-                watchdog: None,
-                grants: 0,
-                supervisor: patience.warning.map(|_| supervisor()).transpose()?,
-                over: false,
-            },
+            Placement::Inline => {
+                let supervisor = patience.warning.map(|_| supervisor()).transpose()?;
+                Machinery::Inline(Inline::new(supervisor))
+            }
             Placement::Processes => {
                 let supervisor = supervisor()?;
                 console.set_children(supervisor.holder());
@@ -254,13 +185,11 @@ impl Fleet {
             .filter(|place| self.members[*place].link.is_none())
             .collect();
         match &self.machinery {
-            Machinery::Inline {
-                signal, supervisor, ..
-            } => {
+            Machinery::Inline(inline) => {
                 let mut pulses = Vec::new();
                 for place in &fresh {
                     let member = &mut self.members[*place];
-                    let hold = Hold::While(Arc::clone(signal));
+                    let hold = Hold::While(inline.signal());
                     let pulse = Arc::new(Pulse::default());
                     let scheduler = MpScheduler::new(Arc::clone(&entered.registry))
                         .held_by(hold)
@@ -270,7 +199,7 @@ impl Fleet {
                     member.pid = std::process::id();
                     member.board.lives_in(member.pid);
                 }
-                if let Some(supervisor) = supervisor
+                if let Some(supervisor) = self.machinery.supervisor()
                     && !pulses.is_empty()
                 {
                     supervisor.run_job(|watch| watch.lookout.inline.extend(pulses));
@@ -309,7 +238,7 @@ impl Fleet {
     pub(crate) fn shake(&mut self, place: usize, shake: Shake) {
         let link = self.members[place].link.take();
         self.members[place].link = link.map(|link| match self.machinery {
-            Machinery::Inline { .. } => Box::new(ShakenInline::new(link, shake)) as _,
+            Machinery::Inline(_) => Box::new(ShakenInline::new(link, shake)) as _,
             Machinery::Processes(_) => Box::new(Shaken::new(link, shake)) as _,
         });
     }
@@ -389,78 +318,32 @@ impl Fleet {
 
     /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
     pub(crate) fn begin_loading(&self) {
-        if let Some(supervisor) = self.supervisor() {
+        if let Some(supervisor) = self.machinery.supervisor() {
             supervisor.hold_at(None);
         }
     }
 
     pub(crate) fn end_loading(&self) {
-        if let Some(supervisor) = self.supervisor() {
+        if let Some(supervisor) = self.machinery.supervisor() {
             supervisor.disarm();
-        }
-    }
-
-    fn supervisor(&self) -> Option<&Supervisor> {
-        match &self.machinery {
-            Machinery::Inline { supervisor, .. } => supervisor.as_ref(),
-            Machinery::Processes(supervisor) => Some(supervisor),
         }
     }
 
     /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
-        match &mut self.machinery {
-            Machinery::Inline {
-                signal,
-                watchdog,
-                supervisor,
-                over,
-                ..
-            } => {
-                if let Some(supervisor) = supervisor {
-                    supervisor.hold_at(None);
-                }
-                *over = false;
-                *watchdog = timeout.map(|timeout| Watchdog::start(signal, timeout));
-                self.console.begin_run(Brake::Inline(Arc::clone(signal)));
-            }
-            Machinery::Processes(supervisor) => {
-                supervisor.hold_at(deadline);
-                self.console
-                    .begin_run(Brake::Processes(supervisor.holder()));
-            }
-        }
+        let brake = self.machinery.begin_run(timeout, deadline);
+        self.console.begin_run(brake);
     }
 
     /// Ends a run.
     pub(crate) fn end_run(&mut self) {
-        match &mut self.machinery {
-            Machinery::Inline {
-                signal,
-                watchdog,
-                supervisor,
-                ..
-            } => {
-                if let Some(supervisor) = supervisor {
-                    supervisor.disarm();
-                }
-                *watchdog = None;
-                signal.lower(u32::MAX);
-            }
-            Machinery::Processes(supervisor) => {
-                supervisor.disarm();
-                supervisor.settle_output();
-            }
-        }
+        self.machinery.end_run();
         self.console.end_run();
     }
 
     /// Whether the run is held because it is to end: by its timeout, or by a handle.
     pub(crate) fn is_over(&self) -> bool {
-        match &self.machinery {
-            Machinery::Inline { signal, over, .. } => *over || signal.raised() & FOR_GOOD != 0,
-            Machinery::Processes(supervisor) => supervisor.grants().held(),
-        }
+        self.machinery.is_over()
     }
 
     /// Writes down on the board how all stand, for controllers.
@@ -478,34 +361,17 @@ impl Fleet {
 
     /// Lets grants be sent again although the run was held: those that bring all to one instant.
     pub(crate) fn release(&mut self) {
-        if let Machinery::Inline { signal, over, .. } = &mut self.machinery {
-            *over |= signal.raised() & FOR_GOOD != 0;
-            signal.lower(u32::MAX);
-        }
+        self.machinery.release();
     }
 
-    /// The number of the next grant, and whether the run is held. In this order: a grant that is
-    /// sent although the run is not held is then one that a Hold ends.
+    /// The number of the next grant, and whether the run is held.
     pub(crate) fn next_grant(&mut self) -> (u64, bool) {
-        match &mut self.machinery {
-            Machinery::Inline { grants, signal, .. } => {
-                *grants += 1;
-                // Raised for the console as well.
-                (*grants, signal.raised() != 0)
-            }
-            Machinery::Processes(supervisor) => {
-                let grants = supervisor.grants();
-                (grants.issue(), grants.held() || self.console.is_raised())
-            }
-        }
+        self.machinery.next_grant(&self.console)
     }
 
     /// Kills all clusters and leaves nothing behind.
     pub(crate) fn abandon(&mut self) {
-        if let Machinery::Processes(supervisor) = &mut self.machinery {
-            supervisor.expect_exits();
-            supervisor.wait_all(Duration::ZERO);
-        }
+        self.machinery.kill_all();
         self.members.clear();
     }
 
@@ -517,49 +383,19 @@ impl Fleet {
         grace: Duration,
         mut heard: impl FnMut(&str, &[u8]),
     ) -> Vec<ChildEnd> {
-        if let Machinery::Processes(supervisor) = &self.machinery {
-            supervisor.expect_exits();
-        }
-        let mut links = Vec::new();
+        self.machinery.expect_exits();
+        let (mut names, mut links) = (Vec::new(), Vec::new());
         for member in self.members.iter_mut().rev() {
             if let Some(mut link) = member.link.take() {
                 // A link that breaks here belongs to a cluster that has ended already. None blocks: of all that main
                 // sends only what is short is without an answer, and a link has room for two such messages.
                 let _ = link.say(stop);
-                links.push((member.name.as_str(), link));
+                names.push(member.name.as_str());
+                links.push(link);
             }
         }
-        let Machinery::Processes(supervisor) = &mut self.machinery else {
-            for (name, mut link) in links {
-                while let Ok(message) = link.recv() {
-                    heard(name, message);
-                }
-            }
-            return Vec::new();
-        };
-        // They are heard while their ends are awaited: last words may be longer than what a link holds.
-        let (names, links): (Vec<_>, Vec<_>) = links.into_iter().unzip();
-        let (say, said) = mpsc::channel();
-        let hear = move || {
-            for (place, mut link) in links.into_iter().enumerate() {
-                while let Ok(message) = link.recv() {
-                    let _ = say.send((place, message.to_vec()));
-                }
-            }
-        };
-        // Without a thread nobody is heard, and whoever says much is killed in the end.
-        let listener = thread::Builder::new().name("maslite-listener".to_owned());
-        let listener = listener.spawn(hear);
-        let ends = supervisor.wait_all(grace);
-        if let Ok(listener) = listener
-            && !ends.iter().any(|end| end.how == EndKind::Leaked)
-        {
-            // All links have closed.
-            let _ = listener.join();
-        }
-        for (place, message) in said.try_iter() {
-            heard(names[place], &message);
-        }
-        ends
+        self.machinery.hear_out(links, grace, |place, message| {
+            heard(names[place], message);
+        })
     }
 }

@@ -119,6 +119,7 @@ mod fleet;
 mod frame;
 mod inline;
 mod ipc;
+mod machinery;
 mod ring;
 mod shake;
 mod transport;
