@@ -288,11 +288,20 @@ impl<M: Message> Scheduler<M> {
         let end = run.end(start);
         let real = self.clock == Clock::RealTime;
         let mut supersteps = run.supersteps.unwrap_or(u64::MAX);
+        let mut caught_up = false;
         loop {
             self.take_outside_mail();
-            let now = pace.sim_at(wall());
+            let mut now = pace.sim_at(wall());
             if real {
-                self.engine.advance_to(end.map_or(now, |end| now.min(end)));
+                if let Some(end) = end.filter(|end| *end <= now) {
+                    // The wall may have leapt over the end. What was due before still happens, at the last instant
+                    // there is, once: what that sets for the same instant is for the next run.
+                    let missed = self.engine.next_alarm().is_some_and(|due| due < end);
+                    let last = SimTime::from_nanos(end.as_nanos().saturating_sub(1));
+                    now = if missed && !caught_up { last } else { end };
+                    caught_up = true;
+                }
+                self.engine.advance_to(now);
             }
             let due = self.engine.next_alarm();
             if let Some(due) = due.and_then(|due| pace.wall_at(due)) {

@@ -163,6 +163,27 @@ fn real_time_ends_at_its_limit_while_agents_chat_and_an_alarm_is_due() {
 }
 
 #[test]
+fn what_was_due_before_the_end_happens_though_the_wall_has_leapt_over_both() {
+    let mut world = real_time();
+    let slow = world.actor().setup(|ctx| {
+        ctx.alarm_in(ms(5), Say("Alarm"));
+        ctx.alarm_in(ms(3_600_000), Say("In an hour"));
+        let (_never, waits) = mpsc::channel::<()>();
+        let _ = waits.recv_timeout(Duration::from_millis(25));
+    });
+    world.add(1, slow);
+    let report = world.run(Run::lasting(ms(20)).timeout(Duration::from_secs(60)));
+    assert_eq!(report.stopped_by, StopReason::TimeLimit);
+    assert_eq!(
+        (report.now, report.counters.alarms_fired),
+        (SimTime::ZERO + ms(20), 1)
+    );
+    // The alarm comes late, but at an instant of the run.
+    let expected = "19999999ns/0 1 gets Alarm from 1";
+    assert_eq!(world.log.take().last().map(String::as_str), Some(expected));
+}
+
+#[test]
 fn a_run_that_waits_can_be_stopped_and_sent_mail() {
     for clock in [Clock::RealTime, Clock::Paced(Speed::new(1.0).unwrap())] {
         let mut world = World::of(Scheduler::new().with_clock(clock));
