@@ -20,6 +20,7 @@ use crate::death::ExitKind;
 use crate::error::{Chain, Error};
 use crate::mp_main::{ClusterId, MpMain};
 use crate::registry::{Registry, WireMessage};
+use crate::rounds::UnderWay;
 use crate::routing::Routing;
 use crate::wire;
 
@@ -356,16 +357,18 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    pub(crate) fn places(
+    pub(crate) fn places<M>(
         self,
         routing: &Routing,
+        under_way: &UnderWay<M>,
         clusters: usize,
     ) -> Result<Vec<usize>, ControlError> {
         match self {
             Self::Owner(agent) => {
-                let owner = routing.owner(agent);
-                let owner = owner.ok_or(CommandError::UnknownAgent(agent))?;
-                Ok(vec![owner as usize])
+                let owner = routing.owner(agent).map(|owner| owner as usize);
+                // One that waits for its insertion index lives already.
+                let owner = owner.or_else(|| under_way.birthplace(agent));
+                Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
             }
             Self::Cluster(ClusterId(number)) if (number as usize) < clusters => {
                 Ok(vec![number as usize])

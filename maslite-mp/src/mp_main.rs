@@ -211,7 +211,8 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// The same, handing a line for every delivery to `sink`, in the kernel's one order. How lines
-    /// are written is the registry's matter.
+    /// are written is the registry's matter. Under a lookahead a run that is stopped in the middle of an instant
+    /// leaves what happened in it to the next run, or to the end: other clusters may have lines that go before.
     #[must_use]
     pub fn with_trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
         self.trace = Some(Box::new(sink));
@@ -410,7 +411,7 @@ impl<M: WireMessage> MpMain<M> {
         self.routing.inbound[cluster as usize]
             .news
             .dismissed
-            .push((id, self.standing.time));
+            .push((id, None));
         Ok(())
     }
 
@@ -527,14 +528,16 @@ impl<M: WireMessage> MpMain<M> {
 
     /// Asks clusters something between two runs.
     pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
+        let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
-        let places = scope.places(&self.routing, fleet.members.len())?;
+        let places = scope.places(&self.routing, &self.under_way, fleet.members.len())?;
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);
         let nothing = Run::until_idle();
         let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, nothing);
+        rounds.lookaheads = lookaheads;
         let replies = rounds.ask(&places, request);
         let replies = replies.inspect_err(|error| self.abandon(error))?;
         Ok(places.into_iter().zip(replies).collect())
@@ -760,6 +763,7 @@ impl<M: WireMessage> MpMain<M> {
         if let Some(mut fleet) = self.fleet.take()
             && wire::put(&ToProc::Stop, &mut stop).is_ok()
         {
+            self.under_way.write_trace_before(None, &mut self.trace);
             ends = fleet.shutdown(&stop, grace, |cluster, message| {
                 if let Ok(ToMain::Bye(Some(source))) = wire::decode(message) {
                     let cluster = cluster.to_owned();

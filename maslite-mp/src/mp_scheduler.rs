@@ -22,7 +22,7 @@ use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::lookout::Pulse;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
-use crate::spawn::{self, ChildSide};
+use crate::spawn::ChildSide;
 use crate::transport::{Draft, LinkError, Transport, Wait};
 use crate::wire::{
     self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
@@ -60,7 +60,7 @@ pub(crate) struct MpScheduler<M: Message> {
     loaded: Vec<Crew<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
     arrived: Vec<(MailKey, Mail<M>)>,
-    /// The slots of the agents added in the last report.
+    /// The slots of agents that were reported as added and wait for their insertion indices.
     newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
     /// The lines of the trace as they go into the report at hand.
@@ -109,14 +109,15 @@ impl<M: WireMessage> MpScheduler<M> {
         loop {
             let answer = match side.link.recv() {
                 Ok(message) => this.obey(message),
-                Err(LinkError::Disconnected) => {
-                    side.clear_up();
-                    return EXIT_LIFELINE_LOST;
+                Err(error) => {
+                    if matches!(error, LinkError::Disconnected) {
+                        side.clear_up();
+                    }
+                    return exit_code(&error);
                 }
-                Err(_) => return EXIT_PROTOCOL_MISMATCH,
             };
             if let Some(wait) = this.wait.take() {
-                spawn::die_with_parent();
+                side.settle();
                 side.link.wait_as(wait);
                 if let Some(shake) = this.shake.take() {
                     side.link = Box::new(Shaken::new(side.link, shake));
@@ -127,8 +128,8 @@ impl<M: WireMessage> MpScheduler<M> {
             };
             // Whoever has not handed over its answer is not done.
             this.pulse.set_busy(true);
-            if this.send(&mut *side.link, &answer).is_err() {
-                return EXIT_LIFELINE_LOST;
+            if let Err(error) = this.send(&mut *side.link, &answer) {
+                return exit_code(&error);
             }
             this.pulse.set_busy(false);
             if matches!(answer, ToMain::Bye(_)) {
@@ -412,11 +413,15 @@ impl<M: WireMessage> MpScheduler<M> {
             }
         }
         self.engine.number(&self.newborn, &news.numbers);
+        let numbered = news.numbers.len().min(self.newborn.len());
+        self.newborn.drain(..numbered);
         for (id, time) in news.dismissed {
-            if self.border.ahead.is_some() && time > self.engine.now() {
-                self.engine.remove_at(time, id);
-            } else {
-                self.engine.remove(id);
+            match time {
+                // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
+                Some(time) if self.border.ahead.is_some() => self.engine.remove_at(time, id),
+                _ => {
+                    self.engine.remove(id);
+                }
             }
         }
         Ok(begun)
@@ -446,7 +451,6 @@ impl<M: WireMessage> MpScheduler<M> {
     fn report(&mut self, supersteps: u64, reply: Vec<u8>) -> Result<ToMain, Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
-        self.newborn.clear();
         let newborn = engine.take_newborn(&mut self.newborn);
         self.lines.clear();
         let lines = std::mem::take(&mut *lock(&self.trace));
@@ -902,6 +906,14 @@ impl<M: WireMessage> Surroundings<M> for Border<M> {
             let (to, is_heard) = self.destinations(&mail);
             self.hand_to(&mail, to, time, due) || is_heard
         });
+    }
+}
+
+/// What a child exits with whose link broke.
+fn exit_code(error: &LinkError) -> i32 {
+    match error {
+        LinkError::Disconnected => EXIT_LIFELINE_LOST,
+        _ => EXIT_PROTOCOL_MISMATCH,
     }
 }
 

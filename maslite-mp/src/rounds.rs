@@ -119,6 +119,33 @@ impl<M> Default for UnderWay<M> {
     }
 }
 
+impl<M> UnderWay<M> {
+    /// The place of the cluster in which an agent lives that waits for its insertion index.
+    pub(crate) fn birthplace(&self, id: AgentId) -> Option<usize> {
+        let births = self.births.iter().find(|births| births.include(id));
+        births.map(|births| births.place)
+    }
+
+    /// Hands over what happened before a time, or all there is, in order.
+    pub(crate) fn write_trace_before(
+        &mut self,
+        time: Option<SimTime>,
+        trace: &mut Option<TraceSink>,
+    ) {
+        self.lines
+            .sort_by_key(|line| (line.time, line.superstep, line.index));
+        let ready = match time {
+            Some(time) => self.lines.partition_point(|line| line.time < time),
+            None => self.lines.len(),
+        };
+        for line in self.lines.drain(..ready) {
+            if let Some(sink) = trace {
+                sink(&line.text);
+            }
+        }
+    }
+}
+
 /// Which of several reasons to end the run at one time counts.
 pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
     let (_, index, reason) = pause;
@@ -715,28 +742,18 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             return Err(Error::Agent { cluster, source });
         };
         let dismissed = &mut self.routing.inbound[owner as usize].news.dismissed;
-        dismissed.push((id, time));
+        dismissed.push((id, Some(time)));
         Ok(())
     }
 
     /// Writes down what happened before a time, or all there is. Nothing can come before it.
     pub(crate) fn write_trace_before(&mut self, time: Option<SimTime>) {
-        let lines = &mut self.under_way.lines;
-        if lines.is_empty() {
+        if self.under_way.lines.is_empty() {
             return;
         }
-        lines.sort_by_key(|line| (line.time, line.superstep, line.index));
-        let ready = match time {
-            Some(time) => lines.partition_point(|line| line.time < time),
-            None => lines.len(),
-        };
         let desk = &self.fleet.desk;
         desk.turn_to(Chore::Trace, self.standing.time);
-        for line in lines.drain(..ready) {
-            if let Some(sink) = self.trace {
-                sink(&line.text);
-            }
-        }
+        self.under_way.write_trace_before(time, self.trace);
         desk.turn_to(Chore::Routing, self.standing.time);
     }
 

@@ -79,7 +79,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         if reason == StopReason::Timeout && console.is_stopped() {
             reason = StopReason::Interrupted;
         }
-        self.write_trace_before(None);
+        // Of an instant that is not over, some clusters have told what happened in it and others will yet.
+        let is_over = self.lookaheads.is_empty() || reason == StopReason::Idle;
+        self.write_trace_before((!is_over).then_some(self.standing.time));
         self.fleet.show(self.standing);
         let halt = Halt::Ended(self.standing.time, reason);
         course.tell(halt);
@@ -208,7 +210,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         request: &[u8],
         reply: &Sender<Result<Replies, ControlError>>,
     ) -> Result<(), Error> {
-        let replies = match scope.places(self.routing, self.fleet.members.len()) {
+        let replies = match scope.places(self.routing, self.under_way, self.fleet.members.len()) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
                 Ok(replies) => Ok(places.into_iter().zip(replies).collect()),

@@ -22,13 +22,17 @@ use crate::wire::Task;
 pub(crate) struct Births {
     time: SimTime,
     superstep: u64,
-    place: usize,
+    pub(crate) place: usize,
     newborn: Vec<Newborn>,
 }
 
 impl Births {
     fn key(&self) -> (SimTime, u64, usize) {
         (self.time, self.superstep, self.place)
+    }
+
+    pub(crate) fn include(&self, id: AgentId) -> bool {
+        self.newborn.iter().any(|newborn| newborn.id == id)
     }
 }
 
@@ -135,7 +139,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let report = self.report(place);
             let now = report.awake.then_some(report.time);
             let inbound = &self.routing.inbound[place];
-            let dismissed = inbound.news.dismissed.iter().map(|(_, time)| *time).min();
+            let dismissed = inbound.news.dismissed.iter();
+            let dismissed = dismissed.map(|(_, time)| time.unwrap_or(report.time)).min();
             let arrival = inbound.earliest.filter(|_| inbound.used > 0);
             let events = [now, report.next_alarm, arrival, dismissed];
             // What is for an instant that the cluster has begun is for now.

@@ -112,10 +112,10 @@ pub(crate) struct News {
     /// Patterns that some agent of a cluster began (true) or ceased to listen to, and for mail
     /// from when on.
     pub(crate) interest: Vec<(u32, Pattern, bool, SimTime)>,
-    /// The insertion indices of the agents added in the last report, in its order.
+    /// The insertion indices of agents that were reported as added, in the order of the reports.
     pub(crate) numbers: Vec<u64>,
-    /// Agents that are to leave, and when.
-    pub(crate) dismissed: Vec<(AgentId, SimTime)>,
+    /// Agents that are to leave; and when, if the simulation's owner has not said so between two runs.
+    pub(crate) dismissed: Vec<(AgentId, Option<SimTime>)>,
     /// What an `Answer` is about.
     #[serde(with = "serde_bytes")]
     pub(crate) request: Vec<u8>,

@@ -3,130 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use maslite_core::Observer;
 use maslite_mp::prelude::*;
-use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 use crate::ground::{Ground, Grounded, PROCESSES};
 
-/// So many agents there are at first.
-const FIRST: u64 = 9;
-const SEED: u64 = 5;
+mod model;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
-enum Msg {
-    Call(u32),
-    News(u32),
-    Later(u32),
-}
-
-impl Msg {
-    fn energy(&self) -> u32 {
-        match self {
-            Self::Call(energy) | Self::News(energy) | Self::Later(energy) => *energy,
-        }
-    }
-}
-
-/// Does something by chance with whatever it gets, as long as that has energy left.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Lively {
-    born: u64,
-    /// How often it may still act without mail.
-    restless: u8,
-    /// Delays are at least so long [ms].
-    patience: u64,
-}
-
-impl Lively {
-    fn new(patience: u64) -> Self {
-        Self {
-            born: 0,
-            restless: 2,
-            patience,
-        }
-    }
-
-    fn anybody(ctx: &mut Context<'_, Msg>) -> AgentId {
-        AgentId::from(ctx.rng().random_range(1..=FIRST + 1))
-    }
-
-    fn act(&mut self, energy: u32, ctx: &mut Context<'_, Msg>) {
-        let other = Self::anybody(ctx);
-        match ctx.rng().random_range(0..24_u32) {
-            0..5 => ctx.send(other, Msg::Call(energy)),
-            5..7 => ctx.send_direct(other, Msg::Call(energy)),
-            7..9 => ctx.broadcast(Msg::News(energy)),
-            9..14 => {
-                let delay = ctx.rng().random_range(0..4) + self.patience;
-                let alarm = Alarm::after(SimDuration::from_millis(delay)).to(other);
-                ctx.set_alarm(alarm, Msg::Later(energy));
-            }
-            14 => ctx.subscribe(Pattern::topic("News")),
-            15 => ctx.subscribe(Pattern::receiver(other)),
-            16 => ctx.unsubscribe_all(),
-            17..20 => {
-                // A new id of its own: the parent's, and how manieth child.
-                self.born += 1;
-                let id = ctx.id().as_u64() * 40 + self.born + 100;
-                if self.born < 40 && id < 1 << 40 {
-                    ctx.add(id, Lively::new(self.patience));
-                    ctx.send(id, Msg::Call(energy));
-                }
-            }
-            20 if ctx.rng().random_range(0..3_u32) == 0 => {
-                let leaves = if ctx.rng().random() { ctx.id() } else { other };
-                if leaves != AgentId::from(FIRST + 1) {
-                    ctx.remove(leaves);
-                }
-            }
-            21 => {
-                let keep = ctx.rng().random();
-                ctx.keep_awake(keep);
-            }
-            22 if ctx.rng().random_range(0..4_u32) == 0 => ctx.pause(),
-            _ => ctx.send(AgentId::MAIN, Msg::News(energy)),
-        }
-    }
-}
-
-impl Agent<Msg> for Lively {
-    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
-        if ctx.rng().random() {
-            ctx.subscribe(Pattern::topic("News"));
-        }
-        if ctx.id().as_u64() <= 2 {
-            self.act(3, ctx);
-        }
-    }
-
-    fn update(&mut self, ctx: &mut Context<'_, Msg>) {
-        // Kept awake, it sometimes acts without mail; and it does not always read all of it.
-        let idle = ctx.inbox().next().is_none() && self.restless > 0;
-        if idle && ctx.rng().random_range(0..4_u32) == 0 {
-            self.restless -= 1;
-            ctx.send(AgentId::from(1), Msg::News(0));
-        }
-        let most = ctx.rng().random_range(1..4);
-        for _ in 0..most {
-            let Some(mail) = ctx.next_mail() else { return };
-            // Copies are read and set nothing off, or there would be no end to it.
-            let mine = mail.receiver.agent() == Some(ctx.id());
-            let heard = mail.receiver == Receiver::Subscribers && ctx.rng().random();
-            if let Some(energy) = mail.body.energy().checked_sub(if mine { 1 } else { 4 })
-                && (mine || heard)
-            {
-                self.act(energy, ctx);
-                self.act(energy, ctx);
-            }
-        }
-    }
-
-    fn teardown(&mut self, ctx: &mut Context<'_, Msg>) {
-        ctx.send(AgentId::from(2), Msg::Call(0));
-    }
-}
+use model::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
+pub(crate) use model::{compare, in_one_scheduler};
 
 fn agents() -> Entered<Msg> {
     Registry::new()
@@ -141,78 +25,6 @@ fn child() {
     let _ = agents();
 }
 
-/// What main does with mail: answers some, stops at some.
-fn handle(heard: &mut u64, mail: Mail<Msg>, main: &mut MainContext<Msg>) {
-    *heard += 1;
-    if let Some(energy) = mail.body.energy().checked_sub(2)
-        && heard.is_multiple_of(3)
-    {
-        main.send(mail.sender, Msg::Call(energy));
-    }
-    if heard.is_multiple_of(25) {
-        main.stop();
-    }
-}
-
-fn start(seed: u64) -> [Mail<Msg>; 3] {
-    let mail = |to: u64, energy| Mail::new(AgentId::MAIN, AgentId::from(to), Msg::Call(energy));
-    [mail(1, 6), mail(seed % FIRST + 1, 7), mail(FIRST + 1, 1)]
-}
-
-/// How the runs ended, the last report, and the trace.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Story {
-    stops: Vec<String>,
-    now: SimTime,
-    counters: Counters,
-    digest: Option<u64>,
-    trace: Vec<String>,
-}
-
-/// Goes on after stops and pauses until the simulation is idle.
-fn tell(lines: &Arc<Mutex<Vec<String>>>, mut run: impl FnMut(&mut u64) -> Report) -> Story {
-    let (mut stops, mut heard) = (Vec::new(), 0);
-    loop {
-        let report = run(&mut heard);
-        let counters = report.counters;
-        let posted = counters.delivered + counters.undeliverable + counters.queued;
-        assert_eq!(counters.sent, posted, "{report}");
-        stops.push(format!("{} at {}", report.stopped_by, report.now));
-        if report.stopped_by == StopReason::Idle {
-            return Story {
-                stops,
-                now: report.now,
-                counters,
-                digest: report.digest,
-                trace: std::mem::take(&mut lines.lock().unwrap()),
-            };
-        }
-    }
-}
-
-pub(crate) fn in_one_scheduler(seed: u64) -> Story {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let written = Arc::clone(&lines);
-    let observer: Observer<Msg> = Box::new(move |delivery| {
-        let mut line = String::new();
-        delivery.write_json(&mut line);
-        written.lock().unwrap().push(line);
-    });
-    let mut scheduler = Scheduler::with_seed(SEED + seed)
-        .with_digest()
-        .with_trace(observer);
-    for id in 1..=FIRST {
-        scheduler.add(id, Lively::new(0)).unwrap();
-    }
-    start(seed)
-        .into_iter()
-        .for_each(|mail| scheduler.send(mail));
-    tell(&lines, |heard| {
-        let run = scheduler.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
-        run.unwrap()
-    })
-}
-
 pub(crate) fn in_clusters(
     seed: u64,
     count: usize,
@@ -220,8 +32,40 @@ pub(crate) fn in_clusters(
     shake: Option<u64>,
     lookahead: u64,
 ) -> Story {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let written = Arc::clone(&lines);
+    let lines = Arc::default();
+    let mut main = stage(seed, count, ground, shake, lookahead, &lines);
+    tell(&lines, |heard| {
+        let run = main.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
+        run.unwrap().run
+    })
+}
+
+/// The same inline, where each run is cut short after so many supersteps, and all are asked something before the next.
+fn in_pieces(seed: u64, count: usize, lookahead: u64, supersteps: u64) -> Story {
+    let lines = Arc::default();
+    let mut main = stage(seed, count, Ground::Inline, None, lookahead, &lines);
+    let mut story = tell(&lines, |heard| {
+        for agent in main.agents().unwrap() {
+            main.inspect::<Lively>(agent.id).unwrap();
+        }
+        let run = Run::until_idle().supersteps(supersteps);
+        let run = main.run_with(run, |mail, main| handle(heard, mail, main));
+        run.unwrap().run
+    });
+    let cut = StopReason::Supersteps.to_string();
+    story.stops.retain(|stop| !stop.starts_with(&cut));
+    story
+}
+
+fn stage(
+    seed: u64,
+    count: usize,
+    ground: Ground,
+    shake: Option<u64>,
+    lookahead: u64,
+    lines: &Arc<Mutex<Vec<String>>>,
+) -> MpMain<Msg> {
+    let written = Arc::clone(lines);
     let mut main = MpMain::new(agents())
         .unwrap()
         .on(ground)
@@ -232,23 +76,11 @@ pub(crate) fn in_clusters(
         .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
     let clusters: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
     for id in 1..=FIRST {
-        let place = usize::try_from(id * 5 + id / 2).unwrap() % count;
-        let cluster = clusters[place];
+        let cluster = clusters[cluster_of(id, count)];
         main.add(cluster, id, Lively::new(0)).unwrap();
     }
     start(seed).into_iter().for_each(|mail| main.send(mail));
-    tell(&lines, |heard| {
-        let run = main.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
-        run.unwrap().run
-    })
-}
-
-pub(crate) fn compare(seed: u64, got: &Story, expected: &Story, of: &str) {
-    let lines = (1..).zip(got.trace.iter().zip(&expected.trace));
-    for (line, (got, expected)) in lines {
-        assert_eq!(got, expected, "line {line} of seed {seed}, {of}");
-    }
-    assert_eq!(got, expected, "seed {seed}, {of}");
+    main
 }
 
 #[test]
@@ -263,6 +95,20 @@ fn any_split_tells_the_story_of_one_scheduler() {
         }
     }
     assert!(deliveries > 3_000, "only {deliveries}: too tame");
+}
+
+#[test]
+fn a_story_in_pieces_is_the_same() {
+    for seed in 400..480 {
+        let expected = in_one_scheduler(seed);
+        let got = in_pieces(seed, 3, 0, 1 + seed % 11);
+        compare(seed, &got, &expected, "in pieces");
+        for count in [3, 5] {
+            let expected = in_clusters(seed, count, Ground::Inline, None, 1);
+            let got = in_pieces(seed, count, 1, 1 + seed % 11);
+            compare(seed, &got, &expected, "under a lookahead, in pieces");
+        }
+    }
 }
 
 #[test]

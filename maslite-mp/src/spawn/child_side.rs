@@ -32,8 +32,8 @@ pub(crate) struct ChildSide {
     pub(crate) hold: Arc<AtomicU64>,
     /// What it tells main when asked.
     pub(crate) pulse: Arc<Pulse>,
-    /// Where it has knocked.
-    door: String,
+    /// Where it has knocked. None in a test without processes.
+    door: Option<String>,
     #[cfg_attr(
         not(test),
         expect(
@@ -127,7 +127,7 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
         link,
         hold,
         pulse,
-        door: invitation.door,
+        door: Some(invitation.door),
         cluster,
     })
 }
@@ -135,7 +135,28 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
 impl ChildSide {
     /// Main is gone: takes away what it may have left.
     pub(crate) fn clear_up(&self) {
-        ipc::take_away(&self.door);
+        if let Some(door) = &self.door {
+            ipc::take_away(door);
+        }
+    }
+
+    /// Main has let this process in, and from here on it goes with main.
+    pub(crate) fn settle(&self) {
+        if self.door.is_some() {
+            die_with_parent();
+        }
+    }
+
+    #[cfg(test)]
+    /// The side of a child that is no process.
+    pub(crate) fn in_memory(link: Box<dyn Transport>, hold: Arc<AtomicU64>, cluster: u32) -> Self {
+        Self {
+            link,
+            hold,
+            pulse: Arc::default(),
+            door: None,
+            cluster,
+        }
     }
 }
 
@@ -163,7 +184,7 @@ fn show_as(_: u32) {}
 /// Makes the kernel kill this process when the thread that started it is gone: unlike the control line, this
 /// also reaches a process that has been stopped. Not before main has let this process in: until then it has a door to take away.
 #[cfg(target_os = "linux")]
-pub(crate) fn die_with_parent() {
+fn die_with_parent() {
     let parent = parent_id();
     // An error leaves the control line, which is enough for all but stopped processes.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -173,7 +194,7 @@ pub(crate) fn die_with_parent() {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn die_with_parent() {}
+fn die_with_parent() {}
 
 /// Reads the control line, and answers, until main is gone.
 pub(super) fn obey(mut control: &UnixStream, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {

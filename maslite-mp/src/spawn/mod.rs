@@ -37,7 +37,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub(crate) use child_side::{ChildSide, child_side, die_with_parent, is_child};
+pub(crate) use child_side::{ChildSide, child_side, is_child};
 pub use error::{ChildError, SpawnError};
 pub(crate) use main_side::{Order, start};
 pub(crate) use program::Program;
