@@ -17,6 +17,8 @@ use crate::output::Output;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::Standing;
 use crate::shake::{Shake, Shaken, ShakenInline};
+#[cfg(test)]
+use crate::simulation::World;
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::supervision::{ChildEnd, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait, Written};
@@ -153,6 +155,17 @@ impl Fleet {
         })
     }
 
+    #[cfg(test)]
+    /// In a world made up by a test.
+    pub(crate) fn simulated(world: Arc<World>, console: Arc<Console>) -> Self {
+        Self {
+            members: Vec::new(),
+            machinery: Machinery::Simulated(world),
+            console,
+            desk: Arc::default(),
+        }
+    }
+
     pub(crate) fn add(&mut self, name: String) {
         self.members.push(Member {
             board: self.console.board.add(name.clone()),
@@ -205,6 +218,15 @@ impl Fleet {
                     supervisor.run_job(|watch| watch.lookout.inline.extend(pulses));
                 }
             }
+            #[cfg(test)]
+            Machinery::Simulated(world) => {
+                for place in &fresh {
+                    let member = &mut self.members[*place];
+                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry));
+                    let (link, pid) = world.start(&member.name, scheduler);
+                    (member.link, member.pid) = (Some(link), pid);
+                }
+            }
             Machinery::Processes(_) if fresh.is_empty() => {}
             Machinery::Processes(supervisor) => {
                 let clusters = fresh.iter().map(|place| {
@@ -239,7 +261,7 @@ impl Fleet {
         let link = self.members[place].link.take();
         self.members[place].link = link.map(|link| match self.machinery {
             Machinery::Inline(_) => Box::new(ShakenInline::new(link, shake)) as _,
-            Machinery::Processes(_) => Box::new(Shaken::new(link, shake)) as _,
+            _ => Box::new(Shaken::new(link, shake)) as _,
         });
     }
 

@@ -138,6 +138,11 @@ mod supervision;
 mod lookout;
 mod warning;
 
+#[cfg(test)]
+extern crate self as maslite_mp;
+#[cfg(test)]
+mod simulation;
+
 pub use maslite_core as core;
 pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
 

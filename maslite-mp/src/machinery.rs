@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Fleet ──► Machinery ─┬─ Inline: a signal that the schedulers of this thread look at
-//!                      └─ Processes: the supervisor thread, which kills and reaps
+//!                      ├─ Processes: the supervisor thread, which kills and reaps
+//!                      └─ Simulated: a world made up by a test
 //! ```
 
 use std::sync::{Arc, mpsc};
@@ -15,6 +16,8 @@ use maslite_core::engine::{Signal, Watchdog};
 use crate::console::{Brake, Console};
 use crate::death::{Death, ExitKind};
 use crate::error::Error;
+#[cfg(test)]
+use crate::simulation::World;
 use crate::supervision::{ChildEnd, EndKind, Failure, Supervisor};
 use crate::transport::{LinkError, Transport};
 
@@ -31,6 +34,8 @@ const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
 pub(crate) enum Machinery {
     Inline(Inline),
     Processes(Supervisor),
+    #[cfg(test)]
+    Simulated(Arc<World>),
 }
 
 /// For clusters in the thread that runs.
@@ -67,6 +72,8 @@ impl Machinery {
         match self {
             Self::Inline(inline) => inline.supervisor.as_ref(),
             Self::Processes(supervisor) => Some(supervisor),
+            #[cfg(test)]
+            Self::Simulated(_) => None,
         }
     }
 
@@ -89,6 +96,11 @@ impl Machinery {
                 supervisor.hold_at(deadline);
                 Brake::Processes(supervisor.holder())
             }
+            #[cfg(test)]
+            Self::Simulated(world) => {
+                world.begin_run();
+                Brake::Inline(Arc::default())
+            }
         }
     }
 
@@ -106,6 +118,8 @@ impl Machinery {
                 supervisor.disarm();
                 supervisor.settle_output();
             }
+            #[cfg(test)]
+            Self::Simulated(world) => world.end_run(),
         }
     }
 
@@ -114,6 +128,8 @@ impl Machinery {
         match self {
             Self::Inline(inline) => inline.over || inline.signal.raised() & FOR_GOOD != 0,
             Self::Processes(supervisor) => supervisor.grants().held(),
+            #[cfg(test)]
+            Self::Simulated(world) => world.held(),
         }
     }
 
@@ -138,6 +154,8 @@ impl Machinery {
                 let grants = supervisor.grants();
                 (grants.issue(), grants.held() || console.is_raised())
             }
+            #[cfg(test)]
+            Self::Simulated(world) => (world.issue(), world.held() || console.is_raised()),
         }
     }
 
@@ -150,54 +168,85 @@ impl Machinery {
         time: SimTime,
     ) -> Error {
         let cluster = cluster.to_owned();
-        if let Self::Processes(supervisor) = self {
-            match supervisor.first_death(NEWS_LIMIT) {
-                Some(Failure::Died {
-                    name, pid, exit, ..
-                }) => {
-                    let mut deaths = supervisor.post_mortem();
-                    if deaths.is_empty() {
-                        deaths.push(Death::bare(name, pid, exit));
-                    }
-                    return Error::died(deaths.remove(0), deaths, time);
+        // A closed link has a reason, which may be known a little later; one that was refused here is a reason itself.
+        let limit = match error {
+            LinkError::Disconnected | LinkError::Io(_) => NEWS_LIMIT,
+            LinkError::BadFrame { .. } | LinkError::TooLarge { .. } => Duration::ZERO,
+        };
+        match self.first_death(limit) {
+            Some(Failure::Died {
+                name, pid, exit, ..
+            }) => {
+                let mut deaths = self.post_mortem();
+                if deaths.is_empty() {
+                    deaths.push(Death::bare(name, pid, exit));
                 }
-                Some(Failure::Interrupted) => return Error::Interrupted { time },
-                Some(Failure::Stuck { limit, holder }) => {
-                    let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
-                    return Error::Stuck {
-                        cluster: named.unwrap_or(cluster),
-                        holder,
-                        limit,
-                        time,
-                    };
-                }
-                None if matches!(error, LinkError::Disconnected) => {
-                    let death = Death::bare(cluster, pid, ExitKind::Unknown);
-                    return Error::died(death, Vec::new(), time);
-                }
-                None => {}
+                Error::died(deaths.remove(0), deaths, time)
             }
+            Some(Failure::Interrupted) => Error::Interrupted { time },
+            Some(Failure::Stuck { limit, holder }) => {
+                let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
+                Error::Stuck {
+                    cluster: named.unwrap_or(cluster),
+                    holder,
+                    limit,
+                    time,
+                }
+            }
+            None if matches!(error, LinkError::Disconnected) && self.has_processes() => {
+                let death = Death::bare(cluster, pid, ExitKind::Unknown);
+                Error::died(death, Vec::new(), time)
+            }
+            None => Error::Link {
+                cluster,
+                time,
+                source: error,
+            },
         }
-        let source = error;
-        Error::Link {
-            cluster,
-            time,
-            source,
+    }
+
+    fn has_processes(&self) -> bool {
+        !matches!(self, Self::Inline(_))
+    }
+
+    /// Why the children were stopped, if that becomes known in time.
+    fn first_death(&self, limit: Duration) -> Option<Failure> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Processes(supervisor) => supervisor.first_death(limit),
+            #[cfg(test)]
+            Self::Simulated(world) => world.first_death(limit),
+        }
+    }
+
+    /// Who ended without being told to, the first one first.
+    fn post_mortem(&self) -> Vec<Death> {
+        match self {
+            Self::Inline(_) => Vec::new(),
+            Self::Processes(supervisor) => supervisor.post_mortem(),
+            #[cfg(test)]
+            Self::Simulated(world) => world.post_mortem(),
         }
     }
 
     /// From here on clusters may end: they are told to.
     pub(crate) fn expect_exits(&self) {
-        if let Self::Processes(supervisor) = self {
-            supervisor.expect_exits();
+        match self {
+            Self::Inline(_) => {}
+            Self::Processes(supervisor) => supervisor.expect_exits(),
+            #[cfg(test)]
+            Self::Simulated(world) => world.expect_exits(),
         }
     }
 
     /// Kills all clusters, and returns when nothing is left of them.
     pub(crate) fn kill_all(&mut self) {
         self.expect_exits();
-        if let Self::Processes(supervisor) = self {
-            supervisor.wait_all(Duration::ZERO);
+        match self {
+            Self::Inline(_) => {}
+            Self::Processes(supervisor) => drop(supervisor.wait_all(Duration::ZERO)),
+            #[cfg(test)]
+            Self::Simulated(world) => world.kill_all(),
         }
     }
 
@@ -205,40 +254,53 @@ impl Machinery {
     /// `heard`, with the place of the link it came over.
     pub(crate) fn hear_out(
         &mut self,
-        mut links: Vec<Box<dyn Transport>>,
+        links: Vec<Box<dyn Transport>>,
         grace: Duration,
         mut heard: impl FnMut(usize, &[u8]),
     ) -> Vec<ChildEnd> {
-        let Self::Processes(supervisor) = self else {
-            for (place, link) in links.iter_mut().enumerate() {
-                while let Ok(message) = link.recv() {
-                    heard(place, message);
-                }
+        match self {
+            Self::Inline(_) => {
+                hear(links, heard);
+                Vec::new()
             }
-            return Vec::new();
-        };
-        // They are heard while their ends are awaited: last words may be longer than what a link holds.
-        let (say, said) = mpsc::channel();
-        let hear = move || {
-            for (place, mut link) in links.into_iter().enumerate() {
-                while let Ok(message) = link.recv() {
-                    let _ = say.send((place, message.to_vec()));
+            Self::Processes(supervisor) => {
+                // They are heard while their ends are awaited: last words may be longer than what a link holds.
+                let (say, said) = mpsc::channel();
+                let listen = move || {
+                    hear(links, |place, message| {
+                        let _ = say.send((place, message.to_vec()));
+                    });
+                };
+                // Without a thread nobody is heard, and whoever says much is killed in the end.
+                let listener = thread::Builder::new().name("maslite-listener".to_owned());
+                let listener = listener.spawn(listen);
+                let ends = supervisor.wait_all(grace);
+                if let Ok(listener) = listener
+                    && !ends.iter().any(|end| end.how == EndKind::Leaked)
+                {
+                    // All links have closed.
+                    let _ = listener.join();
                 }
+                for (place, message) in said.try_iter() {
+                    heard(place, &message);
+                }
+                ends
             }
-        };
-        // Without a thread nobody is heard, and whoever says much is killed in the end.
-        let listener = thread::Builder::new().name("maslite-listener".to_owned());
-        let listener = listener.spawn(hear);
-        let ends = supervisor.wait_all(grace);
-        if let Ok(listener) = listener
-            && !ends.iter().any(|end| end.how == EndKind::Leaked)
-        {
-            // All links have closed.
-            let _ = listener.join();
+            #[cfg(test)]
+            Self::Simulated(world) => {
+                world.give(grace);
+                hear(links, heard);
+                world.ends()
+            }
         }
-        for (place, message) in said.try_iter() {
-            heard(place, &message);
+    }
+}
+
+/// Hears what comes over links until they close, one after the other.
+fn hear(links: Vec<Box<dyn Transport>>, mut heard: impl FnMut(usize, &[u8])) {
+    for (place, mut link) in links.into_iter().enumerate() {
+        while let Ok(message) = link.recv() {
+            heard(place, message);
         }
-        ends
     }
 }

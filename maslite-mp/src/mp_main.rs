@@ -26,6 +26,8 @@ use crate::registry::{Entered, Registry, WireMessage};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::routing::Routing;
 use crate::shake::Shake;
+#[cfg(test)]
+use crate::simulation::World;
 use crate::spawn;
 use crate::stop::StopHandle;
 use crate::supervision::ChildEnd;
@@ -155,6 +157,13 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
+        self
+    }
+
+    #[cfg(test)]
+    /// The same with its clusters in a world made up by a test.
+    pub(crate) fn with_world(mut self, world: Arc<World>) -> Self {
+        self.fleet = Some(Fleet::simulated(world, Arc::clone(&self.console)));
         self
     }
 
