@@ -21,7 +21,7 @@ use crate::shake::{Shake, Shaken, ShakenInline};
 use crate::simulation::World;
 use crate::spawn::{self, Order, START_DEADLINE};
 use crate::supervision::{ChildEnd, Supervisor};
-use crate::transport::{Draft, LinkError, Transport, Wait, Written};
+use crate::transport::{Draft, LinkError, Transport, Wait};
 
 /// Where clusters run. The same model gives the same trace in every placement.
 ///
@@ -109,6 +109,8 @@ pub(crate) struct Member {
     /// What carries its messages; none if it runs inline.
     pub(crate) carrier: Option<Link>,
     link: Option<Box<dyn Transport>>,
+    /// Mail for it that cannot be in the message to it yet.
+    aside: Vec<u8>,
     pub(crate) board: Arc<ClusterBoard>,
 }
 
@@ -173,6 +175,7 @@ impl Fleet {
             pid: 0,
             carrier: None,
             link: None,
+            aside: Vec::new(),
         });
     }
 
@@ -265,31 +268,66 @@ impl Fleet {
         });
     }
 
-    /// Begins a message to a cluster.
+    /// Begins a message to a cluster that takes no mail. What mail is written already is put aside.
     pub(crate) fn draft(&mut self, place: usize, time: SimTime) -> Result<Draft<'_>, Error> {
+        let (mut draft, aside) = self.open(place, time)?;
+        aside.extend_from_slice(draft.bytes());
+        draft.clear();
+        Ok(draft)
+    }
+
+    /// Goes on with a message to a cluster that takes all mail for it.
+    pub(crate) fn draft_with_mail(
+        &mut self,
+        place: usize,
+        time: SimTime,
+    ) -> Result<Draft<'_>, Error> {
+        let (mut draft, aside) = self.open(place, time)?;
+        if !aside.is_empty() {
+            draft.extend(aside);
+            aside.clear();
+        }
+        Ok(draft)
+    }
+
+    /// Writes mail into the next message to a cluster that takes mail.
+    pub(crate) fn relay(&mut self, place: usize, mail: &[u8], time: SimTime) -> Result<(), Error> {
+        if self.members[place].link.is_some() {
+            self.open(place, time)?.0.extend(mail);
+        } else {
+            // It is lent to whoever reads this mail.
+            self.members[place].aside.extend_from_slice(mail);
+        }
+        Ok(())
+    }
+
+    /// What is written of the next message to a cluster, and what is put aside.
+    fn open(&mut self, place: usize, time: SimTime) -> Result<(Draft<'_>, &mut Vec<u8>), Error> {
         let Self {
             members, machinery, ..
         } = self;
         let Member {
-            name, pid, link, ..
+            name,
+            pid,
+            link,
+            aside,
+            ..
         } = &mut members[place];
         let draft = link
             .as_mut()
             .map_or(Err(LinkError::Disconnected), |link| link.draft());
-        draft.map_err(|error| machinery.explain(name, *pid, error, time))
+        match draft {
+            Ok(draft) => Ok((draft, aside)),
+            Err(error) => Err(machinery.explain(name, *pid, error, time)),
+        }
     }
 
     /// Says what has been written to a cluster.
-    pub(crate) fn send(
-        &mut self,
-        place: usize,
-        written: Written,
-        time: SimTime,
-    ) -> Result<(), Error> {
+    pub(crate) fn send(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
         let member = &mut self.members[place];
         self.desk.turn_to(Chore::SendTo(place), time);
         let sent = match &mut member.link {
-            Some(link) => link.send(written),
+            Some(link) => link.send(),
             None => Err(LinkError::Disconnected),
         };
         self.desk.turn_to(Chore::Routing, time);

@@ -40,7 +40,7 @@ use std::collections::VecDeque;
 use std::hint;
 use std::mem;
 
-use crate::transport::{Draft, FrameFault, LinkError, Transport, Wait, Written, now};
+use crate::transport::{Draft, FrameFault, LinkError, Sheet, Transport, Wait, now};
 
 /// Data frames that may be under way, unacknowledged, in one direction.
 const WINDOW: u32 = 2;
@@ -81,8 +81,8 @@ pub(crate) struct Framed<P> {
     /// Bytes of payload in the frames we send.
     payload_limit: usize,
     message_limit: usize,
-    /// The message being sent; kept for its memory.
-    draft: Vec<u8>,
+    /// The message that is being written.
+    draft: Sheet,
     /// The frame being sent; kept for its memory.
     outgoing: Vec<u8>,
     /// The message last received.
@@ -106,7 +106,7 @@ impl<P: Packets> Framed<P> {
             wait,
             payload_limit: frame_limit.clamp(HEADER + 1, FRAME_LIMIT) - HEADER,
             message_limit: MESSAGE_LIMIT,
-            draft: Vec::new(),
+            draft: Sheet::default(),
             outgoing: Vec::new(),
             message: Vec::new(),
             incoming: Vec::new(),
@@ -230,10 +230,11 @@ impl<P: Packets> Transport for Framed<P> {
         Ok(Draft::in_buffer(&mut self.draft))
     }
 
-    fn send(&mut self, _: Written) -> Result<(), LinkError> {
-        let message = mem::take(&mut self.draft);
-        let sent = self.send_all(&message);
-        self.draft = message;
+    fn send(&mut self) -> Result<(), LinkError> {
+        let draft = mem::take(&mut self.draft);
+        let sent = self.send_all(draft.spilled().unwrap_or_default());
+        self.draft = draft;
+        self.draft.clear();
         sent
     }
 
@@ -248,6 +249,11 @@ impl<P: Packets> Transport for Framed<P> {
         }
         self.message = message;
         Ok(&self.message)
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        self.recv()?;
+        Ok((&self.message, Draft::in_buffer(&mut self.draft)))
     }
 }
 

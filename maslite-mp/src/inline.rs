@@ -6,17 +6,17 @@ use tracing::{Span, error_span};
 
 use crate::mp_scheduler::MpScheduler;
 use crate::registry::WireMessage;
-use crate::transport::{Draft, LinkError, Transport, Written};
+use crate::transport::{Draft, LinkError, Sheet, Transport};
 use crate::wire::ToMain;
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {
     scheduler: MpScheduler<M>,
-    draft: Vec<u8>,
+    draft: Sheet,
     /// Names the cluster in what is recorded.
     span: Span,
     messages: VecDeque<Vec<u8>>,
-    answer: Vec<u8>,
+    answer: Sheet,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
     ended: bool,
@@ -26,10 +26,10 @@ impl<M: WireMessage> InlineLink<M> {
     pub(crate) fn new(scheduler: MpScheduler<M>, cluster: &str) -> Self {
         Self {
             scheduler,
-            draft: Vec::new(),
+            draft: Sheet::default(),
             span: error_span!(target: "maslite", "cluster", cluster),
             messages: VecDeque::new(),
-            answer: Vec::new(),
+            answer: Sheet::default(),
             spare: Vec::new(),
             ended: false,
         }
@@ -44,23 +44,29 @@ impl<M: WireMessage> Transport for InlineLink<M> {
         Ok(Draft::in_buffer(&mut self.draft))
     }
 
-    fn send(&mut self, _: Written) -> Result<(), LinkError> {
+    fn send(&mut self) -> Result<(), LinkError> {
         let next = self.spare.pop().unwrap_or_default();
-        let message = std::mem::replace(&mut self.draft, next);
-        self.messages.push_back(message);
+        self.messages.push_back(self.draft.replace(next));
         Ok(())
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
+        self.recv_to_answer().map(|(answer, _)| answer)
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
         while let Some(message) = self.messages.pop_front() {
-            let answer = self.span.in_scope(|| self.scheduler.obey(&message));
+            self.answer.clear();
+            let mut draft = Draft::in_buffer(&mut self.answer);
+            let answer = self
+                .span
+                .in_scope(|| self.scheduler.obey(&message, &mut draft));
             self.spare.push(message);
             if let Some(answer) = answer {
                 self.ended = matches!(answer, ToMain::Bye(_));
-                let mut draft = Draft::in_buffer(&mut self.answer);
                 self.scheduler.write(&answer, &mut draft);
-                let _ = draft.done();
-                return Ok(&self.answer);
+                let answer = self.answer.spilled().unwrap_or_default();
+                return Ok((answer, Draft::in_buffer(&mut self.draft)));
             }
         }
         // Nothing was asked, so nothing will ever be answered.

@@ -106,6 +106,7 @@ mod registry;
 
 // How main and the clusters agree on time and mail.
 mod mp_scheduler;
+mod outbound;
 mod rounds;
 mod routing;
 mod steering;

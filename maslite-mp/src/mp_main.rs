@@ -767,14 +767,13 @@ impl<M: WireMessage> MpMain<M> {
         self.ended = true;
         self.console.close(ControlError::Ended);
         let mut errors = Vec::new();
-        let mut stop = Vec::new();
         let mut ends = Vec::new();
         if let Some(mut fleet) = self.fleet.take()
-            && wire::put(&ToProc::Stop, &mut stop).is_ok()
+            && let Ok(stop) = wire::message(&ToProc::Stop)
         {
             self.under_way.write_trace_before(None, &mut self.trace);
             ends = fleet.shutdown(&stop, grace, |cluster, message| {
-                if let Ok(ToMain::Bye(Some(source))) = wire::decode(message) {
+                if let Ok((ToMain::Bye(Some(source)), _)) = wire::take_note(message) {
                     let cluster = cluster.to_owned();
                     errors.push(Error::Agent { cluster, source });
                 }
@@ -801,19 +800,18 @@ impl<M: WireMessage> Drop for MpMain<M> {
 }
 
 fn tell(fleet: &mut Fleet, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
-    let mut draft = fleet.draft(place, time)?;
-    draft.put(what).map_err(|why| Error::Encode {
+    let put = wire::put_note(what, &mut fleet.draft(place, time)?);
+    put.map_err(|why| Error::Encode {
         what: "a message to a cluster".to_owned(),
         why: why.to_string(),
     })?;
-    let written = draft.done();
-    fleet.send(place, written, time)
+    fleet.send(place, time)
 }
 
 fn recv_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
-    match wire::decode(fleet.recv(place, time)?) {
-        Ok(ToMain::Loaded(loaded)) => Ok(loaded),
-        Ok(ToMain::Failed(fault)) => Err(fault.blame(&fleet.members[place].name)),
+    match wire::take_note(fleet.recv(place, time)?) {
+        Ok((ToMain::Loaded(loaded), _)) => Ok(loaded),
+        Ok((ToMain::Failed(fault), _)) => Err(fault.blame(&fleet.members[place].name)),
         _ => Err(protocol(fleet, place)),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! It is the same in a child process and inline: a message comes in, at most one goes out.
 //!
+//! The mail that leaves is written into the message of the answer as it leaves ([`outbound`](crate::outbound)).
+//!
 //! **Invariant:** whenever it reports, mail that leaves has been handed out, and its own mail of the
 //! last superstep is not posted yet. So main can bring in what others sent in the same superstep,
 //! and the next grant posts all of it in the kernel's order.
@@ -20,13 +22,14 @@ use rustc_hash::FxHashMap;
 use crate::commands;
 use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::lookout::Pulse;
+use crate::outbound::Outbound;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
 use crate::transport::{Draft, LinkError, Transport, Wait};
 use crate::wire::{
-    self, Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
-    Task, ToMain, ToProc, TraceLine,
+    self, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
+    ToMain, ToProc, TraceLine,
 };
 
 /// What a scheduler looks at in every superstep, to learn that its grant is to end.
@@ -107,8 +110,8 @@ impl<M: WireMessage> MpScheduler<M> {
         let hold = Hold::UpTo(Arc::clone(&side.hold));
         let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
         loop {
-            let answer = match side.link.recv() {
-                Ok(message) => this.obey(message),
+            let answer = match side.link.recv_to_answer() {
+                Ok((message, mut draft)) => this.obey(message, &mut draft),
                 Err(error) => {
                     if matches!(error, LinkError::Disconnected) {
                         side.clear_up();
@@ -140,10 +143,8 @@ impl<M: WireMessage> MpScheduler<M> {
 
     /// Sends an answer, or that it is too long for the link.
     fn send(&mut self, link: &mut dyn Transport, answer: &ToMain) -> Result<(), LinkError> {
-        let mut draft = link.draft()?;
-        self.write(answer, &mut draft);
-        let written = draft.done();
-        let error = match link.send(written) {
+        self.write(answer, &mut link.draft()?);
+        let error = match link.send() {
             Err(error @ LinkError::TooLarge { .. }) => error,
             other => return other,
         };
@@ -151,39 +152,42 @@ impl<M: WireMessage> MpScheduler<M> {
             what: "all mail of a superstep that leaves the cluster".to_owned(),
             why: error.to_string(),
         };
-        let mut draft = link.draft()?;
-        self.write(&ToMain::Failed(fault), &mut draft);
-        let written = draft.done();
-        link.send(written)
+        self.write(&ToMain::Failed(fault), &mut link.draft()?);
+        link.send()
     }
 
-    /// Does what one message says. Tells what to answer, if anything; after a Bye comes nothing more.
-    pub(crate) fn obey(&mut self, message: &[u8]) -> Option<ToMain> {
+    /// Does what one message says. Tells what to answer, if anything; after a Bye comes nothing more. Mail that leaves is in the
+    /// draft of the answer then.
+    pub(crate) fn obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Option<ToMain> {
         self.pulse.set_busy(true);
-        let answer = self.try_to_obey(message);
+        let answer = self.try_to_obey(message, draft);
         self.pulse.set_busy(false);
         answer.unwrap_or_else(|fault| Some(ToMain::Failed(fault)))
     }
 
-    /// Writes an answer down: the head, and behind a report the mail and the trace that go with it.
+    /// Writes an answer down: a report behind the mail that is there already and the trace that goes with it.
     pub(crate) fn write(&mut self, answer: &ToMain, draft: &mut Draft<'_>) {
-        if let Err(why) = draft.put(answer) {
+        if matches!(answer, ToMain::Report(_)) {
+            draft.extend(&self.lines);
+        } else {
+            draft.clear();
+        }
+        if let Err(why) = wire::put_note(answer, draft) {
             draft.clear();
             let (what, why) = ("an answer to main".to_owned(), why.to_string());
             // A fault is numbers and strings, which always encode.
-            let _ = draft.put(&ToMain::Failed(Fault::Encode { what, why }));
-        } else if matches!(answer, ToMain::Report(_)) {
-            for out in &mut self.border.out {
-                draft.extend(&out.bytes);
-                out.clear();
-            }
-            draft.extend(&self.lines);
+            let _ = wire::put_note(&ToMain::Failed(Fault::Encode { what, why }), draft);
         }
     }
 
-    fn try_to_obey(&mut self, mut message: &[u8]) -> Result<Option<ToMain>, Fault> {
-        let head = wire::take(&mut message).map_err(|why| undecodable("a message of main", why))?;
-        Ok(match head {
+    fn try_to_obey(
+        &mut self,
+        message: &[u8],
+        draft: &mut Draft<'_>,
+    ) -> Result<Option<ToMain>, Fault> {
+        let (note, mail) =
+            wire::take_note(message).map_err(|why| undecodable("a message of main", why))?;
+        Ok(match note {
             ToProc::Settings(settings) => {
                 self.settle_in(&settings);
                 None
@@ -197,7 +201,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 self.seat(&indices)?;
                 None
             }
-            ToProc::Grant(grant) => Some(self.obey_grant(grant, message)?),
+            ToProc::Grant(grant) => Some(self.obey_grant(grant, mail, draft)?),
             ToProc::Stop => Some(ToMain::Bye(self.engine.teardown().err())),
         })
     }
@@ -287,7 +291,14 @@ impl<M: WireMessage> MpScheduler<M> {
         Ok(())
     }
 
-    fn obey_grant(&mut self, grant: Grant, mut batches: &[u8]) -> Result<ToMain, Fault> {
+    fn obey_grant(
+        &mut self,
+        grant: Grant,
+        mut mail: &[u8],
+        draft: &mut Draft<'_>,
+    ) -> Result<ToMain, Fault> {
+        draft.clear();
+        self.border.outbound.begin();
         let Grant {
             number,
             task,
@@ -304,17 +315,13 @@ impl<M: WireMessage> MpScheduler<M> {
         let mut news = grant.news;
         let request = std::mem::take(&mut news.request);
         let interest = self.learn(news)?;
-        for bytes in grant.batches {
-            let batch = wire::take_bytes(&mut batches, bytes);
-            let mut batch = batch.map_err(|why| undecodable("a batch of mail", why))?;
-            while !batch.is_empty() {
-                let (head, mail) = wire::take_mail::<M>(&mut batch)
-                    .map_err(|why| undecodable("mail from another cluster", why))?;
-                if head.arrives > SimTime::ZERO {
-                    self.engine.arrive(head.arrives, head.left, head.key, mail);
-                } else {
-                    self.arrived.push((head.key, mail));
-                }
+        while !mail.is_empty() {
+            let (head, mail) = wire::take_mail::<M>(&mut mail)
+                .map_err(|why| undecodable("mail from another cluster", why))?;
+            if head.arrives > SimTime::ZERO {
+                self.engine.arrive(head.arrives, head.left, head.key, mail);
+            } else {
+                self.arrived.push((head.key, mail));
             }
         }
         self.engine.import(self.arrived.drain(..));
@@ -329,7 +336,10 @@ impl<M: WireMessage> MpScheduler<M> {
                 let done = self.engine.setup();
                 done.map_err(|error| self.agent_fault(error))?;
             }
-            Task::Match => self.border.match_again(&mut self.engine, &interest),
+            Task::Match => {
+                let mut leaving = self.border.writing(draft);
+                leaving.match_again(&mut self.engine, &interest);
+            }
             Task::Post => {}
             Task::Answer => {
                 commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
@@ -357,7 +367,7 @@ impl<M: WireMessage> MpScheduler<M> {
                     supersteps,
                     supersteps_per_instant,
                 };
-                let rest = self.engine.run(&limits, &mut self.border);
+                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
                 if let Rest::Asked(reason) = rest.map_err(|error| self.agent_fault(error))? {
                     self.border.paused = Some((0, reason));
                 }
@@ -374,7 +384,7 @@ impl<M: WireMessage> MpScheduler<M> {
                     supersteps: u64::MAX,
                     supersteps_per_instant,
                 };
-                let rest = self.engine.run(&limits, &mut self.border);
+                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
                 rest.map_err(|error| self.agent_fault(error))?;
             }
         }
@@ -383,10 +393,10 @@ impl<M: WireMessage> MpScheduler<M> {
             task,
             Task::Match | Task::Answer | Task::Solo { .. } | Task::Window { .. }
         ) {
-            self.border.hand_out(&mut self.engine);
+            self.border.writing(draft).hand_out(&mut self.engine);
         }
         self.border.failure.take().map_or(Ok(()), Err)?;
-        self.report(self.engine.counters().supersteps - before, reply)
+        self.report(self.engine.counters().supersteps - before, reply, draft)
     }
 
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
@@ -448,7 +458,12 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    fn report(&mut self, supersteps: u64, reply: Vec<u8>) -> Result<ToMain, Fault> {
+    fn report(
+        &mut self,
+        supersteps: u64,
+        reply: Vec<u8>,
+        draft: &mut Draft<'_>,
+    ) -> Result<ToMain, Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
         let newborn = engine.take_newborn(&mut self.newborn);
@@ -480,13 +495,9 @@ impl<M: WireMessage> MpScheduler<M> {
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
             local: engine.local(),
             digest: engine.digest(),
-            batches: border
-                .out
-                .iter()
-                .filter(|out| out.mails > 0)
-                .map(Out::batch)
-                .collect(),
-            trace: length(&self.lines),
+            batches: border.outbound.finish(draft),
+            // A link carries no longer messages.
+            trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
         };
         Ok(ToMain::Report(Box::new(report)))
     }
@@ -506,8 +517,7 @@ struct Border<M> {
     others: MailingList,
     /// How many agents here subscribed to a pattern.
     listeners: BTreeMap<Pattern, u64>,
-    /// For main, for unknown owners, and for each cluster.
-    out: Vec<Out>,
+    outbound: Outbound,
     interested: Vec<u32>,
     paused: Option<(u64, StopReason)>,
     /// Mail that could not be encoded.
@@ -557,51 +567,10 @@ impl Ahead {
     }
 }
 
-/// Mail for one destination.
-#[derive(Debug)]
-struct Out {
-    to: Destination,
-    mails: u32,
-    bytes: Vec<u8>,
-    /// When the first of it arrives.
-    earliest: SimTime,
-}
-
-const TO_MAIN: usize = 0;
-const TO_OWNER: usize = 1;
-const TO_CLUSTERS: usize = 2;
-
-impl Out {
-    fn new(to: Destination) -> Self {
-        Self {
-            to,
-            mails: 0,
-            bytes: Vec::new(),
-            earliest: SimTime::MAX,
-        }
-    }
-
-    fn clear(&mut self) {
-        self.mails = 0;
-        self.bytes.clear();
-        self.earliest = SimTime::MAX;
-    }
-
-    fn batch(&self) -> Batch {
-        let Self {
-            to,
-            mails,
-            earliest,
-            ..
-        } = *self;
-        let bytes = length(&self.bytes);
-        Batch {
-            to,
-            mails,
-            bytes,
-            earliest,
-        }
-    }
+/// The border while mail goes over it, into the message to main.
+struct Leaving<'b, 'd, M> {
+    border: &'b mut Border<M>,
+    draft: &'b mut Draft<'d>,
 }
 
 impl<M: WireMessage> Border<M> {
@@ -614,7 +583,7 @@ impl<M: WireMessage> Border<M> {
             routes: FxHashMap::default(),
             others: MailingList::default(),
             listeners: BTreeMap::new(),
-            out: vec![Out::new(Destination::Main), Out::new(Destination::Owner)],
+            outbound: Outbound::default(),
             interested: Vec::new(),
             paused: None,
             failure: None,
@@ -623,31 +592,9 @@ impl<M: WireMessage> Border<M> {
         }
     }
 
-    /// Where in `out` the mail for a destination is.
-    fn place_of(&mut self, to: Destination) -> usize {
-        let place = match to {
-            Destination::Main => TO_MAIN,
-            Destination::Owner => TO_OWNER,
-            Destination::Cluster(cluster) => TO_CLUSTERS + cluster as usize,
-        };
-        while self.out.len() <= place {
-            let cluster = length(&self.out) - 2;
-            self.out.push(Out::new(Destination::Cluster(cluster)));
-        }
-        place
-    }
-
-    /// Hands out the mail that leaves. True if some does.
-    fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
-        let mut any = false;
-        let now = engine.now();
-        self.catch_up_with_interest(now);
-        engine.outgoing(|mail| {
-            let (to, is_heard) = self.destinations(&mail);
-            any |= self.hand_to(&mail, to, now, now);
-            is_heard
-        });
-        any
+    fn writing<'b, 'd>(&'b mut self, draft: &'b mut Draft<'d>) -> Leaving<'b, 'd, M> {
+        let border = self;
+        Leaving { border, draft }
     }
 
     fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
@@ -731,112 +678,6 @@ impl<M: WireMessage> Border<M> {
         (to, !self.interested.is_empty())
     }
 
-    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
-    /// listens to it now.
-    fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
-        let now = engine.now();
-        engine.outgoing(|mail| {
-            if matches!(mail.receiver, Receiver::Direct(_)) {
-                return false;
-            }
-            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
-            self.interested.clear();
-            self.others
-                .recipients(mail.sender, receiver, topic, &mut self.interested);
-            let is_heard = !self.interested.is_empty();
-            let matching = begun
-                .iter()
-                .filter(|(_, pattern)| pattern.matches(mail.sender, receiver, topic));
-            let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
-            self.interested.clear();
-            self.interested.extend(clusters);
-            self.hand_to(&mail, None, now, now);
-            is_heard
-        });
-    }
-
-    /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
-    /// there is any. It leaves at `left`, and is due at `due` if that is not too soon.
-    #[inline]
-    fn hand_to(
-        &mut self,
-        mail: &Outgoing<'_, M>,
-        to: Option<Destination>,
-        left: SimTime,
-        due: SimTime,
-    ) -> bool {
-        if to.is_none() && self.interested.is_empty() {
-            return false;
-        }
-        let (mut left, mut arrives) = (left, SimTime::ZERO);
-        match &mut self.ahead {
-            None => left = SimTime::ZERO,
-            Some(ahead) => {
-                arrives = left.saturating_add(ahead.lookahead);
-                ahead.held_back += u64::from(due < arrives);
-                if matches!(to, Some(Destination::Main | Destination::Owner)) {
-                    ahead.limit_to(arrives);
-                } else if let Some(others) = ahead.others {
-                    ahead.limit_to(arrives.saturating_add(others));
-                }
-            }
-        }
-        let interested = std::mem::take(&mut self.interested);
-        let first = to.unwrap_or_else(|| Destination::Cluster(interested[0]));
-        let place = self.place_of(first);
-        let start = self.encode(place, mail, left, arrives);
-        for cluster in &interested {
-            let other = self.place_of(Destination::Cluster(*cluster));
-            if let Ok([from, out]) = self.out.get_disjoint_mut([place, other]) {
-                out.bytes.extend_from_slice(&from.bytes[start..]);
-                out.count(arrives);
-            }
-        }
-        self.interested = interested;
-        true
-    }
-
-    /// Encodes mail for a destination. Tells where in its bytes the mail begins.
-    fn encode(
-        &mut self,
-        place: usize,
-        mail: &Outgoing<'_, M>,
-        left: SimTime,
-        arrives: SimTime,
-    ) -> usize {
-        let Outgoing {
-            key,
-            sender,
-            receiver,
-            body,
-            ..
-        } = *mail;
-        let head = MailHead {
-            key,
-            sender,
-            receiver,
-            arrives,
-            left,
-        };
-        let out = &mut self.out[place];
-        out.count(arrives);
-        if out.to == Destination::Owner {
-            out.bytes.extend([0; 4]);
-        }
-        let start = out.bytes.len();
-        let encoded = wire::put_mail(&head, body, &mut out.bytes);
-        if out.to == Destination::Owner {
-            let length = length(&out.bytes[start..]).to_le_bytes();
-            out.bytes[start - length.len()..start].copy_from_slice(&length);
-        }
-        if let Err(why) = encoded {
-            let what = format!("message {} of agent {sender}", body.topic());
-            let why = why.to_string();
-            self.failure.get_or_insert(Fault::Encode { what, why });
-        }
-        start
-    }
-
     /// The patterns that the first agent here began, or the last one ceased, to listen to; and
     /// when. Without a lookahead only what came of it counts.
     fn interest(
@@ -862,38 +703,138 @@ impl<M: WireMessage> Border<M> {
     }
 }
 
-impl Out {
-    fn count(&mut self, arrives: SimTime) {
-        self.mails += 1;
-        self.earliest = self.earliest.min(arrives);
+impl<M: WireMessage> Leaving<'_, '_, M> {
+    /// Hands out the mail that leaves. True if some does.
+    fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
+        let mut any = false;
+        let now = engine.now();
+        self.border.catch_up_with_interest(now);
+        engine.outgoing(|mail| {
+            let (to, is_heard) = self.border.destinations(&mail);
+            any |= self.hand_to(&mail, to, now, now);
+            is_heard
+        });
+        any
+    }
+
+    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
+    /// listens to it now.
+    fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+        let now = engine.now();
+        engine.outgoing(|mail| {
+            if matches!(mail.receiver, Receiver::Direct(_)) {
+                return false;
+            }
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let Border {
+                interested, others, ..
+            } = &mut *self.border;
+            interested.clear();
+            others.recipients(mail.sender, receiver, topic, interested);
+            let is_heard = !interested.is_empty();
+            let matching = begun
+                .iter()
+                .filter(|(_, pattern)| pattern.matches(mail.sender, receiver, topic));
+            let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
+            interested.clear();
+            interested.extend(clusters);
+            self.hand_to(&mail, None, now, now);
+            is_heard
+        });
+    }
+
+    /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
+    /// there is any. It leaves at `left`, and is due at `due` if that is not too soon.
+    #[inline]
+    fn hand_to(
+        &mut self,
+        mail: &Outgoing<'_, M>,
+        to: Option<Destination>,
+        left: SimTime,
+        due: SimTime,
+    ) -> bool {
+        let Border {
+            ahead,
+            interested,
+            outbound,
+            failure,
+            ..
+        } = &mut *self.border;
+        let mut others = interested.iter();
+        let Some(first) = to.or_else(|| others.next().copied().map(Destination::Cluster)) else {
+            return false;
+        };
+        let (mut left, mut arrives) = (left, SimTime::ZERO);
+        match ahead {
+            None => left = SimTime::ZERO,
+            Some(ahead) => {
+                arrives = left.saturating_add(ahead.lookahead);
+                ahead.held_back += u64::from(due < arrives);
+                if matches!(to, Some(Destination::Main | Destination::Owner)) {
+                    ahead.limit_to(arrives);
+                } else if let Some(others) = ahead.others {
+                    ahead.limit_to(arrives.saturating_add(others));
+                }
+            }
+        }
+        let Outgoing {
+            key,
+            sender,
+            receiver,
+            body,
+            ..
+        } = *mail;
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+            arrives,
+            left,
+        };
+        match outbound.encode(first, &head, body, self.draft) {
+            Ok(encoded) => {
+                for cluster in others {
+                    if first != Destination::Cluster(*cluster) {
+                        outbound.copy(encoded, *cluster, arrives, self.draft);
+                    }
+                }
+            }
+            Err(why) => {
+                let what = format!("message {} of agent {sender}", body.topic());
+                let why = why.to_string();
+                failure.get_or_insert(Fault::Encode { what, why });
+            }
+        }
+        true
     }
 }
 
-impl<M: WireMessage> Surroundings<M> for Border<M> {
+impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
     #[inline]
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
-        if self.ahead.is_some() {
+        if self.border.ahead.is_some() {
             self.hand_out(engine);
-            return self.look_around(engine);
+            return self.border.look_around(engine);
         }
         self.hand_out(engine) || engine.has_removals_elsewhere()
     }
 
     #[inline]
     fn after_posting(&mut self, _: &mut Engine<M>) -> bool {
-        self.passes += 1;
+        self.border.passes += 1;
         false
     }
 
     #[inline]
     fn wants_attention(&self) -> bool {
-        self.passes > 1 && self.hold.holds(self.grant)
-            || self.ahead.is_none() && self.full.load(Ordering::Relaxed)
+        let border = &*self.border;
+        border.passes > 1 && border.hold.holds(border.grant)
+            || border.ahead.is_none() && border.full.load(Ordering::Relaxed)
     }
 
     #[inline]
     fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
-        let limit = self.ahead.as_ref().and_then(|ahead| ahead.limit);
+        let limit = self.border.ahead.as_ref().and_then(|ahead| ahead.limit);
         match (horizon, limit) {
             (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
             (horizon, limit) => horizon.or(limit),
@@ -901,9 +842,9 @@ impl<M: WireMessage> Surroundings<M> for Border<M> {
     }
 
     fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
-        self.catch_up_with_interest(time);
+        self.border.catch_up_with_interest(time);
         engine.departures(time, |mail, due| {
-            let (to, is_heard) = self.destinations(&mail);
+            let (to, is_heard) = self.border.destinations(&mail);
             self.hand_to(&mail, to, time, due) || is_heard
         });
     }
@@ -932,11 +873,6 @@ fn put<T: serde::Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<()
         what: "an answer to main".to_owned(),
         why: why.to_string(),
     })
-}
-
-/// The length of something that is far shorter than 4 GiB: a link carries no longer messages.
-fn length<T>(items: &[T]) -> u32 {
-    u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
 /// The names among some ids, for a process that may not know them.

@@ -364,7 +364,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Posts all mail that waits, so that the counters tell of it.
     fn post_all(&mut self) -> Result<(), Error> {
         let waiting = self.places(|rounds, place| {
-            rounds.report(place).waiting || rounds.routing.inbound[place].used > 0
+            rounds.report(place).waiting || rounds.routing.inbound[place].mails > 0
         });
         self.exchange(&waiting, Task::Post)
     }
@@ -416,7 +416,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         assert!(time >= self.standing.time, "time never goes backwards");
         let mut inbound = self.routing.inbound.iter();
         assert!(
-            inbound.all(|inbound| inbound.used == 0 || inbound.earliest >= Some(time)),
+            inbound.all(|inbound| inbound.mails == 0 || inbound.earliest >= Some(time)),
             "time never passes mail that is under way"
         );
         if time > self.standing.time {
@@ -472,8 +472,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             tasks
                 .iter()
                 .for_each(|(place, _)| self.await_numbers(*place));
-            self.find_known_homes();
-            return Ok(());
+            return self.find_known_homes();
         }
         self.write_trace_before(None);
         self.number_births(tasks)?;
@@ -489,38 +488,28 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     fn grant(&mut self, place: usize, number: u64, task: Task) -> Result<(), Error> {
         let inbound = &mut self.routing.inbound[place];
-        // Looking again at mail comes between two postings: what arrived waits for the next one.
-        let used = match task {
-            Task::Match | Task::Answer => 0,
-            _ => inbound.used,
-        };
-        let lengths = inbound.batches[..used].iter();
-        let head = ToProc::Grant(Grant {
+        let note = ToProc::Grant(Grant {
             number,
             time: self.standing.time,
             superstep: self.standing.superstep,
             task,
             supersteps_per_instant: self.supersteps_per_instant,
             news: std::mem::take(&mut inbound.news),
-            batches: lengths
-                .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
-                .collect(),
         });
         let time = self.standing.time;
-        let mut draft = self.fleet.draft(place, time)?;
-        draft.put(&head).map_err(|why| Error::Encode {
+        let mut draft = match task {
+            // Looking again at mail comes between two postings: what arrived waits for the next one.
+            Task::Match | Task::Answer => self.fleet.draft(place, time)?,
+            _ => {
+                (inbound.mails, inbound.earliest) = (0, None);
+                self.fleet.draft_with_mail(place, time)?
+            }
+        };
+        wire::put_note(&note, &mut draft).map_err(|why| Error::Encode {
             what: "a grant".to_owned(),
             why: why.to_string(),
         })?;
-        for batch in &inbound.batches[..used] {
-            draft.extend(batch);
-        }
-        let written = draft.done();
-        inbound.used -= used;
-        if inbound.used == 0 {
-            inbound.earliest = None;
-        }
-        self.fleet.send(place, written, time)
+        self.fleet.send(place, time)
     }
 
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
@@ -542,18 +531,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         &mut self,
         place: usize,
         task: Task,
-        mut rest: &[u8],
+        message: &[u8],
     ) -> Result<Result<bool, Error>, Error> {
-        let malformed = |why: postcard::Error| Error::Protocol {
-            cluster: self.fleet.members[place].name.clone(),
-            what: "a report",
-            why: why.to_string(),
-        };
-        let mut report = match wire::take(&mut rest).map_err(malformed)? {
+        let (note, before) = wire::take_note(message).map_err(|why| self.malformed(place, why))?;
+        let mut report = match note {
             ToMain::Report(report) => report,
             ToMain::Failed(fault) => return Ok(Err(fault.blame(&self.fleet.members[place].name))),
             ToMain::Loaded(_) | ToMain::Bye(_) => {
-                return Err(malformed(postcard::Error::DeserializeBadEnum));
+                return Err(self.malformed(place, postcard::Error::DeserializeBadEnum));
             }
         };
         for name in &report.events.names {
@@ -561,20 +546,25 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         let cluster = u32::try_from(place).unwrap_or(u32::MAX);
         for batch in &report.batches {
-            let mut bytes = wire::take_bytes(&mut rest, batch.bytes).map_err(malformed)?;
+            let mut bytes = batch
+                .take(before)
+                .map_err(|why| self.malformed(place, why))?;
             match batch.to {
                 Destination::Cluster(to) if (to as usize) < self.fleet.members.len() => {
-                    self.routing.relay(to, batch.mails, bytes, batch.earliest);
+                    self.relay(to, batch.mails, bytes, batch.earliest)?;
                 }
                 Destination::Cluster(_) => {
-                    return Err(malformed(postcard::Error::DeserializeBadEnum));
+                    return Err(self.malformed(place, postcard::Error::DeserializeBadEnum));
                 }
                 Destination::Owner => {
                     while !bytes.is_empty() {
-                        let length = wire::take_bytes(&mut bytes, 4).map_err(malformed)?;
+                        let length = wire::take_bytes(&mut bytes, 4)
+                            .map_err(|why| self.malformed(place, why))?;
                         let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
-                        let mail = wire::take_bytes(&mut bytes, length).map_err(malformed)?;
-                        let head = MailHead::take(&mut &mail[..]).map_err(malformed)?;
+                        let mail = wire::take_bytes(&mut bytes, length)
+                            .map_err(|why| self.malformed(place, why))?;
+                        let head = MailHead::take(&mut &mail[..])
+                            .map_err(|why| self.malformed(place, why))?;
                         if let Some(receiver) = head.receiver.agent() {
                             self.under_way.homeless.push(Homeless {
                                 arrives: head.arrives,
@@ -587,16 +577,19 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 }
                 Destination::Main => {
                     while !bytes.is_empty() {
-                        let (head, mail) = wire::take_mail(&mut bytes).map_err(malformed)?;
+                        let (head, mail) = wire::take_mail(&mut bytes)
+                            .map_err(|why| self.malformed(place, why))?;
                         let mail = (head.arrives, head.key, mail);
                         self.under_way.main_mail.push(mail);
                     }
                 }
             }
         }
-        let mut lines = wire::take_bytes(&mut rest, report.trace).map_err(malformed)?;
+        let mut lines = report
+            .take_trace(before)
+            .map_err(|why| self.malformed(place, why))?;
         while !lines.is_empty() {
-            let line = wire::take(&mut lines).map_err(malformed)?;
+            let line = wire::take(&mut lines).map_err(|why| self.malformed(place, why))?;
             self.under_way.lines.push(line);
         }
         let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
@@ -627,6 +620,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         self.standing.reports[place] = Some(report);
         Ok(Ok(changed))
+    }
+
+    fn malformed(&self, place: usize, why: postcard::Error) -> Error {
+        Error::Protocol {
+            cluster: self.fleet.members[place].name.clone(),
+            what: "a report",
+            why: why.to_string(),
+        }
     }
 
     /// Gives the agents that were added in this round their insertion indices, in the order of who
@@ -696,29 +697,43 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Finds the clusters of receivers that the senders did not know.
     fn find_homes(&mut self) -> Result<(), Error> {
         for mail in std::mem::take(&mut self.under_way.homeless) {
-            self.find_home(&mail);
+            self.find_home(&mail)?;
         }
         Ok(())
     }
 
     /// Finds the homes that are known already: an agent never moves, so nothing has to wait.
-    fn find_known_homes(&mut self) {
+    fn find_known_homes(&mut self) -> Result<(), Error> {
         let mails = std::mem::take(&mut self.under_way.homeless).into_iter();
         let (known, unknown): (Vec<_>, Vec<_>) =
             mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
         self.under_way.homeless = unknown;
-        known.iter().for_each(|mail| self.find_home(mail));
+        known.iter().try_for_each(|mail| self.find_home(mail))
     }
 
-    pub(crate) fn find_home(&mut self, mail: &Homeless) {
+    pub(crate) fn find_home(&mut self, mail: &Homeless) -> Result<(), Error> {
         match self.routing.owner(mail.receiver) {
             Some(cluster) => {
-                self.routing.relay(cluster, 1, &mail.bytes, mail.arrives);
+                self.relay(cluster, 1, &mail.bytes, mail.arrives)?;
                 let route = (mail.receiver, cluster);
                 self.routing.inbound[mail.sender].news.routes.push(route);
             }
             None => self.standing.count_undeliverable(),
         }
+        Ok(())
+    }
+
+    /// Writes mail into the next message to a cluster. The first of it arrives at `earliest`, under a lookahead.
+    fn relay(
+        &mut self,
+        cluster: u32,
+        mails: u32,
+        bytes: &[u8],
+        earliest: SimTime,
+    ) -> Result<(), Error> {
+        self.routing.note_mail(cluster, mails, earliest);
+        self.fleet
+            .relay(cluster as usize, bytes, self.standing.time)
     }
 
     /// Tells the clusters of agents that others removed.
@@ -853,7 +868,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         })?;
         for cluster in clusters {
             let earliest = self.standing.time;
-            self.routing.relay(cluster, 1, &bytes, earliest);
+            self.relay(cluster, 1, &bytes, earliest)?;
         }
         Ok(())
     }
@@ -891,7 +906,7 @@ mod tests {
             |_, _| {},
             Run::until_idle(),
         );
-        rounds.routing.relay(0, 1, b"mail", arrives);
+        rounds.routing.note_mail(0, 1, arrives);
         rounds.advance_to(to);
         standing.time
     }

@@ -1,4 +1,4 @@
-//! Which cluster owns which agent, who listens to what, and the mail that waits for each cluster.
+//! Which cluster owns which agent, who listens to what, and what waits for each cluster.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +21,12 @@ pub(crate) struct Routing {
     pub(crate) routed: u64,
 }
 
-/// What a cluster is to be told in its next grant.
+/// What a cluster is to be told in its next grant. Its mail is in the message already.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
-    /// Batches of mail, as they came; empty ones are kept for their memory.
-    pub(crate) batches: Vec<Vec<u8>>,
-    /// How many of the batches hold mail.
-    pub(crate) used: usize,
-    /// When the first of its mail arrives, under a lookahead.
+    /// How much mail that is.
+    pub(crate) mails: u64,
+    /// When the first of it arrives, under a lookahead.
     pub(crate) earliest: Option<SimTime>,
     pub(crate) news: News,
 }
@@ -36,17 +34,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// Whether it must be told in this superstep.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.used > 0 || !self.news.dismissed.is_empty()
-    }
-
-    fn batch(&mut self) -> &mut Vec<u8> {
-        if self.batches.len() == self.used {
-            self.batches.push(Vec::new());
-        }
-        self.used += 1;
-        let batch = &mut self.batches[self.used - 1];
-        batch.clear();
-        batch
+        self.mails > 0 || !self.news.dismissed.is_empty()
     }
 }
 
@@ -118,15 +106,15 @@ impl Routing {
         }
     }
 
-    /// Notes a batch for a cluster. The first of its mail arrives at `earliest`, under a lookahead.
-    pub(crate) fn relay(&mut self, cluster: u32, mails: u32, bytes: &[u8], earliest: SimTime) {
+    /// Notes mail that is relayed to a cluster. The first of it arrives at `earliest`, under a lookahead.
+    pub(crate) fn note_mail(&mut self, cluster: u32, mails: u32, earliest: SimTime) {
         self.routed += u64::from(mails);
         let inbound = &mut self.inbound[cluster as usize];
+        inbound.mails += u64::from(mails);
         let first = inbound
             .earliest
             .map_or(earliest, |first| first.min(earliest));
         inbound.earliest = Some(first);
-        inbound.batch().extend_from_slice(bytes);
     }
 
     /// The clusters that mail of main goes to.

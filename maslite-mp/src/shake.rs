@@ -16,7 +16,7 @@ use maslite_core::{AgentId, AgentRng};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::transport::{Draft, LinkError, Transport, Wait, Written};
+use crate::transport::{Draft, LinkError, Transport, Wait};
 
 /// Delays that are not pauses are shorter than this [µs].
 const DELAY: u64 = 200;
@@ -90,11 +90,11 @@ impl Transport for Shaken {
         self.link.draft()
     }
 
-    fn send(&mut self, written: Written) -> Result<(), LinkError> {
+    fn send(&mut self) -> Result<(), LinkError> {
         if self.holds_up_sent {
             self.dawdle();
         }
-        self.link.send(written)
+        self.link.send()
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
@@ -103,6 +103,13 @@ impl Transport for Shaken {
             self.dawdle();
         }
         self.link.recv()
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        if self.holds_up_received {
+            self.dawdle();
+        }
+        self.link.recv_to_answer()
     }
 
     fn wait_as(&mut self, wait: Wait) {
@@ -136,8 +143,8 @@ impl Transport for ShakenInline {
         self.link.draft()
     }
 
-    fn send(&mut self, written: Written) -> Result<(), LinkError> {
-        self.link.send(written)?;
+    fn send(&mut self) -> Result<(), LinkError> {
+        self.link.send()?;
         if self.rng.random() {
             match self.link.recv() {
                 Ok(answer) => self.answers.push_back(answer.to_vec()),
@@ -158,6 +165,16 @@ impl Transport for ShakenInline {
             None => self.link.recv(),
         }
     }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        match self.answers.pop_front() {
+            Some(answer) => {
+                self.answer = answer;
+                Ok((&self.answer, self.link.draft()?))
+            }
+            None => self.link.recv_to_answer(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -165,12 +182,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::transport::now;
+    use crate::transport::{Sheet, now};
 
     /// Answers what begins with a question mark, with what it has heard; writes down when.
     struct Echo {
         name: u8,
-        draft: Vec<u8>,
+        draft: Sheet,
         waiting: VecDeque<Vec<u8>>,
         answer: Vec<u8>,
         order: Arc<Mutex<Vec<u8>>>,
@@ -181,8 +198,8 @@ mod tests {
             Ok(Draft::in_buffer(&mut self.draft))
         }
 
-        fn send(&mut self, _: Written) -> Result<(), LinkError> {
-            self.waiting.push_back(std::mem::take(&mut self.draft));
+        fn send(&mut self) -> Result<(), LinkError> {
+            self.waiting.push_back(self.draft.replace(Vec::new()));
             Ok(())
         }
 
@@ -196,12 +213,17 @@ mod tests {
             }
             Err(LinkError::Disconnected)
         }
+
+        fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+            self.recv()?;
+            Ok((&self.answer, Draft::in_buffer(&mut self.draft)))
+        }
     }
 
     fn echo(name: u8, order: &Arc<Mutex<Vec<u8>>>) -> Box<dyn Transport> {
         Box::new(Echo {
             name,
-            draft: Vec::new(),
+            draft: Sheet::default(),
             waiting: VecDeque::new(),
             answer: Vec::new(),
             order: Arc::clone(order),

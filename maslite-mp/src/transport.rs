@@ -4,9 +4,13 @@
 //!
 //! A message is written into a [`Draft`], which lies where the link wants it, and read where it arrived. Between processes that is
 //! [`RingLink`](crate::ring::RingLink), where both are in shared memory, or [`Framed`](crate::frame::Framed) over ipc-channel.
+//!
+//! A link keeps what is written of its next message until that is sent, so a message can be written little by little, while other
+//! links are used and messages arrive.
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use postcard::ser_flavors::Flavor;
@@ -14,22 +18,25 @@ use serde::{Deserialize, Serialize};
 
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {
-    /// Begins a message. Nothing is sent of it unless [`send`](Self::send) follows.
+    /// The message that is sent next, as far as it is written. Nothing is sent of it unless [`send`](Self::send) follows.
     fn draft(&mut self) -> Result<Draft<'_>, LinkError>;
 
-    /// Hands the message written last to the peer. Blocks only while the peer has not yet received earlier parts, and takes in
-    /// meanwhile what the peer sends.
-    fn send(&mut self, written: Written) -> Result<(), LinkError>;
+    /// Hands the message that is written to the peer; the next one begins empty. Blocks only while the peer has not yet received
+    /// earlier parts, and takes in meanwhile what the peer sends.
+    fn send(&mut self) -> Result<(), LinkError>;
 
-    /// Waits for the next message. It is there until the link is used again.
+    /// Waits for the next message. It is there until something is sent or received.
     fn recv(&mut self) -> Result<&[u8], LinkError>;
 
-    /// Sends a message that is there already.
+    /// The same, together with the draft of the answer: so it can be written while the question is still read.
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError>;
+
+    /// Sends a message that is there already, in place of what is written.
     fn say(&mut self, message: &[u8]) -> Result<(), LinkError> {
         let mut draft = self.draft()?;
+        draft.clear();
         draft.extend(message);
-        let written = draft.done();
-        self.send(written)
+        self.send()
     }
 
     #[cfg(test)]
@@ -54,84 +61,135 @@ pub(crate) struct Wait {
     pub(crate) yielding: Duration,
 }
 
-/// A message that is being written.
-#[derive(Debug)]
-pub(crate) struct Draft<'a> {
-    /// Where it is to be, as long as it fits.
-    space: &'a mut [u8],
+/// A message that is being written: what of it a link keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Sheet {
+    /// Bytes in the space of the link.
     used: usize,
-    /// Where it is otherwise, all of it.
-    spill: &'a mut Vec<u8>,
+    /// Where the message is if it outgrew that space, all of it; kept for its memory.
+    spill: Vec<u8>,
     spilled: bool,
 }
 
-/// A message has been written: what a link must know of it to send it.
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub(crate) struct Written {
-    pub(crate) length: usize,
-    /// It outgrew its space and is in the buffer beside it.
-    pub(crate) spilled: bool,
-}
-
-impl<'a> Draft<'a> {
-    /// A message in `space`, or in `spill` if it does not fit.
-    pub(crate) fn within(space: &'a mut [u8], spill: &'a mut Vec<u8>) -> Self {
-        spill.clear();
-        Self {
-            space,
-            used: 0,
-            spill,
-            spilled: false,
+impl Sheet {
+    /// Bytes in the message.
+    pub(crate) fn len(&self) -> usize {
+        if self.spilled {
+            self.spill.len()
+        } else {
+            self.used
         }
     }
 
-    /// A message in a buffer.
-    pub(crate) fn in_buffer(buffer: &'a mut Vec<u8>) -> Self {
-        let mut draft = Self::within(&mut [], buffer);
-        draft.spilled = true;
-        draft
-    }
-
-    /// Appends bytes.
-    #[inline]
-    pub(crate) fn extend(&mut self, bytes: &[u8]) {
-        if !self.spilled {
-            let end = self.used + bytes.len();
-            if let Some(place) = self.space.get_mut(self.used..end) {
-                place.copy_from_slice(bytes);
-                self.used = end;
-                return;
-            }
-            self.spill.extend_from_slice(&self.space[..self.used]);
-            self.spilled = true;
-        }
-        self.spill.extend_from_slice(bytes);
-    }
-
-    /// Appends the encoding of a value.
-    pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
-        postcard::serialize_with_flavor(value, InPlace(self))
+    /// The message, if it is not in the space of the link.
+    pub(crate) fn spilled(&self) -> Option<&[u8]> {
+        self.spilled.then_some(&self.spill[..])
     }
 
     /// Begins again.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
         self.spill.clear();
-        self.spilled = self.space.is_empty();
+        self.spilled = false;
     }
 
-    /// Ends it.
-    pub(crate) fn done(self) -> Written {
-        let length = if self.spilled {
-            self.spill.len()
+    /// The message, if it was written in a buffer alone.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.spill
+    }
+
+    /// Takes it out, and goes on with another buffer.
+    pub(crate) fn replace(&mut self, spill: Vec<u8>) -> Vec<u8> {
+        let taken = std::mem::replace(&mut self.spill, spill);
+        self.clear();
+        taken
+    }
+}
+
+/// A message that is being written: it and where it lies.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    /// Where it is as long as it fits: the same place each time, until it is sent. There may be more of it.
+    space: &'a mut [u8],
+    sheet: &'a mut Sheet,
+}
+
+impl<'a> Draft<'a> {
+    /// A message in `space`, or in a buffer if it does not fit.
+    pub(crate) fn within(space: &'a mut [u8], sheet: &'a mut Sheet) -> Self {
+        Self { space, sheet }
+    }
+
+    /// A message in a buffer.
+    pub(crate) fn in_buffer(sheet: &'a mut Sheet) -> Self {
+        Self::within(&mut [], sheet)
+    }
+
+    /// Bytes written.
+    pub(crate) fn len(&self) -> usize {
+        self.sheet.len()
+    }
+
+    /// What is written.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        if self.sheet.spilled {
+            &mut self.sheet.spill
         } else {
-            self.used
-        };
-        Written {
-            length,
-            spilled: self.spilled,
+            &mut self.space[..self.sheet.used]
         }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        let Self { space, sheet } = self;
+        if !sheet.spilled {
+            let end = sheet.used + bytes.len();
+            if let Some(place) = space.get_mut(sheet.used..end) {
+                place.copy_from_slice(bytes);
+                sheet.used = end;
+                return;
+            }
+            sheet.spill.extend_from_slice(&space[..sheet.used]);
+            sheet.spilled = true;
+        }
+        sheet.spill.extend_from_slice(bytes);
+    }
+
+    /// Appends so many bytes to be written later, whatever they are; at most half of the space that is left, and none in a
+    /// buffer. Tells where they are.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Range<usize> {
+        let start = self.len();
+        if self.sheet.spilled {
+            return start..start;
+        }
+        let left = self.space.len() - start;
+        let end = start + bytes.min(left / 2);
+        self.sheet.used = end;
+        start..end
+    }
+
+    /// Appends the encoding of a value; after an error nothing is appended.
+    pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
+        let start = self.len();
+        let put = postcard::serialize_with_flavor(value, InPlace(self));
+        if put.is_err() {
+            self.truncate(start);
+        }
+        put
+    }
+
+    fn truncate(&mut self, length: usize) {
+        if self.sheet.spilled {
+            self.sheet.spill.truncate(length);
+        } else {
+            self.sheet.used = length;
+        }
+    }
+
+    /// Begins again.
+    pub(crate) fn clear(&mut self) {
+        self.sheet.clear();
     }
 }
 

@@ -141,7 +141,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let inbound = &self.routing.inbound[place];
             let dismissed = inbound.news.dismissed.iter();
             let dismissed = dismissed.map(|(_, time)| time.unwrap_or(report.time)).min();
-            let arrival = inbound.earliest.filter(|_| inbound.used > 0);
+            let arrival = inbound.earliest.filter(|_| inbound.mails > 0);
             let events = [now, report.next_alarm, arrival, dismissed];
             // What is for an instant that the cluster has begun is for now.
             let next = events.into_iter().flatten().min();
@@ -187,7 +187,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.advance_to(time);
         let mut homeless = std::mem::take(&mut self.under_way.homeless);
         for mail in homeless.extract_if(.., |mail| mail.arrives == time) {
-            self.find_home(&mail);
+            self.find_home(&mail)?;
         }
         self.under_way.homeless = homeless;
         let mut removals = std::mem::take(&mut self.under_way.removals);

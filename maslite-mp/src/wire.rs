@@ -1,6 +1,12 @@
 //! All that crosses a link: what main tells a scheduler, and what it answers.
 //!
-//! A message is a head, encoded with postcard, and behind it batches of mail and traces as bytes.
+//! A message is mail and traces as bytes, if there are any, and behind them a *note*: what is said of them and otherwise, encoded
+//! with postcard. The note comes last because mail is written into a message as it leaves, before anything can be said of it.
+//!
+//! ```text
+//! │ mail of a grant, or batches of mail │ trace │ note │ length of the note, u32 LE │
+//! ```
+//!
 //! `MpMain` relays batches as they are: it looks into the envelope of mail only where the sender
 //! did not know the receiver, and at the message itself only in mail to main.
 
@@ -15,7 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::shake::Shake;
-use crate::transport::Wait;
+use crate::transport::{Draft, Sheet, Wait};
+
+/// Something ends before it should.
+const END: postcard::Error = postcard::Error::DeserializeUnexpectedEnd;
 
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,7 +94,7 @@ pub(crate) struct Loaded {
     pub(crate) names: Vec<String>,
 }
 
-/// Leave to do something, and all a scheduler must know first.
+/// Leave to do something, and all a scheduler must know first. Before it in the message is the mail that has come for it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Grant {
     /// How manieth grant of all; a Hold names the last one it ends.
@@ -98,8 +107,6 @@ pub(crate) struct Grant {
     pub(crate) supersteps_per_instant: u64,
     #[serde(with = "rarely")]
     pub(crate) news: News,
-    /// Bytes in each batch of mail behind this head.
-    pub(crate) batches: Vec<u32>,
 }
 
 /// What changed elsewhere since the last grant.
@@ -197,9 +204,18 @@ pub(crate) struct Report {
     /// Mail addressed within the cluster, since the beginning.
     pub(crate) local: u64,
     pub(crate) digest: Option<u64>,
-    /// The batches behind this head, in order; then the trace.
+    /// The batches before this note.
     pub(crate) batches: Vec<Batch>,
+    /// Bytes of the trace, which is right before it.
     pub(crate) trace: u32,
+}
+
+impl Report {
+    /// The trace among the bytes before this note.
+    pub(crate) fn take_trace<'a>(&self, before: &'a [u8]) -> postcard::Result<&'a [u8]> {
+        let start = before.len().checked_sub(self.trace as usize);
+        start.map(|start| &before[start..]).ok_or(END)
+    }
 }
 
 /// What does not happen under most grants.
@@ -244,9 +260,20 @@ mod rarely {
 pub(crate) struct Batch {
     pub(crate) to: Destination,
     pub(crate) mails: u32,
+    /// Where in the message it begins.
+    pub(crate) start: u32,
     pub(crate) bytes: u32,
     /// When the first of it arrives.
     pub(crate) earliest: SimTime,
+}
+
+impl Batch {
+    /// Its mail among the bytes before the note that tells of it.
+    pub(crate) fn take<'a>(&self, before: &'a [u8]) -> postcard::Result<&'a [u8]> {
+        let start = self.start as usize;
+        let end = start.checked_add(self.bytes as usize).ok_or(END)?;
+        before.get(start..end).ok_or(END)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,7 +355,9 @@ pub(crate) struct MailHead {
 const TIMED: u8 = 4;
 
 impl MailHead {
-    fn put(&self, into: &mut Vec<u8>) {
+    /// Hands its encoding to a flavor of postcard.
+    #[inline]
+    fn put(&self, into: &mut impl Flavor) -> postcard::Result<()> {
         let mut bytes = [0; 1 + 8 * 7];
         let mut end = 1;
         let mut write = |number: u64| {
@@ -351,17 +380,13 @@ impl MailHead {
             write(self.left.as_nanos());
         }
         bytes[0] = kind | if is_timed { TIMED } else { 0 };
-        into.extend_from_slice(&bytes[..end]);
+        into.try_extend(&bytes[..end])
     }
 
     pub(crate) fn take(bytes: &mut &[u8]) -> postcard::Result<Self> {
-        let (kind, mut rest) = bytes
-            .split_first()
-            .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+        let (kind, mut rest) = bytes.split_first().ok_or(END)?;
         let mut read = || {
-            let (number, after) = rest
-                .split_first_chunk()
-                .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+            let (number, after) = rest.split_first_chunk().ok_or(END)?;
             rest = after;
             Ok(u64::from_le_bytes(*number))
         };
@@ -412,6 +437,12 @@ pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postc
 /// Where postcard puts what it encodes: behind what is there.
 struct Appending<'a>(&'a mut Vec<u8>);
 
+/// The same within some bytes, of which so many are used.
+struct Within<'a, 's> {
+    space: &'s mut [u8],
+    used: &'a mut usize,
+}
+
 /// Bytes up to which a slice is pushed byte by byte: a number is one byte or a few, and calling
 /// upon `memcpy` for them takes longer than they do.
 const SHORT: usize = 10;
@@ -440,6 +471,63 @@ impl Flavor for Appending<'_> {
     }
 }
 
+impl Flavor for Within<'_, '_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        let place = self.space.get_mut(*self.used);
+        *place.ok_or(postcard::Error::SerializeBufferFull)? = byte;
+        *self.used += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        let place = self.space.get_mut(*self.used..*self.used + bytes.len());
+        let place = place.ok_or(postcard::Error::SerializeBufferFull)?;
+        if bytes.len() <= SHORT {
+            for (place, byte) in place.iter_mut().zip(bytes) {
+                *place = *byte;
+            }
+        } else {
+            place.copy_from_slice(bytes);
+        }
+        *self.used += bytes.len();
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends a message with its note; after an error nothing is appended.
+pub(crate) fn put_note<T: Serialize>(note: &T, draft: &mut Draft<'_>) -> postcard::Result<()> {
+    let start = draft.len();
+    draft.put(note)?;
+    // A link carries no longer messages.
+    let length = u32::try_from(draft.len() - start).unwrap_or(u32::MAX);
+    draft.extend(&length.to_le_bytes());
+    Ok(())
+}
+
+/// A message of a note alone.
+pub(crate) fn message<T: Serialize>(note: &T) -> postcard::Result<Vec<u8>> {
+    let mut sheet = Sheet::default();
+    put_note(note, &mut Draft::in_buffer(&mut sheet))?;
+    Ok(sheet.into_bytes())
+}
+
+/// A message's note, and the bytes before it.
+pub(crate) fn take_note<T: DeserializeOwned>(message: &[u8]) -> postcard::Result<(T, &[u8])> {
+    let (rest, length) = message.split_last_chunk().ok_or(END)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let start = rest.len().checked_sub(length).ok_or(END)?;
+    let (before, note) = rest.split_at(start);
+    Ok((decode(note)?, before))
+}
+
 /// Takes a value from the front of some bytes.
 pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T> {
     let (value, rest) = postcard::take_from_bytes(bytes)?;
@@ -449,9 +537,7 @@ pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T
 
 /// Takes `count` bytes from the front.
 pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8], count: u32) -> postcard::Result<&'a [u8]> {
-    let (taken, rest) = bytes
-        .split_at_checked(count as usize)
-        .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+    let (taken, rest) = bytes.split_at_checked(count as usize).ok_or(END)?;
     *bytes = rest;
     Ok(taken)
 }
@@ -473,12 +559,32 @@ pub(crate) fn put_mail<M: Serialize>(
     into: &mut Vec<u8>,
 ) -> postcard::Result<()> {
     let start = into.len();
-    head.put(into);
-    let put = put(body, into);
+    let put = head.put(&mut Appending(into));
+    let put = put.and_then(|()| postcard::serialize_with_flavor(body, Appending(into)));
     if put.is_err() {
         into.truncate(start);
     }
     put
+}
+
+/// Writes one mail to the front of some bytes, and tells how many it takes.
+///
+/// # Errors
+/// Also when it does not fit; what is written then is of no use.
+#[inline]
+pub(crate) fn write_mail<M: Serialize>(
+    head: &MailHead,
+    body: &M,
+    space: &mut [u8],
+) -> postcard::Result<usize> {
+    let mut used = 0;
+    let mut within = Within {
+        space: &mut *space,
+        used: &mut used,
+    };
+    head.put(&mut within)?;
+    postcard::serialize_with_flavor(body, within)?;
+    Ok(used)
 }
 
 /// Takes one mail from a batch.
@@ -566,14 +672,13 @@ mod tests {
             task: Task::Step,
             supersteps_per_instant: 1,
             news,
-            batches: vec![5],
         };
         let encoded = |news| {
             let mut bytes = Vec::new();
             put(&grant(news), &mut bytes).unwrap();
             bytes
         };
-        assert_eq!(encoded(News::default()), [1, 0, 0, 4, 1, 0, 1, 5]);
+        assert_eq!(encoded(News::default()), [1, 0, 0, 4, 1, 0]);
         let routes = vec![(AgentId::from(7), 2)];
         let numbers = vec![9];
         let news = News {

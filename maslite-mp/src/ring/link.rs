@@ -34,9 +34,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::protocol::{self, FalseIndex};
-use super::sys::{Bells, Ends};
+use super::sys::{Bells, Consumer, Ends, Producer};
 use crate::frame::MESSAGE_LIMIT;
-use crate::transport::{Draft, FrameFault, LinkError, Transport, Wait, Written, now};
+use crate::transport::{Draft, FrameFault, LinkError, Sheet, Transport, Wait, now};
 
 /// Bytes of a frame's header.
 const HEADER: usize = 12;
@@ -62,8 +62,8 @@ pub(crate) struct RingLink {
     received: u32,
     /// Bytes of the frame that is being read where it lies.
     held: usize,
-    /// A message that does not fit where it belongs; kept for its memory.
-    spill: Vec<u8>,
+    /// The message that is being written: in the free space, or in a buffer if it does not fit there.
+    sheet: Sheet,
     /// The message last received, if it came in parts or early.
     message: Vec<u8>,
     /// Whole messages that arrived while we waited for room.
@@ -142,7 +142,7 @@ impl RingLink {
             sent: 0,
             received: 0,
             held: 0,
-            spill: Vec::new(),
+            sheet: Sheet::default(),
             message: Vec::new(),
             early: VecDeque::new(),
             begun: Vec::new(),
@@ -302,6 +302,60 @@ impl RingLink {
         self.ends.producer.publish(HEADER + length);
     }
 
+    /// Looks how much room there is. More than before comes behind it, so what is written of a message stays where it is.
+    fn look_for_space(&mut self) -> Result<(), LinkError> {
+        match self.ends.producer.look() {
+            Ok(_) => Ok(()),
+            Err(FalseIndex) => Err(self.refuse(FrameFault::FalseIndex)),
+        }
+    }
+
+    fn send_sheet(&mut self, sheet: &Sheet) -> Result<(), LinkError> {
+        self.check()?;
+        let (length, limit) = (sheet.len(), self.message_limit);
+        if length > limit {
+            return Err(LinkError::TooLarge { length, limit });
+        }
+        if self.is_peer_gone() {
+            return Err(LinkError::Disconnected);
+        }
+        if let Some(message) = sheet.spilled() {
+            return self.stream(message, self.ends.capacity());
+        }
+        // Space is given back first, so that the peer finds it for its answer, and one ring of the bell tells of both.
+        self.let_go();
+        self.publish(length, true);
+        protocol::ring(self.ends.bells.peers());
+        Ok(())
+    }
+
+    /// Waits for the next message: a frame that is held, or in `message`.
+    fn receive(&mut self) -> Result<(), LinkError> {
+        self.check()?;
+        if self.held > 0 {
+            self.let_go();
+            protocol::ring(self.ends.bells.peers());
+        }
+        if let Some(message) = self.early.pop_front() {
+            self.message = message;
+            return Ok(());
+        }
+        loop {
+            self.wait_for(|ends| Ok((ends.consumer.look()? > 0).then_some(())))?;
+            let frame = self.arrived()?;
+            if frame.is_last && self.begun.is_empty() {
+                self.held = HEADER + frame.length;
+                return Ok(());
+            }
+            self.take_in(frame);
+            if frame.is_last {
+                mem::swap(&mut self.message, &mut self.begun);
+                self.begun.clear();
+                return Ok(());
+            }
+        }
+    }
+
     /// Sends in parts what did not fit.
     fn stream(&mut self, mut rest: &[u8], capacity: usize) -> Result<(), LinkError> {
         loop {
@@ -320,67 +374,57 @@ impl RingLink {
     }
 }
 
+/// Where the payload of the next frame goes.
+fn free(producer: &mut Producer) -> &mut [u8] {
+    producer.space().get_mut(HEADER..).unwrap_or_default()
+}
+
+/// The message last received: the payload of the frame that is held, if one is.
+fn received<'a>(consumer: &'a Consumer, held: usize, message: &'a [u8]) -> &'a [u8] {
+    match held {
+        0 => message,
+        end => &consumer.bytes()[HEADER..end],
+    }
+}
+
 impl Transport for RingLink {
     fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
         self.check()?;
-        if self.ends.producer.look().is_err() {
-            return Err(self.refuse(FrameFault::FalseIndex));
-        }
-        Ok(match self.ends.producer.space().get_mut(HEADER..) {
-            Some(space) => Draft::within(space, &mut self.spill),
-            None => Draft::in_buffer(&mut self.spill),
-        })
+        self.look_for_space()?;
+        Ok(Draft::within(
+            free(&mut self.ends.producer),
+            &mut self.sheet,
+        ))
     }
 
-    fn send(&mut self, written: Written) -> Result<(), LinkError> {
-        self.check()?;
-        if written.length > self.message_limit {
-            return Err(LinkError::TooLarge {
-                length: written.length,
-                limit: self.message_limit,
-            });
-        }
-        if self.is_peer_gone() {
-            return Err(LinkError::Disconnected);
-        }
-        if written.spilled {
-            let message = mem::take(&mut self.spill);
-            let sent = self.stream(&message, self.ends.capacity());
-            self.spill = message;
-            return sent;
-        }
-        self.publish(written.length, true);
-        // After that, so that one ring of the bell tells of both.
-        self.let_go();
-        protocol::ring(self.ends.bells.peers());
-        Ok(())
+    fn send(&mut self) -> Result<(), LinkError> {
+        let mut sheet = mem::take(&mut self.sheet);
+        let sent = self.send_sheet(&sheet);
+        sheet.clear();
+        self.sheet = sheet;
+        sent
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
-        self.check()?;
-        if self.held > 0 {
-            self.let_go();
-            protocol::ring(self.ends.bells.peers());
-        }
-        if let Some(message) = self.early.pop_front() {
-            self.message = message;
-            return Ok(&self.message);
-        }
-        loop {
-            self.wait_for(|ends| Ok((ends.consumer.look()? > 0).then_some(())))?;
-            let frame = self.arrived()?;
-            if frame.is_last && self.begun.is_empty() {
-                self.held = HEADER + frame.length;
-                break;
-            }
-            self.take_in(frame);
-            if frame.is_last {
-                mem::swap(&mut self.message, &mut self.begun);
-                self.begun.clear();
-                return Ok(&self.message);
-            }
-        }
-        Ok(&self.ends.consumer.bytes()[HEADER..self.held])
+        self.receive()?;
+        Ok(received(&self.ends.consumer, self.held, &self.message))
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        self.receive()?;
+        self.look_for_space()?;
+        let Self {
+            ends,
+            sheet,
+            held,
+            message,
+            ..
+        } = self;
+        let Ends {
+            producer, consumer, ..
+        } = ends;
+        let message = received(consumer, *held, message);
+        Ok((message, Draft::within(free(producer), sheet)))
     }
 
     fn wait_as(&mut self, wait: Wait) {
@@ -500,20 +544,46 @@ mod tests {
         }
     }
 
+    /// It is written little by little, in its place as long as it fits there, while the ring is used the other way.
+    #[test]
+    fn a_draft_is_kept_until_it_is_sent() {
+        let (mut main, mut child) = links();
+        for length in [10, CAPACITY / 2, CAPACITY, 3 * CAPACITY] {
+            let text = message(length, 1);
+            for part in text.chunks(length / 4 + 1) {
+                main.draft().expect("there is room").extend(part);
+                child.say(b"and").expect("main is there");
+                let (heard, mut answer) = main.recv_to_answer().expect("the child is there");
+                assert_eq!(heard, b"and");
+                answer.extend(part);
+            }
+            let in_place = main.sheet.spilled().is_none();
+            assert_eq!(in_place, 2 * length < CAPACITY, "twice {length} bytes");
+            thread::scope(|scope| {
+                scope.spawn(|| main.send().expect("the child is there"));
+                let got = child.recv().expect("main is there");
+                let expected = text.chunks(length / 4 + 1).flat_map(|part| [part, part]);
+                assert!(got == expected.collect::<Vec<_>>().concat(), "{length}");
+            });
+        }
+    }
+
     #[test]
     fn a_draft_that_is_given_up_leaves_nothing() {
         let (mut main, mut child) = links();
-        let mut draft = main.draft().expect("there is room");
-        draft.extend(b"half of");
-        let _ = draft.done();
-        let mut draft = main.draft().expect("there is room");
-        draft.extend(&[7; 2 * CAPACITY]);
-        draft.clear();
-        draft.put("anew").expect("it encodes");
-        let written = draft.done();
-        assert!(!written.spilled, "it fits again");
-        main.send(written).expect("the child is there");
-        assert_eq!(child.recv().expect("main is there"), b"\x04anew");
+        for length in [7, 2 * CAPACITY] {
+            main.draft().expect("there is room").extend(&[7; 2]);
+            let mut draft = main.draft().expect("there is room");
+            draft.extend(&message(length, 3));
+            draft.clear();
+            draft.put("anew").expect("it encodes");
+            assert!(main.sheet.spilled().is_none(), "it fits again");
+            main.send().expect("the child is there");
+            assert_eq!(child.recv().expect("main is there"), b"\x04anew");
+            main.draft().expect("there is room").extend(&[7; 2]);
+            main.say(b"said").expect("the child is there");
+            assert_eq!(child.recv().expect("main is there"), b"said");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) use absent::{RingLink, create, open};
 #[cfg(not(target_os = "linux"))]
 mod absent {
     use super::{OwnedFd, Wait, io};
-    use crate::transport::{Draft, LinkError, Transport, Written};
+    use crate::transport::{Draft, LinkError, Transport};
 
     /// There is none.
     #[derive(Debug)]
@@ -79,11 +79,15 @@ mod absent {
             match *self {}
         }
 
-        fn send(&mut self, _: Written) -> Result<(), LinkError> {
+        fn send(&mut self) -> Result<(), LinkError> {
             match *self {}
         }
 
         fn recv(&mut self) -> Result<&[u8], LinkError> {
+            match *self {}
+        }
+
+        fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
             match *self {}
         }
     }

@@ -32,7 +32,7 @@ use crate::mp_scheduler::MpScheduler;
 use crate::registry::WireMessage;
 use crate::spawn::ChildSide;
 use crate::supervision::{ChildEnd, EndKind, Failure};
-use crate::transport::{Draft, LinkError, Transport, Wait, Written};
+use crate::transport::{Draft, LinkError, Transport, Wait};
 use crate::warning::Limit;
 use crate::wire::{self, Task, ToProc};
 
@@ -667,33 +667,43 @@ struct Witness {
     world: Arc<World>,
 }
 
+/// Notes what main grants with a message, if it does.
+fn note(world: &World, message: &[u8]) {
+    if let Ok((ToProc::Grant(grant), _)) = wire::take_note(message) {
+        let name = match grant.task {
+            Task::Setup { .. } => "setup",
+            Task::Match => "match",
+            Task::Post => "post",
+            Task::Fire => "fire",
+            Task::Step => "step",
+            Task::Superstep => "superstep",
+            Task::FireAndStep => "fire and step",
+            Task::Solo { .. } => "solo",
+            Task::Answer => "answer",
+            Task::Window { .. } => "window",
+        };
+        *world.lock().tasks.entry(name).or_default() += 1;
+    }
+}
+
 impl Transport for Witness {
     fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
         self.link.draft()
     }
 
-    fn send(&mut self, written: Written) -> Result<(), LinkError> {
-        self.link.send(written)
+    fn send(&mut self) -> Result<(), LinkError> {
+        self.link.send()
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
-        let message = self.link.recv()?;
-        if let Ok(ToProc::Grant(grant)) = wire::take(&mut &*message) {
-            let name = match grant.task {
-                Task::Setup { .. } => "setup",
-                Task::Match => "match",
-                Task::Post => "post",
-                Task::Fire => "fire",
-                Task::Step => "step",
-                Task::Superstep => "superstep",
-                Task::FireAndStep => "fire and step",
-                Task::Solo { .. } => "solo",
-                Task::Answer => "answer",
-                Task::Window { .. } => "window",
-            };
-            *self.world.lock().tasks.entry(name).or_default() += 1;
-        }
-        Ok(message)
+        self.recv_to_answer().map(|(message, _)| message)
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        let Self { link, world } = self;
+        let (message, draft) = link.recv_to_answer()?;
+        note(world, message);
+        Ok((message, draft))
     }
 
     fn wait_as(&mut self, wait: Wait) {
