@@ -103,27 +103,12 @@ pub(crate) fn check() -> io::Result<()> {
     Ok(())
 }
 
-/// What a child says of itself when it hands over its channels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hello {
-    /// Proves that the child read the invitation meant for it.
-    pub(crate) nonce: [u8; 16],
-    pub(crate) protocol: u32,
-    /// Of the crate.
-    pub(crate) version: String,
-    pub(crate) pid: u32,
-    pub(crate) cluster: u32,
-    /// Whatever both sides must agree on beyond the protocol, as the caller's hash.
-    pub(crate) schema: u64,
-    /// Why the child cannot use the ring it was offered, if it was offered one and cannot.
-    pub(crate) no_ring: Option<String>,
-}
-
 /// What arrives at a door.
 #[derive(Debug, Serialize, Deserialize)]
 enum Knock {
-    Hello {
-        hello: Hello,
+    Channels {
+        /// Proves that the child read the invitation meant for it.
+        nonce: [u8; 16],
         to_proc: IpcBytesSender,
         to_main: IpcBytesReceiver,
     },
@@ -131,7 +116,7 @@ enum Knock {
     Abort,
 }
 
-/// Where main waits for one child.
+/// Where main waits for the channels of one child.
 pub(crate) struct Door {
     server: IpcOneShotServer<Knock>,
     name: String,
@@ -157,7 +142,7 @@ impl Door {
     }
 
     /// Waits for the first knock. None if it was an abort.
-    pub(crate) fn accept(self) -> io::Result<Option<(Hello, IpcPackets)>> {
+    pub(crate) fn accept(self) -> io::Result<Option<([u8; 16], IpcPackets)>> {
         // The receiver is dropped at once: its descriptor is not closed on exec, and a child that inherits it would hide deaths.
         let accepted = catch_unwind(AssertUnwindSafe(|| self.server.accept()))
             .map_err(|_| io::Error::other("ipc-channel panicked over a knock"))?;
@@ -166,23 +151,23 @@ impl Door {
             other => io::Error::other(other),
         })?;
         Ok(match knock {
-            Knock::Hello {
-                hello,
+            Knock::Channels {
+                nonce,
                 to_proc: sender,
                 to_main: receiver,
-            } => Some((hello, IpcPackets { sender, receiver })),
+            } => Some((nonce, IpcPackets { sender, receiver })),
             Knock::Abort => None,
         })
     }
 }
 
 /// Knocks at main's door as its child and returns the child's ends of the two fresh channels.
-pub(crate) fn knock(name: &str, hello: Hello) -> io::Result<IpcPackets> {
+pub(crate) fn knock(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;
     let door = IpcSender::connect(name.to_owned())?;
-    door.send(Knock::Hello {
-        hello,
+    door.send(Knock::Channels {
+        nonce,
         to_proc,
         to_main,
     })

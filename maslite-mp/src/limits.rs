@@ -13,8 +13,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::spawn::SpawnError;
 
-/// Descriptors that a child takes here: its control line, its stdout and stderr, and the two channels of its link, which one on a ring gives
-/// back when it has started.
+/// Descriptors that a child takes here: its control line, its stdout and stderr, and the two channels of its link. One on a ring takes fewer.
 pub(crate) const DESCRIPTORS_PER_CHILD: usize = 5;
 
 /// Descriptors that a start needs for a moment, and what the program's other threads may open meanwhile.

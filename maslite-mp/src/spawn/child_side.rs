@@ -1,6 +1,7 @@
 //! The child's side of a start, and of the control line from then on.
 //!
-//! **Invariant:** from the invitation on a thread reads the control line, and ends the process when that closes: no child outlives main.
+//! **Invariant:** from the handshake on a thread reads the control line, and ends the process when that closes; before, who shakes hands
+//! reads it. So no child outlives main.
 
 use std::env;
 use std::fs::File;
@@ -8,18 +9,18 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
-use std::process::{abort, id};
+use std::process::abort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use rustix::process::{Signal, getpgrp, getpid, kill_process};
 
+use super::MARKER;
 use super::error::ChildError;
-use super::invitation::Invitation;
-use super::{MARKER, PROTOCOL};
+use super::handshake::{Hello, Invitation, Summons};
 use crate::frame::Framed;
-use crate::ipc::{self, Hello};
+use crate::ipc;
 use crate::lookout::Pulse;
 use crate::ring;
 use crate::supervision::{ASK, Answer, HOLD};
@@ -32,8 +33,10 @@ pub(crate) struct ChildSide {
     pub(crate) hold: Arc<AtomicU64>,
     /// What it tells main when asked.
     pub(crate) pulse: Arc<Pulse>,
-    /// Where it has knocked. None in a test without processes.
+    /// Where it has knocked, if its link is a channel.
     door: Option<String>,
+    /// It is a process, which goes with main.
+    is_process: bool,
     #[cfg_attr(
         not(test),
         expect(
@@ -88,46 +91,45 @@ fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
         None => Err(io::Error::other("the memory was lost on its way")),
     });
     show_as(cluster);
+    let no_ring = ring
+        .as_ref()
+        .and_then(|ring| ring.as_ref().err().map(ToString::to_string));
+    Hello::new(&invitation, schema, no_ring).write(&control)?;
     let hold = Arc::new(AtomicU64::new(0));
     let pulse = Arc::new(Pulse::default());
-    let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
-    let door = invitation.door.clone();
-    thread::Builder::new()
-        .name("maslite-control".to_owned())
-        .spawn(move || {
-            // Main is gone, or says what this build does not understand.
-            let _ = obey(&control, &told, &shown);
-            // Main takes its door away when it has let this child in, if it lives so long.
-            ipc::take_away(&door);
-            die();
-        })?;
-    let hello = Hello {
-        nonce: invitation.nonce,
-        protocol: PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: id(),
-        cluster,
-        schema,
-        no_ring: ring
-            .as_ref()
-            .and_then(|ring| ring.as_ref().err().map(ToString::to_string)),
-    };
-    let packets = match ipc::knock(&invitation.door, hello) {
-        Ok(packets) => packets,
-        Err(error) => {
-            ipc::take_away(&invitation.door);
-            return Err(error.into());
+    let watch = {
+        let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
+        move |control: UnixStream, door: Option<String>| {
+            let watching = thread::Builder::new().name("maslite-control".to_owned());
+            watching.spawn(move || {
+                // Main is gone, or says what this build does not understand.
+                let _ = obey(&control, &told, &shown);
+                // Main takes its door away when it has let this child in, if it lives so long.
+                door.iter().for_each(|door| ipc::take_away(door));
+                die();
+            })
         }
     };
-    let link: Box<dyn Transport> = match ring {
-        Some(Ok(ring)) => Box::new(ring),
-        _ => Box::new(Framed::new(packets, ipc::frame_limit(), wait)),
+    let (link, door): (Box<dyn Transport>, _) = match ring {
+        Some(Ok(ring)) => {
+            watch(control, None)?;
+            (Box::new(ring), None)
+        }
+        _ => {
+            let Summons { door } = Summons::read(&control)?;
+            watch(control, Some(door.clone()))?;
+            let packets = ipc::knock(&door, invitation.nonce);
+            let packets = packets.inspect_err(|_| ipc::take_away(&door))?;
+            let framed = Framed::new(packets, ipc::frame_limit(), wait);
+            (Box::new(framed), Some(door))
+        }
     };
     Ok(ChildSide {
         link,
         hold,
         pulse,
-        door: Some(invitation.door),
+        door,
+        is_process: true,
         cluster,
     })
 }
@@ -142,7 +144,7 @@ impl ChildSide {
 
     /// Main has let this process in, and from here on it goes with main.
     pub(crate) fn settle(&self) {
-        if self.door.is_some() {
+        if self.is_process {
             die_with_parent();
         }
     }
@@ -155,6 +157,7 @@ impl ChildSide {
             hold,
             pulse: Arc::default(),
             door: None,
+            is_process: false,
             cluster,
         }
     }

@@ -1,14 +1,16 @@
-//! Main's side of a start: invites all children of a call, then greets one after the other.
+//! Main's side of a start: invites all children of a call, hears who they are, and lets those in whose link is a channel.
 //!
 //! ```text
-//! start ──► supervisor thread: invite_all ──► a door and a process for each
-//!              greet_all ◄── signs ──┬─ greeter: waits at the doors, one after the other
-//!                                    └─ waiter of each child: it has ended
+//! start ──► supervisor thread: invite_all ──► a process for each
+//!              hear_all ◄── Hellos, through the control lines; they close with the children
+//!              let_in ◄── signs ──┬─ greeter: waits at the doors, one after the other
+//!                                 └─ waiter of each child: it has ended
 //! ```
 //!
 //! **Invariant:** when [`start`] returns an error, no process of the call is left.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
@@ -17,16 +19,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use shared_child::SharedChild;
 
 use super::PROTOCOL;
 use super::error::SpawnError;
-use super::invitation::Invitation;
+use super::handshake::{Hello, Invitation, Summons};
 use super::program::Program;
 use crate::death::ExitKind;
 use crate::fleet::Link;
 use crate::frame::Framed;
-use crate::ipc::{self, Door, Hello, IpcPackets};
+use crate::ipc::{self, Door, IpcPackets};
 use crate::limits;
 use crate::logs::Log;
 use crate::output::{self, Output};
@@ -34,7 +38,7 @@ use crate::ring::{self, RingLink};
 use crate::supervision::{Supervisor, Watch};
 use crate::transport::{Transport, Wait, now};
 
-/// How long the thread at the doors may take to notice that it is not needed any more.
+/// How long the thread at the doors may take to notice that it is not needed any more, and the news of an end to come.
 const JOIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// One start at a time in this process: a child must not inherit what another start has open.
@@ -75,10 +79,9 @@ pub(crate) struct MainSide {
 ///
 /// As [`SpawnError`] says; no child of this call is then left.
 pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSide>, SpawnError> {
-    if let Some(directory) = ipc::unusable_temp_dir() {
-        return Err(SpawnError::TempDir(directory));
+    if order.carrier == Link::Channel {
+        check_doors()?;
     }
-    limits::check_temp_dir()?;
     if order.program.exe.is_none() {
         limits::check_program()?;
     }
@@ -95,45 +98,88 @@ pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSid
         })
 }
 
+/// Refuses to start children whose links are channels where doors, or channels, cannot be had.
+fn check_doors() -> Result<(), SpawnError> {
+    if let Some(directory) = ipc::unusable_temp_dir() {
+        return Err(SpawnError::TempDir(directory));
+    }
+    limits::check_temp_dir()?;
+    ipc::check().map_err(SpawnError::Resources)
+}
+
 /// What may happen during a start.
 enum Sign {
     /// At the next door in order.
-    Knocked(io::Result<Option<(Hello, IpcPackets)>>),
+    Knocked(io::Result<Option<([u8; 16], IpcPackets)>>),
     /// The child with this index.
     Exited(usize, Option<ExitStatus>),
 }
 
-/// A child between its start and its Hello.
+/// A child between its start and the end of the handshake.
 struct Invited<'a> {
     cluster: u32,
     name: &'a str,
     pid: u32,
     nonce: [u8; 16],
-    /// Where main can free the thread at its door.
-    door: String,
+    /// Its control line. Its end shows there, whoever else may hold the other end.
+    control: Arc<UnixStream>,
+    /// What has come of its Hello.
+    come: Vec<u8>,
+    is_known: bool,
+    /// Main's end of a ring, as long as both can have it.
     ring: Option<RingLink>,
 }
 
 fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnError> {
     let until = now().checked_add(order.deadline);
     let kept = watch.adopted();
-    let (sender, signs) = mpsc::channel();
-    let mut invited = Vec::with_capacity(order.clusters.len());
-    let greeter = invite_all(watch, order, &mut invited, &sender)
-        .and_then(|doors| Greeter::spawn(doors, sender).map_err(SpawnError::Resources));
-    let greeter = match greeter {
-        Ok(greeter) => greeter,
-        Err(error) => {
-            watch.disown(kept);
-            return Err(error);
-        }
-    };
-    let outcome = greet_all(&signs, &mut invited, order, until).map_err(|error| {
-        greeter.cancel(&invited);
-        error.explained(&watch.disown(kept))
-    });
-    greeter.join();
+    let mut greeter = None;
+    let outcome = shake_hands(watch, order, until, &mut greeter)
+        .map_err(|error| error.explained(&watch.disown(kept)));
+    if let Some(greeter) = greeter {
+        greeter.join();
+    }
     outcome
+}
+
+fn shake_hands(
+    watch: &mut Watch,
+    order: &Order,
+    until: Option<Instant>,
+    greeter: &mut Option<Greeter>,
+) -> Result<Vec<MainSide>, SpawnError> {
+    let (sender, signs) = mpsc::channel();
+    let mut invited = invite_all(watch, order, &sender)?;
+    hear_all(&signs, &mut invited, order, until)?;
+    let waiting = invited.iter().enumerate();
+    let waiting = waiting.filter(|(_, child)| child.ring.is_none());
+    let waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
+    let mut channels = Vec::new();
+    if !waiting.is_empty() {
+        let doors = summon(&invited, &waiting, order)?;
+        let names: Vec<_> = doors.iter().map(|door| door.name().to_owned()).collect();
+        let greeter = greeter.insert(Greeter::spawn(doors, sender).map_err(SpawnError::Resources)?);
+        channels = let_in(&signs, &invited, &waiting, order, until)
+            .inspect_err(|_| greeter.cancel(&names))?;
+    }
+    let mut channels = channels.into_iter();
+    let sides = invited.into_iter().filter_map(|child| {
+        let (carrier, link): (_, Box<dyn Transport>) = match child.ring {
+            Some(ring) => (Link::Ring, Box::new(ring)),
+            None => {
+                let packets = channels.next()?;
+                let framed = Framed::new(packets, ipc::frame_limit(), order.wait);
+                (Link::Channel, Box::new(framed))
+            }
+        };
+        Some(MainSide {
+            cluster: child.cluster,
+            pid: child.pid,
+            link,
+            carrier,
+        })
+    });
+    Ok(sides.collect())
 }
 
 /// The thread that waits at the doors, one after the other: the children knock when they like, and are let in in order.
@@ -179,12 +225,12 @@ impl Greeter {
         Ok(Self { thread, post, done })
     }
 
-    /// Frees the thread from the door it waits at, and keeps it from the others.
-    fn cancel(&self, invited: &[Invited<'_>]) {
+    /// Frees the thread from the door it waits at, of those with these names, and keeps it from the others.
+    fn cancel(&self, names: &[String]) {
         let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
         post.cancelled = true;
         if let Some(index) = post.waits_at {
-            ipc::abort(&invited[index].door);
+            ipc::abort(&names[index]);
         }
     }
 
@@ -197,23 +243,15 @@ impl Greeter {
     }
 }
 
-/// Invites all children; returns their doors.
+/// Invites all children.
 fn invite_all<'a>(
     watch: &mut Watch,
     order: &'a Order,
-    invited: &mut Vec<Invited<'a>>,
     signs: &Sender<Sign>,
-) -> Result<Vec<Door>, SpawnError> {
-    ipc::check().map_err(SpawnError::Resources)?;
-    order
-        .clusters
-        .iter()
-        .enumerate()
-        .map(|(index, (cluster, name))| {
-            let (child, door) = invite(watch, order, *cluster, name, index, signs)?;
-            invited.push(child);
-            Ok(door)
-        })
+) -> Result<Vec<Invited<'a>>, SpawnError> {
+    let clusters = order.clusters.iter().enumerate();
+    clusters
+        .map(|(index, (cluster, name))| invite(watch, order, *cluster, name, index, signs))
         .collect()
 }
 
@@ -227,7 +265,7 @@ fn offer(order: &Order) -> io::Result<Option<(RingLink, OwnedFd)>> {
     }
 }
 
-/// Opens a door for a child, starts the process and sends the invitation.
+/// Starts the process of a child and sends the invitation.
 fn invite<'a>(
     watch: &mut Watch,
     order: &Order,
@@ -235,13 +273,12 @@ fn invite<'a>(
     name: &'a str,
     index: usize,
     signs: &Sender<Sign>,
-) -> Result<(Invited<'a>, Door), SpawnError> {
+) -> Result<Invited<'a>, SpawnError> {
     let spawn_error = |source| SpawnError::Spawn {
         cluster,
         name: name.to_owned(),
         source,
     };
-    let door = Door::open().map_err(SpawnError::Resources)?;
     let (ring, memory) = match offer(order) {
         Ok(offer) => offer.unzip(),
         Err(source) => {
@@ -258,11 +295,12 @@ fn invite<'a>(
     let invitation = Invitation {
         cluster,
         nonce,
-        door: door.name().to_owned(),
         ring: ring.is_some(),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
-    // Before there is a child: should this process die any moment now, the child still learns of the door, to take it away.
+    let hearing = control.try_clone().map_err(SpawnError::Resources)?;
+    let hearing = Arc::new(hearing);
+    let heard = Arc::downgrade(&hearing);
     invitation
         .write(&control, memory.as_ref())
         .map_err(spawn_error)?;
@@ -288,111 +326,202 @@ fn invite<'a>(
                     notice.post();
                 }
                 let _ = signs.send(Sign::Exited(index, status));
+                if let Some(control) = heard.upgrade() {
+                    let _ = control.shutdown(Shutdown::Read);
+                }
             },
         )
         .map_err(SpawnError::Resources)?;
-    let child = Invited {
+    Ok(Invited {
         cluster,
         name,
         pid,
         nonce,
-        door: door.name().to_owned(),
+        control: hearing,
+        come: Vec::new(),
+        is_known: false,
         ring,
-    };
-    Ok((child, door))
+    })
 }
 
-/// Takes the Hellos, which come in the order of the doors, until all children are there or something went wrong.
-fn greet_all(
+/// Takes and checks the Hellos, as they come, until all children are known or something went wrong.
+fn hear_all(
     signs: &Receiver<Sign>,
     invited: &mut [Invited<'_>],
     order: &Order,
     until: Option<Instant>,
-) -> Result<Vec<MainSide>, SpawnError> {
-    let mut links = Vec::with_capacity(invited.len());
-    while let Some(child) = invited.get_mut(links.len()) {
+) -> Result<(), SpawnError> {
+    loop {
+        let unknown = invited
+            .iter()
+            .enumerate()
+            .filter(|(_, child)| !child.is_known);
+        let unknown: Vec<usize> = unknown.map(|(index, _)| index).collect();
+        let Some(first) = unknown.first() else {
+            return Ok(());
+        };
+        let controls = unknown.iter().map(|index| &*invited[*index].control);
+        let mut lines: Vec<_> = controls
+            .map(|control| PollFd::new(control, PollFlags::IN))
+            .collect();
+        match poll(&mut lines, remaining(until).as_ref()) {
+            Ok(0) => return Err(invited[*first].late(order)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(SpawnError::Resources(error.into())),
+        }
+        let speaks = lines.iter().map(|line| !line.revents().is_empty());
+        let speaking: Vec<usize> = unknown
+            .iter()
+            .zip(speaks)
+            .filter(|(_, speaks)| *speaks)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in speaking {
+            let child = &mut invited[index];
+            match Hello::take(&child.control, &mut child.come) {
+                Ok(None) => {}
+                Ok(Some(hello)) => child.meet(hello, order)?,
+                Err(source) => return Err(child.gone(index, signs, source)),
+            }
+        }
+    }
+}
+
+/// The time until then.
+fn remaining(until: Option<Instant>) -> Option<Timespec> {
+    let remaining = until?.saturating_duration_since(now());
+    Timespec::try_from(remaining).ok()
+}
+
+/// Opens doors for the children whose links are channels, and tells them where.
+fn summon(
+    invited: &[Invited<'_>],
+    waiting: &[usize],
+    order: &Order,
+) -> Result<Vec<Door>, SpawnError> {
+    if order.carrier != Link::Channel {
+        check_doors()?;
+    }
+    let doors = waiting.iter().map(|index| {
+        let child = &invited[*index];
+        let door = Door::open().map_err(SpawnError::Resources)?;
+        // At once: should this process die any moment now, the child still learns of the door, to take it away.
+        let door_name = door.name().to_owned();
+        let summons = Summons { door: door_name };
+        match summons.write(&child.control) {
+            Ok(()) => Ok(door),
+            // It is dead, which is seen when it does not knock.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(door),
+            Err(source) => Err(child.broken(source)),
+        }
+    });
+    doors.collect()
+}
+
+/// Takes the channels, which come in the order of the doors, until all are there or something went wrong.
+fn let_in(
+    signs: &Receiver<Sign>,
+    invited: &[Invited<'_>],
+    waiting: &[usize],
+    order: &Order,
+    until: Option<Instant>,
+) -> Result<Vec<IpcPackets>, SpawnError> {
+    let mut channels = Vec::with_capacity(waiting.len());
+    while let Some(index) = waiting.get(channels.len()) {
+        let child = &invited[*index];
         let sign = match until {
             Some(until) => signs.recv_timeout(until.saturating_duration_since(now())),
             None => signs.recv().map_err(RecvTimeoutError::from),
         };
         match sign {
-            Ok(Sign::Knocked(knock)) => links.push(greet(child, knock, order)?),
-            Ok(Sign::Exited(index, status)) if index >= links.len() => {
-                let child = &invited[index];
-                return Err(SpawnError::ExitedBeforeHello {
-                    cluster: child.cluster,
-                    name: child.name.to_owned(),
-                    exit: ExitKind::of(status),
-                    stderr: String::new(),
-                });
+            Ok(Sign::Knocked(Ok(Some((nonce, packets))))) if nonce == child.nonce => {
+                channels.push(packets);
             }
-            // It introduced itself and died since: the supervisor's business.
+            Ok(Sign::Knocked(Ok(_))) => return Err(child.stranger()),
+            Ok(Sign::Knocked(Err(source))) => return Err(child.broken(source)),
+            Ok(Sign::Exited(index, status)) if waiting[channels.len()..].contains(&index) => {
+                return Err(invited[index].ended(status));
+            }
+            // It was let in and died since: the supervisor's business.
             Ok(Sign::Exited(..)) => {}
             // Disconnected only if the greeter has ended without a word, which it does not.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(SpawnError::HandshakeTimeout {
-                    cluster: child.cluster,
-                    name: child.name.to_owned(),
-                    waited: order.deadline,
-                });
+                return Err(child.late(order));
             }
         }
     }
-    Ok(links)
-}
-
-/// Checks a Hello.
-fn greet(
-    child: &mut Invited<'_>,
-    knock: io::Result<Option<(Hello, IpcPackets)>>,
-    order: &Order,
-) -> Result<MainSide, SpawnError> {
-    let (hello, packets) = match knock {
-        Ok(Some(knock)) => knock,
-        Ok(None) => return Err(child.stranger()),
-        Err(source) => {
-            return Err(SpawnError::Handshake {
-                cluster: child.cluster,
-                name: child.name.to_owned(),
-                source,
-            });
-        }
-    };
-    if hello.nonce != child.nonce {
-        return Err(child.stranger());
-    }
-    child.same("protocol", &PROTOCOL, &hello.protocol)?;
-    child.same("maslite", env!("CARGO_PKG_VERSION"), &*hello.version)?;
-    child.same("the process id", &child.pid, &hello.pid)?;
-    child.same("the cluster number", &child.cluster, &hello.cluster)?;
-    child.same(
-        "the schema",
-        &format!("{:016x}", order.schema),
-        &format!("{:016x}", hello.schema),
-    )?;
-    let (carrier, link): (_, Box<dyn Transport>) = match (child.ring.take(), hello.no_ring) {
-        (Some(_), Some(why)) if order.carrier == Link::Ring => {
-            return Err(SpawnError::NoRing {
-                cluster: child.cluster,
-                name: child.name.to_owned(),
-                source: io::Error::other(why),
-            });
-        }
-        (Some(ring), None) => (Link::Ring, Box::new(ring)),
-        _ => {
-            let framed = Framed::new(packets, ipc::frame_limit(), order.wait);
-            (Link::Channel, Box::new(framed))
-        }
-    };
-    Ok(MainSide {
-        cluster: child.cluster,
-        pid: child.pid,
-        link,
-        carrier,
-    })
+    Ok(channels)
 }
 
 impl Invited<'_> {
+    /// Checks a Hello.
+    fn meet(&mut self, hello: Hello, order: &Order) -> Result<(), SpawnError> {
+        if hello.nonce != self.nonce {
+            return Err(self.stranger());
+        }
+        self.same("protocol", &PROTOCOL, &hello.protocol)?;
+        self.same("maslite", env!("CARGO_PKG_VERSION"), &*hello.version)?;
+        self.same("the process id", &self.pid, &hello.pid)?;
+        self.same("the cluster number", &self.cluster, &hello.cluster)?;
+        self.same(
+            "the schema",
+            &format!("{:016x}", order.schema),
+            &format!("{:016x}", hello.schema),
+        )?;
+        if let Some(why) = hello.no_ring
+            && self.ring.take().is_some()
+            && order.carrier == Link::Ring
+        {
+            return Err(SpawnError::NoRing {
+                cluster: self.cluster,
+                name: self.name.to_owned(),
+                source: io::Error::other(why),
+            });
+        }
+        self.is_known = true;
+        Ok(())
+    }
+
+    /// Its control line has closed, or says what no child says.
+    fn gone(&self, index: usize, signs: &Receiver<Sign>, source: io::Error) -> SpawnError {
+        if source.kind() != io::ErrorKind::InvalidData {
+            // If it has ended, its end is known now or in a moment.
+            while let Ok(sign) = signs.recv_timeout(JOIN_LIMIT) {
+                if let Sign::Exited(ended, status) = sign
+                    && ended == index
+                {
+                    return self.ended(status);
+                }
+            }
+        }
+        self.broken(source)
+    }
+
+    fn ended(&self, status: Option<ExitStatus>) -> SpawnError {
+        SpawnError::ExitedBeforeHello {
+            cluster: self.cluster,
+            name: self.name.to_owned(),
+            exit: ExitKind::of(status),
+            stderr: String::new(),
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> SpawnError {
+        SpawnError::Handshake {
+            cluster: self.cluster,
+            name: self.name.to_owned(),
+            source,
+        }
+    }
+
+    fn late(&self, order: &Order) -> SpawnError {
+        SpawnError::HandshakeTimeout {
+            cluster: self.cluster,
+            name: self.name.to_owned(),
+            waited: order.deadline,
+        }
+    }
+
     fn stranger(&self) -> SpawnError {
         SpawnError::Stranger {
             cluster: self.cluster,

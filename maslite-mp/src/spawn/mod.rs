@@ -5,15 +5,17 @@
 //!
 //! ```text
 //! main                                             child
-//!  opens a door, makes shared memory, starts the process
-//!  ── invitation and memory, through its stdin ──►  reads it, watches its stdin from then on
-//!                                                   maps the memory
-//!                                                   makes two channels, keeps its own ends
-//!  checks everything  ◄── Hello and main's ends ──  knocks at the door
-//!  closes the door
+//!  makes shared memory, starts the process
+//!  ── Invitation and memory, through its stdin ──►  maps the memory
+//!  checks everything  ◄──────────────── Hello ────
+//!
+//!  without shared memory:
+//!  opens a door  ── Summons ─────────────────────►  makes two channels, keeps its own ends
+//!  closes it  ◄─────────────────── main's ends ───  knocks at the door
 //! ```
 //!
-//! If both have mapped the memory, it is the link, and the channels are closed again. Otherwise they are.
+//! If both have mapped the memory, it is the link, and nothing of the start is in the file system. A door is a socket in a directory for
+//! temporary files: main takes it away, or the child if main is gone.
 //!
 //! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
 //!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
@@ -29,7 +31,7 @@
 
 mod child_side;
 mod error;
-mod invitation;
+mod handshake;
 mod main_side;
 mod program;
 #[cfg(test)]
