@@ -1,5 +1,7 @@
 //! Who takes too long for a limit is an error that names it, and no process is left.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use maslite_mp::core::Phase;
@@ -132,4 +134,52 @@ fn a_busy_child_is_not_silent() {
         main.run(Run::until_idle()).unwrap()
     });
     assert_eq!(report.now, SimTime::from_secs(3));
+}
+
+/// Attaches to a process as a debugger does. None where that cannot be: there is no strace, or the system does not let it.
+fn attach(pid: u32) -> Option<Child> {
+    let mut strace = Command::new("strace");
+    strace.args(["-e", "trace=none", "-p", &pid.to_string()]);
+    let mut strace = strace.stderr(Stdio::piped()).spawn().ok()?;
+    let mut said = String::new();
+    let mut stderr = BufReader::new(strace.stderr.take()?);
+    stderr.read_line(&mut said).ok()?;
+    if said.contains("attached") {
+        return Some(strace);
+    }
+    strace.wait().ok()?;
+    None
+}
+
+#[test]
+fn time_in_a_debugger_does_not_count() {
+    let gate = Gate::new("traced");
+    let worker = gate.worker(SimDuration::from_secs(3));
+    let main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let (sender, warnings) = std::sync::mpsc::channel();
+    let mut main = main
+        .with_update_limit(Some(LIMIT))
+        .with_warning_after(Some(4 * LIMIT))
+        .with_warnings(move |warning| {
+            let _ = sender.send(warning.clone());
+        });
+    main.send(go(1));
+    main.start().unwrap();
+    let Some(mut debugger) = attach(pids(&main)[0]) else {
+        eprintln!("no process can be traced here");
+        return;
+    };
+    let report = std::thread::scope(|scope| {
+        let (gate, debugger) = (&gate, debugger.id());
+        scope.spawn(move || {
+            let _held = gate.somebody();
+            // By then the limit is past more than once.
+            let warning = warnings.recv().unwrap();
+            assert_eq!(warning.holders[0].debugger, Some(debugger), "{warning}");
+        });
+        main.run(Run::until_idle()).unwrap()
+    });
+    assert_eq!(report.now, SimTime::from_secs(3));
+    drop(main);
+    debugger.wait().unwrap();
 }
