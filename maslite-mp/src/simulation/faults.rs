@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     KilledLater(u64),
     /// The link is closed once it was sent, and the child lives.
     Closed,
+    /// Whoever is to receive it is told that the carrier failed.
+    Failed,
 }
 
 /// Which packets are to meet which faults, counted from 0 over all links and directions.
@@ -42,7 +44,7 @@ pub(crate) type Plan = BTreeMap<u64, Fault>;
 impl Fault {
     fn any(chance: &mut AgentRng) -> Self {
         let number = chance.random();
-        match chance.random_range(0..14_u32) {
+        match chance.random_range(0..15_u32) {
             0..2 => Self::Lost,
             2 => Self::Repeated,
             3 => Self::Late(number % 5_000),
@@ -52,6 +54,7 @@ impl Fault {
             8 => Self::KilledBefore,
             9..11 => Self::KilledAfter,
             11..13 => Self::KilledLater(number % 2_000),
+            13 => Self::Failed,
             _ => Self::Closed,
         }
     }
@@ -129,6 +132,11 @@ pub(crate) fn explain(error: &Error, struck: &[(String, Fault)]) -> bool {
             source: LinkError::BadFrame { reason, .. },
             ..
         } => on(cluster, &|fault| fault.explains(*reason)),
+        Error::Link {
+            cluster,
+            source: LinkError::Io(_),
+            ..
+        } => on(cluster, &|fault| fault == Fault::Failed),
         Error::Stuck {
             cluster,
             limit: Limit::Answer(_),

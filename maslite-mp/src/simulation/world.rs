@@ -15,6 +15,7 @@
 //! **Invariant:** whatever is drawn by chance is drawn by whoever has the turn. So a seed always gives the same events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -90,8 +91,8 @@ enum Event {
 /// One direction of a link.
 #[derive(Debug, Default)]
 struct Way {
-    /// By arrival, and the order in which they were sent.
-    packets: BTreeMap<(u64, u64), Vec<u8>>,
+    /// By arrival, and the order in which they were sent; none is a failure of the carrier.
+    packets: BTreeMap<(u64, u64), Option<Vec<u8>>>,
     /// When the last one arrives that none may overtake.
     last: u64,
     closed: bool,
@@ -382,7 +383,7 @@ impl World {
             state.hold();
         }
         let Some(fault) = state.nature.faults.remove(&number) else {
-            state.carry(party, place, packet.to_vec(), 0);
+            state.carry(party, place, Some(packet.to_vec()), 0);
             return Ok(());
         };
         let name = state.children[place].name.clone();
@@ -391,30 +392,31 @@ impl World {
         fault.mangle(&mut packet);
         match fault {
             Fault::Lost => {}
+            Fault::Failed => state.carry(party, place, None, 0),
             Fault::Repeated => {
-                state.carry(party, place, packet.clone(), 0);
-                state.carry(party, place, packet, 0);
+                state.carry(party, place, Some(packet.clone()), 0);
+                state.carry(party, place, Some(packet), 0);
             }
-            Fault::Late(delay) => state.carry(party, place, packet, delay),
+            Fault::Late(delay) => state.carry(party, place, Some(packet), delay),
             Fault::Flipped(_) | Fault::Shortened(_) | Fault::Lengthened(_) => {
-                state.carry(party, place, packet, 0);
+                state.carry(party, place, Some(packet), 0);
             }
             Fault::KilledBefore => {
                 state.die(place, ExitKind::Signal(9), false);
                 return Err(LinkError::Disconnected);
             }
             Fault::KilledAfter => {
-                state.carry(party, place, packet, 0);
+                state.carry(party, place, Some(packet), 0);
                 state.die(place, ExitKind::Signal(9), false);
             }
             Fault::KilledLater(delay) => {
-                state.carry(party, place, packet, 0);
+                state.carry(party, place, Some(packet), 0);
                 let at = state.now + delay;
                 let by_us = false;
                 state.happen(at, Event::Kill { place, by_us });
             }
             Fault::Closed => {
-                state.carry(party, place, packet, 0);
+                state.carry(party, place, Some(packet), 0);
                 let child = &mut state.children[place];
                 child.to_proc.closed = true;
                 child.to_main.closed = true;
@@ -596,7 +598,7 @@ impl State {
     }
 
     /// Has a packet arrive after those before it, or so much later, where others may overtake it.
-    fn carry(&mut self, from: Party, place: usize, packet: Vec<u8>, delay: u64) {
+    fn carry(&mut self, from: Party, place: usize, packet: Option<Vec<u8>>, delay: u64) {
         let arrival = self.now + self.latency();
         self.sequence += 1;
         let sequence = self.sequence;
@@ -617,7 +619,10 @@ impl State {
             Party::Child(_) => &mut child.to_proc,
         };
         match way.packets.first_entry() {
-            Some(packet) if packet.key().0 <= now => Ok(Some(packet.remove())),
+            Some(packet) if packet.key().0 <= now => match packet.remove() {
+                None => Err(io::Error::other("the carrier failed").into()),
+                packet => Ok(packet),
+            },
             None if way.closed => Err(LinkError::Disconnected),
             _ => Ok(None),
         }
