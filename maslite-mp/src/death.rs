@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// Exit code of a child whose link was lost because its main process is gone.
 pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
-/// Exit code of a child that does not speak its main process's protocol.
+/// Exit code of a child that refused what its main process sent, or does not speak its protocol.
 pub(crate) const EXIT_PROTOCOL_MISMATCH: i32 = 91;
 /// Exit code of a child that could not set itself up.
 pub(crate) const EXIT_INIT_FAILED: i32 = 92;
@@ -33,7 +33,7 @@ pub enum ExitKind {
     Panic,
     /// Code 90: its main process was gone.
     LifelineLost,
-    /// Code 91: it does not speak its main process's protocol.
+    /// Code 91: it refused what its main process sent, or does not speak its protocol.
     ProtocolMismatch,
     /// Code 92: it could not set itself up.
     InitFailed,
@@ -161,7 +161,9 @@ impl fmt::Display for ExitKind {
             Self::LifelineLost => {
                 f.write_str("ended itself because its main process was gone (code 90)")
             }
-            Self::ProtocolMismatch => f.write_str("does not speak our protocol (code 91)"),
+            Self::ProtocolMismatch => {
+                f.write_str("refused what main sent, or does not speak its protocol (code 91)")
+            }
             Self::InitFailed => f.write_str("could not set itself up (code 92)"),
             Self::EntryMissing => f.write_str(
                 "started a simulation of its own (code 93); the entry of child processes must be the first line of main",

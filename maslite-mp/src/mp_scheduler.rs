@@ -18,9 +18,11 @@ use maslite_core::{
     StopReason,
 };
 use rustc_hash::FxHashMap;
+use tracing::error;
 
 use crate::commands;
 use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
+use crate::error::Chain;
 use crate::lookout::Pulse;
 use crate::outbound::Outbound;
 use crate::registry::{Crew, Registry, WireMessage};
@@ -854,7 +856,11 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
 fn exit_code(error: &LinkError) -> i32 {
     match error {
         LinkError::Disconnected => EXIT_LIFELINE_LOST,
-        _ => EXIT_PROTOCOL_MISMATCH,
+        other => {
+            // The code cannot say so much.
+            error!(target: "maslite", error = %Chain(other), "the link to main broke");
+            EXIT_PROTOCOL_MISMATCH
+        }
     }
 }
 

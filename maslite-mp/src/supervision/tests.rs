@@ -58,7 +58,7 @@ fn exits_are_decoded() {
         (
             "exit 91",
             ExitKind::ProtocolMismatch,
-            "does not speak our protocol (code 91)",
+            "refused what main sent, or does not speak its protocol (code 91)",
         ),
         (
             "kill -9 $$",
