@@ -118,6 +118,8 @@ mod wire;
 pub mod bare;
 mod fleet;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inline;
 mod ipc;
 mod machinery;

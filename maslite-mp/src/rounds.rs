@@ -527,7 +527,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         result
     }
 
-    fn read_report(
+    /// Takes in the bytes of one.
+    pub(crate) fn read_report(
         &mut self,
         place: usize,
         task: Task,

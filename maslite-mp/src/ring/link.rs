@@ -121,6 +121,16 @@ fn judge(bytes: &[u8], received: u32) -> Result<Frame, FrameFault> {
     Ok(Frame { length, is_last })
 }
 
+/// How many good frames these bytes begin with, were they what has been published of a ring.
+pub(crate) fn well_formed(mut bytes: &[u8]) -> usize {
+    let mut received = 0;
+    while let Ok(frame) = judge(bytes, received) {
+        received += 1;
+        bytes = &bytes[HEADER + frame.length..];
+    }
+    received as usize
+}
+
 fn header(length: usize, is_last: bool, sent: u32) -> [u8; HEADER] {
     // A frame is no longer than a ring, and a ring shorter than 2³¹ bytes.
     let length = u32::try_from(length).unwrap_or(u32::MAX);

@@ -6,7 +6,7 @@
     not(target_os = "linux"),
     allow(dead_code, reason = "what uses it is not there")
 )]
-mod protocol;
+pub(crate) mod protocol;
 
 #[cfg(target_os = "linux")]
 mod link;
@@ -15,7 +15,7 @@ mod link;
 mod sys;
 
 #[cfg(target_os = "linux")]
-pub(crate) use link::RingLink;
+pub(crate) use link::{RingLink, well_formed};
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,7 +47,7 @@ pub(crate) fn open(file: &OwnedFd, wait: Wait) -> io::Result<RingLink> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) use absent::{RingLink, create, open};
+pub(crate) use absent::{RingLink, create, open, well_formed};
 
 #[cfg(not(target_os = "linux"))]
 mod absent {
@@ -98,5 +98,9 @@ mod absent {
 
     pub(crate) fn open(_: &OwnedFd, _: Wait) -> io::Result<RingLink> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn well_formed(_: &[u8]) -> usize {
+        0
     }
 }

@@ -39,39 +39,39 @@ const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 
 /// What main tells a child first.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Invitation {
-    pub(super) cluster: u32,
+pub(crate) struct Invitation {
+    pub(crate) cluster: u32,
     /// Random, to be repeated.
-    pub(super) nonce: [u8; 16],
+    pub(crate) nonce: [u8; 16],
     /// Whether shared memory comes with it.
-    pub(super) ring: bool,
+    pub(crate) ring: bool,
 }
 
 /// What a child says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub(crate) struct Hello {
     /// Proves that the child read the invitation meant for it.
-    pub(super) nonce: [u8; 16],
-    pub(super) protocol: u32,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) protocol: u32,
     /// Of the crate.
-    pub(super) version: String,
-    pub(super) pid: u32,
-    pub(super) cluster: u32,
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) cluster: u32,
     /// Whatever both sides must agree on beyond the protocol, as the caller's hash.
-    pub(super) schema: u64,
+    pub(crate) schema: u64,
     /// Why the child cannot use the ring it was offered, if it was offered one and cannot.
-    pub(super) no_ring: Option<String>,
+    pub(crate) no_ring: Option<String>,
 }
 
 /// Where a child is to hand over its channels.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Summons {
-    pub(super) door: String,
+pub(crate) struct Summons {
+    pub(crate) door: String,
 }
 
 impl Invitation {
     /// Writes all at once: it fits into the socket, so this does not wait for the child.
-    pub(super) fn write(&self, control: &UnixStream, memory: Option<&OwnedFd>) -> io::Result<()> {
+    pub(crate) fn write(&self, control: &UnixStream, memory: Option<&OwnedFd>) -> io::Result<()> {
         let mut bytes = PROTOCOL.to_le_bytes().to_vec();
         bytes.extend(framed(self)?);
         let files: Vec<_> = memory.into_iter().map(AsFd::as_fd).collect();
@@ -86,7 +86,7 @@ impl Invitation {
     }
 
     /// Reads it, and nothing of what follows, and takes the memory that comes with it.
-    pub(super) fn read(mut control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
+    pub(crate) fn read(mut control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
         let mut head = [0; 6];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut enclosed = RecvAncillaryBuffer::new(&mut room);
@@ -118,7 +118,7 @@ impl Invitation {
 
 impl Hello {
     /// Of this process, with an invitation and what came of its ring.
-    pub(super) fn new(invitation: &Invitation, schema: u64, no_ring: Option<String>) -> Self {
+    pub(crate) fn new(invitation: &Invitation, schema: u64, no_ring: Option<String>) -> Self {
         Self {
             nonce: invitation.nonce,
             protocol: PROTOCOL,
@@ -130,12 +130,12 @@ impl Hello {
         }
     }
 
-    pub(super) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
+    pub(crate) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
         control.write_all(&framed(self)?)
     }
 
     /// Takes in what has come of it, and returns it once it is whole. Does not wait.
-    pub(super) fn take(control: &UnixStream, come: &mut Vec<u8>) -> io::Result<Option<Self>> {
+    pub(crate) fn take(control: &UnixStream, come: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let mut bytes = [0; 512];
         loop {
             let received = rustix::net::recv(control, &mut bytes, RecvFlags::DONTWAIT);
@@ -157,11 +157,11 @@ impl Hello {
 }
 
 impl Summons {
-    pub(super) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
+    pub(crate) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
         control.write_all(&framed(self)?)
     }
 
-    pub(super) fn read(mut control: &UnixStream) -> io::Result<Self> {
+    pub(crate) fn read(mut control: &UnixStream) -> io::Result<Self> {
         let mut length = [0; 2];
         control.read_exact(&mut length)?;
         read_body(control, length)

@@ -31,7 +31,7 @@
 
 mod child_side;
 mod error;
-mod handshake;
+pub(crate) mod handshake;
 mod main_side;
 mod program;
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Answer {
     }
 
     /// Takes an answer off the front of what has arrived, if it is there.
-    fn take(arrived: &mut Vec<u8>) -> Option<Self> {
+    pub(crate) fn take(arrived: &mut Vec<u8>) -> Option<Self> {
         let (length, rest) = arrived.split_first_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         let answer = wire::decode(rest.get(..length)?).ok();

@@ -1,0 +1,9 @@
+//! Frames of a link over a channel.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = maslite_mp::fuzzing::channel(bytes);
+});

@@ -1,0 +1,9 @@
+//! What comes through a control line.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = maslite_mp::fuzzing::handshake(bytes);
+});

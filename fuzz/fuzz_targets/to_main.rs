@@ -1,0 +1,9 @@
+//! What a cluster sends main.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = maslite_mp::fuzzing::to_main(bytes);
+});
