@@ -172,15 +172,9 @@ impl Outcome {
         }
     }
 
-    /// A main process that is killed between making a door and starting the child that is told of it leaves
-    /// that door: it is counted, and no mistake.
     fn is_right(&self) -> bool {
-        let files = if self.fault == "kill_main" {
-            0
-        } else {
-            self.left_files
-        };
-        self.wrong.is_none() && (self.left_processes, self.left_fds, files) == (0, 0, 0)
+        let left = (self.left_processes, self.left_fds, self.left_files);
+        self.wrong.is_none() && left == (0, 0, 0)
     }
 
     /// The time [ms] within which this share of the rounds came to its end; none if none did.
