@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use maslite_mp::clock::wall;
 use maslite_mp::core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
@@ -14,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::model::{Deed, FLOOD, Msg, players};
+use crate::model::{Deed, FLOOD, Msg, Stage, players};
 use crate::processes::{children, exists, pause, reap_all, send};
 
 /// What a round came to: how long it took from the fault to its consequence, or what was wrong.
@@ -24,7 +25,7 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// What a round is given.
 pub(crate) struct Chaos {
     pub(crate) random: SmallRng,
-    pub(crate) clusters: u64,
+    pub(crate) stage: Stage,
 }
 
 /// A fault by its name.
@@ -43,6 +44,7 @@ macro_rules! faults {
 pub(crate) const FAULTS: &[Fault] = faults! {
     cycles: "nothing: two clusters are started and stopped" => cycle;
     kill: "a cluster is killed at a random moment of a run" => |chaos| kill(chaos, 1);
+    kill_under_load: "a cluster is killed while all throw 1,000 messages at each other in each superstep" => kill_under_load;
     kill_two: "two clusters are killed at once" => |chaos| kill(chaos, 2);
     kill_at_start: "a cluster is killed while they all start" => kill_at_start;
     kill_between_runs: "a cluster is killed while nothing runs" => kill_between_runs;
@@ -171,9 +173,13 @@ fn is_kill(exit: &ExitKind) -> bool {
 
 // ---- from outside
 
-fn cycle(_: &mut Chaos) -> Round {
+fn cycle(chaos: &mut Chaos) -> Round {
     let begin = wall();
-    let mut main = players(Placement::Processes, 2, None)?;
+    let two = Stage {
+        clusters: 2,
+        ..chaos.stage
+    };
+    let mut main = players(Placement::Processes, two, None)?;
     main.start()?;
     let pids = pids(&main);
     all_clean(&main.shutdown())?;
@@ -189,7 +195,7 @@ fn all_clean(shutdown: &Shutdown) -> Result<(), Failure> {
 }
 
 fn kill(chaos: &mut Chaos, victims: usize) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     main.start()?;
     let pids = pids(&main);
     let first = random_pid(chaos, &pids);
@@ -202,9 +208,15 @@ fn kill(chaos: &mut Chaos, victims: usize) -> Round {
     Ok(took)
 }
 
+/// Whoever is killed is most likely about to write into a link or to read from it, and main as well.
+fn kill_under_load(chaos: &mut Chaos) -> Round {
+    chaos.stage.balls = 1_000;
+    kill(chaos, 1)
+}
+
 /// Whoever is found at a random moment of the start is killed. If nobody is there yet, nothing is wrong.
 fn kill_at_start(chaos: &mut Chaos) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     let after = random_time(chaos, 15);
     let (outcome, struck) = std::thread::scope(|scope| {
         let striker = scope.spawn(|| {
@@ -234,7 +246,7 @@ fn kill_at_start(chaos: &mut Chaos) -> Round {
 }
 
 fn kill_between_runs(chaos: &mut Chaos) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     main.run(Run::lasting(SPAN))?;
     let pids = pids(&main);
     let victim = random_pid(chaos, &pids);
@@ -248,7 +260,7 @@ fn kill_between_runs(chaos: &mut Chaos) -> Round {
 }
 
 fn kill_at_stop(chaos: &mut Chaos) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     main.run(Run::lasting(SPAN))?;
     let pids = pids(&main);
     let victim = random_pid(chaos, &pids);
@@ -263,8 +275,8 @@ fn kill_at_stop(chaos: &mut Chaos) -> Round {
 }
 
 fn stop_and_continue(chaos: &mut Chaos) -> Round {
-    let expected = undisturbed(chaos.clusters)?;
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let expected = undisturbed(chaos.stage)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     main.start()?;
     let pids = pids(&main);
     let stops: Vec<_> = (0..3)
@@ -296,8 +308,8 @@ fn stop_and_continue(chaos: &mut Chaos) -> Round {
 }
 
 /// The digest of a run in this process.
-fn undisturbed(clusters: u64) -> Result<u64, Failure> {
-    let mut main = players(Placement::Inline, clusters, None)?;
+fn undisturbed(stage: Stage) -> Result<u64, Failure> {
+    let mut main = players(Placement::Inline, stage, None)?;
     digest(&main.run(Run::lasting(SPAN))?)
 }
 
@@ -315,7 +327,7 @@ fn same(report: &MpReport, expected: u64) -> Result<(), Failure> {
 
 /// The process is named, since its agents cannot be asked.
 fn stop(chaos: &mut Chaos) -> Round {
-    let main = players(Placement::Processes, chaos.clusters, None)?;
+    let main = players(Placement::Processes, chaos.stage, None)?;
     let mut main = main.with_answer_limit(Some(LIMIT));
     main.start()?;
     let pids = pids(&main);
@@ -337,7 +349,7 @@ fn stop(chaos: &mut Chaos) -> Round {
 }
 
 fn stop_at_shutdown(chaos: &mut Chaos) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, None)?;
+    let mut main = players(Placement::Processes, chaos.stage, None)?;
     main.run(Run::lasting(SPAN))?;
     let pids = pids(&main);
     let victim = random_pid(chaos, &pids);
@@ -356,12 +368,8 @@ fn stop_at_shutdown(chaos: &mut Chaos) -> Round {
 }
 
 fn signals(chaos: &mut Chaos) -> Round {
-    let expected = undisturbed(chaos.clusters)?;
-    let mut main = players(
-        Placement::Processes,
-        chaos.clusters,
-        Some(Deed::EndureSignals),
-    )?;
+    let expected = undisturbed(chaos.stage)?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(Deed::EndureSignals))?;
     // Now all of them have their handlers.
     main.run(Run::until_idle().supersteps(0))?;
     let pids = pids(&main);
@@ -388,7 +396,7 @@ fn signals(chaos: &mut Chaos) -> Round {
 // ---- by an agent
 
 fn panic(chaos: &mut Chaos, deed: Deed, expected: Phase) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, Some(deed))?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.start()?;
     let pids = pids(&main);
     let (error, at) = done(&mut main)?;
@@ -396,7 +404,7 @@ fn panic(chaos: &mut Chaos, deed: Deed, expected: Phase) -> Round {
         Error::Agent {
             source: ModelError::AgentPanicked { agent, phase, .. },
             ..
-        } if *agent == AgentId::from(2 * chaos.clusters) && *phase == expected => {}
+        } if *agent == AgentId::from(2 * chaos.stage.clusters) && *phase == expected => {}
         other => return Err(wrong(other)),
     }
     gone(&pids, at)
@@ -404,7 +412,7 @@ fn panic(chaos: &mut Chaos, deed: Deed, expected: Phase) -> Round {
 
 /// A shutdown after a run, its processes, and when it began.
 fn ended(chaos: &Chaos, deed: Deed) -> Result<(Shutdown, Vec<u32>, Instant), Failure> {
-    let mut main = players(Placement::Processes, chaos.clusters, Some(deed))?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.run(Run::lasting(SPAN))?;
     let (pids, at) = (pids(&main), wall());
     Ok((main.shutdown(), pids, at))
@@ -429,11 +437,7 @@ fn panic_at_the_end(chaos: &mut Chaos, deed: Deed, phase: Phase) -> Round {
 fn panic_in_main(chaos: &mut Chaos) -> Round {
     let mut seen = (Vec::new(), wall());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let mut main = players(
-            Placement::Processes,
-            chaos.clusters,
-            Some(Deed::PanicInThread),
-        )?;
+        let mut main = players(Placement::Processes, chaos.stage, Some(Deed::PanicInThread))?;
         main.start()?;
         seen.0 = pids(&main);
         main.run_with(endless(), |_, _| {
@@ -449,7 +453,7 @@ fn panic_in_main(chaos: &mut Chaos) -> Round {
 
 /// The last cluster dies of what its agent does.
 fn death(chaos: &mut Chaos, deed: Deed, how: fn(&ExitKind) -> bool) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, Some(deed))?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.start()?;
     let pids = pids(&main);
     let (error, at) = done(&mut main)?;
@@ -468,7 +472,7 @@ fn leave_program(chaos: &mut Chaos) -> Round {
 }
 
 fn spin(chaos: &mut Chaos) -> Round {
-    let main = players(Placement::Processes, chaos.clusters, Some(Deed::Spin))?;
+    let main = players(Placement::Processes, chaos.stage, Some(Deed::Spin))?;
     let mut main = main.with_update_limit(Some(LIMIT));
     main.start()?;
     let pids = pids(&main);
@@ -482,7 +486,7 @@ fn spin(chaos: &mut Chaos) -> Round {
         return Err(wrong(error));
     };
     let expected = (
-        Some(AgentId::from(2 * chaos.clusters)),
+        Some(AgentId::from(2 * chaos.stage.clusters)),
         Activity::InAgent(Phase::Update),
     );
     if (holder.agent, holder.activity) != expected {
@@ -492,7 +496,7 @@ fn spin(chaos: &mut Chaos) -> Round {
 }
 
 fn message(chaos: &mut Chaos, deed: Deed) -> Round {
-    let mut main = players(Placement::Processes, chaos.clusters, Some(deed))?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.start()?;
     let pids = pids(&main);
     let (error, at) = done(&mut main)?;
@@ -505,7 +509,7 @@ fn message(chaos: &mut Chaos, deed: Deed) -> Round {
 
 /// The report of a run with a deed in it that does no harm, how long it took, and whether all ended well.
 fn lived_through(chaos: &Chaos, deed: Deed) -> Result<(MpReport, u64, Duration), Failure> {
-    let mut main = players(Placement::Processes, chaos.clusters, Some(deed))?;
+    let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.start()?;
     let (pids, begin, mut to_main) = (pids(&main), wall(), 0);
     let report = main.run_with(Run::lasting(SPAN), |_, _| to_main += 1)?;
@@ -559,8 +563,8 @@ struct Host {
 }
 
 /// Where a main process begins that is there to be harmed; it tells how far it is.
-pub(crate) fn be_host(what: &str, clusters: u64) -> Result<(), Failure> {
-    let mut main = players(Placement::Processes, clusters, None)?;
+pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
+    let mut main = players(Placement::Processes, stage, None)?;
     if what == "patient" {
         main = main.with_answer_limit(Some(2 * LIMIT));
     }
@@ -592,8 +596,12 @@ pub(crate) fn be_host(what: &str, clusters: u64) -> Result<(), Failure> {
 }
 
 impl Host {
-    fn start(what: &str, clusters: u64, before: &str) -> Result<Self, Failure> {
-        let script = format!("exec \"$0\" --host {what} --clusters {clusters} {before}");
+    fn start(what: &str, stage: Stage, before: &str) -> Result<Self, Failure> {
+        let link = stage.link.to_possible_value();
+        let link = link.ok_or_else(|| wrong("a link without a name"))?;
+        let (clusters, link) = (stage.clusters, link.get_name());
+        let script =
+            format!("exec \"$0\" --host {what} --clusters {clusters} --link {link} {before}");
         let mut process = Command::new("sh")
             .args(["-c", &script])
             .arg(std::env::current_exe()?)
@@ -631,9 +639,9 @@ impl Host {
 }
 
 fn kill_main(chaos: &mut Chaos) -> Round {
-    let mut host = Host::start("busy", chaos.clusters, "")?;
+    let mut host = Host::start("busy", chaos.stage, "")?;
     host.says("up")?;
-    let start = 20 + 3 * chaos.clusters;
+    let start = 20 + 3 * chaos.stage.clusters;
     pause(random_time(chaos, start));
     let at = wall();
     send(Signal::KILL, host.process.id());
@@ -641,7 +649,7 @@ fn kill_main(chaos: &mut Chaos) -> Round {
 }
 
 fn stop_main(chaos: &mut Chaos) -> Round {
-    let mut host = Host::start("patient", chaos.clusters, "")?;
+    let mut host = Host::start("patient", chaos.stage, "")?;
     let begin = wall();
     host.says("up")?;
     host.says("started")?;
@@ -663,7 +671,7 @@ fn exit_main(chaos: &mut Chaos) -> Round {
 
 /// A main process that ends without a word to its clusters.
 fn host_ends(chaos: &mut Chaos, what: &str) -> Round {
-    let mut host = Host::start(what, chaos.clusters, "")?;
+    let mut host = Host::start(what, chaos.stage, "")?;
     for expected in ["up", "started", "runs"] {
         host.says(expected)?;
     }
@@ -676,7 +684,7 @@ fn host_ends(chaos: &mut Chaos, what: &str) -> Round {
 
 fn closed_stdin(chaos: &mut Chaos) -> Round {
     let begin = wall();
-    let host = Host::start("short", chaos.clusters, "<&-")?;
+    let host = Host::start("short", chaos.stage, "<&-")?;
     let (said, took) = host.end(begin)?;
     if said
         .lines()
@@ -700,7 +708,7 @@ fn terminate(chaos: &mut Chaos) -> Round {
 }
 
 fn interrupted(chaos: &mut Chaos, signals: &[Signal]) -> Round {
-    let mut host = Host::start("busy", chaos.clusters, "")?;
+    let mut host = Host::start("busy", chaos.stage, "")?;
     for expected in ["up", "started", "runs"] {
         host.says(expected)?;
     }
@@ -719,11 +727,11 @@ fn interrupted(chaos: &mut Chaos, signals: &[Signal]) -> Round {
 }
 
 /// A generator for the rounds of a fault.
-pub(crate) fn chaos(seed: u64, fault: &str, clusters: u64) -> Chaos {
+pub(crate) fn chaos(seed: u64, fault: &str, stage: Stage) -> Chaos {
     // The same rounds for a fault, whichever others are tried.
     let name = fault.bytes().fold(0, |sum: u64, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     });
     let random = SmallRng::seed_from_u64(seed ^ name);
-    Chaos { random, clusters }
+    Chaos { random, stage }
 }

@@ -14,11 +14,15 @@ use std::time::Duration;
 use clap::Parser;
 use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 
+#[path = "../support/carrier.rs"]
+mod carrier;
 mod faults;
 mod model;
 mod processes;
 
+use carrier::Carrier;
 use faults::{FAULTS, Failure, Fault};
+use model::Stage;
 
 /// Does harm to busy simulations, and looks whether each comes to the right end with nothing left.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ struct Options {
     /// How many clusters each simulation has.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..))]
     clusters: u64,
+    /// What carries the messages between the processes.
+    #[arg(long, value_enum, default_value_t)]
+    link: Carrier,
     /// The seed that all chance comes from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -53,6 +60,16 @@ struct Options {
     host: Option<String>,
 }
 
+impl Options {
+    fn stage(&self) -> Stage {
+        Stage {
+            clusters: self.clusters,
+            link: self.link,
+            balls: 1,
+        }
+    }
+}
+
 const EXPLANATION: &str = "\
 right           rounds that came to the right end
 p50, p99, max   from the fault to its consequence, or of the run if it has none [ms]
@@ -64,7 +81,7 @@ fn main() -> ExitCode {
     drop(model::agents());
     let options = Options::parse();
     let done = match &options.host {
-        Some(what) => faults::be_host(what, options.clusters).map(|()| true),
+        Some(what) => faults::be_host(what, options.stage()).map(|()| true),
         None if options.list => {
             for fault in FAULTS {
                 println!("{:<18} {}", fault.name, fault.about);
@@ -142,7 +159,7 @@ struct Outcome {
 
 impl Outcome {
     fn of(fault: &Fault, options: &Options) -> Self {
-        let mut chaos = faults::chaos(options.seed, fault.name, options.clusters);
+        let mut chaos = faults::chaos(options.seed, fault.name, options.stage());
         // What is opened once and for all is open after a first round, which does not count.
         let _ = (fault.round)(&mut chaos);
         let (fds, files) = (processes::open_files(), processes::temporary_files());

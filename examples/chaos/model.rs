@@ -9,6 +9,8 @@ use maslite_mp::prelude::*;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::carrier::Carrier;
+
 /// What an agent does, once, in the middle of a run or where its name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Deed {
@@ -68,10 +70,20 @@ impl<'de> Deserialize<'de> for Odd {
     }
 }
 
+/// What all simulations of a fault have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    pub(crate) clusters: u64,
+    pub(crate) link: Carrier,
+    /// How many balls each player throws at a time.
+    pub(crate) balls: u64,
+}
+
 /// Throws balls to the next agent, which is often in the next cluster.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Player {
     next: AgentId,
+    balls: u64,
     deed: Option<Deed>,
     ticks: u64,
     /// It has been set up: this is where it lives, and not a copy on its way there.
@@ -103,7 +115,9 @@ impl Agent<Msg> for Player {
             Msg::Tick => {
                 self.ticks += 1;
                 ctx.alarm_in(BEAT, Msg::Tick);
-                ctx.send(self.next, Msg::Ball(self.ticks));
+                for _ in 0..self.balls {
+                    ctx.send(self.next, Msg::Ball(self.ticks));
+                }
                 if let Some(deed) = self.deed {
                     match self.ticks {
                         DEED_AT => self.commit(deed, ctx),
@@ -141,6 +155,7 @@ impl Player {
             Deed::PanicTwice => {
                 let _second = Player {
                     next: self.next,
+                    balls: self.balls,
                     deed: self.deed,
                     ticks: 0,
                     lives: true,
@@ -209,11 +224,17 @@ pub(crate) fn agents() -> Entered<Msg> {
 /// if it is no harm.
 pub(crate) fn players(
     placement: Placement,
-    clusters: u64,
+    stage: Stage,
     deed: Option<Deed>,
 ) -> Result<MpMain<Msg>, Error> {
+    let Stage {
+        clusters,
+        link,
+        balls,
+    } = stage;
     let mut main = MpMain::new(agents())?
         .with_placement(placement)
+        .with_link(link.into())
         .with_warning_after(None)
         .with_digest();
     let last = 2 * clusters;
@@ -223,6 +244,7 @@ pub(crate) fn players(
         let all = deed == Some(Deed::EndureSignals);
         let player = Player {
             next: AgentId::from(number % last + 1),
+            balls,
             deed: deed.filter(|_| all || number == last),
             ticks: 0,
             lives: false,
