@@ -44,6 +44,9 @@ const HEADER: usize = 12;
 /// Bytes of a malformed frame that its error shows.
 const SHOWN: usize = 16;
 
+/// Bytes that have their pages before a message is begun: most need no more.
+const AHEAD: usize = 32 * 1024;
+
 /// How many looks there are between two looks at the clock.
 const LOOKS: u32 = 64;
 
@@ -315,7 +318,7 @@ impl RingLink {
     /// Looks how much room there is. More than before comes behind it, so what is written of a message stays where it is.
     fn look_for_space(&mut self) -> Result<(), LinkError> {
         match self.ends.producer.look() {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.ends.producer.back(AHEAD)?),
             Err(FalseIndex) => Err(self.refuse(FrameFault::FalseIndex)),
         }
     }
@@ -330,7 +333,10 @@ impl RingLink {
             return Err(LinkError::Disconnected);
         }
         if let Some(message) = sheet.spilled() {
-            return self.stream(message, self.ends.capacity());
+            // The next one may be as long, and is to find room.
+            let capacity = self.ends.capacity();
+            self.ends.producer.back(capacity)?;
+            return self.stream(message, capacity);
         }
         // Space is given back first, so that the peer finds it for its answer, and one ring of the bell tells of both.
         self.let_go();
@@ -560,6 +566,7 @@ mod tests {
         let (mut main, mut child) = links();
         for length in [10, CAPACITY / 2, CAPACITY, 3 * CAPACITY] {
             let text = message(length, 1);
+            main.ends.producer.back(CAPACITY).expect("there is memory");
             for part in text.chunks(length / 4 + 1) {
                 main.draft().expect("there is room").extend(part);
                 child.say(b"and").expect("main is there");
@@ -637,6 +644,7 @@ mod tests {
         let (main, mut liar) = memory();
         let mut main = RingLink::new(main, Wait::default());
         liar.producer.look().expect("good indices");
+        liar.producer.back(bytes.len()).expect("there is memory");
         liar.producer.space()[..bytes.len()].copy_from_slice(bytes);
         liar.producer.publish(bytes.len());
         let Err(LinkError::BadFrame {

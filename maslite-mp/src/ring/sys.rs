@@ -8,8 +8,11 @@
 //! Each ring is mapped twice in a row, so any run of its bytes up to its capacity is one slice, wherever it begins: messages are
 //! encoded and decoded in place. Main writes ring 0 and the child ring 1.
 //!
-//! The file has no name (memfd), its pages are there from the beginning, and it is sealed: nobody can take pages away later, which
-//! would end whoever touches them with SIGBUS.
+//! The file has no name (memfd) and is sealed: nobody can take pages away later, which would end whoever touches them with SIGBUS.
+//!
+//! A ring gets its pages as it is filled for the first time: making all of them would take a good part of a child's start. The writer
+//! asks the system for them before it writes, so a lack of memory is an error, and never SIGBUS. A system that cannot be asked
+//! (Linux before 5.14) makes all at once.
 //!
 //! # What is safe whom against
 //!
@@ -29,7 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::thread::futex;
 
 use super::protocol::{FalseIndex, Reader, Word, Writer};
@@ -116,7 +120,12 @@ struct Region {
     base: NonNull<u8>,
     page: usize,
     capacity: usize,
+    /// The rings get their pages little by little.
+    grows: bool,
 }
+
+/// Bytes of a ring that get their pages at a time.
+const STEP: usize = 64 * 1024;
 
 // SAFETY: the mapping belongs to no thread. What `Region` itself gives out by shared reference are atomics; bytes are reached through
 // `Producer` and `Consumer` alone, of which there is one each for a mapping.
@@ -167,10 +176,11 @@ impl Region {
         let base = NonNull::new(base.cast::<u8>())
             .ok_or_else(|| io::Error::other("mapped to address zero"))?;
         // From here on dropping it unmaps all.
-        let region = Self {
+        let mut region = Self {
             base,
             page,
             capacity,
+            grows: true,
         };
         let parts = [
             (0, page, 0),
@@ -193,7 +203,21 @@ impl Region {
                 )?;
             }
         }
+        match region.populate(0, page) {
+            Err(Errno::INVAL) => region.grows = false,
+            done => done?,
+        }
         Ok(region)
+    }
+
+    /// Makes the pages of a part of the mapping, if they are not there.
+    fn populate(&self, place: usize, length: usize) -> rustix::io::Result<()> {
+        assert!(place + length <= self.mapped_length(), "within the mapping");
+        // SAFETY: within our mapping, of which it changes no byte.
+        unsafe {
+            let place = self.base.as_ptr().add(place).cast();
+            rustix::mm::madvise(place, length, Advice::LinuxPopulateWrite)
+        }
     }
 
     fn words(&self) -> &Words {
@@ -203,14 +227,15 @@ impl Region {
         unsafe { self.base.cast::<Words>().as_ref() }
     }
 
+    /// Where in the mapping a ring begins.
+    fn place_of(&self, ring: Side) -> usize {
+        self.page + 2 * (ring as usize) * self.capacity
+    }
+
     /// Where a ring's first byte is mapped, and `capacity` further on again.
     fn ring(&self, ring: Side) -> *mut u8 {
         // SAFETY: within the mapping, by its layout.
-        unsafe {
-            self.base
-                .as_ptr()
-                .add(self.page + 2 * (ring as usize) * self.capacity)
-        }
+        unsafe { self.base.as_ptr().add(self.place_of(ring)) }
     }
 }
 
@@ -227,6 +252,8 @@ pub(crate) struct Producer {
     region: Arc<Region>,
     side: Side,
     writer: Writer,
+    /// So many of the ring's bytes have their pages. As long as that is not all, what is written next is among them.
+    backed: usize,
 }
 
 impl Producer {
@@ -237,15 +264,37 @@ impl Producer {
         self.writer.look(&indices.head.0)
     }
 
-    /// The bytes that could be written when last looked, all of them in one slice.
+    /// Sees to it that the next so many bytes have their pages, whether they are free or not.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    #[inline]
+    pub(crate) fn back(&mut self, bytes: usize) -> io::Result<()> {
+        let capacity = self.region.capacity;
+        let needed = (self.writer.place() + bytes).min(capacity);
+        if self.backed >= needed {
+            return Ok(());
+        }
+        let backed = needed.next_multiple_of(STEP).min(capacity);
+        let place = self.region.place_of(self.side) + self.backed;
+        self.region.populate(place, backed - self.backed)?;
+        self.backed = backed;
+        Ok(())
+    }
+
+    /// The bytes that could be written when last looked and have their pages, all of them in one slice.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
+        let mut free = self.writer.free();
+        if self.backed < self.region.capacity {
+            free = free.min(self.backed - self.writer.place());
+        }
         // SAFETY: `place` is below the capacity and `free` not above it, so the slice lies within the two mappings of the
         // ring and holds no byte of it twice. The bytes are ours until published: the reader believes only `tail`, which this
         // producer alone stores. There is one producer for this ring in this mapping, and it is borrowed mutably.
         unsafe {
             let place = self.region.ring(self.side).add(self.writer.place());
-            slice::from_raw_parts_mut(place, self.writer.free())
+            slice::from_raw_parts_mut(place, free)
         }
     }
 
@@ -351,12 +400,14 @@ impl Ends {
 
     fn new(region: Region, side: Side) -> io::Result<Self> {
         let capacity = u32::try_from(region.capacity).map_err(io::Error::other)?;
+        let backed = if region.grows { 0 } else { region.capacity };
         let region = Arc::new(region);
         Ok(Self {
             producer: Producer {
                 region: Arc::clone(&region),
                 side,
                 writer: Writer::new(capacity, 0),
+                backed,
             },
             consumer: Consumer {
                 region: Arc::clone(&region),
@@ -377,11 +428,13 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create("maslite-link", flags)?;
     let length = Region::file_length(rustix::param::page_size(), capacity) as u64;
-    // With its pages: otherwise a lack of memory would show as SIGBUS at some later store.
-    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
+    rustix::fs::ftruncate(&file, length)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let ends = Ends::new(Region::map(&file, capacity)?, Side::Main)?;
-    Ok((ends, file))
+    let region = Region::map(&file, capacity)?;
+    if !region.grows {
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
+    }
+    Ok((Ends::new(region, Side::Main)?, file))
 }
 
 /// Maps the memory that main has made, once for each file. Returns the child's ends.
@@ -398,10 +451,44 @@ mod tests {
 
     const PAGE: usize = 64 * 1024;
 
-    #[test]
-    fn bytes_cross_the_end_of_the_ring_in_one_slice() {
+    /// Both sides of a link whose rings have all their pages.
+    fn both() -> (Ends, Ends) {
         let (mut main, file) = create(PAGE).expect("memory can be shared");
         let mut child = open(&file, PAGE).expect("it can be mapped");
+        main.producer.back(PAGE).expect("there is memory");
+        child.producer.back(PAGE).expect("there is memory");
+        (main, child)
+    }
+
+    /// On a system that makes all pages at once there is nothing to see.
+    #[test]
+    fn a_ring_gets_its_pages_as_it_is_filled() {
+        let capacity = 4 * STEP;
+        let (mut main, file) = create(capacity).expect("memory can be shared");
+        if !main.bells.region.grows {
+            return;
+        }
+        let mut child = open(&file, capacity).expect("it can be mapped");
+        let blocks = || rustix::fs::fstat(&file).expect("it is open").st_blocks;
+        let before = blocks();
+        assert!(main.producer.space().is_empty());
+        for (written, expected) in [(1, STEP), (STEP, 2 * STEP), (2 * STEP, 4 * STEP)] {
+            main.producer.back(written).expect("there is memory");
+            let there = usize::try_from(blocks() - before).expect("more than before") * 512;
+            assert_eq!(there, expected);
+            main.producer.space()[..written].fill(7);
+            main.producer.publish(written);
+            assert_eq!(child.consumer.look(), Ok(written));
+            assert!(child.consumer.bytes().iter().all(|byte| *byte == 7));
+            child.consumer.release(written);
+            assert_eq!(main.producer.look(), Ok(capacity));
+        }
+        assert_eq!(main.producer.space().len(), capacity, "past the end");
+    }
+
+    #[test]
+    fn bytes_cross_the_end_of_the_ring_in_one_slice() {
+        let (mut main, mut child) = both();
         let frame: Vec<u8> = (0..=250).cycle().take(PAGE / 3 + 1).collect();
         for round in 0..10 {
             assert_eq!(main.producer.look(), Ok(PAGE));
@@ -416,8 +503,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_has_no_space_and_an_empty_one_no_bytes() {
-        let (mut main, file) = create(PAGE).expect("memory can be shared");
-        let mut child = open(&file, PAGE).expect("it can be mapped");
+        let (mut main, mut child) = both();
         assert_eq!(child.consumer.look(), Ok(0));
         main.producer.space().fill(7);
         main.producer.publish(PAGE);
