@@ -726,7 +726,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
         #[test]
         fn fires_as_a_sorted_list_does(acts in acts()) {
             let mut queue = AlarmQueue::default();
@@ -778,6 +778,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a million take hours there")]
     fn a_million_at_one_time_and_more_set_for_it_meanwhile() {
         let mut queue = AlarmQueue::default();
         for sequence in 0..200_000 {

@@ -22,10 +22,10 @@ use std::os::fd::OwnedFd;
 
 use crate::transport::Wait;
 
-/// Bytes of a ring: a message is encoded and decoded in place as long as it fits. More would not stay in the caches. It takes memory
-/// as far as it has been used.
+/// Bytes of a ring: a message lies there in one piece as long as it fits. More would not be faster, since it would not
+/// stay in the caches. It takes memory as far as it has been used.
 #[cfg(target_os = "linux")]
-const CAPACITY: usize = 1024 * 1024;
+const CAPACITY: usize = 256 * 1024;
 
 /// Makes a link's memory. Returns main's end and what the child needs to open its own.
 ///

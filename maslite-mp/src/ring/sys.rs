@@ -122,6 +122,9 @@ struct Region {
     capacity: usize,
     /// The rings get their pages little by little.
     grows: bool,
+    /// What it lies in, under Miri; held only so that it is there.
+    #[cfg(miri)]
+    _heap: Arc<heap::Heap>,
 }
 
 /// Bytes of a ring that get their pages at a time.
@@ -181,6 +184,8 @@ impl Region {
             page,
             capacity,
             grows: true,
+            #[cfg(miri)]
+            _heap: Arc::new(heap::Heap::new(page, 1)),
         };
         let parts = [
             (0, page, 0),
@@ -239,6 +244,7 @@ impl Region {
     }
 }
 
+#[cfg(not(miri))]
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: our own mapping; the last owner of the region is dropped, and slices of it are bound to its owners.
@@ -445,7 +451,68 @@ pub(crate) fn open(file: &OwnedFd, capacity: usize) -> io::Result<Ends> {
     Ends::new(Region::map(file, capacity)?, Side::Child)
 }
 
-#[cfg(test)]
+/// Both ends of a link in this process.
+#[cfg(all(test, not(miri)))]
+pub(super) fn pair(capacity: usize) -> (Ends, Ends) {
+    let (main, file) = create(capacity).expect("memory can be shared");
+    let child = open(&file, capacity).expect("it can be mapped");
+    (main, child)
+}
+
+#[cfg(all(test, miri))]
+pub(super) use heap::pair;
+
+/// Memory from the heap in place of a mapping, which Miri does not know. A ring and its second mapping are different memory, so
+/// no message may cross the end of the ring.
+#[cfg(miri)]
+mod heap {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    use super::*;
+
+    #[derive(Debug)]
+    pub(super) struct Heap(NonNull<u8>, Layout);
+
+    // SAFETY: it owns the memory and never touches it.
+    unsafe impl Send for Heap {}
+    // SAFETY: as above.
+    unsafe impl Sync for Heap {}
+
+    impl Heap {
+        pub(super) fn new(page: usize, length: usize) -> Self {
+            let layout = Layout::from_size_align(length, page).expect("a page is a power of two");
+            // SAFETY: the length is not zero.
+            let base = unsafe { alloc_zeroed(layout) };
+            Self(NonNull::new(base).expect("there is memory"), layout)
+        }
+    }
+
+    impl Drop for Heap {
+        fn drop(&mut self) {
+            // SAFETY: allocated with this layout, and whoever uses it holds it.
+            unsafe { dealloc(self.0.as_ptr(), self.1) }
+        }
+    }
+
+    /// Both ends of a link in this process.
+    pub(in super::super) fn pair(capacity: usize) -> (Ends, Ends) {
+        let page = 4096;
+        let heap = Arc::new(Heap::new(page, page + 4 * capacity));
+        let [main, child] = [Side::Main, Side::Child].map(|side| {
+            let region = Region {
+                base: heap.0,
+                page,
+                capacity,
+                grows: false,
+                _heap: Arc::clone(&heap),
+            };
+            Ends::new(region, side).expect("it is no longer than 2³¹ bytes")
+        });
+        (main, child)
+    }
+}
+
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
 
@@ -453,8 +520,7 @@ mod tests {
 
     /// Both sides of a link whose rings have all their pages.
     fn both() -> (Ends, Ends) {
-        let (mut main, file) = create(PAGE).expect("memory can be shared");
-        let mut child = open(&file, PAGE).expect("it can be mapped");
+        let (mut main, mut child) = pair(PAGE);
         main.producer.back(PAGE).expect("there is memory");
         child.producer.back(PAGE).expect("there is memory");
         (main, child)
