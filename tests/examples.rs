@@ -533,6 +533,36 @@ fn stories_draw_what_came_of_them() {
     assert!(curves.contains(">time [days]</text>"));
 }
 
+/// A number in an object that an example prints.
+fn number(told: &serde_json::Value, name: &str) -> u64 {
+    told[name].as_u64().unwrap_or_else(|| panic!("{told}"))
+}
+
+#[test]
+fn a_soak_accounts_for_all_messages() {
+    for link in ["auto", "channel"] {
+        let told = told(
+            "soak",
+            &[
+                "--messages",
+                "100000",
+                "--players",
+                "100",
+                "--json",
+                "--link",
+                link,
+            ],
+        );
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let [sent, delivered, undeliverable, queued] =
+            ["sent", "delivered", "undeliverable", "queued"].map(|name| number(&told, name));
+        assert_eq!(sent, delivered + undeliverable + queued);
+        assert!((100_000..=101_000).contains(&delivered), "{told}");
+        assert!((50..=200).contains(&undeliverable), "{told}");
+        assert_eq!(queued, 200, "each player's ball is in the air");
+    }
+}
+
 #[test]
 fn every_example_explains_itself() {
     for name in [
@@ -545,6 +575,7 @@ fn every_example_explains_itself() {
         "phold",
         "process_commands",
         "remote_control",
+        "soak",
         "wall_vs_sim",
         "auction",
         "production_line",

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use maslite_mp::Error;
+use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground};
-use crate::workers::{Worker, clusters, go, pids};
+use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::workers::{self, When, Worker, clusters, exists, go, pids};
 
 /// A cluster that runs on its own for long hands over its part of the trace now and then.
 #[test]
@@ -63,5 +67,160 @@ fn mail_that_crosses_leaves_nothing_behind() {
     for (pid, before) in pids(&main).into_iter().zip(before) {
         let grown = memory(pid).saturating_sub(before);
         assert!(grown < 1_024, "{grown} kB more than {before}");
+    }
+}
+
+/// Mail of the simulation's owner for an agent, far longer than what a link holds.
+fn long(agent: u64) -> Mail<workers::Msg> {
+    let word = "x".repeat(3_000_000);
+    Mail::new(
+        AgentId::MAIN,
+        AgentId::from(agent),
+        workers::Msg::Word(word),
+    )
+}
+
+/// Both directions of both links are full at once.
+#[test]
+fn clusters_that_flood_each_other_go_on() {
+    for ground in PROCESSES {
+        let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
+        let mut main = clusters(ground, &[&across[..1], &across[1..]]);
+        main.send(long(1));
+        main.send(long(2));
+        let report = main.run(Run::until_idle().supersteps(8)).unwrap();
+        let counters = report.counters;
+        assert_eq!(
+            (counters.delivered, counters.queued, counters.sent),
+            (16, 2, 18),
+            "{ground:?}: {report}"
+        );
+    }
+}
+
+/// Those that are in the middle of long messages are not heard to their ends.
+#[test]
+fn a_failure_does_not_wait_for_floods() {
+    for ground in PROCESSES {
+        let workers: [&[Worker]; 3] = [
+            &[Worker::Panic(When::Update)],
+            &[Worker::Forward(3.into())],
+            &[Worker::Forward(2.into())],
+        ];
+        let mut main = clusters(ground, &workers);
+        main.start().unwrap();
+        let pids = pids(&main);
+        main.send(go(1));
+        main.send(long(2));
+        main.send(long(3));
+        let begin = wall();
+        let error = main.run(Run::until_idle()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Agent { cluster, .. } if cluster == "1"),
+            "{error:?}"
+        );
+        let took = wall().duration_since(begin);
+        assert!(took < Duration::from_secs(10), "took {took:?}");
+        assert!(!pids.into_iter().any(exists), "all are gone");
+    }
+}
+
+/// Throws as many balls at each of the others in every superstep, so often.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Thrower {
+    others: Vec<AgentId>,
+    balls: u32,
+    rest: u32,
+    caught: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+enum Thrown {
+    Ball(u32),
+    /// To main: so many were caught.
+    Caught(u32),
+}
+
+impl Agent<Thrown> for Thrower {
+    fn update(&mut self, ctx: &mut Context<'_, Thrown>) {
+        while let Some(mail) = ctx.next_mail() {
+            self.caught += u32::from(matches!(mail.body, Thrown::Ball(_)));
+        }
+        if self.rest == 0 {
+            ctx.send(AgentId::MAIN, Thrown::Caught(self.caught));
+            return;
+        }
+        self.rest -= 1;
+        for other in &self.others {
+            for ball in 0..self.balls {
+                ctx.send(*other, Thrown::Ball(ball));
+            }
+        }
+    }
+}
+
+fn throwers() -> Entered<Thrown> {
+    Registry::new()
+        .with::<Thrower>()
+        .entered_by_test("load::throwers_child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn throwers_child() {
+    let _ = throwers();
+}
+
+/// Everybody throws at everybody, through main, and after each superstep all is accounted for.
+#[test]
+fn bursts_of_all_to_all_are_accounted_for() {
+    const CLUSTERS: u32 = 8;
+    const BALLS: u32 = 200;
+    const BURSTS: u32 = 5;
+    for ground in PROCESSES {
+        let mut main = MpMain::new(throwers()).unwrap().on(ground);
+        let ids: Vec<_> = (1..=u64::from(CLUSTERS)).map(AgentId::from).collect();
+        for id in &ids {
+            let cluster = main.new_scheduler();
+            let others = ids.iter().filter(|other| *other != id);
+            let thrower = Thrower {
+                others: others.copied().collect(),
+                balls: BALLS,
+                rest: BURSTS,
+                caught: 0,
+            };
+            main.add(cluster, *id, thrower).unwrap();
+        }
+        let mut told = Vec::new();
+        let burst = u64::from(CLUSTERS * (CLUSTERS - 1) * BALLS);
+        let bursts = u64::from(BURSTS);
+        for superstep in 1..=bursts + 1 {
+            let one = Run::until_idle().supersteps(1);
+            let report = main.run_with(one, |mail, _| told.push(mail.body)).unwrap();
+            let counters = report.counters;
+            let thrown = burst * superstep.min(bursts);
+            let caught = burst * (superstep - 1);
+            let heard = told.len() as u64;
+            assert_eq!(counters.delivered, caught + heard, "{ground:?}: {report}");
+            assert_eq!(counters.undeliverable, 0, "{ground:?}: {report}");
+            assert_eq!(
+                counters.sent,
+                counters.delivered + counters.queued,
+                "{ground:?}: {report}"
+            );
+            assert!(counters.sent >= thrown, "{ground:?}: {report}");
+        }
+        let report = main
+            .run_with(Run::until_idle(), |mail, _| told.push(mail.body))
+            .unwrap();
+        assert_eq!(report.counters.queued, 0);
+        let each = (CLUSTERS - 1) * BALLS * BURSTS;
+        assert_eq!(told.len(), CLUSTERS as usize);
+        assert!(
+            told.iter()
+                .all(|told| matches!(told, Thrown::Caught(caught) if *caught == each)),
+            "{told:?}"
+        );
     }
 }
