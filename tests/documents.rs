@@ -89,6 +89,46 @@ fn every_rule_names_code_and_tests_that_exist() {
     }
 }
 
+/// The faults that chaos knows: its table has one in each line.
+fn chaos() -> BTreeSet<String> {
+    let source = text("examples/chaos/faults.rs");
+    let faults = source.lines().filter_map(|line| {
+        let (name, rest) = line.trim().split_once(": \"")?;
+        rest.contains("\" =>").then(|| name.to_owned())
+    });
+    faults.collect()
+}
+
+#[test]
+fn every_fault_names_tests_or_chaos_that_exist_or_says_why_not() {
+    let document = text("docs/faults.md");
+    let rows = numbered_rows(&document);
+    assert!(rows.len() > 50, "{:?}", rows.keys());
+    let known = chaos();
+    let mut done = BTreeSet::new();
+    for (row, cells) in &rows {
+        let [_, _, _, shown] = &cells[..] else {
+            panic!("row {row} has {} cells", cells.len());
+        };
+        let (harm, tests) = match shown.strip_prefix("chaos ") {
+            Some(rest) => rest.split_once(';').unwrap_or((rest, "")),
+            None => ("", shown.as_str()),
+        };
+        for fault in quoted(harm) {
+            assert!(known.contains(fault), "row {row}: chaos has no {fault}");
+            done.insert(fault.to_owned());
+        }
+        let tests = tests_named(tests);
+        for (file, name) in &tests {
+            let exists = has_test(&text(file), name);
+            assert!(exists, "row {row}: no test {name} in {file}");
+        }
+        let is_shown = !tests.is_empty() || !harm.is_empty();
+        assert!(is_shown || shown.starts_with("left out"), "row {row}");
+    }
+    assert_eq!(done, known, "all that chaos does is in the table");
+}
+
 /// All documents of the repository.
 fn documents() -> Vec<PathBuf> {
     let folders = ["", "docs"].map(|folder| root().join(folder));
