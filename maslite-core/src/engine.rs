@@ -608,8 +608,16 @@ impl<M: Message> Engine<M> {
         if time > self.kernel.now {
             self.kernel.now = time;
             self.kernel.superstep = 0;
-            self.kernel.progress.stand_at(time, 0);
+            let progress = &self.kernel.progress;
+            progress.stand_at(time, 0);
+            progress.count(self.kernel.counters.delivered, self.updating.len() as u64);
         }
+    }
+
+    /// How many agents were awake in the last superstep.
+    #[must_use]
+    pub fn awake_last(&self) -> usize {
+        self.updating.len()
     }
 
     /// Whether some agent is to be updated in this instant.
@@ -733,7 +741,9 @@ impl<M: Message> Engine<M> {
         );
         self.kernel.now = time;
         self.kernel.superstep = superstep;
-        self.kernel.progress.stand_at(time, superstep);
+        let progress = &self.kernel.progress;
+        progress.stand_at(time, superstep);
+        progress.count(self.kernel.counters.delivered, self.updating.len() as u64);
     }
 
     /// Shows `visit` the mail that waits to be posted and may be for others, in order. It answers

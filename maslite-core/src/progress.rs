@@ -22,6 +22,10 @@ pub struct Progress {
     /// In one word, since there is one for every call: the superstep within the instant, the slot of
     /// the agent called last, and the phase of the call at hand, 0 between calls.
     position: AtomicU64,
+    /// Mail that agents had taken when time moved last.
+    delivered: AtomicU64,
+    /// How many agents were awake in the last superstep before that.
+    awake: AtomicU64,
     /// Who has which slot; locked when an agent is added, and to look.
     agents: Mutex<Vec<AgentId>>,
 }
@@ -39,6 +43,10 @@ pub struct Sample {
     /// What that agent is at; none if it had returned and no other had been called yet. Two samples
     /// that are the same, with a phase, are of one call: an agent has one turn in a superstep.
     pub phase: Option<Phase>,
+    /// Mail that agents had taken when time moved last.
+    pub delivered: u64,
+    /// How many agents were awake in the last superstep before that.
+    pub awake: u64,
 }
 
 const PHASE_BITS: u32 = 3;
@@ -52,6 +60,8 @@ impl Default for Progress {
         Self {
             time: AtomicU64::new(0),
             position: AtomicU64::new(pack(0, NOBODY, 0)),
+            delivered: AtomicU64::new(0),
+            awake: AtomicU64::new(0),
             agents: Mutex::default(),
         }
     }
@@ -67,6 +77,8 @@ impl Progress {
             superstep: position >> (PHASE_BITS + SLOT_BITS),
             agent: self.agents().get(slot_of(position) as usize).copied(),
             phase: phase_of(position),
+            delivered: self.delivered.load(Ordering::Relaxed),
+            awake: self.awake.load(Ordering::Relaxed),
         }
     }
 
@@ -96,6 +108,13 @@ impl Progress {
     pub(crate) fn stand_at(&self, time: SimTime, superstep: u64) {
         self.time.store(time.as_nanos(), Ordering::Relaxed);
         self.rest_at(superstep, NOBODY);
+    }
+
+    /// What there is to count, told when time moves: more often would cost more than it tells.
+    #[inline]
+    pub(crate) fn count(&self, delivered: u64, awake: u64) {
+        self.delivered.store(delivered, Ordering::Relaxed);
+        self.awake.store(awake, Ordering::Relaxed);
     }
 
     /// Nobody is at work, this superstep comes next, and this slot had the last turn.
@@ -158,6 +177,8 @@ mod tests {
             superstep: 7,
             agent,
             phase,
+            delivered: 0,
+            awake: 0,
         };
         assert_eq!(progress.sample(), seen);
         progress.begin_call(7, 0, Phase::Update);
@@ -171,5 +192,8 @@ mod tests {
         (seen.superstep, seen.phase) = (8, None);
         assert_eq!(progress.sample(), seen);
         assert_eq!(progress.at_work(), None);
+        progress.count(20, 2);
+        (seen.delivered, seen.awake) = (20, 2);
+        assert_eq!(progress.sample(), seen);
     }
 }

@@ -11,7 +11,7 @@
 //! no grace for that: only who stops a run has its clusters count as stuck.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -23,6 +23,8 @@ use maslite_core::{AgentId, Receiver, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::{ControlError, Replies, Scope};
+use crate::lookout::{Desk, Pulse, Sight};
+use crate::status::{Board, Phase, Status};
 use crate::supervision::Holder;
 
 /// Where a steered run has come to.
@@ -141,6 +143,10 @@ struct State {
     over: Option<ControlError>,
     /// The clusters' processes, once there are any.
     children: Option<Holder>,
+    /// The clusters of this process.
+    inline: Vec<(String, Arc<Pulse>)>,
+    /// Where the thread that runs shows what it is at.
+    desk: Option<Arc<Desk>>,
     interrupted: Interrupted,
 }
 
@@ -225,6 +231,33 @@ impl Console {
         self.lock().children = Some(children);
     }
 
+    /// Makes known where to look during a run.
+    pub(crate) fn set_desk(&self, desk: Arc<Desk>) {
+        self.lock().desk = Some(desk);
+    }
+
+    pub(crate) fn add_inline(&self, pulses: &[(String, Arc<Pulse>)]) {
+        self.lock().inline.extend_from_slice(pulses);
+    }
+
+    /// How the simulation stands, with what its clusters say of themselves. They are given about `limit` to answer.
+    pub(crate) fn look(&self, limit: Duration) -> Status {
+        let state = self.lock();
+        let inline = state.inline.iter();
+        let mut sights: Vec<Sight> = inline.map(|(name, pulse)| pulse.sight(name)).collect();
+        let (children, desk) = (state.children.clone(), state.desk.clone());
+        drop(state);
+        if let Some(children) = children {
+            sights = children.glance(limit).unwrap_or_default();
+        }
+        let mut status = self.board.read();
+        let time = desk.map_or(SimTime::ZERO, |desk| desk.time());
+        if matches!(status.phase, Phase::Running | Phase::Paused) {
+            status.glance(&sights, time);
+        }
+        status
+    }
+
     /// The simulation has ended: signals are not for it any more.
     pub(crate) fn retire(&self) {
         let mut state = self.lock();
@@ -263,6 +296,7 @@ impl Console {
         state.attended = false;
         self.raised
             .store(!state.orders.is_empty(), Ordering::SeqCst);
+        self.board.note_end_of_run();
         self.board.show(Phase::Resting);
     }
 
@@ -274,6 +308,7 @@ impl Console {
         state.orders.clear();
         state.brake = None;
         state.runner = None;
+        self.board.note_end_of_run();
         self.board.show(Phase::Ended);
     }
 
@@ -340,135 +375,5 @@ impl Console {
     /// The state is consistent at every unlock, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a simulation is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Phase {
-    /// No run goes on.
-    #[default]
-    Resting,
-    /// A run goes on.
-    Running,
-    /// A run is paused.
-    Paused,
-    /// There will be no run any more.
-    Ended,
-}
-
-impl Phase {
-    const ALL: [Self; 4] = [Self::Resting, Self::Running, Self::Paused, Self::Ended];
-}
-
-/// How a simulation stands, as far as main knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Status {
-    /// What it is doing.
-    pub phase: Phase,
-    /// The simulated time. While one cluster runs on its own, that of its last report.
-    pub time: SimTime,
-    /// Supersteps since the simulation began.
-    pub supersteps: u64,
-    /// The clusters that have been started.
-    pub clusters: Vec<ClusterStatus>,
-}
-
-/// How a cluster stands, as far as main knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ClusterStatus {
-    /// Its name.
-    pub name: String,
-    /// The process it runs in.
-    pub pid: u32,
-    /// Where it stood when it last reported.
-    pub time: SimTime,
-    /// Mail that its agents had taken by then.
-    pub delivered: u64,
-    /// Main waits for its next report.
-    pub at_work: bool,
-}
-
-/// What main writes down as it goes if there are controllers, for them to read at once. They see each number as it was
-/// a moment ago, not all of one moment.
-#[derive(Debug, Default)]
-pub(crate) struct Board {
-    phase: AtomicU8,
-    time: AtomicU64,
-    supersteps: AtomicU64,
-    clusters: Mutex<Vec<Arc<ClusterBoard>>>,
-}
-
-/// The same of one cluster.
-#[derive(Debug, Default)]
-pub(crate) struct ClusterBoard {
-    name: String,
-    pid: AtomicU32,
-    time: AtomicU64,
-    delivered: AtomicU64,
-    at_work: AtomicBool,
-}
-
-impl ClusterBoard {
-    pub(crate) fn lives_in(&self, pid: u32) {
-        self.pid.store(pid, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn is_at_work(&self, at_work: bool) {
-        self.at_work.store(at_work, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn stands(&self, time: SimTime, delivered: u64) {
-        self.time.store(time.as_nanos(), Ordering::Relaxed);
-        self.delivered.store(delivered, Ordering::Relaxed);
-    }
-}
-
-impl Board {
-    pub(crate) fn add(&self, name: String) -> Arc<ClusterBoard> {
-        let cluster = Arc::new(ClusterBoard {
-            name,
-            ..ClusterBoard::default()
-        });
-        self.clusters().push(Arc::clone(&cluster));
-        cluster
-    }
-
-    #[inline]
-    pub(crate) fn stands(&self, time: SimTime, supersteps: u64) {
-        self.time.store(time.as_nanos(), Ordering::Relaxed);
-        self.supersteps.store(supersteps, Ordering::Relaxed);
-    }
-
-    pub(crate) fn show(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> Status {
-        let time = |time: &AtomicU64| SimTime::from_nanos(time.load(Ordering::Relaxed));
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
-        let clusters = self.clusters();
-        let clusters = clusters.iter().map(|cluster| ClusterStatus {
-            name: cluster.name.clone(),
-            pid: cluster.pid.load(Ordering::Relaxed),
-            time: time(&cluster.time),
-            delivered: cluster.delivered.load(Ordering::Relaxed),
-            at_work: cluster.at_work.load(Ordering::Relaxed),
-        });
-        Status {
-            phase: Phase::ALL[phase],
-            time: time(&self.time),
-            supersteps: self.supersteps.load(Ordering::Relaxed),
-            clusters: clusters.collect(),
-        }
-    }
-
-    fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterBoard>>> {
-        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,15 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
 use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlarm, SimTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::commands::{self, AgentInfo, Answers, Audience, ControlError, Question};
-use crate::console::{Console, EncodedMail, Halt, Order, Status, Stretch};
+use crate::console::{Console, EncodedMail, Halt, Order, Stretch};
 use crate::mp_main::ClusterId;
 use crate::registry::{Registry, WireMessage};
+use crate::status::Status;
 use crate::wire;
 
 /// Steers a simulation from other threads than the one that runs it.
@@ -116,6 +118,13 @@ impl<M: WireMessage> Controller<M> {
     #[must_use]
     pub fn status(&self) -> Status {
         self.console.board.read()
+    }
+
+    /// The same with what the clusters say of themselves: where those are that run alone, the agents at work, the memory of
+    /// their processes. They are given about `limit` to answer; of one that does not, it is what main knows.
+    #[must_use]
+    pub fn look(&self, limit: Duration) -> Status {
+        self.console.look(limit)
     }
 
     /// Sends mail into the simulation, and tells the instant at which it was posted. It becomes a part

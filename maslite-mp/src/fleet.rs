@@ -6,20 +6,24 @@ use std::time::{Duration, Instant};
 use maslite_core::SimTime;
 use tracing::debug;
 
-use crate::console::{ClusterBoard, Console};
+use crate::console::Console;
 use crate::error::Error;
 use crate::inline::InlineLink;
 use crate::logs::Log;
 use crate::lookout::{Chore, Desk, Lookout, Patience, Pulse, WarningSink};
 use crate::machinery::{HOLD_GRACE, Inline, Machinery};
+use crate::meter::Meter;
 use crate::mp_scheduler::{Hold, MpScheduler};
 use crate::output::Output;
+use crate::progress::Teller;
 use crate::registry::{Entered, WireMessage};
 use crate::rounds::Standing;
+use crate::routing::{Routing, Traffic};
 use crate::shake::{Shake, Shaken, ShakenInline};
 #[cfg(test)]
 use crate::simulation::World;
 use crate::spawn::{self, Order, START_DEADLINE};
+use crate::status::{Account, ClusterBoard};
 use crate::supervision::{ChildEnd, Supervisor};
 use crate::transport::{Draft, LinkError, Transport, Wait};
 
@@ -121,26 +125,37 @@ pub(crate) struct Fleet {
     pub(crate) console: Arc<Console>,
     /// Where the thread that runs shows what it is at.
     pub(crate) desk: Arc<Desk>,
+    /// Where the time of runs goes.
+    pub(crate) meter: Meter,
 }
 
 impl Fleet {
-    /// Warns as `sink` likes it.
+    /// Warns as `sink` likes it. `progress`: tells at a terminal how far long runs have come.
     pub(crate) fn new(
         placement: Placement,
         console: Arc<Console>,
         patience: Patience,
         sink: Option<WarningSink>,
+        progress: bool,
     ) -> Result<Self, Error> {
         let desk = Arc::default();
+        console.set_desk(Arc::clone(&desk));
         let lookout = Lookout::new(patience, sink, Arc::clone(&desk));
+        let teller = progress
+            .then(|| Teller::at_the_terminal(Arc::clone(&console)))
+            .flatten();
+        let is_watched = patience.warning.is_some() || teller.is_some();
         let supervisor = || {
             let supervisor = Supervisor::new(HOLD_GRACE).map_err(spawn::SpawnError::Resources)?;
-            supervisor.run_job(|watch| watch.lookout = lookout);
+            supervisor.run_job(|watch| {
+                watch.lookout = lookout;
+                watch.teller = teller;
+            });
             Ok::<_, Error>(supervisor)
         };
         let machinery = match placement {
             Placement::Inline => {
-                let supervisor = patience.warning.map(|_| supervisor()).transpose()?;
+                let supervisor = is_watched.then(supervisor).transpose()?;
                 Machinery::Inline(Inline::new(supervisor))
             }
             Placement::Processes => {
@@ -154,6 +169,7 @@ impl Fleet {
             machinery,
             console,
             desk,
+            meter: Meter::new(placement == Placement::Processes),
         })
     }
 
@@ -165,6 +181,7 @@ impl Fleet {
             machinery: Machinery::Simulated(world),
             console,
             desk: Arc::default(),
+            meter: Meter::new(true),
         }
     }
 
@@ -215,6 +232,7 @@ impl Fleet {
                     member.pid = std::process::id();
                     member.board.lives_in(member.pid);
                 }
+                self.console.add_inline(&pulses);
                 if let Some(supervisor) = self.machinery.supervisor()
                     && !pulses.is_empty()
                 {
@@ -391,12 +409,14 @@ impl Fleet {
 
     /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
+        self.meter.begin_run(self.members.len());
         let brake = self.machinery.begin_run(timeout, deadline);
         self.console.begin_run(brake);
     }
 
     /// Ends a run.
     pub(crate) fn end_run(&mut self) {
+        self.meter.end_run();
         self.machinery.end_run();
         self.console.end_run();
     }
@@ -406,16 +426,32 @@ impl Fleet {
         self.machinery.is_over()
     }
 
-    /// Writes down on the board how all stand, for controllers.
-    pub(crate) fn show(&self, standing: &Standing) {
-        self.console
-            .board
-            .stands(standing.time, standing.supersteps);
-        for (member, report) in self.members.iter().zip(&standing.reports) {
-            if let Some(report) = report {
-                member.board.stands(report.time, report.counters.delivered);
-            }
-            member.board.is_at_work(false);
+    /// Writes down on the board how all stand, for whoever may look.
+    pub(crate) fn show(&self, standing: &Standing, routing: &Routing) {
+        let Standing {
+            time,
+            supersteps,
+            counters,
+            ..
+        } = standing;
+        let board = &self.console.board;
+        board.stands(*time, *supersteps, counters.delivered);
+        for place in 0..self.members.len() {
+            self.show_cluster(place, standing, routing);
+        }
+    }
+
+    /// The same of one cluster, whose report is in.
+    pub(crate) fn show_cluster(&self, place: usize, standing: &Standing, routing: &Routing) {
+        let report = standing.reports.get(place).and_then(Option::as_ref);
+        if let Some((report, spent)) = report.zip(self.meter.spent(place)) {
+            self.members[place].board.stands(Account {
+                time: report.time,
+                delivered: report.counters.delivered,
+                awake: u64::from(report.awake_last),
+                mail: routing.traffic.in_and_out(Traffic::place_of(place)),
+                spent,
+            });
         }
     }
 

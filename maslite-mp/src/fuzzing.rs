@@ -195,7 +195,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
         update: None,
         answer: None,
     };
-    let Ok(mut fleet) = Fleet::new(Placement::Inline, Arc::default(), nothing, None) else {
+    let Ok(mut fleet) = Fleet::new(Placement::Inline, Arc::default(), nothing, None, false) else {
         return false;
     };
     let (mut routing, mut standing) = (Routing::default(), Standing::default());
@@ -367,6 +367,8 @@ mod tests {
             events,
             counters: Counters::default(),
             held_back: 0,
+            busy: 5_000,
+            awake_last: 2,
             local: 5,
             digest: Some(7),
             batches: vec![

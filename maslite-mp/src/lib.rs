@@ -103,8 +103,11 @@ mod controller;
 mod error;
 mod mp_main;
 mod registry;
+mod report;
+mod status;
 
 // How main and the clusters agree on time and mail.
+mod meter;
 mod mp_scheduler;
 mod outbound;
 mod rounds;
@@ -137,8 +140,9 @@ mod spawn;
 mod stop;
 mod supervision;
 
-// Who holds the clock, when time stands still.
+// How far a run has come; who holds the clock, when time stands still.
 mod lookout;
+mod progress;
 mod warning;
 
 #[cfg(test)]
@@ -150,15 +154,17 @@ pub use maslite_core as core;
 pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
 
 pub use commands::{AgentInfo, Answers, Audience, ControlError};
-pub use console::{ClusterStatus, Halt, Phase, Status};
+pub use console::Halt;
 pub use controller::Controller;
 pub use death::{Death, ExitKind};
 pub use error::{Chain, Error};
 pub use fleet::{Link, Placement, Waiting};
-pub use mp_main::{ClusterId, ClusterReport, MpMain, MpReport, Shutdown};
+pub use mp_main::{ClusterId, MpMain, Shutdown};
 pub use output::Output;
 pub use registry::{Crew, Entered, Registry, WireMessage};
+pub use report::{ClusterReport, Flow, MpReport, Versions};
 pub use spawn::{ChildError, SpawnError};
+pub use status::{ClusterStatus, Phase, Status};
 pub use stop::StopHandle;
 pub use supervision::{ChildEnd, EndKind};
 pub use transport::{FrameFault, LinkError};

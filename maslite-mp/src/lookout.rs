@@ -40,6 +40,17 @@ impl Pulse {
         let (busy, sample) = self.look();
         Says::Fine { busy, sample }
     }
+
+    /// How a cluster of this process looks.
+    pub(crate) fn sight(&self, cluster: &str) -> Sight {
+        Sight {
+            cluster: cluster.to_owned(),
+            pid: None,
+            says: self.says(),
+            debugger: None,
+            memory: None,
+        }
+    }
 }
 
 /// What main shows of itself.
@@ -94,7 +105,7 @@ impl Desk {
         self.turn.store(turn, Ordering::Relaxed);
     }
 
-    fn time(&self) -> SimTime {
+    pub(crate) fn time(&self) -> SimTime {
         SimTime::from_nanos(self.time.load(Ordering::Relaxed))
     }
 
@@ -140,6 +151,8 @@ pub(crate) struct Sight {
     pub(crate) pid: Option<u32>,
     pub(crate) says: Says,
     pub(crate) debugger: Option<u32>,
+    /// The memory that its process has in use \[bytes\]; none inline.
+    pub(crate) memory: Option<u64>,
 }
 
 /// Something seen, and when it was first seen like this.
@@ -250,6 +263,11 @@ impl Lookout {
         ];
         let shortest = parts.into_iter().flatten().min();
         shortest.map(|part| part + Duration::from_nanos(1))
+    }
+
+    /// Where main stands in simulated time.
+    pub(crate) fn time_of_main(&self) -> SimTime {
+        self.desk.time()
     }
 
     /// Looks at main. True if time has moved there, or if nothing can be said yet: then the
@@ -590,6 +608,7 @@ mod tests {
                 return None;
             }
             let sights = self.says.map(|says| Sight {
+                memory: None,
                 cluster: "a cluster".to_owned(),
                 pid: Some(7),
                 says,

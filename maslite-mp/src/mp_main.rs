@@ -1,7 +1,6 @@
 //! The supervisor: owns the clusters, and is all that a program sees of them.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,15 +19,18 @@ use crate::error::{Chain, Error};
 use crate::fleet::{Fleet, Link, Placement, Waiting};
 use crate::interrupt;
 use crate::lookout::{Patience, WarningSink};
+use crate::meter::{Meter, Spent};
 use crate::mp_scheduler::names_of;
 use crate::output::Output;
 use crate::registry::{Entered, Registry, WireMessage};
+use crate::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
-use crate::routing::Routing;
+use crate::routing::{Routing, Traffic};
 use crate::shake::Shake;
 #[cfg(test)]
 use crate::simulation::World;
 use crate::spawn;
+use crate::status::memory_of;
 use crate::stop::StopHandle;
 use crate::supervision::ChildEnd;
 use crate::warning::Warning;
@@ -43,6 +45,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How long `Drop` gives them during a panic.
 const SHORT_GRACE: Duration = Duration::from_millis(500);
+
+/// A run of less is not made longer to find out how much memory there is in use.
+const LONG: Duration = Duration::from_millis(10);
 
 /// Supervises a simulation: places agents in clusters, grants time, routes mail between clusters.
 ///
@@ -112,6 +117,7 @@ pub struct MpMain<M: WireMessage> {
     patience: Patience,
     /// Until the clusters start.
     warnings: Option<WarningSink>,
+    progress: bool,
     ended: bool,
 }
 
@@ -149,6 +155,7 @@ impl<M: WireMessage> MpMain<M> {
             console: Arc::default(),
             patience: Patience::default(),
             warnings: None,
+            progress: true,
             ended: false,
         })
     }
@@ -282,6 +289,18 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_warnings(mut self, sink: impl FnMut(&Warning) + Send + 'static) -> Self {
         self.warnings = Some(Box::new(sink));
+        self
+    }
+
+    /// The same with lines that tell how far a long run has come, or without them. There are some unless this is called with `false`.
+    ///
+    /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
+    /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
+    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster holds the clock. A
+    /// [`Controller`] finds out the same with [`status`](Controller::status). Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_progress(mut self, progress: bool) -> Self {
+        self.progress = progress;
         self
     }
 
@@ -478,6 +497,10 @@ impl<M: WireMessage> MpMain<M> {
         let queued = std::mem::take(&mut self.queued);
         let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        let before: Vec<u64> = self.standing.delivered_in_clusters().collect();
+        let delivered = self.standing.counters().delivered;
+        let board = &self.console.board;
+        board.note_run(start, run.end(start), delivered);
         fleet.begin_run(timeout, deadline);
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
@@ -504,35 +527,84 @@ impl<M: WireMessage> MpMain<M> {
             None
         };
         report.errors.clone_from(&self.standing.errors);
-        let held_back = self.standing.reports.iter().flatten();
-        let held_back = held_back.map(|report| report.held_back);
-        let locals = self
-            .standing
-            .reports
-            .iter()
-            .flatten()
-            .map(|report| report.local);
-        Ok(MpReport {
-            run: report,
-            local: locals.sum(),
-            held_back: held_back.sum(),
-            routed: self.routing.routed,
-            exchanges: self.standing.exchanges,
-            clusters: self.cluster_reports(),
-        })
+        let events = report.counters.delivered - delivered;
+        Ok(self.report(report, events, &before))
     }
 
-    fn cluster_reports(&self) -> Vec<ClusterReport> {
-        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
-        let reports = members.zip(self.standing.reports.iter().flatten());
-        reports
-            .map(|(member, report)| ClusterReport {
+    /// The report of a run in which so much mail was taken, and before which so much had been in each cluster.
+    fn report(&self, run: Report, events: u64, before: &[u64]) -> MpReport {
+        let reports = || self.standing.reports.iter().flatten();
+        let is_long = run.wall >= LONG;
+        let meter = self.fleet.as_ref().map(|fleet| &fleet.meter);
+        MpReport {
+            events,
+            local: reports().map(|report| report.local).sum(),
+            held_back: reports().map(|report| report.held_back).sum(),
+            routed: self.routing.routed,
+            exchanges: self.standing.exchanges,
+            seed: self.seed,
+            placement: self.placement,
+            startup: self.startup,
+            main_busy: meter.map_or(Duration::ZERO, Meter::busy_of_main),
+            main_memory: is_long.then(|| memory_of(std::process::id())).flatten(),
+            flows: self.flows(),
+            clusters: self.cluster_reports(before, is_long),
+            versions: Versions::here(),
+            run,
+        }
+    }
+
+    /// What went from where to where.
+    fn flows(&self) -> Vec<Flow> {
+        let name = |place: usize| place.checked_sub(1).map(|cluster| &self.names[cluster]);
+        let rows = self.routing.traffic.rows().iter().enumerate();
+        let flows = rows.flat_map(|(from, row)| {
+            let row = row.iter().enumerate();
+            let some = row.filter(|(_, crossing)| crossing.mails > 0);
+            some.map(move |(to, crossing)| Flow {
+                from: name(from).cloned(),
+                to: name(to).cloned(),
+                mails: crossing.mails,
+                bytes: crossing.bytes,
+            })
+        });
+        flows.collect()
+    }
+
+    /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for memory.
+    fn cluster_reports(&self, before: &[u64], is_long: bool) -> Vec<ClusterReport> {
+        let Some(fleet) = &self.fleet else {
+            return Vec::new();
+        };
+        let lookaheads = self.effective_lookaheads().unwrap_or_default();
+        let reports = fleet
+            .members
+            .iter()
+            .zip(self.standing.reports.iter().flatten());
+        let reports = reports.enumerate().map(|(place, (member, report))| {
+            let before = before.get(place).copied().unwrap_or(0);
+            let spent = fleet.meter.spent(place);
+            let time = |part: fn(&Spent) -> Duration| spent.as_ref().map_or(Duration::ZERO, part);
+            let traffic = &self.routing.traffic;
+            let (mail_in, mail_out) = traffic.in_and_out(Traffic::place_of(place));
+            let asks = is_long && member.carrier.is_some();
+            ClusterReport {
                 name: member.name.clone(),
                 pid: member.pid,
                 link: member.carrier,
+                lookahead: lookaheads.get(place).copied(),
+                events: report.counters.delivered - before,
+                busy: time(|spent| spent.busy),
+                blocked: time(|spent| spent.blocked),
+                waiting: time(|spent| spent.waiting),
+                mail_in,
+                mail_out,
+                awake: u64::from(report.awake_last),
+                memory: asks.then(|| memory_of(member.pid)).flatten(),
                 counters: report.counters,
-            })
-            .collect()
+            }
+        });
+        reports.collect()
     }
 
     /// Asks clusters something between two runs.
@@ -593,6 +665,7 @@ impl<M: WireMessage> MpMain<M> {
                 Arc::clone(&self.console),
                 self.patience,
                 self.warnings.take(),
+                self.progress,
             )?),
         };
         for name in &self.names[fleet.members.len()..] {
@@ -681,7 +754,7 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn controller(&self) -> Controller<M> {
         if let Some(fleet) = &self.fleet {
-            fleet.show(&self.standing);
+            fleet.show(&self.standing, &self.routing);
         }
         Controller::new(&self.console, &self.entered.registry)
     }
@@ -821,87 +894,6 @@ fn protocol(fleet: &Fleet, place: usize) -> Error {
         cluster: fleet.members[place].name.clone(),
         what: "an answer",
         why: "it was not what was asked for".to_owned(),
-    }
-}
-
-/// What a run over several clusters did. It is also a [`Report`].
-///
-/// ```
-/// # use maslite_mp::prelude::*;
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Word }
-/// # #[derive(serde::Serialize, serde::Deserialize)] struct Gossip { next: u64 }
-/// # impl Agent<Msg> for Gossip {
-/// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
-/// #         ctx.send(self.next, Msg::Word);
-/// #     }
-/// # }
-/// # fn main() -> Result<(), maslite_mp::Error> {
-/// # let agents = Registry::new().with::<Gossip>().enter();
-/// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
-/// let (left, right) = (main.new_scheduler(), main.new_scheduler());
-/// main.add(left, 1, Gossip { next: 2 })?; // each tells the next
-/// main.add(left, 2, Gossip { next: 3 })?;
-/// main.add(right, 3, Gossip { next: 4 })?; // and there is no fourth
-/// main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Word));
-///
-/// let report = main.run(Run::until_idle())?;
-/// assert_eq!((report.local, report.routed), (1, 2)); // 1 to 2; main to 1, and 2 to 3
-/// assert_eq!((report.counters.delivered, report.counters.undeliverable), (3, 1));
-/// assert_eq!(report.clusters[1].counters.delivered, 1);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct MpReport {
-    /// What any run reports.
-    pub run: Report,
-    /// Mail addressed within its cluster, since the simulation began.
-    pub local: u64,
-    /// Mail that main relayed to a cluster, one for each that got it, since the simulation began.
-    pub routed: u64,
-    /// Mail that arrived in another cluster later than it was due, because of the lookahead, since
-    /// the simulation began.
-    pub held_back: u64,
-    /// Rounds of grants and reports, since the simulation began.
-    pub exchanges: u64,
-    /// The clusters.
-    pub clusters: Vec<ClusterReport>,
-}
-
-/// What one cluster did, since the simulation began.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ClusterReport {
-    /// Its name.
-    pub name: String,
-    /// The process it runs in.
-    pub pid: u32,
-    /// What carries its messages, a [`Link::Ring`] or a [`Link::Channel`]; none if it runs inline.
-    pub link: Option<Link>,
-    /// What it counted; the supersteps are those in which it had a part.
-    pub counters: Counters,
-}
-
-impl Deref for MpReport {
-    type Target = Report;
-
-    fn deref(&self) -> &Report {
-        &self.run
-    }
-}
-
-impl fmt::Display for MpReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}; {} clusters: {} mails within, {} across, {} exchanges",
-            self.run,
-            self.clusters.len(),
-            self.local,
-            self.routed,
-            self.exchanges,
-        )
     }
 }
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{
@@ -28,7 +29,7 @@ use crate::outbound::Outbound;
 use crate::registry::{Crew, Registry, WireMessage};
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
-use crate::transport::{Draft, LinkError, Transport, Wait};
+use crate::transport::{Draft, LinkError, Transport, Wait, now};
 use crate::wire::{
     self, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
     ToMain, ToProc, TraceLine,
@@ -76,6 +77,8 @@ pub(crate) struct MpScheduler<M: Message> {
     shake: Option<Shake>,
     /// What others see of it while it works.
     pulse: Arc<Pulse>,
+    /// How long it worked under grants, if it is to tell.
+    busy: Option<Duration>,
 }
 
 impl<M: WireMessage> MpScheduler<M> {
@@ -92,6 +95,7 @@ impl<M: WireMessage> MpScheduler<M> {
             wait: None,
             shake: None,
             pulse: Arc::default(),
+            busy: None,
         }
     }
 
@@ -111,6 +115,7 @@ impl<M: WireMessage> MpScheduler<M> {
     pub(crate) fn run(self, mut side: ChildSide) -> i32 {
         let hold = Hold::UpTo(Arc::clone(&side.hold));
         let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
+        this.busy = Some(Duration::ZERO);
         loop {
             let answer = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
@@ -307,6 +312,7 @@ impl<M: WireMessage> MpScheduler<M> {
             supersteps_per_instant,
             ..
         } = grant;
+        let begin = self.busy.map(|_| now());
         if self.border.ahead.is_none() {
             self.engine.stand_at(grant.time, grant.superstep);
         } else if matches!(task, Task::Setup { .. } | Task::Answer) {
@@ -398,6 +404,9 @@ impl<M: WireMessage> MpScheduler<M> {
             self.border.writing(draft).hand_out(&mut self.engine);
         }
         self.border.failure.take().map_or(Ok(()), Err)?;
+        if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
+            *busy += begin.elapsed();
+        }
         self.report(self.engine.counters().supersteps - before, reply, draft)
     }
 
@@ -495,6 +504,10 @@ impl<M: WireMessage> MpScheduler<M> {
             newborn,
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
+            busy: self
+                .busy
+                .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),
+            awake_last: u32::try_from(engine.awake_last()).unwrap_or(u32::MAX),
             local: engine.local(),
             digest: engine.digest(),
             batches: border.outbound.finish(draft),

@@ -21,7 +21,7 @@ use crate::fleet::Fleet;
 use crate::lookout::Chore;
 use crate::mp_scheduler::names_of;
 use crate::registry::{TraceFormat, WireMessage};
-use crate::routing::Routing;
+use crate::routing::{Routing, Traffic};
 use crate::windows::{Births, Homeless};
 use crate::wire::{self, Destination, Grant, MailHead, Report, Task, ToMain, ToProc, TraceLine};
 
@@ -70,6 +70,12 @@ impl Standing {
         }));
         self.errors[self.errors_of_setup..].sort_by_key(AgentError::key);
         self.errors.truncate(maslite_core::Report::ERRORS_KEPT);
+    }
+
+    /// Mail that the agents of each cluster had taken when it last reported.
+    pub(crate) fn delivered_in_clusters(&self) -> impl Iterator<Item = u64> {
+        let reports = self.reports.iter();
+        reports.map(|report| report.as_ref().map_or(0, |it| it.counters.delivered))
     }
 
     fn count_undeliverable(&mut self) {
@@ -455,12 +461,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         self.standing.exchanges += 1;
         let (mut changed_interest, mut fault) = (false, None);
+        self.fleet.meter.begin_waiting();
         for (place, _) in tasks {
             match self.take_report(*place, *kind)? {
                 Ok(changed) => changed_interest |= changed,
                 Err(error) => fault = fault.or(Some(error)),
             }
         }
+        self.fleet.meter.end_waiting();
         if let Some(fault) = fault {
             return Err(fault);
         }
@@ -552,7 +560,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 .map_err(|why| self.malformed(place, why))?;
             match batch.to {
                 Destination::Cluster(to) if (to as usize) < self.fleet.members.len() => {
-                    self.relay(to, batch.mails, bytes, batch.earliest)?;
+                    let from = Traffic::place_of(place);
+                    self.relay(from, to, batch.mails, bytes, batch.earliest)?;
                 }
                 Destination::Cluster(_) => {
                     return Err(self.malformed(place, postcard::Error::DeserializeBadEnum));
@@ -577,6 +586,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                     }
                 }
                 Destination::Main => {
+                    let from = Traffic::place_of(place);
+                    let traffic = &mut self.routing.traffic;
+                    traffic.count(from, Traffic::MAIN, batch.mails, bytes.len());
                     while !bytes.is_empty() {
                         let (head, mail) = wire::take_mail(&mut bytes)
                             .map_err(|why| self.malformed(place, why))?;
@@ -614,12 +626,12 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.standing.note_errors(errors, name);
         }
         let changed = !report.events.interest.is_empty();
-        if self.watched {
-            let board = &self.fleet.members[place].board;
-            board.stands(report.time, report.counters.delivered);
-            board.is_at_work(false);
-        }
+        let has_plans = report.awake || report.waiting || report.next_alarm.is_some();
+        self.fleet.meter.take_report(place, report.busy, has_plans);
         self.standing.reports[place] = Some(report);
+        if self.watched {
+            self.fleet.show_cluster(place, self.standing, self.routing);
+        }
         Ok(Ok(changed))
     }
 
@@ -715,7 +727,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     pub(crate) fn find_home(&mut self, mail: &Homeless) -> Result<(), Error> {
         match self.routing.owner(mail.receiver) {
             Some(cluster) => {
-                self.relay(cluster, 1, &mail.bytes, mail.arrives)?;
+                let from = Traffic::place_of(mail.sender);
+                self.relay(from, cluster, 1, &mail.bytes, mail.arrives)?;
                 let route = (mail.receiver, cluster);
                 self.routing.inbound[mail.sender].news.routes.push(route);
             }
@@ -724,15 +737,18 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(())
     }
 
-    /// Writes mail into the next message to a cluster. The first of it arrives at `earliest`, under a lookahead.
+    /// Writes mail into the next message to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at
+    /// `earliest`, under a lookahead.
     fn relay(
         &mut self,
+        from: usize,
         cluster: u32,
         mails: u32,
         bytes: &[u8],
         earliest: SimTime,
     ) -> Result<(), Error> {
-        self.routing.note_mail(cluster, mails, earliest);
+        self.routing
+            .note_mail(from, cluster, mails, bytes.len(), earliest);
         self.fleet
             .relay(cluster as usize, bytes, self.standing.time)
     }
@@ -869,7 +885,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         })?;
         for cluster in clusters {
             let earliest = self.standing.time;
-            self.relay(cluster, 1, &bytes, earliest)?;
+            self.relay(Traffic::MAIN, cluster, 1, &bytes, earliest)?;
         }
         Ok(())
     }
@@ -891,8 +907,14 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet =
-            Fleet::new(Placement::Inline, Arc::default(), Patience::default(), None).unwrap();
+        let mut fleet = Fleet::new(
+            Placement::Inline,
+            Arc::default(),
+            Patience::default(),
+            None,
+            false,
+        )
+        .unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());
@@ -907,7 +929,7 @@ mod tests {
             |_, _| {},
             Run::until_idle(),
         );
-        rounds.routing.note_mail(0, 1, arrives);
+        rounds.routing.note_mail(Traffic::MAIN, 0, 1, 4, arrives);
         rounds.advance_to(to);
         standing.time
     }

@@ -17,8 +17,61 @@ pub(crate) struct Routing {
     interest: MailingList,
     pub(crate) inbound: Vec<Inbound>,
     interested: Vec<u32>,
-    /// Mail relayed from one cluster to another: one for each that gets it.
+    /// Mail relayed to a cluster: one for each that gets it.
     pub(crate) routed: u64,
+    pub(crate) traffic: Traffic,
+}
+
+/// What main passed on, by where it came from and where it went. Main is the first place, the clusters
+/// come after it.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    rows: Vec<Vec<Crossing>>,
+}
+
+/// Mail that went one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crossing {
+    pub(crate) mails: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Traffic {
+    /// Where main is.
+    pub(crate) const MAIN: usize = 0;
+
+    /// Where a cluster is.
+    pub(crate) const fn place_of(cluster: usize) -> usize {
+        cluster + 1
+    }
+
+    fn add_cluster(&mut self) {
+        let places = self.rows.len().max(1) + 1;
+        self.rows.resize_with(places, Vec::new);
+        for row in &mut self.rows {
+            row.resize(places, Crossing::default());
+        }
+    }
+
+    /// Counts mail from one place to another.
+    #[inline]
+    pub(crate) fn count(&mut self, from: usize, to: usize, mails: u32, bytes: usize) {
+        let crossing = &mut self.rows[from][to];
+        crossing.mails += u64::from(mails);
+        crossing.bytes += bytes as u64;
+    }
+
+    /// What came from each place, by where it went.
+    pub(crate) fn rows(&self) -> &[Vec<Crossing>] {
+        &self.rows
+    }
+
+    /// Mail that a place has got, and sent.
+    pub(crate) fn in_and_out(&self, place: usize) -> (u64, u64) {
+        let came = self.rows.iter().map(|row| row[place].mails).sum();
+        let went = self.rows[place].iter().map(|crossing| crossing.mails).sum();
+        (came, went)
+    }
 }
 
 /// What a cluster is to be told in its next grant. Its mail is in the message already.
@@ -41,6 +94,7 @@ impl Inbound {
 impl Routing {
     pub(crate) fn add_cluster(&mut self) {
         self.inbound.push(Inbound::default());
+        self.traffic.add_cluster();
     }
 
     /// Makes an agent known.
@@ -106,9 +160,19 @@ impl Routing {
         }
     }
 
-    /// Notes mail that is relayed to a cluster. The first of it arrives at `earliest`, under a lookahead.
-    pub(crate) fn note_mail(&mut self, cluster: u32, mails: u32, earliest: SimTime) {
+    /// Notes mail that is relayed to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at `earliest`,
+    /// under a lookahead.
+    pub(crate) fn note_mail(
+        &mut self,
+        from: usize,
+        cluster: u32,
+        mails: u32,
+        bytes: usize,
+        earliest: SimTime,
+    ) {
         self.routed += u64::from(mails);
+        let to = Traffic::place_of(cluster as usize);
+        self.traffic.count(from, to, mails, bytes);
         let inbound = &mut self.inbound[cluster as usize];
         inbound.mails += u64::from(mails);
         let first = inbound

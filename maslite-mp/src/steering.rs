@@ -10,11 +10,12 @@ use std::time::Instant;
 use maslite_core::{Mail, SimDuration, SimTime, StopReason};
 
 use crate::commands::{ControlError, Replies, Scope};
-use crate::console::{Console, EncodedMail, Halt, Next, Order, Phase, Stretch};
+use crate::console::{Console, EncodedMail, Halt, Next, Order, Stretch};
 use crate::error::Error;
 use crate::lookout::Chore;
 use crate::registry::WireMessage;
 use crate::rounds::{Rounds, Standing};
+use crate::status::Phase;
 use crate::wire::{self, Task};
 
 /// How far the run is to go.
@@ -74,6 +75,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         deadline: Option<Instant>,
     ) -> Result<(StopReason, Vec<Mail<M>>), Error> {
         self.watched = console.has_controllers();
+        if self.watched {
+            self.fleet.show(self.standing, self.routing);
+        }
         let mut course = Course::free();
         let mut reason = self.steer(console, deadline, &mut course)?;
         if reason == StopReason::Timeout && console.is_stopped() {
@@ -82,7 +86,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         // Of an instant that is not over, some clusters have told what happened in it and others will yet.
         let is_over = self.lookaheads.is_empty() || reason == StopReason::Idle;
         self.write_trace_before((!is_over).then_some(self.standing.time));
-        self.fleet.show(self.standing);
+        self.fleet.show(self.standing, self.routing);
         let halt = Halt::Ended(self.standing.time, reason);
         course.tell(halt);
         let mut late = Vec::new();
@@ -116,7 +120,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let (end, mut supersteps) = (self.end, self.supersteps);
         loop {
             if course.paused || console.is_raised() {
-                self.fleet.show(self.standing);
+                self.fleet.show(self.standing, self.routing);
                 if !self.attend(console, deadline, course)? {
                     return Ok(StopReason::Timeout);
                 }
@@ -229,11 +233,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     #[cold]
     pub(crate) fn show_work(&self, tasks: &[(usize, Task)]) {
         let Standing {
-            time, supersteps, ..
-        } = *self.standing;
-        self.fleet.console.board.stands(time, supersteps);
+            time,
+            supersteps,
+            counters,
+            ..
+        } = &*self.standing;
+        let board = &self.fleet.console.board;
+        board.stands(*time, *supersteps, counters.delivered);
         for (place, _) in tasks {
-            self.fleet.members[*place].board.is_at_work(true);
+            self.fleet.members[*place].board.begins();
         }
     }
 }

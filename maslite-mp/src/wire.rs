@@ -201,6 +201,10 @@ pub(crate) struct Report {
     pub(crate) counters: Counters,
     /// Mail that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
+    /// How long it worked, since it was started \[ns, wall\]; 0 inline, where main finds out.
+    pub(crate) busy: u64,
+    /// How many agents were awake in its last superstep.
+    pub(crate) awake_last: u32,
     /// Mail addressed within the cluster, since the beginning.
     pub(crate) local: u64,
     pub(crate) digest: Option<u64>,

@@ -33,6 +33,7 @@ mod lookahead;
 mod placement;
 mod race;
 mod refusals;
+mod report;
 mod run_ends;
 mod scenario_traces;
 mod shaken;

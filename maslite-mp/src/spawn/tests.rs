@@ -25,7 +25,7 @@ use crate::limits;
 use crate::logs::Log;
 use crate::lookout::{Pulse, Says};
 use crate::output::Output;
-use crate::supervision::{Answer, EndKind, Failure, Supervisor, Watch};
+use crate::supervision::{Answer, EndKind, Failure, Supervisor};
 use crate::transport::{LinkError, Transport, Wait, now};
 use crate::warning::Activity;
 
@@ -266,7 +266,9 @@ fn a_busy_child_answers_and_a_stopped_one_does_not() {
     let (supervisor, mut sides) = started("echo_entry", 2);
     sides[0].link.say(b"hold").expect("alive");
     let ask = || {
-        let sights = supervisor.run_job(Watch::ask_all).expect("it lives");
+        let sights = supervisor
+            .run_job(|watch| watch.ask_all(Duration::from_millis(250)))
+            .expect("it lives");
         [0, 1].map(|place| sights[place].says)
     };
     let fine = Pulse::default().says();

@@ -127,7 +127,11 @@ impl Watched {
     /// What it says of itself, if an answer is awaited, or else what the system says of it.
     pub(super) fn sight(&mut self, until: Option<Instant>) -> Sight {
         let answer = until.and_then(|until| self.hear(Some(until)));
-        let (state, debugger) = state_of(self.pid);
+        let StateOf {
+            state,
+            debugger,
+            memory,
+        } = state_of(self.pid);
         let says = match answer {
             Some(Answer { busy, sample, name }) => {
                 if let Some(name) = name {
@@ -146,6 +150,7 @@ impl Watched {
             pid: Some(self.pid),
             says,
             debugger,
+            memory,
         }
     }
 
@@ -203,8 +208,17 @@ pub(super) fn kill_group_at_end(pid: u32) {
     let _ = kill_process_group(pid, Signal::KILL);
 }
 
-/// The state of a process, as a letter, and the process id of its debugger, as far as the system tells.
-fn state_of(pid: u32) -> (Option<char>, Option<u32>) {
+/// What the system tells of a process.
+struct StateOf {
+    /// As a letter.
+    state: Option<char>,
+    /// The process id of its debugger.
+    debugger: Option<u32>,
+    /// The memory it has in use \[bytes\].
+    memory: Option<u64>,
+}
+
+fn state_of(pid: u32) -> StateOf {
     // There is no such file but on Linux.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| {
@@ -213,7 +227,13 @@ fn state_of(pid: u32) -> (Option<char>, Option<u32>) {
     };
     let state = field("State:").and_then(|state| state.chars().next());
     let debugger = field("TracerPid:").and_then(|pid| pid.parse().ok());
-    (state, debugger.filter(|pid| *pid != 0))
+    let memory = field("VmRSS:").and_then(|size| size.strip_suffix(" kB"));
+    let memory: Option<u64> = memory.and_then(|size| size.trim().parse().ok());
+    StateOf {
+        state,
+        debugger: debugger.filter(|pid| *pid != 0),
+        memory: memory.map(|kibibytes| kibibytes * 1024),
+    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub(crate) use grants::Grants;
 pub(crate) use watch::Watch;
 
 use crate::death::{Death, ExitKind};
+use crate::lookout::Sight;
 use crate::warning::{ClockHolder, Limit};
 
 /// Why the children were stopped.
@@ -115,6 +116,17 @@ impl Holder {
     /// and nobody counts as stuck.
     pub(crate) fn call(&self) {
         let _ = self.events.send(Event::Call { run: self.run });
+    }
+
+    /// Asks all children what they are at, and waits at most about `limit` for each half of the way: to be heard, and to be
+    /// answered. None if nobody answers, or the supervisor is busy.
+    pub(crate) fn glance(&self, limit: Duration) -> Option<Vec<Sight>> {
+        let (reply, answer) = mpsc::channel();
+        let job = Job(Box::new(move |watch| {
+            let _ = reply.send(watch.ask_all(limit));
+        }));
+        self.events.send(Event::Job(job)).ok()?;
+        answer.recv_timeout(limit * 2).ok()
     }
 
     /// Kills all children, whether there is a run or not.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use shared_child::SharedChild;
 
-use super::watch::REAP_LIMIT;
+use super::watch::{ANSWER_LIMIT, REAP_LIMIT};
 use super::*;
 use crate::lookout::Says;
 use crate::transport::now;
@@ -206,7 +206,9 @@ fn a_hold_that_is_ignored_ends_all() {
 fn who_owes_an_answer_is_not_asked_again() {
     let supervisor = supervisor();
     adopt(&supervisor, 1, "exec sleep 100");
-    let sights = supervisor.run_job(Watch::ask_all).expect("it lives");
+    let sights = supervisor
+        .run_job(|watch| watch.ask_all(ANSWER_LIMIT))
+        .expect("it lives");
     assert_eq!(sights[0].says, Says::Nothing(Activity::Silent));
     let again = supervisor.run_job(|watch| watch.children[0].ask());
     assert_eq!(again, Some(false));

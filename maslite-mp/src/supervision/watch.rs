@@ -18,11 +18,12 @@ use super::{ChildEnd, Event, Failure, Job, Shared};
 use crate::death::{Death, ExitKind, OomKills};
 use crate::lookout::{Lookout, Sight};
 use crate::output::{self, Closing, Outlet, Pump};
+use crate::progress::{self, Teller};
 use crate::transport::now;
 use crate::warning::Limit;
 
 /// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
-const ANSWER_LIMIT: Duration = Duration::from_millis(250);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 
 /// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck with it.
 pub(super) const REAP_LIMIT: Duration = Duration::from_secs(2);
@@ -56,6 +57,8 @@ pub(crate) struct Watch {
     hold_grace: Duration,
     timers: Vec<Timer>,
     pub(crate) lookout: Lookout,
+    /// Tells people how far a run has come, if they want to know.
+    pub(crate) teller: Option<Teller>,
     expecting_exits: bool,
     kills: OomKills,
     /// Reads what children print, from the first that is to be heard. After them, because it ends when they have let go of it.
@@ -80,6 +83,7 @@ impl Watch {
             hold_grace,
             timers: Vec::new(),
             lookout: Lookout::default(),
+            teller: None,
             expecting_exits: false,
             kills: OomKills::begin(),
             pump: None,
@@ -255,7 +259,7 @@ impl Watch {
 
     /// The children that were held are still at it.
     fn give_up(&mut self, run: u64) {
-        let sights = self.ask_all();
+        let sights = self.ask_all(ANSWER_LIMIT);
         if self.grants.current_run() != Some(run) {
             // They came to rest at the last moment.
             return;
@@ -281,25 +285,27 @@ impl Watch {
         self.children[place].hear(limit).is_some()
     }
 
-    /// Asks all clusters what they are at.
-    pub(crate) fn ask_all(&mut self) -> Vec<Sight> {
-        let inline = self.lookout.inline.iter().map(|(name, pulse)| Sight {
-            cluster: name.clone(),
-            pid: None,
-            says: pulse.says(),
-            debugger: None,
-        });
-        let inline: Vec<_> = inline.collect();
+    /// Asks all clusters what they are at. Who does not answer within the limit does not answer.
+    pub(crate) fn ask_all(&mut self, limit: Duration) -> Vec<Sight> {
+        let inline = self.lookout.inline.iter();
+        let inline: Vec<_> = inline.map(|(name, pulse)| pulse.sight(name)).collect();
         let asked: Vec<_> = self.children.iter_mut().map(Watched::ask).collect();
-        let until = now().checked_add(ANSWER_LIMIT);
+        let until = now().checked_add(limit);
         let children = self.children.iter_mut().zip(asked);
         let sights = children.map(|(child, asked)| child.sight(until.filter(|_| asked)));
         inline.into_iter().chain(sights).collect()
     }
 
-    /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so. Does so again after a while.
+    /// How long after a look the next one is due; none if nobody wants to know anything.
+    fn interval(&self) -> Option<Duration> {
+        let telling = self.teller.as_ref().map(|_| progress::FIRST);
+        self.lookout.interval().into_iter().chain(telling).min()
+    }
+
+    /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so. Tells how far it has come, if
+    /// that is due. Does so again after a while.
     fn look(&mut self) {
-        let Some(interval) = self.lookout.interval() else {
+        let Some(interval) = self.interval() else {
             return;
         };
         let Some(run) = self.grants.current_run() else {
@@ -315,10 +321,19 @@ impl Watch {
         };
         let begin = now();
         self.set(begin.checked_add(interval), Due::Look);
+        if let Some(teller) = &mut self.teller
+            && teller.is_due(run)
+        {
+            let sights = self.ask_all(ANSWER_LIMIT);
+            let time = self.lookout.time_of_main();
+            if let Some(teller) = &self.teller {
+                teller.tell(&sights, time);
+            }
+        }
         if self.lookout.main_moves(run, begin) {
             return;
         }
-        let sights = self.ask_all();
+        let sights = self.ask_all(ANSWER_LIMIT);
         let warning = self.lookout.consider(&sights, now());
         if self.grants.current_run() != Some(run) {
             // It has ended while its clusters were asked.
@@ -341,7 +356,7 @@ impl Watch {
         }
         self.end_grants();
         // To be compared with what they are at when the timer rings.
-        let sights = self.ask_all();
+        let sights = self.ask_all(ANSWER_LIMIT);
         self.lookout.note(&sights, now());
         self.set(now().checked_add(self.hold_grace), Due::Kill(run));
     }

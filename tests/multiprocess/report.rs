@@ -1,0 +1,231 @@
+//! What a run's report tells of clusters and of the mail between them, the same on every ground.
+
+use std::time::Duration;
+
+use maslite_mp::clock::wall;
+use maslite_mp::prelude::*;
+use maslite_mp::{ClusterReport, Flow};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ground::{ALL, Ground, Grounded};
+
+#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+enum Msg {
+    /// Work for so long \[ms\], and hand on one less than this many hops.
+    Work { milliseconds: u64, hops: u64 },
+    /// To main: it is done.
+    Done,
+}
+
+/// Works as it is told, and then has the next one work.
+#[derive(Serialize, Deserialize)]
+struct Smith {
+    next: AgentId,
+}
+
+impl Agent<Msg> for Smith {
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        let Msg::Work { milliseconds, hops } = mail.body else {
+            return;
+        };
+        let end = wall() + Duration::from_millis(milliseconds);
+        while wall() < end {
+            std::hint::spin_loop();
+        }
+        if hops == 0 {
+            ctx.send(AgentId::MAIN, Msg::Done);
+            return;
+        }
+        let (milliseconds, hops) = (milliseconds, hops - 1);
+        let next = Alarm::after(SimDuration::from_secs(1)).to(self.next);
+        ctx.set_alarm(next, Msg::Work { milliseconds, hops });
+    }
+}
+
+fn agents() -> Entered<Msg> {
+    Registry::new()
+        .with::<Smith>()
+        .entered_by_test("report::child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+/// Two clusters with a smith each, who work in turns, and a third that has nothing to do.
+fn smithy(ground: Ground) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents())
+        .unwrap()
+        .on(ground)
+        .with_seed(7)
+        .with_digest();
+    for (name, id, next) in [("east", 1, 2), ("west", 2, 1)] {
+        let cluster = main.new_scheduler_named(name).unwrap();
+        let next = AgentId::from(next);
+        main.add(cluster, id, Smith { next }).unwrap();
+    }
+    main.new_scheduler_named("idle").unwrap();
+    main
+}
+
+fn work(smith: u64, milliseconds: u64, hops: u64) -> Mail<Msg> {
+    let work = Msg::Work { milliseconds, hops };
+    Mail::new(AgentId::MAIN, AgentId::from(smith), work)
+}
+
+fn flows(report: &MpReport) -> Vec<(&str, &str, u64)> {
+    let name = |place: &Option<String>| match place.as_deref() {
+        Some("east") => "east",
+        Some("west") => "west",
+        Some(other) => panic!("{other}"),
+        None => "main",
+    };
+    let flows = report.flows.iter();
+    flows
+        .map(
+            |Flow {
+                 from, to, mails, ..
+             }| (name(from), name(to), *mails),
+        )
+        .collect()
+}
+
+#[test]
+fn mail_is_counted_by_where_it_came_from_and_went() {
+    for ground in ALL {
+        let mut main = smithy(ground);
+        main.send(work(1, 0, 4));
+        let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
+        // 1 works, 2, 1, 2 and 1, who tells main.
+        let mut expected = vec![
+            ("main", "east", 1),
+            ("east", "main", 1),
+            ("east", "west", 2),
+            ("west", "east", 2),
+        ];
+        assert_eq!(flows(&report), expected, "{ground:?}");
+        assert!(report.flows.iter().all(|flow| flow.bytes > flow.mails * 30));
+        let ends = |it: &ClusterReport| (it.mail_in, it.mail_out, it.events);
+        let ends: Vec<_> = report.clusters.iter().map(ends).collect();
+        assert_eq!(ends, [(3, 3, 3), (2, 2, 2), (0, 0, 0)]);
+        assert_eq!(report.events, 6);
+        // Counts go on, and events are of one run.
+        main.send(work(1, 0, 0));
+        let report = main.run(Run::until_idle()).unwrap();
+        (expected[0].2, expected[1].2) = (2, 2);
+        assert_eq!(flows(&report), expected, "{ground:?}");
+        assert_eq!((report.events, report.clusters[0].events), (1, 1));
+        assert_eq!(report.clusters[0].counters.delivered, 4);
+    }
+}
+
+#[test]
+fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
+    for ground in ALL {
+        let mut main = smithy(ground);
+        // The clusters are there before the time is taken.
+        main.run(Run::until_idle()).unwrap();
+        main.send(work(1, 20, 4));
+        let report = main.run(Run::until_idle()).unwrap();
+        let [east, west, idle] = &report.clusters[..] else {
+            panic!("{report:#}");
+        };
+        let told = format!("{ground:?}: {report:#}");
+        assert!(east.busy >= Duration::from_millis(60), "{told}");
+        assert!(west.busy >= Duration::from_millis(40), "{told}");
+        assert!(idle.busy < Duration::from_millis(20), "{told}");
+        assert!(idle.waiting > Duration::from_millis(90), "{told}");
+        assert_eq!(idle.blocked, Duration::ZERO, "{told}");
+        for cluster in &report.clusters {
+            let sum = cluster.busy + cluster.blocked + cluster.waiting;
+            let apart = sum.abs_diff(report.wall);
+            // The meter is a little inside what the report takes for the run.
+            assert!(apart < report.wall / 10, "{apart:?} of {told}");
+            let known = cluster.memory.is_some();
+            assert_eq!(known, ground != Ground::Inline && cfg!(target_os = "linux"));
+        }
+        assert!(report.main_busy < report.wall / 2, "{told}");
+        if ground != Ground::Inline {
+            assert!(told.contains("processes did not pay"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
+    for ground in ALL {
+        let mut main = smithy(ground);
+        main.run(Run::until_idle()).unwrap();
+        // West works for no time and sets an alarm, while east works at the same instant.
+        main.send(work(2, 0, 1));
+        main.send(work(1, 20, 0));
+        let report = main.run(Run::until(SimTime::from_millis(1))).unwrap();
+        let [_, west, idle] = &report.clusters[..] else {
+            panic!("{report:#}");
+        };
+        let told = format!("{ground:?}: {report:#}");
+        assert!(west.blocked >= Duration::from_millis(15), "{told}");
+        assert!(idle.waiting >= Duration::from_millis(15), "{told}");
+        assert_eq!(idle.blocked, Duration::ZERO, "{told}");
+    }
+}
+
+#[test]
+fn a_report_is_an_object_of_known_names() {
+    for ground in ALL {
+        let mut main = smithy(ground).with_lookahead(SimDuration::from_millis(5));
+        main.send(work(1, 15, 2));
+        let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
+        let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+        let names = |value: &Value| {
+            let names: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+            names.join(" ")
+        };
+        // Names are added in a version, and never changed.
+        assert_eq!(
+            names(&json),
+            "advice clusters counters digest errors events events_per_s exchanges flows held_back \
+             local main now_ns optimised placement processors protocol ratio routed schema seed \
+             start_ns startup_ns stopped_by version wall_ns"
+        );
+        assert_eq!(
+            names(&json["clusters"][0]),
+            "awake blocked_ns busy_ns counters events link lookahead_ns mail_in mail_out \
+             memory_bytes name pid waiting_ns"
+        );
+        assert_eq!(names(&json["flows"][0]), "bytes from mails to");
+        assert_eq!(names(&json["main"]), "busy_ns memory_bytes");
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["seed"], 7);
+        assert_eq!(json["stopped_by"], "idle");
+        assert_eq!(json["now_ns"], report.now.as_nanos());
+        let digest = format!("{:016x}", report.digest.unwrap());
+        assert_eq!(json["digest"], digest.as_str());
+        assert_eq!(json["flows"][0]["from"], Value::Null);
+        assert_eq!(json["flows"][0]["to"], "east");
+        assert_eq!(json["clusters"][1]["lookahead_ns"], 5_000_000);
+        let (placement, link) = match ground {
+            Ground::Inline => ("inline", Value::Null),
+            Ground::Ring if cfg!(target_os = "linux") => ("processes", "ring".into()),
+            Ground::Ring | Ground::Channel => ("processes", "channel".into()),
+        };
+        assert_eq!(json["placement"], placement);
+        assert_eq!(json["clusters"][0]["link"], link);
+        // The long form has a line for each cluster and each flow.
+        let long = format!("{report:#}");
+        assert!(long.starts_with(&report.to_string()), "{long}");
+        for line in [
+            "\neast ",
+            "\nwest ",
+            "\nidle ",
+            "\nmain ",
+            "\nmain    -> east ",
+        ] {
+            assert!(long.contains(line), "{line:?} in {long}");
+        }
+    }
+}
