@@ -35,12 +35,22 @@ fn a_long_trace_is_told_in_parts() {
     }
 }
 
+/// A figure of a process's memory, by its name in `/proc` [kB].
+fn figure(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
 /// The memory of a process that is in use [kB].
 fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.unwrap().split_whitespace().next().unwrap();
-    number.parse().unwrap()
+    figure(pid, "VmRSS")
+}
+
+/// The most that it ever had in use [kB].
+fn peak(pid: u32) -> u64 {
+    figure(pid, "VmHWM")
 }
 
 /// Children only: this process runs other tests at the same time.
@@ -223,4 +233,147 @@ fn bursts_of_all_to_all_are_accounted_for() {
             "{told:?}"
         );
     }
+}
+
+/// Those who have little to say have it said in every superstep, however much others say.
+#[test]
+fn a_flood_between_two_clusters_delays_no_other() {
+    for ground in PROCESSES {
+        let across = [2, 1, 4, 3].map(|other: u64| [Worker::Forward(other.into())]);
+        let workers: Vec<&[Worker]> = across.iter().map(|workers| &workers[..]).collect();
+        let mut main = clusters(ground, &workers);
+        main.send(long(1));
+        main.send(long(2));
+        main.send(go(3));
+        main.send(go(4));
+        for superstep in 1..=6 {
+            let report = main.run(Run::until_idle().supersteps(1)).unwrap();
+            let counters = report.counters;
+            assert_eq!(
+                (counters.delivered, counters.queued),
+                (4 * superstep, 4),
+                "{ground:?}: {report}"
+            );
+        }
+    }
+}
+
+/// Sends mail to another cluster at every tick, without ever waiting for an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Firehose {
+    target: AgentId,
+    ticks: u64,
+}
+
+/// Takes its time over all that it gets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Sluggard {
+    heard: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+enum Load {
+    Tick,
+    Parcel(String),
+}
+
+/// How much comes with a tick, and how long each is.
+const PARCELS: u64 = 5_000;
+const PARCEL: usize = 100;
+
+const TICK: SimDuration = SimDuration::from_secs(1);
+
+impl Agent<Load> for Firehose {
+    fn setup(&mut self, ctx: &mut Context<'_, Load>) {
+        ctx.alarm_in(TICK, Load::Tick);
+    }
+
+    fn receive(&mut self, _: Mail<Load>, ctx: &mut Context<'_, Load>) {
+        for _ in 0..PARCELS {
+            ctx.send(self.target, Load::Parcel("x".repeat(PARCEL)));
+        }
+        self.ticks -= 1;
+        if self.ticks > 0 {
+            ctx.alarm_in(TICK, Load::Tick);
+        }
+    }
+}
+
+impl Agent<Load> for Sluggard {
+    fn receive(&mut self, mail: Mail<Load>, _: &mut Context<'_, Load>) {
+        let Load::Parcel(parcel) = mail.body else {
+            return;
+        };
+        // As slow as whoever sends, or slower.
+        for _ in 0..5 {
+            std::hint::black_box(parcel.bytes().map(u64::from).sum::<u64>());
+        }
+        self.heard += 1;
+    }
+}
+
+fn loaders() -> Entered<Load> {
+    Registry::new()
+        .with::<Firehose>()
+        .with::<Sluggard>()
+        .entered_by_test("load::loaders_child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn loaders_child() {
+    let _ = loaders();
+}
+
+/// In a process of its own, so that all its memory is that of one simulation.
+#[test]
+#[ignore = "a main process"]
+fn slow_entry() {
+    // A million messages in all, 25 megabytes each time, which would be seen if they were kept anywhere.
+    const TICKS: u64 = 50;
+    const WARM: u64 = 10;
+    const ROOM_KB: u64 = 8 * 1_024;
+    for ground in PROCESSES {
+        for lookahead in [None, Some(TICK * 3)] {
+            let mut main = MpMain::new(loaders()).unwrap().on(ground);
+            if let Some(lookahead) = lookahead {
+                main = main.with_lookahead(lookahead);
+            }
+            let (quick, slow) = (main.new_scheduler(), main.new_scheduler());
+            let target = AgentId::from(2);
+            let ticks = TICKS;
+            main.add(quick, 1, Firehose { target, ticks }).unwrap();
+            main.add(slow, target, Sluggard::default()).unwrap();
+            let warm = Run::until(SimTime::ZERO + TICK * WARM);
+            main.run(warm).unwrap();
+            let pids = main.pids().into_iter().map(|(_, pid)| pid);
+            let pids: Vec<u32> = std::iter::once(std::process::id()).chain(pids).collect();
+            let before: Vec<u64> = pids.iter().map(|pid| peak(*pid)).collect();
+            let report = main.run(Run::until_idle()).unwrap();
+            assert_eq!(
+                (report.counters.delivered, report.counters.undeliverable),
+                (TICKS * (PARCELS + 1), 0),
+                "{report}"
+            );
+            for (pid, before) in pids.into_iter().zip(before) {
+                let grown = peak(pid) - before;
+                assert!(grown < ROOM_KB, "{ground:?}: {grown} kB more than {before}");
+            }
+        }
+    }
+}
+
+/// Whoever sends does not run ahead of whoever reads by more than the model allows, so nothing piles up in between.
+#[test]
+fn a_slow_cluster_fills_nobodys_memory() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let process = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["load::slow_entry", "--exact", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&process.stderr);
+    assert!(process.status.success(), "{said}");
 }
