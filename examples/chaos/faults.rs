@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use crate::model::{Deed, FLOOD, Msg, Stage, players};
-use crate::processes::{children, exists, pause, reap_all, send};
+use crate::processes::{children, children_of, exists, pause, reap_all, send};
 
 /// What a round came to: how long it took from the fault to its consequence, or what was wrong.
 pub(crate) type Round = Result<Duration, Failure>;
@@ -78,8 +78,10 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     stop_main: "main is stopped for a second, with a limit of 200 ms for answers" => stop_main;
     exit_main: "main exits in the middle of a run" => exit_main;
     forget_main: "main forgets the supervisor and exits" => |chaos| host_ends(chaos, "forget");
-    closed_stdin: "main has no standard input" => closed_stdin;
+    closed_stdin: "main has no standard input" => |chaos| undisturbed_host(chaos, "exec <&-; exec");
+    ignored_children: "main ignores SIGCHLD, so that no exit status is kept, and a cluster is killed" => ignored_children;
     ctrl_c: "Ctrl-C, once" => |chaos| ctrl_c(chaos, 1);
+    ctrl_c_at_start: "Ctrl-C while the clusters start" => ctrl_c_at_start;
     ctrl_c_twice: "Ctrl-C, twice" => |chaos| ctrl_c(chaos, 2);
     terminate: "SIGTERM" => terminate;
 };
@@ -600,8 +602,7 @@ impl Host {
         let link = stage.link.to_possible_value();
         let link = link.ok_or_else(|| wrong("a link without a name"))?;
         let (clusters, link) = (stage.clusters, link.get_name());
-        let script =
-            format!("exec \"$0\" --host {what} --clusters {clusters} --link {link} {before}");
+        let script = format!("{before} \"$0\" --host {what} --clusters {clusters} --link {link}");
         let mut process = Command::new("sh")
             .args(["-c", &script])
             .arg(std::env::current_exe()?)
@@ -639,7 +640,7 @@ impl Host {
 }
 
 fn kill_main(chaos: &mut Chaos) -> Round {
-    let mut host = Host::start("busy", chaos.stage, "")?;
+    let mut host = Host::start("busy", chaos.stage, "exec")?;
     host.says("up")?;
     let start = 20 + 3 * chaos.stage.clusters;
     pause(random_time(chaos, start));
@@ -649,7 +650,7 @@ fn kill_main(chaos: &mut Chaos) -> Round {
 }
 
 fn stop_main(chaos: &mut Chaos) -> Round {
-    let mut host = Host::start("patient", chaos.stage, "")?;
+    let mut host = Host::start("patient", chaos.stage, "exec")?;
     let begin = wall();
     host.says("up")?;
     host.says("started")?;
@@ -671,7 +672,7 @@ fn exit_main(chaos: &mut Chaos) -> Round {
 
 /// A main process that ends without a word to its clusters.
 fn host_ends(chaos: &mut Chaos, what: &str) -> Round {
-    let mut host = Host::start(what, chaos.stage, "")?;
+    let mut host = Host::start(what, chaos.stage, "exec")?;
     for expected in ["up", "started", "runs"] {
         host.says(expected)?;
     }
@@ -682,9 +683,10 @@ fn host_ends(chaos: &mut Chaos, what: &str) -> Round {
     Ok(host.end(at)?.1)
 }
 
-fn closed_stdin(chaos: &mut Chaos) -> Round {
+/// A main process that must not mind what its shell does before it.
+fn undisturbed_host(chaos: &mut Chaos, before: &str) -> Round {
     let begin = wall();
-    let host = Host::start("short", chaos.stage, "<&-")?;
+    let host = Host::start("short", chaos.stage, before)?;
     let (said, took) = host.end(begin)?;
     if said
         .lines()
@@ -703,12 +705,47 @@ fn ctrl_c(chaos: &mut Chaos, times: usize) -> Round {
     interrupted(chaos, &signals[..times])
 }
 
+fn ignored_children(chaos: &mut Chaos) -> Round {
+    // Not by `trap`: shells keep this signal for themselves.
+    let before = "exec env --ignore-signal=CHLD";
+    undisturbed_host(chaos, before)?;
+    let mut host = Host::start("busy", chaos.stage, before)?;
+    for expected in ["up", "started", "runs"] {
+        host.says(expected)?;
+    }
+    let clusters = children_of(host.process.id());
+    let victim = clusters.first().ok_or_else(|| wrong("no clusters"))?;
+    let at = wall();
+    send(Signal::KILL, *victim);
+    let (said, took) = host.end(at)?;
+    if said.contains("its exit status is unknown") {
+        Ok(took)
+    } else {
+        Err(wrong(said))
+    }
+}
+
+/// The run that is to come ends at once, however far the start was.
+fn ctrl_c_at_start(chaos: &mut Chaos) -> Round {
+    let mut host = Host::start("busy", chaos.stage, "exec")?;
+    host.says("up")?;
+    let start = 20 + 3 * chaos.stage.clusters;
+    pause(random_time(chaos, start));
+    let at = wall();
+    send(Signal::INT, host.process.id());
+    let (said, took) = host.end(at)?;
+    match said.lines().last() {
+        Some(last) if last.starts_with("interrupted ") => Ok(took),
+        _ => Err(wrong(said)),
+    }
+}
+
 fn terminate(chaos: &mut Chaos) -> Round {
     interrupted(chaos, &[Signal::TERM])
 }
 
 fn interrupted(chaos: &mut Chaos, signals: &[Signal]) -> Round {
-    let mut host = Host::start("busy", chaos.stage, "")?;
+    let mut host = Host::start("busy", chaos.stage, "exec")?;
     for expected in ["up", "started", "runs"] {
         host.says(expected)?;
     }

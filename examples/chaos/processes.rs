@@ -22,9 +22,14 @@ pub(crate) fn exists(pid: u32) -> bool {
 
 /// All children of this process, adopted ones among them.
 pub(crate) fn children() -> Vec<u32> {
+    children_of(id())
+}
+
+/// All children of a process.
+pub(crate) fn children_of(process: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| parent(*pid) == Some(id())).collect()
+    pids.filter(|pid| parent(*pid) == Some(process)).collect()
 }
 
 fn parent(pid: u32) -> Option<u32> {
