@@ -56,6 +56,9 @@ struct Options {
     /// What carries the messages between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
+    /// Open a control socket, to which the program `maslite` can speak, and say where it is.
+    #[arg(long)]
+    control: bool,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -197,6 +200,10 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         main = main.with_trace(|line| println!("{line}"));
     }
     main.stop_on_ctrl_c()?;
+    if options.control {
+        let socket = main.open_control("conveyors")?;
+        eprintln!("control socket: {}", socket.display());
+    }
     let schedulers: Vec<_> = (0..options.schedulers)
         .map(|_| main.new_scheduler())
         .collect();

@@ -77,6 +77,9 @@ struct Options {
     /// What carries the messages between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
+    /// Open a control socket, to which the program `maslite` can speak, and say where it is.
+    #[arg(long)]
+    control: bool,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -338,6 +341,10 @@ fn run(
             last: (number + 1) * options.agents / options.clusters,
         };
         main.build(cluster, "holders", part)?;
+    }
+    if options.control {
+        let socket = main.open_control("phold")?;
+        eprintln!("control socket: {}", socket.display());
     }
     main.run(until_set_up())?;
     main.stop_on_ctrl_c()?;

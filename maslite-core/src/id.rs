@@ -48,12 +48,7 @@ impl AgentId {
     /// Two names with one hash are found when the second agent is added, and refused there.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        // Source: Fowler, Noll, Vo; offset basis and prime of the 64-bit variant 1a.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in name.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        let id = Self(hash | NAMED);
+        let id = Self::of_name(name);
         let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.get(&id.0).is_none_or(|names| !names.contains(name));
         drop(known);
@@ -62,6 +57,18 @@ impl AgentId {
             names.entry(id.0).or_default().insert(name);
         }
         id
+    }
+
+    /// The same, without making the name known.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        // Source: Fowler, Noll, Vo; offset basis and prime of the 64-bit variant 1a.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Self(hash | NAMED)
     }
 
     /// The name this id was made of, if it was made of one and this process has heard of it.

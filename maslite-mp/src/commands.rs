@@ -16,9 +16,11 @@ use maslite_core::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 use crate::death::ExitKind;
 use crate::error::{Chain, Error};
 use crate::mp_main::{ClusterId, MpMain};
+use crate::mp_scheduler::names_of;
 use crate::registry::{Registry, WireMessage};
 use crate::rounds::UnderWay;
 use crate::routing::Routing;
@@ -176,8 +178,11 @@ enum Request {
         #[serde(with = "serde_bytes")]
         state: Vec<u8>,
     },
-    /// Answered by a `Vec<(AgentId, u64, String)>`: id, insertion index, type.
-    Agents,
+    /// Those from an insertion index on, the first so many in each cluster. Answered by a `Vec<(AgentId, u64, String)>`: id,
+    /// insertion index, type.
+    Agents { from: u64, limit: u64 },
+    /// Answered by a `Result<Shown, ControlError>`.
+    Show { agent: AgentId },
     /// Answered by a `Vec<PendingAlarm>`.
     Alarms,
     /// Answered by a `Vec<(AgentId, Pattern)>`.
@@ -252,13 +257,16 @@ fn try_to_answer<M: WireMessage>(
             });
             wire::put(&replaced, into)
         }
-        Request::Agents => {
+        Request::Agents { from, limit } => {
             let agents = engine.agents().map(|(id, agent)| {
                 let index = engine.index(id).unwrap_or(u64::MAX);
                 (id, index, agent.type_name())
             });
-            wire::put(&agents.collect::<Vec<_>>(), into)
+            let wanted = agents.filter(|(_, index, _)| *index >= from);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            wire::put(&wanted.take(limit).collect::<Vec<_>>(), into)
         }
+        Request::Show { agent } => wire::put(&show(engine, registry, agent), into),
         Request::Alarms => wire::put(&engine.alarms(AlarmFilter::all()), into),
         Request::Subscriptions => {
             let subscriptions = engine.agents().flat_map(|(id, _)| {
@@ -279,6 +287,107 @@ fn command<M: WireMessage>(
     let request: M = decode(body, || format!("a command for agent {agent}"))?;
     let reply = engine.command(agent, request)?;
     encode(&reply, || format!("the answer of agent {agent}"))
+}
+
+/// An agent, as far as it can be shown.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    index: u64,
+    kind: String,
+    /// As JSON, or why not.
+    state: Result<String, String>,
+    alarms: Vec<PendingAlarm>,
+    subscriptions: Vec<Pattern>,
+    /// Names of the agents among the receivers of the alarms, of which others may not have heard.
+    names: Vec<String>,
+}
+
+fn show<M: WireMessage>(
+    engine: &mut Engine<M>,
+    registry: &Registry<M>,
+    id: AgentId,
+) -> Result<Shown, ControlError> {
+    let mut alarms = engine.alarms(AlarmFilter::all());
+    alarms.retain(|alarm| alarm.setter == id);
+    let agent = engine.agent(id).ok_or(CommandError::UnknownAgent(id))?;
+    let kind = agent.type_name();
+    let state = match registry.kind_of(agent) {
+        None => Err(format!(
+            "its type is not registered: add `.with::<{kind}>()` to the registry"
+        )),
+        Some(known) => match (known.show)(agent) {
+            Ok(state) if state.len() > STATE_LIMIT => Err(format!(
+                "its state is {} bytes long, over the limit of {STATE_LIMIT}",
+                state.len()
+            )),
+            Ok(state) => Ok(state),
+            Err(why) => Err(format!("its state cannot be written as JSON: {why}")),
+        },
+    };
+    let receivers = alarms.iter().filter_map(|alarm| alarm.receiver.agent());
+    Ok(Shown {
+        index: engine.index(id).unwrap_or(u64::MAX),
+        kind: kind.to_owned(),
+        state,
+        names: names_of(receivers),
+        subscriptions: engine.subscriptions(id),
+        alarms,
+    })
+}
+
+/// What is shown of an agent, and where it lives.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) cluster: ClusterId,
+    shown: Shown,
+}
+
+impl View {
+    /// As it goes over a control socket.
+    pub(crate) fn describe(self, id: String, cluster: String) -> AgentView {
+        let Shown {
+            index,
+            kind: type_name,
+            state,
+            alarms,
+            subscriptions,
+            ..
+        } = self.shown;
+        let state =
+            state.and_then(|json| serde_json::from_str(&json).map_err(|why| why.to_string()));
+        let (state, no_state) = match state {
+            Ok(state) => (Some(state), None),
+            Err(why) => (None, Some(why)),
+        };
+        let alarms = alarms.into_iter().map(|alarm| AlarmLine {
+            time: alarm.time,
+            to: alarm.receiver.agent().map(|agent| agent.to_string()),
+            topic: alarm.topic.to_string(),
+        });
+        AgentView {
+            id,
+            index,
+            type_name,
+            cluster,
+            state,
+            no_state,
+            alarms: alarms.collect(),
+            subscriptions: subscriptions.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(crate) fn ask_show(agent: AgentId) -> Result<Question<View>, ControlError> {
+    Question::new(Scope::Owner(agent), &Request::Show { agent }, |replies| {
+        let place = replies.first().map_or(0, |(place, _)| *place);
+        let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
+        let shown: Result<Shown, ControlError> = the_only(replies)?;
+        let shown = shown?;
+        for name in &shown.names {
+            let _ = AgentId::named(name);
+        }
+        Ok(View { cluster, shown })
+    })
 }
 
 fn state<M: WireMessage>(
@@ -487,8 +596,9 @@ pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
     })
 }
 
-pub(crate) fn ask_agents() -> Result<Question<Vec<AgentInfo>>, ControlError> {
-    Question::new(Scope::All, &Request::Agents, |replies| {
+/// All agents with an insertion index from `from` on, or at least the first `limit` of them.
+pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo>>, ControlError> {
+    Question::new(Scope::All, &Request::Agents { from, limit }, |replies| {
         let mut agents = Vec::new();
         for (place, bytes) in replies {
             let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
@@ -591,7 +701,7 @@ impl<M: WireMessage> MpMain<M> {
     /// # Errors
     /// Only such that end the simulation.
     pub fn agents(&mut self) -> Result<Vec<AgentInfo>, ControlError> {
-        self.put(ask_agents()?)
+        self.put(ask_agents(0, u64::MAX)?)
     }
 
     /// The pending alarms that agents of a cluster have set, in the order they will fire.

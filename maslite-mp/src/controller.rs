@@ -9,7 +9,7 @@ use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlar
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::commands::{self, AgentInfo, Answers, Audience, ControlError, Question};
+use crate::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
 use crate::console::{Console, EncodedMail, Halt, Order, Stretch};
 use crate::mp_main::ClusterId;
 use crate::registry::{Registry, WireMessage};
@@ -202,7 +202,23 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// [`ControlError`].
     pub fn agents(&self) -> Result<Vec<AgentInfo>, ControlError> {
-        self.put(commands::ask_agents()?)
+        self.put(commands::ask_agents(0, u64::MAX)?)
+    }
+
+    /// The first `limit` agents with an insertion index from `from` on.
+    pub(crate) fn agents_from(
+        &self,
+        from: u64,
+        limit: u64,
+    ) -> Result<Vec<AgentInfo>, ControlError> {
+        let mut agents = self.put(commands::ask_agents(from, limit)?)?;
+        agents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(agents)
+    }
+
+    /// An agent, as far as it can be shown to somebody who does not know its type.
+    pub(crate) fn show(&self, agent: AgentId) -> Result<View, ControlError> {
+        self.put(commands::ask_show(agent)?)
     }
 
     /// As [`MpMain::alarms`](crate::MpMain::alarms).

@@ -165,6 +165,14 @@ pub enum Error {
     /// Signals cannot be listened for: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
     #[error("Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead")]
     Signals(#[source] std::io::Error),
+    /// The control socket cannot be opened: see [`MpMain::open_control`](crate::MpMain::open_control).
+    #[error("no control socket for simulation {name:?}")]
+    ControlSocket {
+        /// The name that it was to have.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The simulation was shut down, or an earlier run failed.
     #[error("this simulation has ended: build a new one")]
     Ended,

@@ -99,6 +99,7 @@
 // What a program uses.
 mod commands;
 mod console;
+pub mod control;
 mod controller;
 mod error;
 mod mp_main;

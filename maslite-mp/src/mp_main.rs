@@ -1,6 +1,7 @@
 //! The supervisor: owns the clusters, and is all that a program sees of them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tracing::debug;
 
 use crate::commands::{ControlError, Replies, Scope};
 use crate::console::Console;
+use crate::control::{self, ControlSocket};
 use crate::controller::Controller;
 use crate::error::{Chain, Error};
 use crate::fleet::{Fleet, Link, Placement, Waiting};
@@ -118,6 +120,7 @@ pub struct MpMain<M: WireMessage> {
     /// Until the clusters start.
     warnings: Option<WarningSink>,
     progress: bool,
+    control: Option<ControlSocket>,
     ended: bool,
 }
 
@@ -156,6 +159,7 @@ impl<M: WireMessage> MpMain<M> {
             patience: Patience::default(),
             warnings: None,
             progress: true,
+            control: None,
             ended: false,
         })
     }
@@ -759,6 +763,48 @@ impl<M: WireMessage> MpMain<M> {
         Controller::new(&self.console, &self.entered.registry)
     }
 
+    /// Opens a control socket, through which other processes of this user can ask and steer this simulation until it
+    /// ends: the program `maslite`, and whoever uses [`control`](crate::control). Tells where it is. There is none unless this is called.
+    ///
+    /// `name`: 1 to 32 letters, digits, `-` and `_`, by which people tell simulations apart. A run that is paused
+    /// stays paused until somebody lets it go on, be it through the socket.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// use maslite_mp::control::{ask, protocol::{Reply, Request}, simulations};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let agents: Entered<Msg> = Registry::new().enter();
+    /// let mut main = MpMain::new(agents)?;
+    /// let path = main.open_control("harbour")?; // `maslite status` in another terminal
+    /// assert!(simulations()?.iter().any(|known| known.path == path));
+    /// assert!(matches!(ask(&path, Request::Status, None)?, Reply::Status(_)));
+    /// drop(main);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ControlSocket`]: the name will not do, is taken in this process, or the directory for such sockets is
+    /// not this user's alone. [`Error::Ended`].
+    pub fn open_control(&mut self, name: &str) -> Result<PathBuf, Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let controller = self.controller();
+        let answer = move |request| control::answer(&controller, request);
+        let opened =
+            control::path_for(name).and_then(|path| ControlSocket::open(path, Arc::new(answer)));
+        let opened = opened.map_err(|source| Error::ControlSocket {
+            name: name.to_owned(),
+            source,
+        })?;
+        let path = opened.path().to_owned();
+        self.control = Some(opened);
+        Ok(path)
+    }
+
     /// Has the next run begin with a pause, until a [`Controller`] lets it go on.
     pub fn pause(&mut self) {
         self.console.pause_at_the_start();
@@ -828,6 +874,7 @@ impl<M: WireMessage> MpMain<M> {
     fn abandon(&mut self, error: &Error) {
         self.ended = true;
         self.console.close(ControlError::from(error));
+        self.control = None;
         if let Some(mut fleet) = self.fleet.take() {
             fleet.abandon();
         }
@@ -839,6 +886,7 @@ impl<M: WireMessage> MpMain<M> {
         let started = wall();
         self.ended = true;
         self.console.close(ControlError::Ended);
+        self.control = None;
         let mut errors = Vec::new();
         let mut ends = Vec::new();
         if let Some(mut fleet) = self.fleet.take()

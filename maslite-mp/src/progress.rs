@@ -144,6 +144,13 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+/// A line for people.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line(self).fmt(f)
+    }
+}
+
 /// A rate as people read it.
 pub(crate) struct Rate(pub(crate) f64);
 

@@ -27,6 +27,8 @@ pub(crate) struct Kind<M: Message> {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
     pub(crate) decode: DecodeFn<M>,
+    /// As JSON, for people.
+    pub(crate) show: fn(&dyn Any) -> serde_json::Result<String>,
 }
 
 type DecodeFn<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
@@ -95,6 +97,7 @@ impl<M: WireMessage> Registry<M> {
                     None => Err(postcard::Error::SerdeSerCustom),
                 },
                 decode: |bytes| Ok(Box::new(wire::decode::<A>(bytes)?)),
+                show: |agent| serde_json::to_string(&agent.downcast_ref::<A>()),
             },
         );
         self

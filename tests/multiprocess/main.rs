@@ -20,6 +20,7 @@ mod naive;
 mod agent_errors;
 mod clock_holder;
 mod commands;
+mod control;
 mod controller;
 mod deaths;
 mod failures;

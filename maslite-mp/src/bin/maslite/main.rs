@@ -1,0 +1,219 @@
+//! Looks at simulations that run on this machine, and steers them.
+//!
+//! It speaks to those whose programs have opened a control socket: see
+//! [`MpMain::open_control`](maslite_mp::MpMain::open_control).
+
+mod choice;
+mod show;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use maslite_mp::control::protocol::{Reply, Request};
+use maslite_mp::control::{AskError, Simulation, ask, simulations};
+use rustix::event::{Timespec, poll};
+use serde_json::json;
+
+use choice::Failure;
+
+/// Looks at simulations that run on this machine, and steers them.
+///
+/// Exit codes: 0 done; 1 the simulation refuses, or has ended; 2 there is no such simulation, or something is wrong with the arguments.
+#[derive(Debug, Parser)]
+#[command(name = "maslite", version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The simulation that is meant, if several run: its process id, its name, or the path of its socket.
+    #[arg(long, global = true, value_name = "PID|NAME|PATH")]
+    simulation: Option<String>,
+    /// Print JSON, an object a line, and nothing else.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the simulations that can be spoken to.
+    List,
+    /// Tell how a simulation stands, at once.
+    Status,
+    /// Tell it again and again, until the simulation ends.
+    Watch {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        every: u32,
+    },
+    /// Let the superstep at hand finish, and pause.
+    Pause,
+    /// Go on for some supersteps, and pause.
+    Step {
+        /// How many supersteps.
+        #[arg(default_value_t = 1)]
+        supersteps: u64,
+        /// Finish this instant instead, and pause at the next one.
+        #[arg(long, conflicts_with = "supersteps")]
+        to_next_instant: bool,
+    },
+    /// Let a paused simulation go on.
+    Resume,
+    /// End the run.
+    Stop,
+    /// List the agents.
+    Agents,
+    /// Show an agent: its type, cluster, state, alarms and subscriptions.
+    Agent {
+        /// Its number or name.
+        id: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let Options { command, common } = Options::parse();
+    match run(command, &common) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "maslite: {}", maslite_mp::Chain(&failure));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: Command, common: &Common) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    if let Command::List = command {
+        return list(&mut out, common.json);
+    }
+    let simulation = choice::choose(common.simulation.as_deref())?;
+    let request = match command {
+        Command::List | Command::Status => Request::Status,
+        Command::Watch { every } => return watch(&mut out, &simulation, every, common.json),
+        Command::Agents => return agents(&mut out, &simulation, common.json),
+        Command::Pause => Request::Pause,
+        Command::Step {
+            to_next_instant: true,
+            ..
+        } => Request::StepInstant,
+        Command::Step { supersteps, .. } => Request::Step { supersteps },
+        Command::Resume => Request::Resume,
+        Command::Stop => Request::Stop,
+        Command::Agent { id } => Request::Agent { id },
+    };
+    let done = match request {
+        Request::Resume => "goes on",
+        _ => "ends after the superstep at hand",
+    };
+    let reply = ask(&simulation.path, request, None)?;
+    if common.json {
+        writeln!(out, "{}", show::as_json(&reply))?;
+        return Ok(());
+    }
+    match &reply {
+        Reply::Status(status) => write!(out, "{}", show::status(&simulation, status))?,
+        Reply::Paused { time } => writeln!(out, "{simulation} is paused at {time}")?,
+        Reply::Ended { time, reason } => {
+            writeln!(out, "{simulation}: the run ended at {time}: {reason}")?;
+        }
+        Reply::Agent(agent) => write!(out, "{}", show::agent(agent))?,
+        _ => writeln!(out, "{simulation} {done}")?,
+    }
+    Ok(())
+}
+
+fn list(out: &mut impl Write, json: bool) -> Result<(), Failure> {
+    let found = simulations().map_err(Failure::List)?;
+    for simulation in &found {
+        let Simulation {
+            pid, name, path, ..
+        } = simulation;
+        if json {
+            writeln!(out, "{}", json!({ "pid": pid, "name": name, "path": path }))?;
+        } else {
+            writeln!(out, "{pid:>8}  {name:<32}  {}", path.display())?;
+        }
+    }
+    if found.is_empty() && !json {
+        writeln!(
+            out,
+            "no simulation can be spoken to: a program opens a control socket with `MpMain::open_control`"
+        )?;
+    }
+    Ok(())
+}
+
+/// Shows how a simulation stands, again and again: on a terminal in place, elsewhere one after the other.
+fn watch(
+    out: &mut impl Write,
+    simulation: &Simulation,
+    every: u32,
+    json: bool,
+) -> Result<(), Failure> {
+    let in_place = !json && io::stdout().is_terminal();
+    let mut lines = 0;
+    loop {
+        let reply = match ask(&simulation.path, Request::Status, None) {
+            Err(AskError::Connect(_) | AskError::Silent(_)) if lines > 0 => {
+                if !json {
+                    writeln!(out, "{simulation} has ended")?;
+                }
+                return Ok(());
+            }
+            reply => reply?,
+        };
+        let Reply::Status(status) = &reply else {
+            continue;
+        };
+        let text = if json {
+            format!("{}\n", show::as_json(&reply))
+        } else {
+            show::status(simulation, status)
+        };
+        if in_place && lines > 0 {
+            // Up to the first line of the last look, and away with it.
+            write!(out, "\x1b[{lines}A\x1b[J")?;
+        }
+        lines = text.lines().count();
+        write!(out, "{text}")?;
+        out.flush()?;
+        let pause = Timespec {
+            tv_sec: i64::from(every),
+            tv_nsec: 0,
+        };
+        poll(&mut [], Some(&pause)).map_err(io::Error::from)?;
+    }
+}
+
+/// Lists all agents, as many at a time as the simulation likes.
+fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(), Failure> {
+    let mut from = 0;
+    loop {
+        let limit = u64::MAX;
+        let reply = ask(&simulation.path, Request::Agents { from, limit }, None)?;
+        let Reply::Agents(agents) = reply else {
+            return Ok(());
+        };
+        let Some(last) = agents.last() else {
+            return Ok(());
+        };
+        from = last.index + 1;
+        for agent in &agents {
+            if json {
+                writeln!(out, "{}", show::as_json(agent))?;
+            } else {
+                let (id, cluster, kind) = (&agent.id, &agent.cluster, &agent.type_name);
+                writeln!(out, "{id:<20}  {cluster:<16}  {kind}")?;
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A simulation that others speak to through its control socket: every request on every ground, and nothing that comes out of the
+//! socket harms the run.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use maslite_core::AgentRng;
+use maslite_mp::clock::wall;
+use maslite_mp::control::protocol::{REQUEST_LIMIT, Reply, Request};
+use maslite_mp::control::{AskError, ask, simulations};
+use maslite_mp::prelude::*;
+use maslite_mp::{Phase, Status};
+use rand::RngExt;
+
+use crate::commands::{Msg, PLAYERS, game, token};
+use crate::ground::{ALL, Ground};
+
+/// Longer than anything here takes, and shorter than a test may hang.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+
+/// Until it is idle; and should whoever steers it be gone, it does not stay paused for ever.
+fn bounded() -> Run {
+    Run::until_idle().timeout(Duration::from_secs(60))
+}
+
+/// Tokens in three clusters, a socket, and a run that begins with a pause.
+fn open(ground: Ground, name: &str, hops: u64) -> (MpMain<Msg>, PathBuf) {
+    let mut main = game(ground, 3, 0);
+    (1..=4).for_each(|player| main.send(token(player, hops)));
+    let path = main.open_control(name).unwrap();
+    (main, path)
+}
+
+fn undisturbed(ground: Ground, hops: u64) -> Option<u64> {
+    let mut main = game(ground, 3, 0);
+    (1..=4).for_each(|player| main.send(token(player, hops)));
+    main.run(Run::until_idle()).unwrap().digest
+}
+
+fn must(path: &Path, request: Request) -> Reply {
+    ask(path, request, LIMIT).unwrap()
+}
+
+fn status(path: &Path) -> Status {
+    match must(path, Request::Status) {
+        Reply::Status(status) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends bytes as they are, and returns the lines that are answered until the other side closes, or `lines` of them have come.
+fn raw(path: &Path, bytes: &[u8], lines: usize) -> Vec<String> {
+    let mut socket = UnixStream::connect(path).unwrap();
+    socket.set_read_timeout(LIMIT).unwrap();
+    // It may have been sent away before it has said all.
+    let _ = socket.write_all(bytes);
+    let answers = BufReader::new(socket).lines().take(lines);
+    answers.map_while(Result::ok).collect()
+}
+
+#[test]
+fn all_that_can_be_asked_is_answered_and_changes_nothing() {
+    for ground in ALL {
+        let name = format!("all-{ground:?}");
+        let (mut main, path) = open(ground, &name, 60);
+        main.pause();
+        let there = path.clone();
+        let asker = thread::spawn(move || {
+            let path = there;
+            let known = simulations().unwrap();
+            assert!(known.iter().any(|it| it.path == path && it.name == name));
+            let Reply::Paused { time } = must(&path, Request::Step { supersteps: 3 }) else {
+                panic!("it is not paused");
+            };
+            let seen = status(&path);
+            assert_eq!(
+                (seen.phase, seen.time, seen.supersteps),
+                (Phase::Paused, time, 3)
+            );
+            assert_eq!(seen.clusters.len(), 3);
+            assert!(matches!(
+                must(&path, Request::StepInstant),
+                Reply::Paused { .. }
+            ));
+            let until = SimTime::from_millis(8);
+            let paused = Reply::Paused { time: until };
+            assert_eq!(must(&path, Request::RunUntil { time: until }), paused);
+            assert_eq!(must(&path, Request::Pause), paused);
+
+            let agents = |from, limit| match must(&path, Request::Agents { from, limit }) {
+                Reply::Agents(agents) => agents,
+                other => panic!("{other:?}"),
+            };
+            let all = agents(0, u64::MAX);
+            assert_eq!(all.len() as u64, PLAYERS + 1);
+            let rest = agents(3, 2);
+            assert_eq!(rest, all[3..5]);
+            let fan = all.last().unwrap();
+            assert_eq!((fan.id.as_str(), fan.cluster.as_str()), ("fan", "3"));
+
+            let Reply::Agent(fan) = must(&path, Request::Agent { id: "fan".into() }) else {
+                panic!("no agent");
+            };
+            assert_eq!(fan.state, Some(serde_json::json!({ "hat": "blue" })));
+            assert!(fan.type_name.ends_with("commands::Spectator"));
+            let Reply::Agent(one) = must(&path, Request::Agent { id: "1".into() }) else {
+                panic!("no agent");
+            };
+            assert!(one.state.unwrap()["seen"].is_u64());
+            assert_eq!((one.cluster.as_str(), one.index), ("2", 0));
+            assert_eq!(one.subscriptions.len(), 1, "{:?}", one.subscriptions);
+            let error = ask(
+                &path,
+                Request::Agent {
+                    id: "nobody".into(),
+                },
+                LIMIT,
+            )
+            .unwrap_err();
+            let expected = "there is no agent nobody, or it was removed";
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(must(&path, Request::Resume), Reply::Done);
+        });
+        let digest = main.run(bounded()).unwrap().digest;
+        asker.join().unwrap();
+        assert_eq!(digest, undisturbed(ground, 60), "{ground:?}");
+
+        assert_eq!(status(&path).phase, Phase::Resting);
+        drop(main);
+        assert!(!path.exists());
+        let error = ask(&path, Request::Status, LIMIT).unwrap_err();
+        assert!(matches!(error, AskError::Connect(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
+    for ground in ALL {
+        let (mut main, path) = open(ground, &format!("stop-{ground:?}"), 0);
+        let only_to = Receiver::Direct(AgentId::from(1));
+        let work = Mail::new(AgentId::MAIN, only_to, Msg::Work(1_000));
+        main.send(work);
+        let asker = thread::spawn(move || {
+            // The agent is at work, and says so.
+            while !status(&path).clusters.iter().any(|it| it.agent.is_some()) {}
+            let mut times = Vec::new();
+            for _ in 0..200 {
+                let begin = wall();
+                assert_eq!(status(&path).phase, Phase::Running);
+                times.push(begin.elapsed());
+            }
+            assert_eq!(must(&path, Request::Stop), Reply::Done);
+            times.sort();
+            times[times.len() / 2]
+        });
+        let report = main.run(Run::until_idle()).unwrap();
+        let median = asker.join().unwrap();
+        assert_eq!(report.stopped_by, StopReason::Interrupted, "{ground:?}");
+        assert!(median < Duration::from_millis(50), "{ground:?}: {median:?}");
+    }
+}
+
+#[test]
+fn only_its_user_may_enter() {
+    let (main, path) = open(Ground::Inline, "private", 0);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    let mut other = game(Ground::Inline, 1, 0);
+    let error = other.open_control("private").unwrap_err();
+    assert!(error.to_string().contains("\"private\""), "{error}");
+    assert!(other.open_control("no/name").is_err());
+    // The one that was there first is still there.
+    assert_eq!(status(&path).phase, Phase::Resting);
+    drop(main);
+}
+
+#[test]
+fn what_is_no_request_is_refused() {
+    let (main, path) = open(Ground::Inline, "malformed", 0);
+    for (line, reason) in [
+        (&b"\n"[..], "this is not a request"),
+        (b"{}\n", "missing field `version`"),
+        (
+            b"{\"version\":1,\"request\":\"dance\"}\n",
+            "unknown variant `dance`",
+        ),
+        (
+            b"{\"version\":1,\"request\":\"pause\",\"more\":1}\n",
+            "unknown field `more`",
+        ),
+        (
+            b"{\"version\":2,\"request\":{\"new\":7}}\n",
+            "speaks version 1",
+        ),
+        (b"\xff\xfe\n", "this is not a request"),
+    ] {
+        let answers = raw(&path, line, 1);
+        assert!(answers[0].contains("refused"), "{answers:?}");
+        assert!(answers[0].contains(reason), "{answers:?}");
+    }
+    // One that is too long is sent away; several requests at once are answered one by one.
+    let long = vec![b'x'; REQUEST_LIMIT * 3];
+    let answers = raw(&path, &long, usize::MAX);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert!(answers[0].contains("at most 4096 bytes"), "{answers:?}");
+    let three =
+        b"{\"version\":1,\"request\":\"status\"}\nx\n{\"version\":1,\"request\":\"resume\"}\n";
+    let answers = raw(&path, three, 3);
+    assert!(answers[0].contains("\"phase\":\"resting\""), "{answers:?}");
+    assert!(answers[1].contains("refused"), "{answers:?}");
+    assert!(answers[2].contains("done"), "{answers:?}");
+    drop(main);
+}
+
+/// Requests with bytes changed, left out and put in, by chance from a seed.
+#[test]
+fn mutilated_requests_harm_nothing() {
+    let requests: [&[u8]; 6] = [
+        b"{\"version\":1,\"request\":\"status\"}\n",
+        b"{\"version\":1,\"request\":\"pause\"}\n",
+        b"{\"version\":1,\"request\":{\"step\":{\"supersteps\":3}}}\n",
+        b"{\"version\":1,\"request\":{\"agents\":{\"from\":0,\"limit\":9}}}\n",
+        b"{\"version\":1,\"request\":{\"agent\":{\"id\":\"fan\"}}}\n",
+        b"{\"version\":1,\"request\":{\"run_until\":{\"time_ns\":9}}}\n",
+    ];
+    for ground in [Ground::Inline, Ground::Ring] {
+        let (mut main, path) = open(ground, &format!("mutilated-{ground:?}"), 400);
+        main.pause();
+        let sender = thread::spawn(move || {
+            let mut rng = AgentRng::new(3, AgentId::from(1));
+            let mut answered = 0;
+            for _ in 0..400 {
+                let mut line = requests[rng.random_range(0..requests.len())].to_vec();
+                for _ in 0..rng.random_range(1..6) {
+                    let place = rng.random_range(0..line.len());
+                    match rng.random_range(0..3) {
+                        0 => line[place] = rng.random(),
+                        1 => drop(line.remove(place)),
+                        _ => line.insert(place, rng.random()),
+                    }
+                }
+                let mut socket = UnixStream::connect(&path).unwrap();
+                socket.write_all(&line).unwrap();
+                if rng.random() {
+                    // Whoever says no more is answered, or not, and leaves.
+                    socket.shutdown(std::net::Shutdown::Write).unwrap();
+                    let mut answer = Vec::new();
+                    let _ = socket.read_to_end(&mut answer);
+                    answered += usize::from(!answer.is_empty());
+                }
+            }
+            assert!(matches!(must(&path, Request::Pause), Reply::Paused { .. }));
+            must(&path, Request::Resume);
+            answered
+        });
+        let digest = main.run(bounded()).unwrap().digest;
+        assert!(sender.join().unwrap() > 20);
+        assert_eq!(digest, undisturbed(ground, 400), "{ground:?}");
+    }
+}
+
+#[test]
+fn a_thousand_who_say_nothing_keep_nobody_out() {
+    let (mut main, path) = open(Ground::Ring, "silent", 200);
+    main.pause();
+    let asker = thread::spawn(move || {
+        // As many as there are descriptors for; the rest take the places of the first.
+        let mut silent = std::collections::VecDeque::new();
+        for number in 0..1_000 {
+            let mut socket = UnixStream::connect(&path).unwrap();
+            if number % 3 == 0 {
+                socket.write_all(b"{\"version\":1,").unwrap();
+            }
+            silent.push_back(socket);
+            if silent.len() > 200 {
+                silent.pop_front();
+            }
+        }
+        assert!(matches!(
+            must(&path, Request::Step { supersteps: 2 }),
+            Reply::Paused { .. }
+        ));
+        assert_eq!(status(&path).phase, Phase::Paused);
+        must(&path, Request::Resume);
+        drop(silent);
+    });
+    let digest = main.run(bounded()).unwrap().digest;
+    asker.join().unwrap();
+    assert_eq!(digest, undisturbed(Ground::Ring, 200));
+}
+
+#[test]
+fn who_waits_is_told_when_the_simulation_ends() {
+    for ground in ALL {
+        let (main, path) = open(ground, &format!("ended-{ground:?}"), 0);
+        let (begun, waits) = std::sync::mpsc::channel();
+        let asker = thread::spawn(move || {
+            let mut socket = UnixStream::connect(&path).unwrap();
+            // The second request is only read when the first was.
+            let two =
+                b"{\"version\":1,\"request\":\"status\"}\n{\"version\":1,\"request\":\"pause\"}\n";
+            socket.write_all(two).unwrap();
+            let mut answers = BufReader::new(socket).lines().map_while(Result::ok);
+            answers.next().unwrap();
+            begun.send(()).unwrap();
+            answers.next()
+        });
+        waits.recv().unwrap();
+        drop(main);
+        // It may have come too late to be heard at all.
+        if let Some(answer) = asker.join().unwrap() {
+            assert!(answer.contains("this simulation has ended"), "{answer}");
+        }
+    }
+}
