@@ -115,6 +115,13 @@ impl Meter {
         for spent in &mut self.clusters {
             spent.rest(now.saturating_duration_since(spent.until));
             spent.until = now;
+            // A cluster may begin before main, which has told it to, notes that it waits: that time was taken for rest, and it was busy.
+            let run = now.saturating_duration_since(self.began);
+            let sum = spent.busy + spent.blocked + spent.waiting;
+            let twice = sum.saturating_sub(run);
+            let of_blocked = twice.min(spent.blocked);
+            spent.blocked -= of_blocked;
+            spent.waiting = spent.waiting.saturating_sub(twice - of_blocked);
         }
     }
 
