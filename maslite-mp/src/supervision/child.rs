@@ -162,11 +162,12 @@ impl Watched {
         }
     }
 
-    /// Whether its end was its own, and no consequence of another's.
+    /// Whether its end was its own, and no consequence of another's. Where the system keeps no status, who was killed died of that.
     pub(super) fn ended_itself(&self) -> bool {
         match self.exit {
             None => false,
-            Some((exit, _)) => !self.killed || exit != ExitKind::Signal(SIGKILL),
+            Some((ExitKind::Signal(SIGKILL) | ExitKind::Unknown, _)) => !self.killed,
+            Some(_) => true,
         }
     }
 
