@@ -28,6 +28,9 @@ pub(crate) const ASK: u8 = b'?';
 
 pub(super) const SIGKILL: i32 = 9;
 
+/// No answer is as long as this \[bytes\]. What comes beyond is left in the socket, where a child that floods it has to wait.
+pub(super) const ANSWER_LENGTH: usize = 1 << 20;
+
 /// What a child answers when asked what it is at: a length (u32, little endian), then this in postcard.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
@@ -109,6 +112,9 @@ impl Watched {
             if let Some(answer) = Answer::take(&mut self.arrived) {
                 self.owes_answer = false;
                 return Some(answer);
+            }
+            if self.arrived.len() >= ANSWER_LENGTH {
+                return None;
             }
             let rest = until.map(|until| until.saturating_duration_since(now()));
             // A timeout of zero would be none.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use shared_child::SharedChild;
 
+use super::child::ANSWER_LENGTH;
 use super::watch::{ANSWER_LIMIT, REAP_LIMIT};
 use super::*;
 use crate::lookout::Says;
@@ -238,4 +239,18 @@ fn a_run_that_ends_in_time_is_not_held() {
     supervisor.expect_exits();
     let ends = supervisor.wait_all(Duration::ZERO);
     assert_eq!(ends[0].how, EndKind::Killed);
+}
+
+#[test]
+fn who_answers_without_end_is_not_heard() {
+    let supervisor = supervisor();
+    adopt(&supervisor, 1, "exec yes >&0");
+    let (says, arrived) = supervisor
+        .run_job(|watch| {
+            let sights = watch.ask_all(ANSWER_LIMIT);
+            (sights[0].says, watch.children[0].arrived.len())
+        })
+        .expect("it lives");
+    assert_eq!(says, Says::Nothing(Activity::Silent));
+    assert!(arrived <= ANSWER_LENGTH + 512, "{arrived} bytes");
 }
