@@ -172,7 +172,8 @@ fn watch(
             reply => reply?,
         };
         let Reply::Status(status) = &reply else {
-            continue;
+            let message = "it answers something else than how it stands".to_owned();
+            return Err(AskError::Refused(message).into());
         };
         let text = if json {
             format!("{}\n", show::as_json(&reply))
