@@ -115,7 +115,8 @@ impl<M: WireMessage> MpScheduler<M> {
     pub(crate) fn run(self, mut side: ChildSide) -> i32 {
         let hold = Hold::UpTo(Arc::clone(&side.hold));
         let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
-        this.busy = Some(Duration::ZERO);
+        // Elsewhere than in a process there is no wall time of its own.
+        this.busy = side.is_process.then_some(Duration::ZERO);
         loop {
             let answer = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),

@@ -36,7 +36,7 @@ pub(crate) struct ChildSide {
     /// Where it has knocked, if its link is a channel.
     door: Option<String>,
     /// It is a process, which goes with main.
-    is_process: bool,
+    pub(crate) is_process: bool,
     #[cfg_attr(
         not(test),
         expect(
