@@ -282,6 +282,18 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
                 expected.push((format!("pays_{crossing}_{work}"), true));
             }
         }
+        if link == "ring" {
+            let crowd: Vec<_> = expected[8..]
+                .iter()
+                .map(|(figure, bare)| (figure.replace("pays", "crowd"), *bare))
+                .collect();
+            expected.push(("crowd_lockstep".to_owned(), true));
+            expected.push(("crowd_round_trip".to_owned(), true));
+            expected.extend(crowd);
+        }
+        for process in ["main", "1", "2"] {
+            expected.push((format!("idle_{process}"), false));
+        }
         assert_eq!(lines.collect::<Vec<_>>(), expected, "{waiting}");
     }
 }

@@ -59,7 +59,8 @@ pub enum Placement {
 #[non_exhaustive]
 pub enum Waiting {
     /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
-    /// otherwise it lets others run between two looks, for as long. Then it blocks.
+    /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, main looks for
+    /// 10 µs before that while the one cluster it waits for is on another processor.
     #[default]
     Auto,
     /// It blocks at once: it takes no processor while it waits, and a while to wake up.
@@ -94,6 +95,8 @@ impl Waiting {
     pub(crate) fn steps(self, clusters: usize) -> Wait {
         /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
         const SHORT: Duration = Duration::from_micros(50);
+        /// An exchange with little work is over by then.
+        const GLANCE: Duration = Duration::from_micros(10);
         let processors = std::thread::available_parallelism().map_or(1, Into::into);
         let (spin, yielding) = match self {
             Self::Auto if clusters < processors => (SHORT, Duration::ZERO),
@@ -102,7 +105,15 @@ impl Waiting {
             Self::Spin(spin) => (spin, Duration::ZERO),
             Self::Steps { spin, yielding } => (spin, yielding),
         };
-        Wait { spin, yielding }
+        let glance = match self {
+            Self::Auto => GLANCE,
+            _ => Duration::ZERO,
+        };
+        Wait {
+            spin,
+            yielding,
+            glance,
+        }
     }
 }
 

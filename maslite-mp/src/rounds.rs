@@ -462,8 +462,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.standing.exchanges += 1;
         let (mut changed_interest, mut fault) = (false, None);
         self.fleet.meter.begin_waiting();
-        for (place, _) in tasks {
-            match self.take_report(*place, *kind)? {
+        let last = tasks.len() - 1;
+        for (number, (place, _)) in tasks.iter().enumerate() {
+            match self.take_report(*place, *kind, number == last)? {
                 Ok(changed) => changed_interest |= changed,
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -522,10 +523,19 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
     /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
-    fn take_report(&mut self, place: usize, task: Task) -> Result<Result<bool, Error>, Error> {
+    fn take_report(
+        &mut self,
+        place: usize,
+        task: Task,
+        is_last: bool,
+    ) -> Result<Result<bool, Error>, Error> {
         // The report is read where the link has it, so the link is out of the fleet meanwhile.
         let mut link = self.fleet.lend(place, self.standing.time)?;
-        let received = link.recv();
+        let received = if is_last {
+            link.recv_last()
+        } else {
+            link.recv()
+        };
         self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
         let result = match received {
             Ok(message) => self.read_report(place, task, message),

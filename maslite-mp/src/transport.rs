@@ -28,7 +28,12 @@ pub(crate) trait Transport: Send {
     /// Waits for the next message. It is there until something is sent or received.
     fn recv(&mut self) -> Result<&[u8], LinkError>;
 
-    /// The same, together with the draft of the answer: so it can be written while the question is still read.
+    /// The same from the last peer that has anything to do before we go on.
+    fn recv_last(&mut self) -> Result<&[u8], LinkError> {
+        self.recv()
+    }
+
+    /// Waits for the next message, together with the draft of the answer: so it can be written while the question is still read.
     fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError>;
 
     /// Sends a message that is there already, in place of what is written.
@@ -59,6 +64,9 @@ pub(crate) struct Wait {
     pub(crate) spin: Duration,
     /// How long after that to yield the processor between two looks.
     pub(crate) yielding: Duration,
+    /// How long to look first, where that is more, for the one peer that has something to do if it is on another processor: those that
+    /// share ours would be let run for nothing.
+    pub(crate) glance: Duration,
 }
 
 /// A message that is being written: what of it a link keeps.

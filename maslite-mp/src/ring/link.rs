@@ -19,7 +19,7 @@
 //! # Waiting
 //!
 //! In three steps, as [`Wait`] says: look again and again, look and yield the processor, sleep at the bell of this link
-//! ([`protocol`](super::protocol)). Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
+//! ([`protocol`](super::protocol)). Now and then both sides tell each other on which processor they are. Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
 //!
 //! # Death
 //!
@@ -32,6 +32,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::protocol::{self, FalseIndex};
 use super::sys::{Bells, Consumer, Ends, Producer};
@@ -49,6 +50,12 @@ const AHEAD: usize = 32 * 1024;
 
 /// How many looks there are between two looks at the clock.
 const LOOKS: u32 = 64;
+
+/// The same of looks that yield the processor.
+const YIELDS: u32 = 8;
+
+/// How many frames there are between two looks at who is on which processor: that changes seldom.
+const OFTEN: u32 = 64;
 
 const PART: u32 = 1;
 const LAST: u32 = 2;
@@ -74,6 +81,8 @@ pub(crate) struct RingLink {
     /// The beginning of the message after those.
     begun: Vec<u8>,
     message_limit: usize,
+    /// The peer was on another processor than ours when somebody last looked.
+    is_peer_elsewhere: bool,
     /// Set by a malformed frame: what would follow cannot be trusted.
     refused: bool,
 }
@@ -160,6 +169,7 @@ impl RingLink {
             early: VecDeque::new(),
             begun: Vec::new(),
             message_limit: MESSAGE_LIMIT,
+            is_peer_elsewhere: false,
             refused: false,
         }
     }
@@ -203,26 +213,40 @@ impl RingLink {
     /// Waits until something is ready. Disconnected if it is not and the peer is gone, in this order: what the peer did last counts.
     fn wait_for<T>(
         &mut self,
+        spin: Duration,
         mut look: impl FnMut(&mut Ends) -> Result<Option<T>, FalseIndex>,
     ) -> Result<T, LinkError> {
         if let Some(found) = self.look(&mut look)? {
             return Ok(found);
         }
-        let Wait { spin, yielding } = self.wait;
-        let begin = now();
-        while begin.elapsed() < spin {
-            for _ in 0..LOOKS {
-                if let Some(found) = self.look(&mut look)? {
-                    return Ok(found);
+        let Wait { yielding, .. } = self.wait;
+        // Most messages are there before the first look at the clock, which costs as much as many at the ring.
+        let mut begin = None;
+        let mut has_passed = |limit| begin.get_or_insert_with(now).elapsed() >= limit;
+        if !spin.is_zero() {
+            loop {
+                for _ in 0..LOOKS {
+                    if let Some(found) = self.look(&mut look)? {
+                        return Ok(found);
+                    }
+                    hint::spin_loop();
                 }
-                hint::spin_loop();
+                if has_passed(spin) {
+                    break;
+                }
             }
         }
-        let until = spin + yielding;
-        while begin.elapsed() < until {
-            thread::yield_now();
-            if let Some(found) = self.look(&mut look)? {
-                return Ok(found);
+        if !yielding.is_zero() {
+            loop {
+                for _ in 0..YIELDS {
+                    thread::yield_now();
+                    if let Some(found) = self.look(&mut look)? {
+                        return Ok(found);
+                    }
+                }
+                if has_passed(spin + yielding) {
+                    break;
+                }
             }
         }
         loop {
@@ -264,6 +288,9 @@ impl RingLink {
         match judged {
             Ok(frame) => {
                 self.received = self.received.wrapping_add(1);
+                if self.received.is_multiple_of(OFTEN) {
+                    self.is_peer_elsewhere = self.ends.bells.compare_processors();
+                }
                 Ok(frame)
             }
             Err(reason) => Err(self.refuse(reason)),
@@ -288,7 +315,7 @@ impl RingLink {
         self.let_go();
         protocol::ring(self.ends.bells.peers());
         loop {
-            let news = self.wait_for(|ends| {
+            let news = self.wait_for(self.wait.spin, |ends| {
                 if ends.producer.look()? >= bytes {
                     return Ok(Some(News::Room));
                 }
@@ -346,7 +373,7 @@ impl RingLink {
     }
 
     /// Waits for the next message: a frame that is held, or in `message`.
-    fn receive(&mut self) -> Result<(), LinkError> {
+    fn receive(&mut self, spin: Duration) -> Result<(), LinkError> {
         self.check()?;
         if self.held > 0 {
             self.let_go();
@@ -357,7 +384,7 @@ impl RingLink {
             return Ok(());
         }
         loop {
-            self.wait_for(|ends| Ok((ends.consumer.look()? > 0).then_some(())))?;
+            self.wait_for(spin, |ends| Ok((ends.consumer.look()? > 0).then_some(())))?;
             let frame = self.arrived()?;
             if frame.is_last && self.begun.is_empty() {
                 self.held = HEADER + frame.length;
@@ -422,12 +449,19 @@ impl Transport for RingLink {
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
-        self.receive()?;
+        self.receive(self.wait.spin)?;
+        Ok(received(&self.ends.consumer, self.held, &self.message))
+    }
+
+    fn recv_last(&mut self) -> Result<&[u8], LinkError> {
+        let Wait { spin, glance, .. } = self.wait;
+        let is_elsewhere = glance > spin && self.is_peer_elsewhere;
+        self.receive(if is_elsewhere { glance } else { spin })?;
         Ok(received(&self.ends.consumer, self.held, &self.message))
     }
 
     fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
-        self.receive()?;
+        self.receive(self.wait.spin)?;
         self.look_for_space()?;
         let Self {
             ends,
@@ -538,7 +572,11 @@ mod tests {
         let (micro, none) = (Duration::from_micros(20), Duration::ZERO);
         for (spin, yielding) in [(none, none), (micro, none), (none, micro), (micro, micro)] {
             let (mut main, mut child) = links();
-            let wait = Wait { spin, yielding };
+            let wait = Wait {
+                spin,
+                yielding,
+                ..Wait::default()
+            };
             main.wait_as(wait);
             child.wait_as(wait);
             thread::scope(|scope| {

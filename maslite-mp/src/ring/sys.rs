@@ -51,11 +51,20 @@ struct Indices {
     head: Line,
 }
 
+/// What a process tells the other of how it waits.
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Seat {
+    bell: AtomicU32,
+    /// The processor it was last on, plus one; zero if it has not said.
+    processor: AtomicU32,
+}
+
 /// What a process tells the other about itself.
 #[derive(Debug)]
 #[repr(C)]
 struct Presence {
-    bell: Line,
+    seat: Seat,
     /// Not zero once it has closed its end.
     closed: Line,
 }
@@ -354,6 +363,14 @@ impl Consumer {
     }
 }
 
+/// The processor we are on, plus one; zero where it cannot be told.
+fn processor() -> u32 {
+    if cfg!(miri) {
+        return 0;
+    }
+    u32::try_from(rustix::thread::sched_getcpu()).map_or(0, |processor| processor.wrapping_add(1))
+}
+
 /// The words by which the two processes wake each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Bells {
@@ -365,13 +382,27 @@ impl Bells {
     /// At which we sleep.
     #[inline]
     pub(crate) fn own(&self) -> &AtomicU32 {
-        &self.region.words().sides[self.side as usize].bell.0
+        &self.seat_of(self.side).bell
     }
 
     /// At which the peer sleeps.
     #[inline]
     pub(crate) fn peers(&self) -> &AtomicU32 {
-        &self.region.words().sides[self.side.peer() as usize].bell.0
+        &self.seat_of(self.side.peer()).bell
+    }
+
+    /// Tells the peer on which processor we are, and whether it was on another one when it last said so.
+    pub(crate) fn compare_processors(&self) -> bool {
+        let processor = processor();
+        let (own, peer) = (self.seat_of(self.side), self.seat_of(self.side.peer()));
+        own.processor.store(processor, Ordering::Relaxed);
+        let peers = peer.processor.load(Ordering::Relaxed);
+        peers != 0 && peers != processor
+    }
+
+    #[inline]
+    fn seat_of(&self, side: Side) -> &Seat {
+        &self.region.words().sides[side as usize].seat
     }
 
     /// Whether the peer has closed its end.
@@ -524,6 +555,33 @@ mod tests {
         main.producer.back(PAGE).expect("there is memory");
         child.producer.back(PAGE).expect("there is memory");
         (main, child)
+    }
+
+    #[test]
+    fn both_sides_see_whether_they_share_a_processor() {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let stay_on = |processor| {
+            let mut one = CpuSet::new();
+            one.set(processor);
+            sched_setaffinity(None, &one).expect("it is one of ours");
+        };
+        let allowed = sched_getaffinity(None).expect("of this thread");
+        let mut ours = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
+        let first = ours.next().expect("we run on one");
+        stay_on(first);
+        let (main, child) = both();
+        assert!(
+            !main.bells.compare_processors(),
+            "the child has said nothing"
+        );
+        assert!(!child.bells.compare_processors());
+        assert!(!main.bells.compare_processors());
+        if let Some(second) = ours.next() {
+            stay_on(second);
+            assert!(child.bells.compare_processors());
+            stay_on(first);
+            assert!(main.bells.compare_processors());
+        }
     }
 
     /// On a system that makes all pages at once there is nothing to see.
