@@ -16,6 +16,7 @@ use std::sync::Arc;
 use maslite_core::Run;
 use serde::{Deserialize, Serialize};
 
+use crate::control::protocol::{self, Reply};
 use crate::fleet::{Fleet, Placement};
 use crate::frame::{self, Framed, Packets};
 use crate::lookout::Patience;
@@ -250,6 +251,28 @@ pub fn to_cluster(bytes: &[u8]) -> usize {
     }
 }
 
+/// A client of the control socket sends these bytes. Tells how many requests were understood.
+///
+/// # Panics
+/// If a refusal is not one line, or an answer cannot be written.
+#[must_use]
+pub fn control(bytes: &[u8]) -> usize {
+    let mut understood = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let reply = match protocol::read(line) {
+            Ok(_) => {
+                understood += 1;
+                Reply::Done
+            }
+            Err(message) => Reply::Refused { message },
+        };
+        let answer = protocol::write(reply);
+        let ends = answer.iter().filter(|byte| **byte == b'\n').count();
+        assert!(ends == 1 && answer.ends_with(b"\n"), "an answer is a line");
+    }
+    understood
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -258,6 +281,7 @@ mod tests {
     use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver, SimTime};
 
     use super::*;
+    use crate::control::protocol::{Question, Request};
     use crate::lookout::Pulse;
     use crate::transport::{Draft, Sheet};
     use crate::wire::{
@@ -381,6 +405,30 @@ mod tests {
         let before = [&mail[..], &mail, &single].concat();
         let note = ToMain::Report(Box::new(report));
         [&[9], &message(&before, &note)[..]].concat()
+    }
+
+    /// All that can be asked.
+    fn requests() -> Vec<u8> {
+        let requests = [
+            Request::Status,
+            Request::Pause,
+            Request::Step { supersteps: 3 },
+            Request::StepInstant,
+            Request::RunUntil { time: NOON },
+            Request::Resume,
+            Request::Stop,
+            Request::Agents { from: 2, limit: 10 },
+            Request::Agent {
+                id: "crane".to_owned(),
+            },
+        ];
+        let lines = requests.map(|request| {
+            let version = protocol::VERSION;
+            let mut line = serde_json::to_vec(&Question { version, request }).unwrap();
+            line.push(b'\n');
+            line
+        });
+        lines.concat()
     }
 
     /// What the corpus begins with: bytes that are understood to their end.
@@ -514,6 +562,12 @@ mod tests {
                 message(&[], &ToProc::Settings(settings)),
             ),
             ("to_cluster", "load", message(&[], &ToProc::Load(load))),
+            ("control", "requests", requests()),
+            (
+                "control",
+                "other_version",
+                b"{\"version\":2,\"request\":\"pause\"}\n".to_vec(),
+            ),
         ]
     }
 
@@ -525,11 +579,15 @@ mod tests {
                 "ring" => ring(&bytes),
                 "handshake" => handshake(&bytes),
                 "to_main" => usize::from(to_main(&bytes)),
+                "control" => control(&bytes),
                 _ => to_cluster(&bytes),
             };
             let expected = match name {
                 "conversation" | "frames" | "step" | "window" => 3,
-                "out_of_order" | "false_index" | "loaded" | "failed" | "solo" => 0,
+                "requests" => 9,
+                "other_version" | "out_of_order" | "false_index" | "loaded" | "failed" | "solo" => {
+                    0
+                }
                 _ => 1,
             };
             assert_eq!(understood, expected, "{target}/{name}");

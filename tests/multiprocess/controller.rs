@@ -32,8 +32,12 @@ fn outcome(report: &MpReport) -> Outcome {
 /// Four tokens of so many hops, in three clusters.
 fn tokens(ground: Ground, lookahead: u64, hops: u64) -> MpMain<Msg> {
     let mut main = game(ground, 3, lookahead);
-    (1..=4).for_each(|player| main.send(token(player, hops)));
+    send_tokens(&mut main, hops);
     main
+}
+
+fn send_tokens(main: &mut MpMain<Msg>, hops: u64) {
+    (1..=4).for_each(|player| main.send(token(player, hops)));
 }
 
 fn undisturbed(ground: Ground, lookahead: u64, hops: u64) -> Outcome {
@@ -89,45 +93,48 @@ fn agents_are_read_while_they_run() {
     });
 }
 
-/// Pauses a run at so many moments, as chance has it.
-fn pause_often(ground: Ground, lookahead: u64, pauses: u64) {
-    // As many hops as it takes.
-    let hops = pauses * 40;
-    let mut main = tokens(ground, lookahead, hops);
+/// Pauses the runs of four clusters at so many moments, as chance has it: as many runs as that takes.
+fn pause_often(ground: Ground, lookahead: u64, pauses: usize) {
+    let hops = 500;
+    let run_on = |main: &mut MpMain<Msg>| {
+        send_tokens(main, hops);
+        outcome(&main.run(Run::until_idle()).unwrap())
+    };
+    let mut main = game(ground, 4, lookahead);
     let pauser = steer(&main, move |controller| {
         let mut rng = AgentRng::new(7, AgentId::from(lookahead));
         let mut seen = Vec::new();
-        for _ in 0..pauses {
+        while seen.len() < pauses {
             // A moment by chance, and no clock is needed for it.
             for _ in 0..rng.random_range(0..20_000) {
                 std::hint::spin_loop();
             }
-            // An error if it is over already.
-            let Ok(halt) = controller.pause() else { break };
+            let halt = controller.pause().unwrap();
             let status = controller.status();
-            assert_eq!(status.time, halt.time());
+            if matches!(halt, Halt::Ended(..)) {
+                continue;
+            }
+            assert_eq!(status.phase, Phase::Paused);
+            assert_eq!((status.time, status.clusters.len()), (halt.time(), 4));
             for cluster in &status.clusters {
                 assert_eq!(cluster.time, halt.time(), "{halt:?}: {status:?}");
                 assert!(!cluster.at_work);
             }
-            if matches!(halt, Halt::Ended(..)) {
-                break;
-            }
-            assert_eq!(status.phase, Phase::Paused);
             seen.push(halt.time());
             controller.resume().unwrap();
         }
         seen
     });
-    let report = main.run(Run::until_idle()).unwrap();
-    // A pause that comes now would wait for another run.
-    drop(main);
-    let seen = pauser.join();
-    let expected = undisturbed(ground, lookahead, hops);
-    assert_eq!(outcome(&report), expected, "{ground:?} {lookahead}");
-    let seen = seen.unwrap();
+    let mut outcomes = Vec::new();
+    while !pauser.is_finished() {
+        outcomes.push(run_on(&mut main));
+    }
+    let seen = pauser.join().unwrap();
     assert!(seen.is_sorted());
-    assert!(seen.len() as u64 > pauses / 2, "only {} pauses", seen.len());
+    assert_eq!(seen.len(), pauses);
+    let mut undisturbed = game(ground, 4, lookahead);
+    let expected: Vec<_> = outcomes.iter().map(|_| run_on(&mut undisturbed)).collect();
+    assert_eq!(outcomes, expected, "{ground:?} {lookahead}");
 }
 
 #[test]
