@@ -2,7 +2,10 @@
 
 #![cfg(feature = "cli")]
 
-use std::process::{self, Command};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -38,8 +41,8 @@ fn maslite(arguments: &[&str]) -> (String, Option<i32>) {
     )
 }
 
-#[test]
-fn what_is_asked_at_another_terminal_is_answered_there() {
+/// Two players with a ball, paused, and where to speak to them.
+fn simulation(name: &str) -> (MpMain<Msg>, PathBuf) {
     let entered = Registry::new().with::<Player>().enter();
     let mut main = MpMain::new(entered)
         .unwrap()
@@ -48,8 +51,14 @@ fn what_is_asked_at_another_terminal_is_answered_there() {
     main.add(cluster, 1, Player { seen: 0 }).unwrap();
     main.add(cluster, 2, Player { seen: 0 }).unwrap();
     main.send(Mail::new(1, AgentId::from(2), Msg::Ping));
-    let path = main.open_control("terminal").unwrap();
+    let path = main.open_control(name).unwrap();
     main.pause();
+    (main, path)
+}
+
+#[test]
+fn what_is_asked_at_another_terminal_is_answered_there() {
+    let (mut main, path) = simulation("terminal");
     let asker = thread::spawn(move || {
         let path = path.to_str().unwrap();
         let ask = |words: &[&str]| maslite(&[words, &["--simulation", path]].concat());
@@ -69,4 +78,47 @@ fn what_is_asked_at_another_terminal_is_answered_there() {
     let answers = answers.map(|(text, code)| format!("{text}{}\n", code.unwrap()));
     assert_eq!(answers.concat(), include_str!("terminal.out"));
     assert_eq!(nobody, Some(2));
+}
+
+#[test]
+fn simulations_are_listed_and_watched_to_their_end() {
+    let (mut main, path) = simulation("watched");
+    // What a program leaves that is killed.
+    let mut dead = Command::new(env!("CARGO_BIN_EXE_maslite"));
+    let mut dead = dead.arg("--help").stdout(Stdio::null()).spawn().unwrap();
+    dead.wait().unwrap();
+    let left = path.with_file_name(format!("{}-left.sock", dead.id()));
+    drop(UnixListener::bind(&left).unwrap());
+    let (listed, _) = maslite(&["list"]);
+    let line = listed.lines().find(|line| line.contains("  watched  "));
+    assert!(line.unwrap().ends_with(path.to_str().unwrap()), "{listed}");
+    assert!(!listed.contains("left.sock"), "{listed}");
+    assert!(!left.exists());
+
+    let path = path.to_str().unwrap().to_owned();
+    let steerer = thread::spawn(move || {
+        let mut watch = Command::new(env!("CARGO_BIN_EXE_maslite"))
+            .args(["watch", "--json", "--simulation", &path])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let stopped = maslite(&["stop", "--simulation", &path]).1;
+        (watch, lines, first, stopped)
+    });
+    let run = Run::until_idle().timeout(Duration::from_secs(60));
+    let report = main.run(run).unwrap();
+    let (mut watch, lines, first, stopped) = steerer.join().unwrap();
+    assert_eq!(report.stopped_by, StopReason::Interrupted);
+    drop(main);
+    // It goes on until there is nobody to ask.
+    assert!(
+        lines
+            .map_while(Result::ok)
+            .all(|line| line.starts_with('{'))
+    );
+    assert_eq!((watch.wait().unwrap().code(), stopped), (Some(0), Some(0)));
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(first["status"]["phase"], "paused", "{first}");
 }

@@ -207,6 +207,9 @@ fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(
         let Some(last) = agents.last() else {
             return Ok(());
         };
+        if from == 0 && !json {
+            writeln!(out, "{:<20}  {:<16}  TYPE", "AGENT", "CLUSTER")?;
+        }
         from = last.index + 1;
         for agent in &agents {
             if json {
