@@ -965,6 +965,14 @@ impl<M: Message> Engine<M> {
         !self.newborn.is_empty()
     }
 
+    /// Whether agents here began or ceased to listen to something since that was asked for.
+    #[must_use]
+    #[inline]
+    pub fn has_changed_interest(&self) -> bool {
+        let changed = self.kernel.changed_interest.as_ref();
+        changed.is_some_and(|changed| !changed.is_empty())
+    }
+
     /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber
     /// and the time.
     pub fn take_changed_interest(&mut self) -> Vec<(u32, Pattern, bool, SimTime)> {

@@ -83,6 +83,12 @@ impl SimTime {
         Self(self.0.saturating_add(delay.0))
     }
 
+    /// This much earlier, or the start of time.
+    #[must_use]
+    pub const fn saturating_sub(self, delay: SimDuration) -> Self {
+        Self(self.0.saturating_sub(delay.0))
+    }
+
     /// How long after `earlier` this is; zero if it is before it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> SimDuration {

@@ -654,6 +654,17 @@ impl<M: WireMessage> Border<M> {
         removals.map(|(id, by)| (id, by, now)).collect()
     }
 
+    /// Under a lookahead: if agents here begin to listen where none did, goes no further than others know it. Until then they
+    /// think that none of their alarms leaves before it is due.
+    fn await_attention(&mut self, engine: &Engine<M>) {
+        if self.listeners.is_empty()
+            && engine.has_changed_interest()
+            && let Some(ahead) = &mut self.ahead
+        {
+            ahead.leave_for_main(engine.now());
+        }
+    }
+
     /// Under a lookahead: notes what main is to hear. True if main must number agents first.
     fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
         let now = engine.now();
@@ -836,8 +847,11 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
     }
 
     #[inline]
-    fn after_posting(&mut self, _: &mut Engine<M>) -> bool {
+    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
         self.border.passes += 1;
+        if self.border.ahead.is_some() {
+            self.border.await_attention(engine);
+        }
         false
     }
 

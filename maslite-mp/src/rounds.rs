@@ -333,10 +333,12 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             return self.exchange(&due, task);
         }
         self.advance_to(time);
+        let may_leave = |place: &usize| {
+            let inbound = &self.routing.inbound[*place];
+            self.report(*place).alarms_may_leave || inbound.brings_listeners()
+        };
         let together = self.predicate.is_none()
-            && due
-                .iter()
-                .all(|place| !self.report(*place).alarms_may_leave)
+            && !due.iter().any(may_leave)
             && self
                 .places(|rounds, place| rounds.report(place).kept_awake)
                 .is_empty();

@@ -85,6 +85,12 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
+    /// Whether others have begun to listen to something, which it has not been told: its alarms may leave although it does not know.
+    pub(crate) fn brings_listeners(&self) -> bool {
+        let mut interest = self.news.interest.iter();
+        interest.any(|(_, _, begins, _)| *begins)
+    }
+
     /// Whether it must be told in this superstep.
     pub(crate) fn is_urgent(&self) -> bool {
         self.mails > 0 || !self.news.dismissed.is_empty()

@@ -142,7 +142,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let dismissed = inbound.news.dismissed.iter();
             let dismissed = dismissed.map(|(_, time)| time.unwrap_or(report.time)).min();
             let arrival = inbound.earliest.filter(|_| inbound.mails > 0);
-            let events = [now, report.next_alarm, arrival, dismissed];
+            // Alarms that others hear leave so much before they are due.
+            let earlier = inbound.brings_listeners().then_some(self.lookaheads[place]);
+            let alarm = report
+                .next_alarm
+                .map(|alarm| alarm.saturating_sub(earlier.unwrap_or_default()));
+            let events = [now, alarm, arrival, dismissed];
             // What is for an instant that the cluster has begun is for now.
             let next = events.into_iter().flatten().min();
             next.map(|next| next.max(report.time))

@@ -293,7 +293,17 @@ fn run(
 }
 
 pub(crate) fn check(seed: u64, count: usize, ground: Ground, shake: Option<u64>, cuts: &[u64]) {
-    let mut scenario = generator::scenario(seed);
+    check_scenario(seed, generator::scenario(seed), count, ground, shake, cuts);
+}
+
+fn check_scenario(
+    seed: u64,
+    mut scenario: Scenario,
+    count: usize,
+    ground: Ground,
+    shake: Option<u64>,
+    cuts: &[u64],
+) {
     // Delays at home and elsewhere differ, so an exchange can take more mail than without.
     for mail in &mut scenario.start {
         mail.ttl = mail.ttl.min(6);
@@ -327,6 +337,20 @@ fn runs_that_stop_and_go_on_give_it_too() {
 }
 
 #[test]
+fn so_do_those_in_which_nobody_listens_at_first() {
+    for count in [2, 3, 4] {
+        for seed in 450..600 {
+            let mut scenario = generator::scenario(seed);
+            for agent in &mut scenario.agents {
+                agent.subscribe.clear();
+            }
+            let cuts = [&[][..], &[1, 2, 5, 6, 11]][usize::from(seed.is_multiple_of(2))];
+            check_scenario(seed, scenario, count, Ground::Inline, None, cuts);
+        }
+    }
+}
+
+#[test]
 fn processes_give_it_too() {
     for ground in PROCESSES {
         for count in [2, 3, 4, 8] {
@@ -347,4 +371,33 @@ fn all_clusters_have_a_lookahead_or_none() {
         error.to_string().contains("cluster west has no lookahead"),
         "{error}"
     );
+}
+
+/// The first agent of another cluster that listens, and how far it has gone meanwhile, matters to alarms that nobody elsewhere
+/// wanted when they were set.
+#[test]
+fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
+    let scenario: Scenario = serde_json::from_str(
+        r#"{"clusters": [[1], [2]], "run": {}, "agents": [
+            {"id": 1, "subscribe": [], "rules": [
+                {"on": "Set", "do": [{"alarm": {"after_ms": 20, "to": 1, "topic": "Ring"}}]}]},
+            {"id": 2, "subscribe": [], "rules": [
+                {"on": "Set", "do": [
+                    {"alarm": {"after_ms": 1, "to": 2, "topic": "Tick"}},
+                    {"alarm": {"after_ms": 5, "to": 2, "topic": "Listen"}}]},
+                {"on": "Tick", "do": [{"alarm": {"after_ms": 1, "to": 2, "topic": "Tick"}}]},
+                {"on": "Listen", "do": [{"subscribe": {"topic": "Ring"}}]}]}],
+            "start": [
+                {"from": 0, "to": 1, "topic": "Set", "ttl": 30},
+                {"from": 0, "to": 2, "topic": "Set", "ttl": 30}]}"#,
+    )
+    .unwrap();
+    let expected = specified(&scenario, 2);
+    assert!(expected.contains(r#"{"t_ms": 20, "step": 0, "to": 2, "from": 1, "receiver": 1"#));
+    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+        for cuts in [&[][..], &[3, 5, 6, 17, 18, 20]] {
+            let got = run(&scenario, 2, ground, None, cuts);
+            assert_eq!(got, expected, "{ground:?}, cuts {cuts:?}");
+        }
+    }
 }

@@ -26,13 +26,22 @@ fn child() {
 
 /// Runs a scenario divided into `clusters` and compares everything with the specification.
 pub(crate) fn check(seed: u64, clusters: usize, ground: Ground, shake: Option<u64>) {
-    let scenario = generator::scenario(seed);
+    check_scenario(seed, &generator::scenario(seed), clusters, ground, shake);
+}
+
+fn check_scenario(
+    seed: u64,
+    scenario: &Scenario,
+    clusters: usize,
+    ground: Ground,
+    shake: Option<u64>,
+) {
     let of = || {
-        let scenario = serde_json::to_string(&scenario).unwrap();
+        let scenario = serde_json::to_string(scenario).unwrap();
         format!("seed {seed}, {clusters} clusters, {ground:?}, shake {shake:?}: {scenario}")
     };
-    let (report, trace) = run(&scenario, clusters, ground, shake);
-    let expected = naive::run(&scenario, u64::MAX).unwrap();
+    let (report, trace) = run(scenario, clusters, ground, shake);
+    let expected = naive::run(scenario, u64::MAX).unwrap();
     let lines = (1..).zip(trace.lines().zip(expected.trace.lines()));
     for (line, (got, expected)) in lines {
         assert_eq!(got, expected, "line {line} of {}", of());
@@ -124,6 +133,44 @@ fn in_processes() {
             for clusters in [1, 2, 3, 4, 8] {
                 check(seed, clusters, ground, None);
             }
+        }
+    }
+}
+
+#[test]
+fn where_nobody_listens_at_first() {
+    for clusters in [2, 3, 4] {
+        for seed in 1006..1156 {
+            let mut scenario = generator::scenario(seed);
+            for agent in &mut scenario.agents {
+                agent.subscribe.clear();
+            }
+            check_scenario(seed, &scenario, clusters, Ground::Inline, None);
+        }
+    }
+}
+
+/// Two clusters have alarms due at once, set before the third one began to listen to them.
+#[test]
+fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
+    let scenario: Scenario = serde_json::from_str(
+        r#"{"clusters": [[1], [2], [3]], "run": {}, "agents": [
+            {"id": 1, "subscribe": [], "rules": [
+                {"on": "Set", "do": [{"alarm": {"after_ms": 10, "to": 1, "topic": "Ring"}}]}]},
+            {"id": 2, "subscribe": [], "rules": [
+                {"on": "Set", "do": [{"alarm": {"after_ms": 10, "to": 2, "topic": "Ring"}}]}]},
+            {"id": 3, "subscribe": [], "rules": [
+                {"on": "Set", "do": [{"alarm": {"after_ms": 5, "to": 3, "topic": "Listen"}}]},
+                {"on": "Listen", "do": [{"subscribe": {"topic": "Ring"}}]}]}],
+            "start": [
+                {"from": 0, "to": 1, "topic": "Set", "ttl": 30},
+                {"from": 0, "to": 2, "topic": "Set", "ttl": 30},
+                {"from": 0, "to": 3, "topic": "Set", "ttl": 30}]}"#,
+    )
+    .unwrap();
+    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+        for clusters in 1..=3 {
+            check_scenario(0, &scenario, clusters, ground, None);
         }
     }
 }
