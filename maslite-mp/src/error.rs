@@ -2,9 +2,10 @@
 
 use maslite_core::{AgentId, SimTime};
 
+use crate::checks::MessageFault;
 use crate::death::{Death, ExitKind, Explained};
 use crate::spawn::SpawnError;
-use crate::transport::LinkError;
+use crate::transport::{Hex, LinkError};
 use crate::warning::{ClockHolder, Limit};
 
 /// Why a call or a run failed.
@@ -73,15 +74,36 @@ pub enum Error {
     /// The child processes could not be started. None is left.
     #[error("the clusters could not be started")]
     Start(#[from] SpawnError),
-    /// A cluster sent what no cluster of this program sends.
-    #[error("cluster {cluster} sent {what} that cannot be decoded: {why}")]
+    /// A cluster sent what no cluster of this program sends, in frames that were well formed.
+    #[error(
+        "cluster {cluster} sent an impossible message at {time} (reason {}: {reason}), it ends {}; \
+         its memory is corrupt or the kernel has a bug; all clusters were stopped",
+        *.reason as u8,
+        Hex(.tail)
+    )]
     Protocol {
         /// The cluster.
         cluster: String,
-        /// What it was meant to be.
-        what: &'static str,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
         /// What is wrong with it.
-        why: String,
+        reason: MessageFault,
+        /// Its last bytes, at most 64: what a message says of itself is at its end.
+        tail: Vec<u8>,
+    },
+    /// A cluster refused what main told it, or another cluster sent to it through main.
+    #[error(
+        "cluster {cluster} was sent what cannot be (reason {}: {reason}) when it stood at {time}; \
+         the memory of another cluster, or of main, is corrupt or the kernel has a bug; all clusters were stopped",
+        *.reason as u8
+    )]
+    Refused {
+        /// The cluster that got it.
+        cluster: String,
+        /// What is wrong with it.
+        reason: MessageFault,
+        /// Where that cluster stood.
+        time: SimTime,
     },
     /// The type of an agent was not named in the registry.
     #[error(

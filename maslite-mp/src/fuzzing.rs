@@ -13,7 +13,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use maslite_core::Run;
+use maslite_core::{Run, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{self, Reply};
@@ -30,6 +30,9 @@ use crate::wire::{self, Task, ToProc};
 
 /// The clusters of the main process that [`to_main`] lies to.
 const CLUSTERS: usize = 3;
+
+/// Where that main process stands.
+const NOON: SimTime = SimTime::from_millis(12);
 
 /// A message with all that a model's may have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -205,6 +208,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
         routing.add_cluster();
         standing.reports.push(None);
     }
+    standing.time = NOON;
     let mut under_way = UnderWay::<Word>::default();
     let (mut trace, run) = (None, Run::until_idle());
     let mut rounds = Rounds::new(
@@ -235,6 +239,9 @@ pub fn to_main(bytes: &[u8]) -> bool {
             others: None,
         },
     };
+    if matches!(task, Task::Window { .. }) {
+        rounds.lookaheads = vec![SimDuration::from_millis(1); CLUSTERS];
+    }
     let place = usize::from(*head) % CLUSTERS;
     matches!(rounds.read_report(place, task, message), Ok(Ok(_)))
 }
@@ -278,7 +285,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver, SimTime};
+    use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver};
 
     use super::*;
     use crate::control::protocol::{Question, Request};
@@ -288,8 +295,6 @@ mod tests {
         Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
         ToMain,
     };
-
-    const NOON: SimTime = SimTime::from_millis(12);
 
     fn packet(kind: u8, sequence: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![kind];
@@ -319,7 +324,14 @@ mod tests {
         bytes
     }
 
-    fn mails(arrives: SimTime) -> Vec<u8> {
+    /// All kinds of receivers.
+    const ALL: [Receiver; 3] = [
+        Receiver::Agent(AgentId::from_u64(7)),
+        Receiver::Direct(AgentId::MAIN),
+        Receiver::Subscribers,
+    ];
+
+    fn mails(receivers: [Receiver; 3], arrives: SimTime) -> Vec<u8> {
         let mut bytes = Vec::new();
         let words = [
             Word::Said("hello".to_owned()),
@@ -328,11 +340,6 @@ mod tests {
                 last: Some(-1),
             },
             Word::Nothing,
-        ];
-        let receivers = [
-            Receiver::Agent(AgentId::from(7)),
-            Receiver::Direct(AgentId::MAIN),
-            Receiver::Subscribers,
         ];
         for ((word, receiver), sequence) in words.iter().zip(receivers).zip(0..) {
             let head = MailHead {
@@ -357,7 +364,8 @@ mod tests {
 
     /// A report with mail for another cluster, for main, and for whoever owns its receiver.
     fn report(events: Events) -> Vec<u8> {
-        let mail = mails(SimTime::ZERO);
+        let mail = mails(ALL, SimTime::ZERO);
+        let to_main = mails([Receiver::Agent(AgentId::MAIN); 3], SimTime::ZERO);
         let mut single = Vec::new();
         let head = MailHead {
             key: MailKey::of_agent(NOON, 3, 9),
@@ -369,7 +377,7 @@ mod tests {
         wire::put_mail(&head, &Word::Nothing, &mut single).unwrap();
         let length = u32::try_from(single.len()).unwrap();
         single.splice(0..0, length.to_le_bytes());
-        let (all, one) = (mail.len(), single.len());
+        let (all, own, one) = (mail.len(), to_main.len(), single.len());
         let number = |number: usize| u32::try_from(number).unwrap();
         let batch = |to, mails, start, bytes| Batch {
             to,
@@ -397,12 +405,12 @@ mod tests {
             digest: Some(7),
             batches: vec![
                 batch(Destination::Cluster(1), 3, 0, all),
-                batch(Destination::Main, 3, all, all),
-                batch(Destination::Owner, 1, 2 * all, one),
+                batch(Destination::Main, 3, all, own),
+                batch(Destination::Owner, 1, all + own, one),
             ],
             trace: 0,
         };
-        let before = [&mail[..], &mail, &single].concat();
+        let before = [&mail[..], &to_main, &single].concat();
         let note = ToMain::Report(Box::new(report));
         [&[9], &message(&before, &note)[..]].concat()
     }
@@ -495,7 +503,6 @@ mod tests {
             },
         ];
         let loaded = Loaded {
-            count: 2,
             ids: vec![AgentId::from(1), AgentId::from(2)],
             names: Vec::new(),
         };
@@ -548,13 +555,13 @@ mod tests {
             (
                 "to_cluster",
                 "step",
-                message(&mails(SimTime::ZERO), &grant(Task::Step)),
+                message(&mails(ALL, SimTime::ZERO), &grant(Task::Step)),
             ),
             ("to_cluster", "solo", message(&[], &grant(solo))),
             (
                 "to_cluster",
                 "window",
-                message(&mails(NOON), &grant(window)),
+                message(&mails(ALL, NOON), &grant(window)),
             ),
             (
                 "to_cluster",

@@ -108,9 +108,11 @@ mod report;
 mod status;
 
 // How main and the clusters agree on time and mail.
+mod checks;
 mod meter;
 mod mp_scheduler;
 mod outbound;
+mod reports;
 mod rounds;
 mod routing;
 mod steering;
@@ -154,6 +156,7 @@ mod simulation;
 pub use maslite_core as core;
 pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
 
+pub use checks::MessageFault;
 pub use commands::{AgentInfo, Answers, Audience, ControlError};
 pub use console::Halt;
 pub use controller::Controller;

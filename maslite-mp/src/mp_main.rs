@@ -13,6 +13,7 @@ use maslite_core::{
 use serde::Serialize;
 use tracing::debug;
 
+use crate::checks::MessageFault;
 use crate::commands::{ControlError, Replies, Scope};
 use crate::console::Console;
 use crate::control::{self, ControlSocket};
@@ -704,7 +705,10 @@ impl<M: WireMessage> MpMain<M> {
         });
         let mut names = names_of(known);
         // All clusters build at the same time; who they built decides the indices of the rest.
-        let order: Vec<u32> = calls.iter().map(|(cluster, _)| *cluster).collect();
+        let order: Vec<(u32, bool)> = calls
+            .iter()
+            .map(|(cluster, call)| (*cluster, matches!(call, Call::Add { .. })))
+            .collect();
         let mut per_cluster: Vec<Vec<Call>> = self.names.iter().map(|_| Vec::new()).collect();
         for (cluster, call) in calls {
             per_cluster[cluster as usize].push(call);
@@ -712,31 +716,36 @@ impl<M: WireMessage> MpMain<M> {
         let mut asked = Vec::new();
         for (place, calls) in per_cluster.into_iter().enumerate() {
             if !calls.is_empty() {
+                asked.push((place, calls.len()));
                 tell(fleet, place, &ToProc::Load(calls), time)?;
-                asked.push(place);
             }
         }
         let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
         loaded.resize_with(self.names.len(), Default::default);
-        for place in &asked {
-            loaded[*place] = recv_loaded(fleet, *place, time)?.into_iter();
+        for (place, calls) in &asked {
+            loaded[*place] = recv_loaded(fleet, *place, *calls, time)?.into_iter();
         }
         let mut seats: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
-        for cluster in order {
+        for (cluster, is_add) in order {
             let place = cluster as usize;
-            let built = loaded[place].next().ok_or_else(|| protocol(fleet, place))?;
+            let built = loaded[place]
+                .next()
+                .expect("there are as many answers as calls");
             seats[place].push(self.standing.next_index);
-            // An added agent tells of no ids, since main knows them.
-            self.standing.next_index += built.count;
             for name in &built.names {
                 let _ = AgentId::named(name);
             }
-            for id in built.ids {
-                self.routing.insert(id, cluster, Adder::Owner)?;
+            if is_add {
+                self.standing.next_index += 1;
+            } else {
+                self.standing.next_index += built.ids.len() as u64;
+                for id in built.ids {
+                    self.routing.insert(id, cluster, Adder::Owner)?;
+                }
             }
             names.extend(built.names);
         }
-        for place in asked {
+        for (place, _) in asked {
             let seats = std::mem::take(&mut seats[place]);
             tell(fleet, place, &ToProc::Seat(seats), time)?;
         }
@@ -929,20 +938,23 @@ fn tell(fleet: &mut Fleet, place: usize, what: &ToProc, time: SimTime) -> Result
     fleet.send(place, time)
 }
 
-fn recv_loaded(fleet: &mut Fleet, place: usize, time: SimTime) -> Result<Vec<Loaded>, Error> {
-    match wire::take_note(fleet.recv(place, time)?) {
-        Ok((ToMain::Loaded(loaded), _)) => Ok(loaded),
-        Ok((ToMain::Failed(fault), _)) => Err(fault.blame(&fleet.members[place].name)),
-        _ => Err(protocol(fleet, place)),
-    }
-}
-
-fn protocol(fleet: &Fleet, place: usize) -> Error {
-    Error::Protocol {
-        cluster: fleet.members[place].name.clone(),
-        what: "an answer",
-        why: "it was not what was asked for".to_owned(),
-    }
+/// What so many calls made in a cluster.
+fn recv_loaded(
+    fleet: &mut Fleet,
+    place: usize,
+    calls: usize,
+    time: SimTime,
+) -> Result<Vec<Loaded>, Error> {
+    let cluster = fleet.members[place].name.clone();
+    let message = fleet.recv(place, time)?;
+    let reason = match wire::take_note(message) {
+        Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => return Ok(loaded),
+        Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
+        Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
+        Ok((ToMain::Report(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
+        Err(_) => MessageFault::Undecodable,
+    };
+    Err(reason.blame(&cluster, time, message))
 }
 
 /// How a simulation ended.

@@ -21,6 +21,7 @@ use maslite_core::{
 use rustc_hash::FxHashMap;
 use tracing::error;
 
+use crate::checks::MessageFault;
 use crate::commands;
 use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::error::Chain;
@@ -249,7 +250,6 @@ impl<M: WireMessage> MpScheduler<M> {
     fn load(&mut self, call: Call) -> Result<Loaded, Fault> {
         let mut crew = Crew::new();
         let mut loaded = Loaded {
-            count: 0,
             ids: Vec::new(),
             names: Vec::new(),
         };
@@ -285,7 +285,6 @@ impl<M: WireMessage> MpScheduler<M> {
                 loaded.names = names_of(loaded.ids.iter().copied());
             }
         }
-        loaded.count = crew.agents.len() as u64;
         self.loaded.push(crew);
         Ok(loaded)
     }
@@ -314,11 +313,12 @@ impl<M: WireMessage> MpScheduler<M> {
             ..
         } = grant;
         let begin = self.busy.map(|_| now());
+        // Between runs all stand where main stands; within one each has its own time under a lookahead.
         if self.border.ahead.is_none() {
+            self.check_time(grant.time)?;
             self.engine.stand_at(grant.time, grant.superstep);
         } else if matches!(task, Task::Setup { .. } | Task::Answer) {
-            // Between runs all stand where main stands; within one each has its own time.
-            assert!(grant.time >= self.engine.now(), "time never goes backwards");
+            self.check_time(grant.time)?;
             self.engine.advance_to(grant.time);
         }
         let mut news = grant.news;
@@ -327,7 +327,11 @@ impl<M: WireMessage> MpScheduler<M> {
         while !mail.is_empty() {
             let (head, mail) = wire::take_mail::<M>(&mut mail)
                 .map_err(|why| undecodable("mail from another cluster", why))?;
-            if head.arrives > SimTime::ZERO {
+            let is_timed = head.arrives > SimTime::ZERO;
+            if is_timed && (head.arrives < self.engine.now() || self.border.ahead.is_none()) {
+                return Err(self.refuse(MessageFault::Arrival));
+            }
+            if is_timed {
                 self.engine.arrive(head.arrives, head.left, head.key, mail);
             } else {
                 self.arrived.push((head.key, mail));
@@ -411,6 +415,23 @@ impl<M: WireMessage> MpScheduler<M> {
         self.report(self.engine.counters().supersteps - before, reply, draft)
     }
 
+    /// Whether it can stand at that time: main may have been told what was not so.
+    fn check_time(&mut self, time: SimTime) -> Result<(), Fault> {
+        let now = self.engine.now();
+        if time < now {
+            return Err(self.refuse(MessageFault::TimeBack));
+        }
+        if time > now && self.engine.next_alarm().is_some_and(|alarm| alarm < time) {
+            return Err(self.refuse(MessageFault::TimeBeyond));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, reason: MessageFault) -> Fault {
+        let time = self.engine.now();
+        Fault::Refused { reason, time }
+    }
+
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
         for name in &news.names {
             let _ = AgentId::named(name);
@@ -440,7 +461,12 @@ impl<M: WireMessage> MpScheduler<M> {
         for (id, time) in news.dismissed {
             match time {
                 // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
-                Some(time) if self.border.ahead.is_some() => self.engine.remove_at(time, id),
+                Some(time) if self.border.ahead.is_some() => {
+                    if time < self.engine.now() {
+                        return Err(self.refuse(MessageFault::Arrival));
+                    }
+                    self.engine.remove_at(time, id);
+                }
                 _ => {
                     self.engine.remove(id);
                 }

@@ -323,9 +323,7 @@ mod tests {
             let before = numbers.len();
             while !mails.is_empty() {
                 if to == OWNER {
-                    let length = wire::take_bytes(&mut mails, 4).unwrap();
-                    let length = u32::from_le_bytes(length.try_into().unwrap());
-                    let mut mail = wire::take_bytes(&mut mails, length).unwrap();
+                    let mut mail = wire::take_measured(&mut mails).unwrap();
                     MailHead::take(&mut mail).unwrap();
                     let (number, said): (u64, String) = wire::decode(mail).unwrap();
                     assert_eq!(said, text);

@@ -16,6 +16,7 @@ use maslite_core::{
     SimDuration, SimTime, StopReason,
 };
 
+use crate::checks::MessageFault;
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::lookout::Chore;
@@ -23,7 +24,7 @@ use crate::mp_scheduler::names_of;
 use crate::registry::{TraceFormat, WireMessage};
 use crate::routing::{Routing, Traffic};
 use crate::windows::{Births, Homeless};
-use crate::wire::{self, Destination, Grant, MailHead, Report, Task, ToMain, ToProc, TraceLine};
+use crate::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
 
 /// Where the simulation stands.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ impl Standing {
     }
 
     /// Keeps errors of agents in the kernel's order, and no more than a report has.
-    fn note_errors(&mut self, errors: Vec<AgentError>, cluster: &str) {
+    pub(crate) fn note_errors(&mut self, errors: Vec<AgentError>, cluster: &str) {
         self.errors.extend(errors.into_iter().map(|mut error| {
             error.cluster = Some(cluster.to_owned());
             error
@@ -109,7 +110,7 @@ pub(crate) struct UnderWay<M> {
     /// Agents that wait for their insertion indices.
     pub(crate) births: Vec<Births>,
     /// Deliveries that are not written down yet.
-    lines: Vec<TraceLine>,
+    pub(crate) lines: Vec<TraceLine>,
 }
 
 impl<M> Default for UnderWay<M> {
@@ -184,8 +185,17 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     /// Somebody may read how it stands.
     pub(crate) watched: bool,
     /// What clusters have replied.
-    replies: Vec<Vec<u8>>,
+    pub(crate) replies: Vec<Vec<u8>>,
+    /// Under a lookahead: the time of the next event of each cluster when the last windows were opened.
+    pub(crate) since: Vec<SimTime>,
+    /// Something of what was granted in this exchange was done.
+    pub(crate) progress: bool,
+    /// So many exchanges in a row came to nothing.
+    idle: u32,
 }
+
+/// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
+const IDLE_LIMIT: u32 = 1_000;
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     pub(crate) fn new(
@@ -218,6 +228,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             held: false,
             watched: false,
             replies: Vec::new(),
+            since: Vec::new(),
+            progress: false,
+            idle: 0,
         }
     }
 
@@ -465,8 +478,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let (mut changed_interest, mut fault) = (false, None);
         self.fleet.meter.begin_waiting();
         let last = tasks.len() - 1;
-        for (number, (place, _)) in tasks.iter().enumerate() {
-            match self.take_report(*place, *kind, number == last)? {
+        for (number, (place, task)) in tasks.iter().enumerate() {
+            match self.take_report(*place, *task, number == last)? {
                 Ok(changed) => changed_interest |= changed,
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -476,6 +489,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             return Err(fault);
         }
         self.count_supersteps(tasks);
+        self.expect_progress(tasks)?;
         if !self.lookaheads.is_empty() {
             if matches!(kind, Task::Setup { .. }) {
                 self.number_births(tasks)?;
@@ -523,136 +537,21 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.fleet.send(place, time)
     }
 
-    /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
-    /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
-    fn take_report(
-        &mut self,
-        place: usize,
-        task: Task,
-        is_last: bool,
-    ) -> Result<Result<bool, Error>, Error> {
-        // The report is read where the link has it, so the link is out of the fleet meanwhile.
-        let mut link = self.fleet.lend(place, self.standing.time)?;
-        let received = if is_last {
-            link.recv_last()
-        } else {
-            link.recv()
+    /// Whether clusters did anything of what they were granted, now and then at least.
+    fn expect_progress(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
+        let [(first, task), ..] = *tasks else {
+            return Ok(());
         };
-        self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
-        let result = match received {
-            Ok(message) => self.read_report(place, task, message),
-            Err(error) => Err(self.fleet.explain(place, error, self.standing.time)),
-        };
-        self.fleet.give_back(place, link);
-        result
-    }
-
-    /// Takes in the bytes of one.
-    pub(crate) fn read_report(
-        &mut self,
-        place: usize,
-        task: Task,
-        message: &[u8],
-    ) -> Result<Result<bool, Error>, Error> {
-        let (note, before) = wire::take_note(message).map_err(|why| self.malformed(place, why))?;
-        let mut report = match note {
-            ToMain::Report(report) => report,
-            ToMain::Failed(fault) => return Ok(Err(fault.blame(&self.fleet.members[place].name))),
-            ToMain::Loaded(_) | ToMain::Bye(_) => {
-                return Err(self.malformed(place, postcard::Error::DeserializeBadEnum));
-            }
-        };
-        for name in &report.events.names {
-            let _ = AgentId::named(name);
+        let progress = std::mem::take(&mut self.progress);
+        if task.takes_no_time() {
+            return Ok(());
         }
-        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
-        for batch in &report.batches {
-            let mut bytes = batch
-                .take(before)
-                .map_err(|why| self.malformed(place, why))?;
-            match batch.to {
-                Destination::Cluster(to) if (to as usize) < self.fleet.members.len() => {
-                    let from = Traffic::place_of(place);
-                    self.relay(from, to, batch.mails, bytes, batch.earliest)?;
-                }
-                Destination::Cluster(_) => {
-                    return Err(self.malformed(place, postcard::Error::DeserializeBadEnum));
-                }
-                Destination::Owner => {
-                    while !bytes.is_empty() {
-                        let length = wire::take_bytes(&mut bytes, 4)
-                            .map_err(|why| self.malformed(place, why))?;
-                        let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
-                        let mail = wire::take_bytes(&mut bytes, length)
-                            .map_err(|why| self.malformed(place, why))?;
-                        let head = MailHead::take(&mut &mail[..])
-                            .map_err(|why| self.malformed(place, why))?;
-                        if let Some(receiver) = head.receiver.agent() {
-                            self.under_way.homeless.push(Homeless {
-                                arrives: head.arrives,
-                                sender: place,
-                                receiver,
-                                bytes: mail.to_vec(),
-                            });
-                        }
-                    }
-                }
-                Destination::Main => {
-                    let from = Traffic::place_of(place);
-                    let traffic = &mut self.routing.traffic;
-                    traffic.count(from, Traffic::MAIN, batch.mails, bytes.len());
-                    while !bytes.is_empty() {
-                        let (head, mail) = wire::take_mail(&mut bytes)
-                            .map_err(|why| self.malformed(place, why))?;
-                        let mail = (head.arrives, head.key, mail);
-                        self.under_way.main_mail.push(mail);
-                    }
-                }
-            }
+        self.idle = if progress { 0 } else { self.idle + 1 };
+        if self.idle > IDLE_LIMIT {
+            let cluster = &self.fleet.members[first].name;
+            return Err(MessageFault::Idle.blame(cluster, self.standing.time, &[]));
         }
-        let mut lines = report
-            .take_trace(before)
-            .map_err(|why| self.malformed(place, why))?;
-        while !lines.is_empty() {
-            let line = wire::take(&mut lines).map_err(|why| self.malformed(place, why))?;
-            self.under_way.lines.push(line);
-        }
-        let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
-        for (pattern, begins, time) in &report.events.interest {
-            let from = match self.lookaheads.get(place) {
-                Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
-                _ => SimTime::ZERO,
-            };
-            self.routing.note_interest(cluster, *pattern, *begins, from);
-        }
-        self.under_way.pauses.extend(&report.events.paused);
-        let removals = report.events.removals.iter();
-        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
-        self.under_way.removals.extend(removals);
-        if task == Task::Answer {
-            self.replies.push(std::mem::take(&mut report.events.reply));
-        }
-        if !report.events.errors.is_empty() {
-            let errors = std::mem::take(&mut report.events.errors);
-            let name = &self.fleet.members[place].name;
-            self.standing.note_errors(errors, name);
-        }
-        let changed = !report.events.interest.is_empty();
-        let has_plans = report.awake || report.waiting || report.next_alarm.is_some();
-        self.fleet.meter.take_report(place, report.busy, has_plans);
-        self.standing.reports[place] = Some(report);
-        if self.watched {
-            self.fleet.show_cluster(place, self.standing, self.routing);
-        }
-        Ok(Ok(changed))
-    }
-
-    fn malformed(&self, place: usize, why: postcard::Error) -> Error {
-        Error::Protocol {
-            cluster: self.fleet.members[place].name.clone(),
-            what: "a report",
-            why: why.to_string(),
-        }
+        Ok(())
     }
 
     /// Gives the agents that were added in this round their insertion indices, in the order of who
@@ -751,7 +650,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Writes mail into the next message to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at
     /// `earliest`, under a lookahead.
-    fn relay(
+    pub(crate) fn relay(
         &mut self,
         from: usize,
         cluster: u32,

@@ -305,7 +305,7 @@ pub enum FrameFault {
 }
 
 /// Bytes as a reader of an error wants them.
-struct Hex<'a>(&'a [u8]);
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -129,6 +129,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 windows.push((place, Task::Window { horizon, others }));
             }
         }
+        self.since.clear();
+        let since = next.iter().map(|next| next.unwrap_or(SimTime::ZERO));
+        self.since.extend(since);
         self.exchange_tasks(&windows, aligning)
     }
 

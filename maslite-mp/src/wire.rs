@@ -19,6 +19,7 @@ use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::checks::MessageFault;
 use crate::error::Error;
 use crate::shake::Shake;
 use crate::transport::{Draft, Sheet, Wait};
@@ -87,9 +88,7 @@ pub(crate) enum Call {
 /// The agents that a call made.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Loaded {
-    /// How many agents it made.
-    pub(crate) count: u64,
-    /// Their ids, if main cannot know them.
+    /// Their ids, if main cannot know them: it knows who it adds.
     pub(crate) ids: Vec<AgentId>,
     pub(crate) names: Vec<String>,
 }
@@ -313,6 +312,11 @@ pub(crate) enum Fault {
         what: String,
         why: String,
     },
+    /// Mail that was brought cannot be.
+    Refused {
+        reason: MessageFault,
+        time: SimTime,
+    },
 }
 
 impl Fault {
@@ -331,6 +335,11 @@ impl Fault {
             Self::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
             Self::Decode { what, why } => Error::Decode { cluster, what, why },
             Self::Encode { what, why } => Error::EncodeInCluster { cluster, what, why },
+            Self::Refused { reason, time } => Error::Refused {
+                cluster,
+                reason,
+                time,
+            },
         }
     }
 }
@@ -539,9 +548,11 @@ pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T
     Ok(value)
 }
 
-/// Takes `count` bytes from the front.
-pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8], count: u32) -> postcard::Result<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(count as usize).ok_or(END)?;
+/// Takes bytes that have their length before them, as mail for owners that its sender does not know.
+pub(crate) fn take_measured<'a>(bytes: &mut &'a [u8]) -> postcard::Result<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk().ok_or(END)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (taken, rest) = rest.split_at_checked(length).ok_or(END)?;
     *bytes = rest;
     Ok(taken)
 }

@@ -26,6 +26,7 @@ use maslite_core::{AgentId, AgentRng};
 use rand::RngExt;
 
 use super::faults::{Fault, Plan};
+use super::lies::{Liar, Lies};
 use crate::death::{Death, EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH, ExitKind};
 use crate::frame::{Framed, Packets};
 use crate::machinery::NEWS_LIMIT;
@@ -55,6 +56,7 @@ pub(crate) struct Nature {
     /// Packets take less than this [µs].
     pub(crate) latency: u64,
     pub(crate) faults: Plan,
+    pub(crate) lies: Lies,
     /// A run that goes on when so many packets have been sent is held.
     pub(crate) holds: BTreeSet<u64>,
 }
@@ -123,6 +125,8 @@ struct State {
     sequence: u64,
     chance: AgentRng,
     packets: u64,
+    /// How many messages main has taken in.
+    heard: u64,
     struck: Vec<(String, Fault)>,
     events: BTreeMap<(u64, u64), Event>,
     children: Vec<Child>,
@@ -147,6 +151,8 @@ pub(crate) struct World {
 pub(crate) struct Chronicle {
     /// How many packets were sent.
     pub(crate) packets: u64,
+    /// How many messages main took in.
+    pub(crate) heard: u64,
     /// The faults that came about, with the names of the clusters whose links they struck.
     pub(crate) struck: Vec<(String, Fault)>,
     /// How often each task was granted.
@@ -165,6 +171,7 @@ impl World {
                 sequence: 0,
                 chance,
                 packets: 0,
+                heard: 0,
                 struck: Vec::new(),
                 events: BTreeMap::new(),
                 children: Vec::new(),
@@ -224,7 +231,17 @@ impl World {
         };
         let thread = thread::Builder::new().name(format!("cluster {name}"));
         state.children[place].thread = thread.spawn(live).ok();
-        (Box::new(end(Party::Main)), pid)
+        let world = Arc::clone(self);
+        let link = Liar::new(Box::new(end(Party::Main)), move || world.next_lie());
+        (Box::new(link), pid)
+    }
+
+    /// What of the next message that main takes in is to be a lie, if anything is.
+    fn next_lie(&self) -> Option<u64> {
+        let mut state = self.lock();
+        let number = state.heard;
+        state.heard += 1;
+        state.nature.lies.remove(&number)
     }
 
     // ---- what the supervisor of processes does
@@ -309,6 +326,7 @@ impl World {
         let state = self.lock();
         Chronicle {
             packets: state.packets,
+            heard: state.heard,
             struck: state.struck.clone(),
             tasks: state.tasks.clone(),
         }
