@@ -172,7 +172,7 @@ impl Play {
             if self.solitary {
                 main.add(cluster, id, Hermit(5)).unwrap();
             } else {
-                main.add(cluster, id, Lively::new(0)).unwrap();
+                main.add(cluster, id, Lively::of(self.seed)).unwrap();
             }
         }
         let mail = model::start(self.seed).into_iter();

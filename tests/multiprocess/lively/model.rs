@@ -34,6 +34,8 @@ pub(crate) struct Lively {
     restless: u8,
     /// Delays are at least so long [ms].
     patience: u64,
+    /// It mostly sets alarms for itself, and seldom listens: so clusters have long to themselves, and then hear of each other.
+    homely: bool,
 }
 
 impl Lively {
@@ -42,16 +44,34 @@ impl Lively {
             born: 0,
             restless: 2,
             patience,
+            homely: false,
         }
     }
 
-    fn anybody(ctx: &mut Context<'_, Msg>) -> AgentId {
+    /// One for the story of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self {
+            homely: is_homely(seed),
+            ..Self::new(0)
+        }
+    }
+
+    fn anybody(&self, ctx: &mut Context<'_, Msg>) -> AgentId {
+        if self.homely && ctx.rng().random_range(0..8_u32) > 0 {
+            return ctx.id();
+        }
         AgentId::from(ctx.rng().random_range(1..=FIRST + 1))
     }
 
     fn act(&mut self, energy: u32, ctx: &mut Context<'_, Msg>) {
-        let other = Self::anybody(ctx);
-        match ctx.rng().random_range(0..24_u32) {
+        let other = self.anybody(ctx);
+        let stays = self.homely && ctx.rng().random_range(0..3_u32) > 0;
+        let deed = if stays {
+            9
+        } else {
+            ctx.rng().random_range(0..24_u32)
+        };
+        match deed {
             0..5 => ctx.send(other, Msg::Call(energy)),
             5..7 => ctx.send_direct(other, Msg::Call(energy)),
             7..9 => ctx.broadcast(Msg::News(energy)),
@@ -68,7 +88,14 @@ impl Lively {
                 self.born += 1;
                 let id = ctx.id().as_u64() * 40 + self.born + 100;
                 if self.born < 40 && id < 1 << 40 {
-                    ctx.add(id, Lively::new(self.patience));
+                    let homely = self.homely;
+                    ctx.add(
+                        id,
+                        Lively {
+                            homely,
+                            ..Lively::new(self.patience)
+                        },
+                    );
                     ctx.send(id, Msg::Call(energy));
                 }
             }
@@ -90,7 +117,8 @@ impl Lively {
 
 impl Agent<Msg> for Lively {
     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
-        if ctx.rng().random() {
+        let listens = !self.homely || ctx.rng().random_range(0..16_u32) == 0;
+        if listens && ctx.rng().random() {
             ctx.subscribe(Pattern::topic("News"));
         }
         if ctx.id().as_u64() <= 2 {
@@ -138,9 +166,17 @@ pub(crate) fn handle(heard: &mut u64, mail: Mail<Msg>, main: &mut MainContext<Ms
     }
 }
 
-pub(crate) fn start(seed: u64) -> [Mail<Msg>; 3] {
+/// Whether the agents of the story of a seed keep to themselves.
+fn is_homely(seed: u64) -> bool {
+    seed % 3 == 2
+}
+
+pub(crate) fn start(seed: u64) -> Vec<Mail<Msg>> {
     let mail = |to: u64, energy| Mail::new(AgentId::MAIN, AgentId::from(to), Msg::Call(energy));
-    [mail(1, 6), mail(seed % FIRST + 1, 7), mail(FIRST + 1, 1)]
+    if is_homely(seed) {
+        return (1..=FIRST).map(|to| mail(to, 5)).collect();
+    }
+    vec![mail(1, 6), mail(seed % FIRST + 1, 7), mail(FIRST + 1, 1)]
 }
 
 /// A split that follows neither the ids nor the order of insertion.
@@ -194,7 +230,7 @@ pub(crate) fn in_one_scheduler(seed: u64) -> Story {
         .with_digest()
         .with_trace(observer);
     for id in 1..=FIRST {
-        scheduler.add(id, Lively::new(0)).unwrap();
+        scheduler.add(id, Lively::of(seed)).unwrap();
     }
     start(seed)
         .into_iter()
