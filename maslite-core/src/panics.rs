@@ -128,6 +128,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it starts a process")]
     fn a_backtrace_is_there_if_the_environment_asks_for_it() {
         for (asked, there) in [("1", true), ("0", false)] {
             let output = Command::new(current_exe().unwrap())
