@@ -10,7 +10,8 @@
 //! A report is measured by what was granted, by the report before it and by where main stands. What a right cluster may say is never
 //! refused; what remains possible is believed. Mail that main only relays is not looked into: the cluster that gets it does that.
 //!
-//! **Invariant:** no report that passes can make main panic, wait for ever, or hold more than a small multiple of its bytes.
+//! **Invariant:** no report that passes can make main panic, wait for ever, or hold more than a small multiple of its bytes for each
+//! cluster.
 
 use maslite_core::{Counters, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};

@@ -184,6 +184,18 @@ impl Fleet {
         })
     }
 
+    /// So many clusters, named 0, 1, …, that nothing runs: for those who make up what such clusters say.
+    pub(crate) fn unmanned(clusters: usize) -> Result<Self, Error> {
+        let nothing = Patience {
+            warning: None,
+            update: None,
+            answer: None,
+        };
+        let mut fleet = Self::new(Placement::Inline, Arc::default(), nothing, None, false)?;
+        (0..clusters).for_each(|number| fleet.add(number.to_string()));
+        Ok(fleet)
+    }
+
     #[cfg(test)]
     /// In a world made up by a test.
     pub(crate) fn simulated(world: Arc<World>, console: Arc<Console>) -> Self {

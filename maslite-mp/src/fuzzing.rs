@@ -11,15 +11,13 @@ use std::cell::Cell;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
 use maslite_core::{Run, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{self, Reply};
-use crate::fleet::{Fleet, Placement};
+use crate::fleet::Fleet;
 use crate::frame::{self, Framed, Packets};
-use crate::lookout::Patience;
 use crate::ring;
 use crate::rounds::{Rounds, Standing, UnderWay};
 use crate::routing::Routing;
@@ -194,17 +192,11 @@ pub fn to_main(bytes: &[u8]) -> bool {
     let Some((head, message)) = bytes.split_first() else {
         return false;
     };
-    let nothing = Patience {
-        warning: None,
-        update: None,
-        answer: None,
-    };
-    let Ok(mut fleet) = Fleet::new(Placement::Inline, Arc::default(), nothing, None, false) else {
+    let Ok(mut fleet) = Fleet::unmanned(CLUSTERS) else {
         return false;
     };
     let (mut routing, mut standing) = (Routing::default(), Standing::default());
-    for number in 0..CLUSTERS {
-        fleet.add(number.to_string());
+    for _ in 0..CLUSTERS {
         routing.add_cluster();
         standing.reports.push(None);
     }

@@ -86,10 +86,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             clusters: self.fleet.members.len(),
         };
         let judged = ground.judge(&report, before.len());
-        self.progress |= ground.shows_progress(&report);
-        let sound = judged.map_err(Flaw::from);
-        let sound = sound.and_then(|()| look_into(&ground, &report, before, place, self.under_way));
-        match sound {
+        if ground.shows_progress(&report) {
+            self.idle = 0;
+        }
+        let judged = judged.map_err(Flaw::from);
+        let into = &mut *self.under_way;
+        match judged.and_then(|()| look_into(&ground, &report, before, place, into)) {
             Ok(()) => {}
             Err(Flaw::Impossible(reason)) => return Err(refuse(reason, self)),
             Err(Flaw::Message { sender, why }) => {
@@ -108,9 +110,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         for batch in &report.batches {
             match batch.to {
                 Destination::Cluster(to) => {
-                    let Ok(bytes) = batch.take(before) else {
-                        continue;
-                    };
+                    let bytes = batch.take(before).expect("it was judged to be there");
                     self.relay(from, to, batch.mails, bytes, batch.earliest)?;
                 }
                 Destination::Main => {
@@ -207,8 +207,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::fleet::{Fleet, Placement};
-    use crate::lookout::Patience;
+    use crate::fleet::Fleet;
     use crate::rounds::Standing;
     use crate::routing::Routing;
     use crate::transport::{Draft, Sheet};
@@ -235,6 +234,30 @@ mod tests {
         horizon: Some(LATE),
         others: Some(HOUR),
     };
+
+    type Counter = fn(&mut Report) -> &mut u64;
+
+    /// What never shrinks.
+    const GROWING: [(&str, Counter); 11] = [
+        ("sent", |it| &mut it.counters.sent),
+        ("delivered", |it| &mut it.counters.delivered),
+        ("undeliverable", |it| &mut it.counters.undeliverable),
+        ("unheard", |it| &mut it.counters.unheard),
+        ("supersteps", |it| &mut it.counters.supersteps),
+        ("alarms set", |it| &mut it.counters.alarms_set),
+        ("alarms fired", |it| &mut it.counters.alarms_fired),
+        ("alarms cleared", |it| &mut it.counters.alarms_cleared),
+        ("errors", |it| &mut it.counters.errors),
+        ("held back", |it| &mut it.held_back),
+        ("local", |it| &mut it.local),
+    ];
+
+    /// What may shrink.
+    const LEVELS: [(&str, Counter); 3] = [
+        ("queued", |it| &mut it.counters.queued),
+        ("alarms pending", |it| &mut it.counters.alarms_pending),
+        ("agents", |it| &mut it.counters.agents),
+    ];
 
     /// A message to main: what is said, and the bytes before it.
     struct Said {
@@ -294,26 +317,11 @@ mod tests {
         if follows {
             wire::put(&line, &mut before).unwrap();
         }
-        let count = if follows { 20 } else { 10 };
         let time = match task {
             Task::Window { .. } if follows => LATER,
             _ => NOON,
         };
-        let mut counters = Counters::default();
-        for counter in [
-            &mut counters.sent,
-            &mut counters.delivered,
-            &mut counters.undeliverable,
-            &mut counters.unheard,
-            &mut counters.supersteps,
-            &mut counters.alarms_set,
-            &mut counters.alarms_fired,
-            &mut counters.alarms_cleared,
-            &mut counters.errors,
-        ] {
-            *counter = count;
-        }
-        let report = Report {
+        let mut report = Report {
             time,
             superstep: 1,
             supersteps: u64::from(follows),
@@ -324,15 +332,19 @@ mod tests {
             kept_awake: false,
             newborn: Vec::new(),
             events: Events::default(),
-            counters,
-            held_back: count,
+            counters: Counters::default(),
+            held_back: 0,
             busy: 5_000,
             awake_last: 2,
-            local: count,
+            local: 0,
             digest: Some(7),
             batches,
             trace: u32::try_from(before.len() - start).unwrap(),
         };
+        let count = if follows { 20 } else { 10 };
+        for (_, counter) in GROWING {
+            *counter(&mut report) = count;
+        }
         Said { before, report }
     }
 
@@ -346,16 +358,9 @@ mod tests {
 
     /// Has main take in a message of cluster 0 under a grant: the number of the reason if it is refused.
     fn take_in(task: Task, message: &[u8]) -> Option<u8> {
-        let nothing = Patience {
-            warning: None,
-            update: None,
-            answer: None,
-        };
-        let mut fleet =
-            Fleet::new(Placement::Inline, Default::default(), nothing, None, false).unwrap();
+        let mut fleet = Fleet::unmanned(CLUSTERS).unwrap();
         let (mut routing, mut standing) = (Routing::default(), Standing::default());
-        for number in 0..CLUSTERS {
-            fleet.add(number.to_string());
+        for _ in 0..CLUSTERS {
             routing.add_cluster();
             let report = said(task, false).report;
             standing.reports.push(Some(Box::new(report)));
@@ -457,49 +462,6 @@ mod tests {
             (Fault::Supersteps, STEP, "an instant without bounds", |it| {
                 it.report.superstep = u64::MAX;
             }),
-            (Fault::Counter, STEP, "sent", |it| {
-                it.report.counters.sent = 9;
-            }),
-            (Fault::Counter, STEP, "delivered", |it| {
-                it.report.counters.delivered = 9;
-            }),
-            (Fault::Counter, STEP, "undeliverable", |it| {
-                it.report.counters.undeliverable = 9;
-            }),
-            (Fault::Counter, STEP, "unheard", |it| {
-                it.report.counters.unheard = 9;
-            }),
-            (Fault::Counter, STEP, "supersteps", |it| {
-                it.report.counters.supersteps = 9;
-            }),
-            (Fault::Counter, STEP, "alarms set", |it| {
-                it.report.counters.alarms_set = 9;
-            }),
-            (Fault::Counter, STEP, "alarms fired", |it| {
-                it.report.counters.alarms_fired = 9;
-            }),
-            (Fault::Counter, STEP, "alarms cleared", |it| {
-                it.report.counters.alarms_cleared = 9;
-            }),
-            (Fault::Counter, STEP, "errors", |it| {
-                it.report.counters.errors = 9;
-            }),
-            (Fault::Counter, STEP, "held back", |it| {
-                it.report.held_back = 9;
-            }),
-            (Fault::Counter, STEP, "local", |it| it.report.local = 9),
-            (Fault::Counter, STEP, "sent without bounds", |it| {
-                it.report.counters.sent = u64::MAX;
-            }),
-            (Fault::Counter, STEP, "queued without bounds", |it| {
-                it.report.counters.queued = u64::MAX;
-            }),
-            (Fault::Counter, STEP, "alarms without bounds", |it| {
-                it.report.counters.alarms_pending = u64::MAX;
-            }),
-            (Fault::Counter, STEP, "agents without bounds", |it| {
-                it.report.counters.agents = u64::MAX;
-            }),
             (Fault::Cluster, STEP, "there are three", |it| {
                 it.report.batches[0].to = Destination::Cluster(3);
             }),
@@ -581,6 +543,21 @@ mod tests {
             let note = ToMain::Report(Box::new(said.report));
             let got = take_in(*task, &message(&said.before, &note));
             assert_eq!(got, Some(*reason as u8), "{reason}: {what}");
+        }
+    }
+
+    #[test]
+    fn counters_that_shrink_or_have_no_bounds_are_refused() {
+        let shrinking = GROWING.map(|(name, counter)| (name, counter, 9));
+        let all = GROWING.into_iter().chain(LEVELS);
+        let endless = all.map(|(name, counter)| (name, counter, u64::MAX));
+        for (name, counter, number) in shrinking.into_iter().chain(endless) {
+            let Said { before, mut report } = said(STEP, true);
+            *counter(&mut report) = number;
+            let note = ToMain::Report(Box::new(report));
+            let got = take_in(STEP, &message(&before, &note));
+            let expected = MessageFault::Counter as u8;
+            assert_eq!(got, Some(expected), "{name} is {number}");
         }
     }
 

@@ -188,10 +188,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) replies: Vec<Vec<u8>>,
     /// Under a lookahead: the time of the next event of each cluster when the last windows were opened.
     pub(crate) since: Vec<SimTime>,
-    /// Something of what was granted in this exchange was done.
-    pub(crate) progress: bool,
-    /// So many exchanges in a row came to nothing.
-    idle: u32,
+    /// So many exchanges there were since a report showed that anything was done.
+    pub(crate) idle: u32,
 }
 
 /// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
@@ -229,7 +227,6 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             watched: false,
             replies: Vec::new(),
             since: Vec::new(),
-            progress: false,
             idle: 0,
         }
     }
@@ -542,11 +539,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let [(first, task), ..] = *tasks else {
             return Ok(());
         };
-        let progress = std::mem::take(&mut self.progress);
-        if task.takes_no_time() {
-            return Ok(());
-        }
-        self.idle = if progress { 0 } else { self.idle + 1 };
+        self.idle += u32::from(!task.takes_no_time());
         if self.idle > IDLE_LIMIT {
             let cluster = &self.fleet.members[first].name;
             return Err(MessageFault::Idle.blame(cluster, self.standing.time, &[]));
@@ -804,11 +797,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::fleet::Placement;
-    use crate::lookout::Patience;
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
     enum Msg {}
@@ -818,14 +807,7 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet = Fleet::new(
-            Placement::Inline,
-            Arc::default(),
-            Patience::default(),
-            None,
-            false,
-        )
-        .unwrap();
+        let mut fleet = Fleet::unmanned(1).unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());

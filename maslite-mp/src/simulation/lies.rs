@@ -1,6 +1,7 @@
 //! A cluster that lies: what main gets of it is well formed, and not what it did.
 
-use maslite_core::{AgentId, Pattern, SimDuration, SimTime, StopReason};
+use maslite_core::engine::Newborn;
+use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReason};
 
 use crate::transport::{Draft, LinkError, Sheet, Transport, Wait};
 use crate::wire::{self, Destination, Report, ToMain};
@@ -73,7 +74,7 @@ fn distort(message: &[u8], number: u64) -> Vec<u8> {
                 *byte ^= 1 << (detail % 8);
             }
         }
-        (_, ToMain::Loaded(loaded)) if detail % 2 == 0 => drop(loaded.pop()),
+        (_, ToMain::Loaded(loaded)) if detail.is_multiple_of(2) => drop(loaded.pop()),
         (_, ToMain::Loaded(loaded)) => {
             for made in loaded {
                 made.ids.push(AgentId::from(detail));
@@ -105,6 +106,14 @@ fn other_time(time: SimTime, detail: u64) -> SimTime {
     }
 }
 
+/// An error that agent 1 never reported: only the kernel can make one, and whoever decodes one.
+fn an_error(time: SimTime, index: u64) -> AgentError {
+    let (agent, cluster, superstep) = (AgentId::from(1), None::<String>, index);
+    let mut bytes = Vec::new();
+    wire::put(&(agent, index, cluster, time, superstep, "no"), &mut bytes).unwrap();
+    wire::decode(&bytes).unwrap()
+}
+
 /// Makes a report say something else.
 fn change(report: &mut Report, kind: u64, detail: u64) {
     let any = [0, 1, 2, u64::MAX / 2, u64::MAX][usize::try_from(detail % 5).unwrap_or(0)];
@@ -126,7 +135,10 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         21 => report.counters.queued = any,
         22 => report.held_back = any,
         23 => report.local = any,
-        24 => report.busy = any,
+        24 => {
+            report.busy = any;
+            report.awake_last = small;
+        }
         25 => report.digest = None,
         26 => report.trace = small,
         27 => report.batches.clear(),
@@ -141,12 +153,17 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
             let change = (pattern, !detail.is_multiple_of(3), time);
             report.events.interest.push(change);
         }
-        32 => report.newborn.clear(),
+        32 if detail.is_multiple_of(2) => report.newborn.clear(),
+        32 => {
+            let (id, by) = (AgentId::from(detail), AgentId::from(1));
+            report.newborn.push(Newborn { id, adder: any, by });
+        }
         33 => {
             let again = report.newborn.iter().map(|newborn| newborn.by);
             report.events.names = again.map(|id| id.to_string()).collect();
         }
-        34 => report.events.reply.push(small.to_le_bytes()[0]),
+        34 if detail.is_multiple_of(2) => report.events.reply.push(small.to_le_bytes()[0]),
+        34 => report.events.errors.push(an_error(time, any)),
         _ => {
             if let Some(batch) = pick(&mut report.batches, detail / 8) {
                 match kind {
