@@ -13,7 +13,7 @@ use crate::agent::Scripted;
 use crate::file::{Action, Listen, Scenario};
 use crate::generator;
 use crate::ground::{Ground, Grounded, PROCESSES};
-use crate::scenario_traces::agents;
+use crate::scenario_traces::{agents, without_listeners};
 use crate::trace::quote;
 
 /// The lookahead of each cluster [ms].
@@ -340,10 +340,7 @@ fn runs_that_stop_and_go_on_give_it_too() {
 fn so_do_those_in_which_nobody_listens_at_first() {
     for count in [2, 3, 4] {
         for seed in 450..600 {
-            let mut scenario = generator::scenario(seed);
-            for agent in &mut scenario.agents {
-                agent.subscribe.clear();
-            }
+            let scenario = without_listeners(seed);
             let cuts = [&[][..], &[1, 2, 5, 6, 11]][usize::from(seed.is_multiple_of(2))];
             check_scenario(seed, scenario, count, Ground::Inline, None, cuts);
         }

@@ -137,14 +137,19 @@ fn in_processes() {
     }
 }
 
+/// A random scenario in which nobody listens at first.
+pub(crate) fn without_listeners(seed: u64) -> Scenario {
+    let mut scenario = generator::scenario(seed);
+    let agents = scenario.agents.iter_mut();
+    agents.for_each(|agent| agent.subscribe.clear());
+    scenario
+}
+
 #[test]
 fn where_nobody_listens_at_first() {
     for clusters in [2, 3, 4] {
         for seed in 1006..1156 {
-            let mut scenario = generator::scenario(seed);
-            for agent in &mut scenario.agents {
-                agent.subscribe.clear();
-            }
+            let scenario = without_listeners(seed);
             check_scenario(seed, &scenario, clusters, Ground::Inline, None);
         }
     }
