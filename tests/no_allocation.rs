@@ -1,4 +1,4 @@
-//! In its steady state the kernel allocates nothing per message or alarm.
+//! In its steady state the kernel allocates nothing per message or alarm, nor do main and the schedulers per exchange.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -7,7 +7,9 @@ use std::cell::Cell;
 #[allow(dead_code, reason = "shared with the benchmark, which runs them all")]
 mod models;
 
+use maslite_mp::prelude::*;
 use models::Model;
+use serde::{Deserialize, Serialize};
 
 thread_local! {
     /// Allocations of this thread; others, such as the test harness, have their own.
@@ -97,4 +99,72 @@ fn counting_counts() {
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(Box::new(7)));
     assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+enum Word {
+    Begin,
+    Question(u64),
+    Answer(u64),
+}
+
+/// Every millisecond it asks so many questions, each when the one before is answered.
+#[derive(Serialize, Deserialize)]
+struct Asker {
+    questions: u64,
+}
+
+impl Agent<Word> for Asker {
+    fn setup(&mut self, ctx: &mut Context<'_, Word>) {
+        ctx.alarm_in(SimDuration::from_millis(1), Word::Begin);
+    }
+
+    fn receive(&mut self, mail: Mail<Word>, ctx: &mut Context<'_, Word>) {
+        let asked = match mail.body {
+            Word::Answer(number) => number,
+            _ => 0,
+        };
+        if asked < self.questions {
+            ctx.send(2, Word::Question(asked + 1));
+        } else {
+            ctx.alarm_in(SimDuration::from_millis(1), Word::Begin);
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answerer;
+
+impl Agent<Word> for Answerer {
+    fn receive(&mut self, mail: Mail<Word>, ctx: &mut Context<'_, Word>) {
+        if let Word::Question(number) = mail.body {
+            ctx.send(mail.sender, Word::Answer(number));
+        }
+    }
+}
+
+/// Allocations of a run in which so many questions go from one cluster to another and are answered, after one like it.
+fn allocations_of_exchanges(questions: u64) -> u64 {
+    let agents = Registry::new().with::<Asker>().with::<Answerer>().enter();
+    let main = MpMain::new(agents).expect("a simulation");
+    let mut main = main.with_placement(Placement::Inline);
+    let (one, two) = (main.new_scheduler(), main.new_scheduler());
+    main.add(one, 1, Asker { questions }).expect("an agent");
+    main.add(two, 2, Answerer).expect("an agent");
+    let period = || Run::lasting(SimDuration::from_millis(1));
+    for _ in 0..2 {
+        main.run(period()).expect("the model runs");
+    }
+    let before = ALLOCATIONS.get();
+    let report = main.run(period()).expect("the model runs");
+    let after = ALLOCATIONS.get();
+    assert!(report.counters.delivered > 3 * questions);
+    after - before
+}
+
+#[test]
+fn an_exchange_of_two_clusters_allocates_nothing() {
+    // Each question and each answer is an exchange; the run itself has its report to make.
+    let few = allocations_of_exchanges(1_000);
+    assert_eq!(allocations_of_exchanges(20_000), few);
 }

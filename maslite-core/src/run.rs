@@ -189,6 +189,74 @@ impl Counters {
         self.agents += other.agents;
         self.errors += other.errors;
     }
+
+    /// All of them, for a process to tell another.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn to_numbers(self) -> [u64; 12] {
+        let Self {
+            sent,
+            delivered,
+            undeliverable,
+            queued,
+            unheard,
+            supersteps,
+            alarms_set,
+            alarms_fired,
+            alarms_cleared,
+            alarms_pending,
+            agents,
+            errors,
+        } = self;
+        [
+            sent,
+            delivered,
+            undeliverable,
+            queued,
+            unheard,
+            supersteps,
+            alarms_set,
+            alarms_fired,
+            alarms_cleared,
+            alarms_pending,
+            agents,
+            errors,
+        ]
+    }
+
+    /// What [`to_numbers`](Self::to_numbers) told of.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn from_numbers(numbers: [u64; 12]) -> Self {
+        let [
+            sent,
+            delivered,
+            undeliverable,
+            queued,
+            unheard,
+            supersteps,
+            alarms_set,
+            alarms_fired,
+            alarms_cleared,
+            alarms_pending,
+            agents,
+            errors,
+        ] = numbers;
+        Self {
+            sent,
+            delivered,
+            undeliverable,
+            queued,
+            unheard,
+            supersteps,
+            alarms_set,
+            alarms_fired,
+            alarms_cleared,
+            alarms_pending,
+            agents,
+            errors,
+        }
+    }
 }
 
 /// Why a run ended.

@@ -115,7 +115,7 @@ impl Ground<'_> {
         if self.lookahead.is_some() {
             let Events {
                 paused, removals, ..
-            } = &report.events;
+            } = &*report.events;
             let paused = paused.iter().map(|(time, _, _)| *time);
             let removals = removals.iter().map(|(_, _, time)| *time);
             paused

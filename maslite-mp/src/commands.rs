@@ -16,6 +16,7 @@ use maslite_core::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
 use crate::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 use crate::death::ExitKind;
 use crate::error::{Chain, Error};
@@ -24,7 +25,6 @@ use crate::mp_scheduler::names_of;
 use crate::registry::{Registry, WireMessage};
 use crate::rounds::UnderWay;
 use crate::routing::Routing;
-use crate::wire;
 
 /// Why somebody outside could not ask or steer a simulation, or got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ pub(crate) fn answer<M: WireMessage>(
     request: &[u8],
     into: &mut Vec<u8>,
 ) {
-    let answered = match wire::decode(request) {
+    let answered = match codec::decode(request) {
         Ok(request) => try_to_answer(engine, registry, request, into),
         Err(why) => Err(why),
     };
@@ -223,7 +223,7 @@ fn try_to_answer<M: WireMessage>(
     into: &mut Vec<u8>,
 ) -> postcard::Result<()> {
     match request {
-        Request::Command { agent, body } => wire::put(&command(engine, agent, &body), into),
+        Request::Command { agent, body } => codec::put(&command(engine, agent, &body), into),
         Request::CommandAll { kind, body } => {
             let agents = engine.agents();
             let wanted = agents.filter(|(_, agent)| {
@@ -236,9 +236,9 @@ fn try_to_answer<M: WireMessage>(
                 index: engine.index(agent).unwrap_or(u64::MAX),
                 answer: command(engine, agent, &body),
             });
-            wire::put(&said.collect::<Vec<_>>(), into)
+            codec::put(&said.collect::<Vec<_>>(), into)
         }
-        Request::State { agent, kind } => wire::put(&state(engine, registry, agent, &kind), into),
+        Request::State { agent, kind } => codec::put(&state(engine, registry, agent, &kind), into),
         Request::TakeOut { agent, kind } => {
             let state = state(engine, registry, agent, &kind).and_then(|state| {
                 // What main could not read would be lost.
@@ -248,14 +248,14 @@ fn try_to_answer<M: WireMessage>(
                 let _ = discard(agent, taken);
                 Ok(state)
             });
-            wire::put(&state, into)
+            codec::put(&state, into)
         }
         Request::Replace { agent, kind, state } => {
             let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
                 engine.replace(agent, new)?;
                 Ok(())
             });
-            wire::put(&replaced, into)
+            codec::put(&replaced, into)
         }
         Request::Agents { from, limit } => {
             let agents = engine.agents().map(|(id, agent)| {
@@ -264,18 +264,18 @@ fn try_to_answer<M: WireMessage>(
             });
             let wanted = agents.filter(|(_, index, _)| *index >= from);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            wire::put(&wanted.take(limit).collect::<Vec<_>>(), into)
+            codec::put(&wanted.take(limit).collect::<Vec<_>>(), into)
         }
-        Request::Show { agent } => wire::put(&show(engine, registry, agent), into),
-        Request::Alarms => wire::put(&engine.alarms(AlarmFilter::all()), into),
+        Request::Show { agent } => codec::put(&show(engine, registry, agent), into),
+        Request::Alarms => codec::put(&engine.alarms(AlarmFilter::all()), into),
         Request::Subscriptions => {
             let subscriptions = engine.agents().flat_map(|(id, _)| {
                 let patterns = engine.subscriptions(id).into_iter();
                 patterns.map(move |pattern| (id, pattern))
             });
-            wire::put(&subscriptions.collect::<Vec<_>>(), into)
+            codec::put(&subscriptions.collect::<Vec<_>>(), into)
         }
-        Request::Counters => wire::put(&engine.counters(), into),
+        Request::Counters => codec::put(&engine.counters(), into),
     }
 }
 
@@ -439,7 +439,7 @@ fn revive<M: WireMessage>(
 
 fn encode<T: Serialize>(value: &T, what: impl FnOnce() -> String) -> Result<Vec<u8>, ControlError> {
     let mut bytes = Vec::new();
-    wire::put(value, &mut bytes).map_err(|why| ControlError::Encode {
+    codec::put(value, &mut bytes).map_err(|why| ControlError::Encode {
         what: what(),
         why: why.to_string(),
     })?;
@@ -450,7 +450,7 @@ fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     what: impl FnOnce() -> String,
 ) -> Result<T, ControlError> {
-    wire::decode(bytes).map_err(|why| ControlError::Decode {
+    codec::decode(bytes).map_err(|why| ControlError::Decode {
         what: what(),
         why: why.to_string(),
     })

@@ -9,12 +9,12 @@ use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlar
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec;
 use crate::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
 use crate::console::{Console, EncodedMail, Halt, Order, Stretch};
 use crate::mp_main::ClusterId;
 use crate::registry::{Registry, WireMessage};
 use crate::status::Status;
-use crate::wire;
 
 /// Steers a simulation from other threads than the one that runs it.
 ///
@@ -134,7 +134,7 @@ impl<M: WireMessage> Controller<M> {
     /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
     pub fn send(&self, mail: &Mail<M>) -> Result<SimTime, ControlError> {
         let mut body = Vec::new();
-        wire::put(&mail.body, &mut body).map_err(|why| ControlError::Encode {
+        codec::put(&mail.body, &mut body).map_err(|why| ControlError::Encode {
             what: format!("message {} from outside", mail.topic()),
             why: why.to_string(),
         })?;

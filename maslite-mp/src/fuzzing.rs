@@ -387,23 +387,24 @@ mod tests {
             next_alarm: Some(SimTime::from_millis(13)),
             alarms_may_leave: false,
             kept_awake: false,
-            newborn: Vec::new(),
-            events,
+            events: events.into(),
             counters: Counters::default(),
             held_back: 0,
             busy: 5_000,
             awake_last: 2,
             local: 5,
             digest: Some(7),
-            batches: vec![
+            batches: [
                 batch(Destination::Cluster(1), 3, 0, all),
                 batch(Destination::Main, 3, all, own),
                 batch(Destination::Owner, 1, all + own, one),
-            ],
+            ]
+            .into_iter()
+            .collect(),
             trace: 0,
         };
         let before = [&mail[..], &to_main, &single].concat();
-        let note = ToMain::Report(Box::new(report));
+        let note = ToMain::Report(report);
         [&[9], &message(&before, &note)[..]].concat()
     }
 
@@ -462,7 +463,8 @@ mod tests {
                     routes: vec![(AgentId::from(9), 2)],
                     numbers: vec![4, 5],
                     ..News::default()
-                },
+                }
+                .into(),
             })
         };
         let solo = Task::Solo {

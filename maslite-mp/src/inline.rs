@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 
 use tracing::{Span, error_span};
 
-use crate::mp_scheduler::MpScheduler;
+use crate::mp_scheduler::{MpScheduler, Reply};
 use crate::registry::WireMessage;
 use crate::transport::{Draft, LinkError, Sheet, Transport};
-use crate::wire::ToMain;
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {
@@ -58,13 +57,11 @@ impl<M: WireMessage> Transport for InlineLink<M> {
         while let Some(message) = self.messages.pop_front() {
             self.answer.clear();
             let mut draft = Draft::in_buffer(&mut self.answer);
-            let answer = self
-                .span
-                .in_scope(|| self.scheduler.obey(&message, &mut draft));
+            let scheduler = &mut self.scheduler;
+            let reply = self.span.in_scope(|| scheduler.obey(&message, &mut draft));
             self.spare.push(message);
-            if let Some(answer) = answer {
-                self.ended = matches!(answer, ToMain::Bye(_));
-                self.scheduler.write(&answer, &mut draft);
+            if reply != Reply::Nothing {
+                self.ended = reply == Reply::Bye;
                 let answer = self.answer.spilled().unwrap_or_default();
                 return Ok((answer, Draft::in_buffer(&mut self.draft)));
             }

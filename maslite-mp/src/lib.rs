@@ -115,6 +115,7 @@ mod outbound;
 mod reports;
 mod rounds;
 mod routing;
+mod seldom;
 mod steering;
 mod windows;
 mod wire;
@@ -122,6 +123,7 @@ mod wire;
 // How they reach each other.
 #[doc(hidden)]
 pub mod bare;
+mod codec;
 mod fleet;
 mod frame;
 #[doc(hidden)]

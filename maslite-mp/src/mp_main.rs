@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::checks::MessageFault;
+use crate::codec;
 use crate::commands::{ControlError, Replies, Scope};
 use crate::console::Console;
 use crate::control::{self, ControlSocket};
@@ -407,7 +408,7 @@ impl<M: WireMessage> MpMain<M> {
             });
         }
         let mut bytes = Vec::new();
-        wire::put(&config, &mut bytes).map_err(|why| Error::Encode {
+        codec::put(&config, &mut bytes).map_err(|why| Error::Encode {
             what: format!("the configuration of builder {builder:?}"),
             why: why.to_string(),
         })?;

@@ -22,12 +22,14 @@ use rustc_hash::FxHashMap;
 use tracing::error;
 
 use crate::checks::MessageFault;
+use crate::codec;
 use crate::commands;
 use crate::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::error::Chain;
 use crate::lookout::Pulse;
 use crate::outbound::Outbound;
 use crate::registry::{Crew, Registry, WireMessage};
+use crate::seldom::Seldom;
 use crate::shake::{Shake, Shaken};
 use crate::spawn::ChildSide;
 use crate::transport::{Draft, LinkError, Transport, Wait, now};
@@ -82,6 +84,15 @@ pub(crate) struct MpScheduler<M: Message> {
     busy: Option<Duration>,
 }
 
+/// What a scheduler has to say to a message of main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Nothing,
+    Answer,
+    /// Its last answer.
+    Bye,
+}
+
 impl<M: WireMessage> MpScheduler<M> {
     pub(crate) fn new(registry: Arc<Registry<M>>) -> Self {
         Self {
@@ -119,7 +130,7 @@ impl<M: WireMessage> MpScheduler<M> {
         // Elsewhere than in a process there is no wall time of its own.
         this.busy = side.is_process.then_some(Duration::ZERO);
         loop {
-            let answer = match side.link.recv_to_answer() {
+            let reply = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
                 Err(error) => {
                     if matches!(error, LinkError::Disconnected) {
@@ -135,83 +146,58 @@ impl<M: WireMessage> MpScheduler<M> {
                     side.link = Box::new(Shaken::new(side.link, shake));
                 }
             }
-            let Some(answer) = answer else {
+            if reply == Reply::Nothing {
                 continue;
-            };
+            }
             // Whoever has not handed over its answer is not done.
             this.pulse.set_busy(true);
-            if let Err(error) = this.send(&mut *side.link, &answer) {
+            if let Err(error) = send(&mut *side.link) {
                 return exit_code(&error);
             }
             this.pulse.set_busy(false);
-            if matches!(answer, ToMain::Bye(_)) {
+            if reply == Reply::Bye {
                 return 0;
             }
         }
     }
 
-    /// Sends an answer, or that it is too long for the link.
-    fn send(&mut self, link: &mut dyn Transport, answer: &ToMain) -> Result<(), LinkError> {
-        self.write(answer, &mut link.draft()?);
-        let error = match link.send() {
-            Err(error @ LinkError::TooLarge { .. }) => error,
-            other => return other,
-        };
-        let fault = Fault::Encode {
-            what: "all mail of a superstep that leaves the cluster".to_owned(),
-            why: error.to_string(),
-        };
-        self.write(&ToMain::Failed(fault), &mut link.draft()?);
-        link.send()
-    }
-
-    /// Does what one message says. Tells what to answer, if anything; after a Bye comes nothing more. Mail that leaves is in the
-    /// draft of the answer then.
-    pub(crate) fn obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Option<ToMain> {
+    /// Does what one message says, and writes the answer into the draft, if there is any.
+    pub(crate) fn obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Reply {
         self.pulse.set_busy(true);
-        let answer = self.try_to_obey(message, draft);
+        let reply = self.try_to_obey(message, draft).unwrap_or_else(|fault| {
+            write_alone(&ToMain::Failed(fault), draft);
+            Reply::Answer
+        });
         self.pulse.set_busy(false);
-        answer.unwrap_or_else(|fault| Some(ToMain::Failed(fault)))
+        reply
     }
 
-    /// Writes an answer down: a report behind the mail that is there already and the trace that goes with it.
-    pub(crate) fn write(&mut self, answer: &ToMain, draft: &mut Draft<'_>) {
-        if matches!(answer, ToMain::Report(_)) {
-            draft.extend(&self.lines);
-        } else {
-            draft.clear();
-        }
-        if let Err(why) = wire::put_note(answer, draft) {
-            draft.clear();
-            let (what, why) = ("an answer to main".to_owned(), why.to_string());
-            // A fault is numbers and strings, which always encode.
-            let _ = wire::put_note(&ToMain::Failed(Fault::Encode { what, why }), draft);
-        }
-    }
-
-    fn try_to_obey(
-        &mut self,
-        message: &[u8],
-        draft: &mut Draft<'_>,
-    ) -> Result<Option<ToMain>, Fault> {
+    fn try_to_obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Result<Reply, Fault> {
         let (note, mail) =
             wire::take_note(message).map_err(|why| undecodable("a message of main", why))?;
         Ok(match note {
             ToProc::Settings(settings) => {
                 self.settle_in(&settings);
-                None
+                Reply::Nothing
             }
             ToProc::Load(calls) => {
                 let calls = calls.into_iter();
                 let loaded: Result<_, Fault> = calls.map(|call| self.load(call)).collect();
-                Some(ToMain::Loaded(loaded?))
+                write_alone(&ToMain::Loaded(loaded?), draft);
+                Reply::Answer
             }
             ToProc::Seat(indices) => {
                 self.seat(&indices)?;
-                None
+                Reply::Nothing
             }
-            ToProc::Grant(grant) => Some(self.obey_grant(grant, mail, draft)?),
-            ToProc::Stop => Some(ToMain::Bye(self.engine.teardown().err())),
+            ToProc::Grant(grant) => {
+                self.obey_grant(grant, mail, draft)?;
+                Reply::Answer
+            }
+            ToProc::Stop => {
+                write_alone(&ToMain::Bye(self.engine.teardown().err()), draft);
+                Reply::Bye
+            }
         })
     }
 
@@ -300,10 +286,10 @@ impl<M: WireMessage> MpScheduler<M> {
 
     fn obey_grant(
         &mut self,
-        grant: Grant,
+        mut grant: Grant,
         mut mail: &[u8],
         draft: &mut Draft<'_>,
-    ) -> Result<ToMain, Fault> {
+    ) -> Result<(), Fault> {
         draft.clear();
         self.border.outbound.begin();
         let Grant {
@@ -321,9 +307,11 @@ impl<M: WireMessage> MpScheduler<M> {
             self.check_time(grant.time)?;
             self.engine.advance_to(grant.time);
         }
-        let mut news = grant.news;
-        let request = std::mem::take(&mut news.request);
-        let interest = self.learn(news)?;
+        let (mut interest, mut request) = (Vec::new(), Vec::new());
+        if let Some(mut news) = grant.news.take() {
+            request = std::mem::take(&mut news.request);
+            interest = self.learn(*news)?;
+        }
         while !mail.is_empty() {
             let (head, mail) = wire::take_mail::<M>(&mut mail)
                 .map_err(|why| undecodable("mail from another cluster", why))?;
@@ -432,6 +420,7 @@ impl<M: WireMessage> MpScheduler<M> {
         Fault::Refused { reason, time }
     }
 
+    /// Takes news in. Tells what others began to listen to.
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
         for name in &news.names {
             let _ = AgentId::named(name);
@@ -501,7 +490,7 @@ impl<M: WireMessage> MpScheduler<M> {
         supersteps: u64,
         reply: Vec<u8>,
         draft: &mut Draft<'_>,
-    ) -> Result<ToMain, Fault> {
+    ) -> Result<(), Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
         let newborn = engine.take_newborn(&mut self.newborn);
@@ -520,15 +509,15 @@ impl<M: WireMessage> MpScheduler<M> {
             next_alarm: engine.next_event(),
             alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
-            events: Events {
+            events: Seldom::from(Events {
                 paused: border.take_pauses(engine),
                 names: names_of(newborn.iter().map(|newborn| newborn.id)),
+                newborn,
                 removals: border.take_removals(engine),
                 interest: border.interest(engine.take_changed_interest()),
                 errors: engine.take_errors(),
                 reply,
-            },
-            newborn,
+            }),
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
             busy: self
@@ -541,7 +530,8 @@ impl<M: WireMessage> MpScheduler<M> {
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
         };
-        Ok(ToMain::Report(Box::new(report)))
+        draft.extend(&self.lines);
+        wire::put_note(&ToMain::Report(report), draft).map_err(unsayable)
     }
 }
 
@@ -929,10 +919,35 @@ fn undecodable(what: &str, why: postcard::Error) -> Fault {
 }
 
 fn put<T: serde::Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), Fault> {
-    wire::put(value, into).map_err(|why| Fault::Encode {
-        what: "an answer to main".to_owned(),
-        why: why.to_string(),
-    })
+    codec::put(value, into).map_err(unsayable)
+}
+
+fn unsayable(why: postcard::Error) -> Fault {
+    let (what, why) = ("an answer to main".to_owned(), why.to_string());
+    Fault::Encode { what, why }
+}
+
+/// Writes an answer that is all of the message.
+fn write_alone(answer: &ToMain, draft: &mut Draft<'_>) {
+    draft.clear();
+    if let Err(why) = wire::put_note(answer, draft) {
+        // A fault is numbers and strings, which always encode.
+        let _ = wire::put_note(&ToMain::Failed(unsayable(why)), draft);
+    }
+}
+
+/// Sends an answer, or that it is too long for the link.
+fn send(link: &mut dyn Transport) -> Result<(), LinkError> {
+    let error = match link.send() {
+        Err(error @ LinkError::TooLarge { .. }) => error,
+        other => return other,
+    };
+    let fault = Fault::Encode {
+        what: "all mail of a superstep that leaves the cluster".to_owned(),
+        why: error.to_string(),
+    };
+    write_alone(&ToMain::Failed(fault), &mut link.draft()?);
+    link.send()
 }
 
 /// The names among some ids, for a process that may not know them.

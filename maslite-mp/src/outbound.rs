@@ -18,10 +18,10 @@ use maslite_core::SimTime;
 use serde::Serialize;
 
 use crate::transport::Draft;
-use crate::wire::{self, Batch, Destination, MailHead};
+use crate::wire::{self, Batch, Batches, Destination, MailHead};
 
-/// The least room that a section begins with [bytes]: for a few mails with short messages.
-const LEAST: usize = 256;
+/// The least room that a section begins with [bytes]: for a mail with a short message.
+const LEAST: usize = 64;
 
 /// The most room: what is longer is faster with a copy.
 const MOST: usize = 2048;
@@ -186,8 +186,8 @@ impl Outbound {
     }
 
     /// Appends what has no room in its section, and tells where all mail is in the message.
-    pub(crate) fn finish(&mut self, draft: &mut Draft<'_>) -> Vec<Batch> {
-        let mut batches = Vec::new();
+    pub(crate) fn finish(&mut self, draft: &mut Draft<'_>) -> Batches {
+        let mut batches = Batches::new();
         for out in &self.outs {
             let rest = draft.len();
             draft.extend(&out.rest);
@@ -325,7 +325,7 @@ mod tests {
                 if to == OWNER {
                     let mut mail = wire::take_measured(&mut mails).unwrap();
                     MailHead::take(&mut mail).unwrap();
-                    let (number, said): (u64, String) = wire::decode(mail).unwrap();
+                    let (number, said): (u64, String) = crate::codec::decode(mail).unwrap();
                     assert_eq!(said, text);
                     numbers.push(number);
                     continue;

@@ -9,13 +9,13 @@ use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec;
 use crate::error::Error;
 use crate::limits;
 use crate::logs;
 use crate::mp_scheduler::MpScheduler;
 use crate::spawn::{self, Program};
 use crate::transport::Wait;
-use crate::wire;
 
 /// A message that can cross to another process. Every message that serde can carry is one.
 pub trait WireMessage: Message + Serialize + DeserializeOwned {}
@@ -93,10 +93,10 @@ impl<M: WireMessage> Registry<M> {
             Kind {
                 name,
                 encode: |agent, into| match agent.downcast_ref::<A>() {
-                    Some(agent) => wire::put(agent, into),
+                    Some(agent) => codec::put(agent, into),
                     None => Err(postcard::Error::SerdeSerCustom),
                 },
-                decode: |bytes| Ok(Box::new(wire::decode::<A>(bytes)?)),
+                decode: |bytes| Ok(Box::new(codec::decode::<A>(bytes)?)),
                 show: |agent| serde_json::to_string(&agent.downcast_ref::<A>()),
             },
         );
@@ -125,7 +125,7 @@ impl<M: WireMessage> Registry<M> {
         build: impl Fn(C, &mut Crew<M>) + Send + Sync + 'static,
     ) -> Self {
         let build = move |bytes: &[u8], crew: &mut Crew<M>| {
-            build(wire::decode(bytes)?, crew);
+            build(codec::decode(bytes)?, crew);
             Ok(())
         };
         self.builders.insert(name.into(), Box::new(build));

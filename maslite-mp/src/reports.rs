@@ -1,15 +1,18 @@
 //! How main takes in the reports of clusters: judges them, sends their mail where it belongs, and notes what they tell.
 
+use std::mem;
+
 use maslite_core::{AgentId, Mail, SimTime};
 
 use crate::checks::{Ground, MessageFault};
+use crate::codec;
 use crate::error::Error;
 use crate::lookout::Chore;
 use crate::registry::WireMessage;
 use crate::rounds::{Rounds, UnderWay};
 use crate::routing::Traffic;
 use crate::windows::Homeless;
-use crate::wire::{self, Destination, MailHead, Report, Task, ToMain, TraceLine};
+use crate::wire::{self, Destination, Events, MailHead, Report, Task, ToMain, TraceLine};
 
 /// What is wrong with what main looks into.
 enum Flaw {
@@ -82,7 +85,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             time: self.standing.time,
             lookahead: self.lookaheads.get(place).copied(),
             since: since.unwrap_or(SimTime::ZERO),
-            before: self.standing.reports[place].as_deref(),
+            before: self.standing.reports[place].as_ref(),
             clusters: self.fleet.members.len(),
         };
         let judged = ground.judge(&report, before.len());
@@ -102,10 +105,6 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 });
             }
         }
-        for name in &report.events.names {
-            let _ = AgentId::named(name);
-        }
-        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
         let from = Traffic::place_of(place);
         for batch in &report.batches {
             match batch.to {
@@ -121,27 +120,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 Destination::Owner => {}
             }
         }
-        let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
-        for (pattern, begins, time) in &report.events.interest {
-            let from = match self.lookaheads.get(place) {
-                Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
-                _ => SimTime::ZERO,
-            };
-            self.routing.note_interest(cluster, *pattern, *begins, from);
-        }
-        self.under_way.pauses.extend(&report.events.paused);
-        let removals = report.events.removals.iter();
-        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
-        self.under_way.removals.extend(removals);
-        if task == Task::Answer {
-            self.replies.push(std::mem::take(&mut report.events.reply));
-        }
-        if !report.events.errors.is_empty() {
-            let errors = std::mem::take(&mut report.events.errors);
-            let name = &self.fleet.members[place].name;
-            self.standing.note_errors(errors, name);
-        }
         let changed = !report.events.interest.is_empty();
+        if !report.events.is_blank() {
+            self.note_events(place, task, &mut report.events);
+        }
+        if task == Task::Answer {
+            self.replies.push(mem::take(&mut report.events.reply));
+        }
         let has_plans = report.awake || report.waiting || report.next_alarm.is_some();
         self.fleet.meter.take_report(place, report.busy, has_plans);
         self.standing.reports[place] = Some(report);
@@ -149,6 +134,31 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             self.fleet.show_cluster(place, self.standing, self.routing);
         }
         Ok(Ok(changed))
+    }
+
+    /// Notes what happens under few grants.
+    fn note_events(&mut self, place: usize, task: Task, events: &mut Events) {
+        for name in &events.names {
+            let _ = AgentId::named(name);
+        }
+        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+        let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
+        for (pattern, begins, time) in &events.interest {
+            let from = match self.lookaheads.get(place) {
+                Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
+                _ => SimTime::ZERO,
+            };
+            self.routing.note_interest(cluster, *pattern, *begins, from);
+        }
+        self.under_way.pauses.extend(&events.paused);
+        let removals = events.removals.iter();
+        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
+        self.under_way.removals.extend(removals);
+        if !events.errors.is_empty() {
+            let name = &self.fleet.members[place].name;
+            let errors = mem::take(&mut events.errors);
+            self.standing.note_errors(errors, name);
+        }
     }
 }
 
@@ -184,7 +194,7 @@ fn look_into<M: WireMessage>(
                     return Err(MessageFault::Receiver.into());
                 }
                 let sender = head.sender;
-                let body = wire::take(&mut bytes).map_err(|why| Flaw::Message { sender, why })?;
+                let body = codec::take(&mut bytes).map_err(|why| Flaw::Message { sender, why })?;
                 let mail = Mail::new(sender, head.receiver, body);
                 into.main_mail.push((head.arrives, head.key, mail));
             }
@@ -195,7 +205,7 @@ fn look_into<M: WireMessage>(
     }
     let mut lines = report.take_trace(before).map_err(|_| MessageFault::Trace)?;
     while !lines.is_empty() {
-        let line: TraceLine = wire::take(&mut lines).map_err(|_| MessageFault::Trace)?;
+        let line: TraceLine = codec::take(&mut lines).map_err(|_| MessageFault::Trace)?;
         into.lines.push(line);
     }
     Ok(())
@@ -210,8 +220,9 @@ mod tests {
     use crate::fleet::Fleet;
     use crate::rounds::Standing;
     use crate::routing::Routing;
+    use crate::seldom::Seldom;
     use crate::transport::{Draft, Sheet};
-    use crate::wire::{Batch, Events};
+    use crate::wire::{Batch, Batches};
 
     #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
     enum Msg {
@@ -296,7 +307,7 @@ mod tests {
             ),
             (Destination::Owner, [&length[..], &for_owner].concat()),
         ];
-        let (mut before, mut batches) = (Vec::new(), Vec::new());
+        let (mut before, mut batches) = (Vec::new(), Batches::new());
         for (to, bytes) in parts.iter().filter(|_| follows) {
             batches.push(Batch {
                 to: *to,
@@ -315,7 +326,7 @@ mod tests {
         };
         let start = before.len();
         if follows {
-            wire::put(&line, &mut before).unwrap();
+            codec::put(&line, &mut before).unwrap();
         }
         let time = match task {
             Task::Window { .. } if follows => LATER,
@@ -330,8 +341,7 @@ mod tests {
             next_alarm: Some(LATE),
             alarms_may_leave: false,
             kept_awake: false,
-            newborn: Vec::new(),
-            events: Events::default(),
+            events: Seldom::default(),
             counters: Counters::default(),
             held_back: 0,
             busy: 5_000,
@@ -363,7 +373,7 @@ mod tests {
         for _ in 0..CLUSTERS {
             routing.add_cluster();
             let report = said(task, false).report;
-            standing.reports.push(Some(Box::new(report)));
+            standing.reports.push(Some(report));
         }
         standing.time = NOON;
         let mut under_way = UnderWay::<Msg>::default();
@@ -408,7 +418,7 @@ mod tests {
     fn what_a_right_cluster_may_say_is_taken_in() {
         for task in [STEP, Task::Superstep, Task::FireAndStep, SOLO, WINDOW] {
             let Said { before, report } = said(task, true);
-            let message = message(&before, &ToMain::Report(Box::new(report)));
+            let message = message(&before, &ToMain::Report(report));
             assert_eq!(take_in(task, &message), None, "{task:?}");
         }
     }
@@ -475,7 +485,7 @@ mod tests {
                 it.report.batches[0].bytes = u32::MAX;
             }),
             (Fault::Batch, STEP, "twice the same bytes", |it| {
-                it.report.batches.extend_from_within(..);
+                it.report.batches.extend(it.report.batches.clone());
             }),
             (Fault::Batch, STEP, "no mail", |it| {
                 it.report.batches[0].mails = 0;
@@ -540,7 +550,7 @@ mod tests {
         for (reason, task, what, change) in changes {
             let mut said = said(*task, true);
             change(&mut said);
-            let note = ToMain::Report(Box::new(said.report));
+            let note = ToMain::Report(said.report);
             let got = take_in(*task, &message(&said.before, &note));
             assert_eq!(got, Some(*reason as u8), "{reason}: {what}");
         }
@@ -554,7 +564,7 @@ mod tests {
         for (name, counter, number) in shrinking.into_iter().chain(endless) {
             let Said { before, mut report } = said(STEP, true);
             *counter(&mut report) = number;
-            let note = ToMain::Report(Box::new(report));
+            let note = ToMain::Report(report);
             let got = take_in(STEP, &message(&before, &note));
             let expected = MessageFault::Counter as u8;
             assert_eq!(got, Some(expected), "{name} is {number}");
@@ -564,7 +574,7 @@ mod tests {
     #[test]
     fn what_is_no_report_is_refused() {
         let Said { before, report } = said(STEP, true);
-        let right = message(&before, &ToMain::Report(Box::new(report)));
+        let right = message(&before, &ToMain::Report(report));
         let cut = &right[..right.len() - 1];
         let refused = [
             (MessageFault::Undecodable, Vec::new()),

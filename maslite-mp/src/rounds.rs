@@ -10,11 +10,15 @@
 //! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
 //!   otherwise that is one round with the superstep.
 
-use maslite_core::engine::Digest;
+use std::mem;
+
+use maslite_core::engine::{Digest, Newborn};
 use maslite_core::{
     Adder, AgentError, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run,
     SimDuration, SimTime, StopReason,
 };
+
+use smallvec::SmallVec;
 
 use crate::checks::MessageFault;
 use crate::error::Error;
@@ -37,7 +41,7 @@ pub(crate) struct Standing {
     /// The insertion index of the next agent.
     pub(crate) next_index: u64,
     /// The last report of each cluster; none before its first.
-    pub(crate) reports: Vec<Option<Box<Report>>>,
+    pub(crate) reports: Vec<Option<Report>>,
     /// What main itself counted: mail to it, and mail to nobody.
     pub(crate) counters: Counters,
     pub(crate) digest: Digest,
@@ -165,6 +169,11 @@ pub(crate) type TraceSink = Box<dyn FnMut(&str) + Send>;
 /// Gets mail addressed to main.
 pub(crate) type Handler<'h, M> = dyn FnMut(Mail<M>, &mut MainContext<M>) + 'h;
 
+/// Clusters, by their places; where they are few they lie on the stack.
+type Places = SmallVec<[usize; FEW]>;
+
+const FEW: usize = 4;
+
 /// One run.
 pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) fleet: &'a mut Fleet,
@@ -237,7 +246,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.routing.inbound[*place].news.request = request.to_vec();
         }
         self.exchange(places, Task::Answer)?;
-        Ok(std::mem::take(&mut self.replies))
+        Ok(mem::take(&mut self.replies))
     }
 
     /// Calls `setup` of all new agents, and posts the owner's mail before theirs.
@@ -407,11 +416,11 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     pub(crate) fn report(&self, place: usize) -> &Report {
         self.standing.reports[place]
-            .as_deref()
+            .as_ref()
             .expect("every cluster has reported its setup")
     }
 
-    fn places(&self, mut want: impl FnMut(&Self, usize) -> bool) -> Vec<usize> {
+    fn places(&self, mut want: impl FnMut(&Self, usize) -> bool) -> Places {
         (0..self.fleet.members.len())
             .filter(|place| want(self, *place))
             .collect()
@@ -447,7 +456,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Grants a task to some clusters, waits for their reports and draws the conclusions.
     fn exchange(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
-        let tasks: Vec<_> = places.iter().map(|place| (*place, task)).collect();
+        let mut tasks = SmallVec::<[_; FEW]>::new();
+        tasks.extend(places.iter().map(|place| (*place, task)));
         self.exchange_tasks(&tasks, false)
     }
 
@@ -502,7 +512,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.dismiss()?;
         if changed_interest && *kind != Task::Match && tasks.len() > 1 {
             let places = tasks.iter().map(|(place, _)| *place);
-            let waiting: Vec<usize> = places.filter(|place| self.report(*place).waiting).collect();
+            let waiting: Places = places.filter(|place| self.report(*place).waiting).collect();
             self.exchange(&waiting, Task::Match)?;
         }
         Ok(())
@@ -516,7 +526,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             superstep: self.standing.superstep,
             task,
             supersteps_per_instant: self.supersteps_per_instant,
-            news: std::mem::take(&mut inbound.news),
+            news: mem::take(&mut inbound.news),
         });
         let time = self.standing.time;
         let mut draft = match task {
@@ -552,14 +562,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     fn number_births(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
         let mut births = Vec::new();
         for (place, _) in tasks {
-            let report = self.standing.reports[*place].as_mut();
-            let newborn = report.map(|report| std::mem::take(&mut report.newborn));
-            births.extend(
-                newborn
-                    .into_iter()
-                    .flatten()
-                    .map(|newborn| (*place, newborn)),
-            );
+            let newborn = self.take_newborn(*place).into_iter();
+            births.extend(newborn.map(|newborn| (*place, newborn)));
         }
         births.sort_by_key(|(_, newborn)| newborn.adder);
         for (place, newborn) in births {
@@ -581,6 +585,16 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             }
         }
         Ok(())
+    }
+
+    /// The agents added in a cluster, as its last report tells.
+    pub(crate) fn take_newborn(&mut self, place: usize) -> Vec<Newborn> {
+        match &mut self.standing.reports[place] {
+            Some(report) if !report.events.newborn.is_empty() => {
+                mem::take(&mut report.events.newborn)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Counts the supersteps of a round; without a lookahead main then stands where the clusters
@@ -613,7 +627,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Finds the clusters of receivers that the senders did not know.
     fn find_homes(&mut self) -> Result<(), Error> {
-        for mail in std::mem::take(&mut self.under_way.homeless) {
+        for mail in mem::take(&mut self.under_way.homeless) {
             self.find_home(&mail)?;
         }
         Ok(())
@@ -621,7 +635,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Finds the homes that are known already: an agent never moves, so nothing has to wait.
     fn find_known_homes(&mut self) -> Result<(), Error> {
-        let mails = std::mem::take(&mut self.under_way.homeless).into_iter();
+        let mails = mem::take(&mut self.under_way.homeless).into_iter();
         let (known, unknown): (Vec<_>, Vec<_>) =
             mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
         self.under_way.homeless = unknown;
@@ -659,7 +673,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Tells the clusters of agents that others removed.
     fn dismiss(&mut self) -> Result<(), Error> {
-        for (id, by, time, place) in std::mem::take(&mut self.under_way.removals) {
+        for (id, by, time, place) in mem::take(&mut self.under_way.removals) {
             self.dismiss_one(id, by, time, place)?;
         }
         Ok(())
@@ -698,7 +712,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Hands mail that has come to main by `time` to the handler, in the kernel's order. True if
     /// it stops.
     pub(crate) fn handle_main_mail(&mut self, time: SimTime) -> Result<bool, Error> {
-        let mut mails = std::mem::take(&mut self.under_way.main_mail);
+        let mut mails = mem::take(&mut self.under_way.main_mail);
         mails.sort_by_key(|(arrives, key, _)| (*arrives, *key));
         let later = mails.split_off(mails.partition_point(|(arrives, _, _)| *arrives <= time));
         self.under_way.main_mail = later;

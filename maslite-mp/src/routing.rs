@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maslite_core::{Adder, AgentId, MailingList, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
 
+use crate::seldom::Seldom;
 use crate::wire::News;
 
 /// What main knows of the clusters' agents, and has for the clusters.
@@ -81,7 +82,7 @@ pub(crate) struct Inbound {
     pub(crate) mails: u64,
     /// When the first of it arrives, under a lookahead.
     pub(crate) earliest: Option<SimTime>,
-    pub(crate) news: News,
+    pub(crate) news: Seldom<News>,
 }
 
 impl Inbound {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use maslite_core::{Mail, SimDuration, SimTime, StopReason};
 
+use crate::codec;
 use crate::commands::{ControlError, Replies, Scope};
 use crate::console::{Console, EncodedMail, Halt, Next, Order, Stretch};
 use crate::error::Error;
@@ -16,7 +17,7 @@ use crate::lookout::Chore;
 use crate::registry::WireMessage;
 use crate::rounds::{Rounds, Standing};
 use crate::status::Phase;
-use crate::wire::{self, Task};
+use crate::wire::Task;
 
 /// How far the run is to go.
 struct Course {
@@ -248,7 +249,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
 impl EncodedMail {
     fn decode<M: WireMessage>(&self) -> Result<Mail<M>, ControlError> {
-        let body = wire::decode(&self.body).map_err(|why| ControlError::Decode {
+        let body = codec::decode(&self.body).map_err(|why| ControlError::Decode {
             what: "mail from outside".to_owned(),
             why: why.to_string(),
         })?;

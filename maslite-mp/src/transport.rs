@@ -13,8 +13,9 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
+
+use crate::codec;
 
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {
@@ -94,6 +95,12 @@ impl Sheet {
         self.spilled.then_some(&self.spill[..])
     }
 
+    /// Goes on in a buffer, with what there is.
+    fn spill_over(&mut self, space: &[u8]) {
+        self.spill.extend_from_slice(&space[..self.used]);
+        self.spilled = true;
+    }
+
     /// Begins again.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
@@ -158,8 +165,7 @@ impl<'a> Draft<'a> {
                 sheet.used = end;
                 return;
             }
-            sheet.spill.extend_from_slice(&space[..sheet.used]);
-            sheet.spilled = true;
+            sheet.spill_over(space);
         }
         sheet.spill.extend_from_slice(bytes);
     }
@@ -178,49 +184,24 @@ impl<'a> Draft<'a> {
     }
 
     /// Appends the encoding of a value; after an error nothing is appended.
+    #[inline]
     pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
-        let start = self.len();
-        let put = postcard::serialize_with_flavor(value, InPlace(self));
-        if put.is_err() {
-            self.truncate(start);
+        let Self { space, sheet } = self;
+        if !sheet.spilled {
+            match codec::write(value, &mut space[sheet.used..]) {
+                Err(postcard::Error::SerializeBufferFull) => sheet.spill_over(space),
+                written => {
+                    sheet.used += written?;
+                    return Ok(());
+                }
+            }
         }
-        put
-    }
-
-    fn truncate(&mut self, length: usize) {
-        if self.sheet.spilled {
-            self.sheet.spill.truncate(length);
-        } else {
-            self.sheet.used = length;
-        }
+        codec::put(value, &mut sheet.spill)
     }
 
     /// Begins again.
     pub(crate) fn clear(&mut self) {
         self.sheet.clear();
-    }
-}
-
-/// Lets postcard write into a draft.
-struct InPlace<'d, 'a>(&'d mut Draft<'a>);
-
-impl Flavor for InPlace<'_, '_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.extend(&[byte]);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
     }
 }
 

@@ -216,16 +216,16 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     /// Notes that a cluster waits for the indices of agents added there.
     pub(crate) fn await_numbers(&mut self, place: usize) {
-        let Some(report) = &mut self.standing.reports[place] else {
-            return;
-        };
-        if !report.newborn.is_empty() {
-            self.under_way.births.push(Births {
+        let newborn = self.take_newborn(place);
+        if !newborn.is_empty() {
+            let report = self.report(place);
+            let births = Births {
                 time: report.time,
                 superstep: report.superstep,
                 place,
-                newborn: std::mem::take(&mut report.newborn),
-            });
+                newborn,
+            };
+            self.under_way.births.push(births);
         }
     }
 

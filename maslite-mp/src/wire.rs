@@ -16,11 +16,14 @@ use maslite_core::{
     StopReason,
 };
 use postcard::ser_flavors::Flavor;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 use crate::checks::MessageFault;
+use crate::codec::{self, Appending, Numbers, Within};
 use crate::error::Error;
+use crate::seldom::{Blank, Seldom};
 use crate::shake::Shake;
 use crate::transport::{Draft, Sheet, Wait};
 
@@ -46,7 +49,7 @@ pub(crate) enum ToProc {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToMain {
     Loaded(Vec<Loaded>),
-    Report(Box<Report>),
+    Report(Report),
     /// It cannot go on, and has sent all it will.
     Failed(Fault),
     Bye(Option<maslite_core::Error>),
@@ -94,7 +97,7 @@ pub(crate) struct Loaded {
 }
 
 /// Leave to do something, and all a scheduler must know first. Before it in the message is the mail that has come for it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Grant {
     /// How manieth grant of all; a Hold names the last one it ends.
     pub(crate) number: u64,
@@ -104,8 +107,38 @@ pub(crate) struct Grant {
     pub(crate) superstep: u64,
     pub(crate) task: Task,
     pub(crate) supersteps_per_instant: u64,
-    #[serde(with = "rarely")]
-    pub(crate) news: News,
+    pub(crate) news: Seldom<News>,
+}
+
+impl Serialize for Grant {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let numbers = Numbers([
+            self.number,
+            self.time.as_nanos(),
+            self.superstep,
+            self.supersteps_per_instant,
+        ]);
+        let task = Numbers(self.task.to_numbers());
+        (numbers, task, &self.news).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Grant {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (numbers, Numbers(task), news) = Deserialize::deserialize(deserializer)?;
+        let Numbers([number, time, superstep, supersteps_per_instant]) = numbers;
+        let task = Task::from_numbers(task);
+        Ok(Self {
+            number,
+            time: SimTime::from_nanos(time),
+            superstep,
+            task: task.ok_or_else(|| D::Error::custom("no such task"))?,
+            supersteps_per_instant,
+            news,
+        })
+    }
 }
 
 /// What changed elsewhere since the last grant.
@@ -127,9 +160,12 @@ pub(crate) struct News {
     pub(crate) request: Vec<u8>,
 }
 
+/// Bits of a number that say which task it is. Those behind them say what of it is given.
+const GIVEN: u32 = 8;
+
 /// What to do. Before anything but `Setup`, `Match` and `Answer` the mail that waits is posted, that of the
 /// grant included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Call `setup` of all new agents. Nothing is posted.
     Setup {
@@ -167,6 +203,67 @@ pub(crate) enum Task {
 }
 
 impl Task {
+    /// Which task it is, together with what of it is given, and its numbers.
+    fn to_numbers(self) -> [u64; 4] {
+        let simple = |kind| [kind, 0, 0, 0];
+        let given = |is_given, bit: u32| u64::from(is_given) << (GIVEN + bit);
+        match self {
+            Self::Setup { stop_at_error } => simple(given(stop_at_error, 0)),
+            Self::Match => simple(1),
+            Self::Post => simple(2),
+            Self::Fire => simple(3),
+            Self::Step => simple(4),
+            Self::Superstep => simple(5),
+            Self::FireAndStep => simple(6),
+            Self::Answer => simple(7),
+            Self::Solo {
+                horizon,
+                supersteps,
+                next_index,
+            } => [
+                8 | given(horizon.is_some(), 0),
+                horizon.unwrap_or_default().as_nanos(),
+                supersteps,
+                next_index,
+            ],
+            Self::Window { horizon, others } => [
+                9 | given(horizon.is_some(), 0) | given(others.is_some(), 1),
+                horizon.unwrap_or_default().as_nanos(),
+                others.unwrap_or_default().as_nanos(),
+                0,
+            ],
+        }
+    }
+
+    fn from_numbers([kind, first, second, third]: [u64; 4]) -> Option<Self> {
+        let [first_is_given, second_is_given] = [0, 1].map(|bit| kind >> (GIVEN + bit) & 1 != 0);
+        let horizon = first_is_given.then_some(SimTime::from_nanos(first));
+        let task = match kind & ((1 << GIVEN) - 1) {
+            0 => Self::Setup {
+                stop_at_error: first_is_given,
+            },
+            1 => Self::Match,
+            2 => Self::Post,
+            3 => Self::Fire,
+            4 => Self::Step,
+            5 => Self::Superstep,
+            6 => Self::FireAndStep,
+            7 => Self::Answer,
+            8 => Self::Solo {
+                horizon,
+                supersteps: second,
+                next_index: third,
+            },
+            9 => Self::Window {
+                horizon,
+                others: second_is_given.then_some(SimDuration::from_nanos(second)),
+            },
+            _ => return None,
+        };
+        // What is not given is zero, so that there is one way to say it.
+        (task.to_numbers() == [kind, first, second, third]).then_some(task)
+    }
+
     /// It may be granted although the run is held: no agent is updated.
     pub(crate) fn takes_no_time(self) -> bool {
         matches!(
@@ -177,7 +274,7 @@ impl Task {
 }
 
 /// What a scheduler did, and where it stands.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) time: SimTime,
     /// The superstep within the instant that comes next.
@@ -194,9 +291,7 @@ pub(crate) struct Report {
     pub(crate) alarms_may_leave: bool,
     /// Some agent wants to be updated in every superstep there is.
     pub(crate) kept_awake: bool,
-    pub(crate) newborn: Vec<Newborn>,
-    #[serde(with = "rarely")]
-    pub(crate) events: Events,
+    pub(crate) events: Seldom<Events>,
     pub(crate) counters: Counters,
     /// Mail that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
@@ -208,16 +303,98 @@ pub(crate) struct Report {
     pub(crate) local: u64,
     pub(crate) digest: Option<u64>,
     /// The batches before this note.
-    pub(crate) batches: Vec<Batch>,
+    pub(crate) batches: Batches,
     /// Bytes of the trace, which is right before it.
     pub(crate) trace: u32,
 }
 
+/// What of a report is not a number, in the last bits of one of its numbers: the first of them first.
+const FLAGS: u32 = 6;
+
 impl Report {
+    fn flags(&self) -> [bool; FLAGS as usize] {
+        [
+            self.awake,
+            self.waiting,
+            self.alarms_may_leave,
+            self.kept_awake,
+            self.next_alarm.is_some(),
+            self.digest.is_some(),
+        ]
+    }
+
     /// The trace among the bytes before this note.
     pub(crate) fn take_trace<'a>(&self, before: &'a [u8]) -> postcard::Result<&'a [u8]> {
         let start = before.len().checked_sub(self.trace as usize);
         start.map(|start| &before[start..]).ok_or(END)
+    }
+}
+
+impl Serialize for Report {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let flags = self.flags().into_iter();
+        let numbers = Numbers([
+            self.time.as_nanos(),
+            self.superstep,
+            self.supersteps,
+            flags.fold(0, |flags, flag| flags << 1 | u64::from(flag)),
+            self.next_alarm.unwrap_or_default().as_nanos(),
+            self.held_back,
+            self.busy,
+            self.awake_last.into(),
+            self.local,
+            self.digest.unwrap_or_default(),
+            self.trace.into(),
+        ]);
+        let counters = Numbers(self.counters.to_numbers());
+        (numbers, counters, &self.batches, &self.events).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Report {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (numbers, Numbers(counters), batches, events) = Deserialize::deserialize(deserializer)?;
+        let Numbers(
+            [
+                time,
+                superstep,
+                supersteps,
+                flags,
+                next_alarm,
+                held_back,
+                busy,
+                awake_last,
+                local,
+                digest,
+                trace,
+            ],
+        ) = numbers;
+        let small = |number| u32::try_from(number).map_err(D::Error::custom);
+        if flags >> FLAGS != 0 {
+            return Err(D::Error::custom("unknown flags"));
+        }
+        let flag = |number: u32| flags >> (FLAGS - 1 - number) & 1 != 0;
+        Ok(Self {
+            time: SimTime::from_nanos(time),
+            superstep,
+            supersteps,
+            awake: flag(0),
+            waiting: flag(1),
+            next_alarm: flag(4).then_some(SimTime::from_nanos(next_alarm)),
+            alarms_may_leave: flag(2),
+            kept_awake: flag(3),
+            events,
+            counters: Counters::from_numbers(counters),
+            held_back,
+            busy,
+            awake_last: small(awake_last)?,
+            local,
+            digest: flag(5).then_some(digest),
+            batches,
+            trace: small(trace)?,
+        })
     }
 }
 
@@ -226,7 +403,9 @@ impl Report {
 pub(crate) struct Events {
     /// Why agents have the run end, with their insertion indices, and when main hears of it.
     pub(crate) paused: Vec<(SimTime, u64, StopReason)>,
-    /// Names of newborn agents.
+    /// Agents that were added and wait for their insertion indices.
+    pub(crate) newborn: Vec<Newborn>,
+    /// Names of those.
     pub(crate) names: Vec<String>,
     /// Agents wanted removed that are not here, with who asked, and when that holds.
     pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
@@ -239,23 +418,27 @@ pub(crate) struct Events {
     pub(crate) reply: Vec<u8>,
 }
 
-/// Encodes what nearly always is the default as one byte when it is.
-mod rarely {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+impl Blank for News {
+    const BLANK: &'static Self = &Self {
+        names: Vec::new(),
+        routes: Vec::new(),
+        interest: Vec::new(),
+        numbers: Vec::new(),
+        dismissed: Vec::new(),
+        request: Vec::new(),
+    };
+}
 
-    pub(super) fn serialize<T: Serialize + Default + PartialEq, S: Serializer>(
-        value: &T,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let value = Some(value).filter(|value| **value != T::default());
-        value.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<T, D::Error> {
-        Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-    }
+impl Blank for Events {
+    const BLANK: &'static Self = &Self {
+        paused: Vec::new(),
+        newborn: Vec::new(),
+        names: Vec::new(),
+        removals: Vec::new(),
+        interest: Vec::new(),
+        errors: Vec::new(),
+        reply: Vec::new(),
+    };
 }
 
 /// Mail for one destination.
@@ -269,6 +452,9 @@ pub(crate) struct Batch {
     /// When the first of it arrives.
     pub(crate) earliest: SimTime,
 }
+
+/// Most clusters have mail for one other, if any.
+pub(crate) type Batches = SmallVec<[Batch; 1]>;
 
 impl Batch {
     /// Its mail among the bytes before the note that tells of it.
@@ -437,84 +623,6 @@ pub(crate) struct TraceLine {
     pub(crate) text: String,
 }
 
-/// Appends the encoding of a value; after an error nothing is appended.
-pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postcard::Result<()> {
-    let start = into.len();
-    let put = postcard::serialize_with_flavor(value, Appending(into));
-    if put.is_err() {
-        into.truncate(start);
-    }
-    put
-}
-
-/// Where postcard puts what it encodes: behind what is there.
-struct Appending<'a>(&'a mut Vec<u8>);
-
-/// The same within some bytes, of which so many are used.
-struct Within<'a, 's> {
-    space: &'s mut [u8],
-    used: &'a mut usize,
-}
-
-/// Bytes up to which a slice is pushed byte by byte: a number is one byte or a few, and calling
-/// upon `memcpy` for them takes longer than they do.
-const SHORT: usize = 10;
-
-impl Flavor for Appending<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        if bytes.len() <= SHORT {
-            bytes.iter().for_each(|byte| self.0.push(*byte));
-        } else {
-            self.0.extend_from_slice(bytes);
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
-impl Flavor for Within<'_, '_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        let place = self.space.get_mut(*self.used);
-        *place.ok_or(postcard::Error::SerializeBufferFull)? = byte;
-        *self.used += 1;
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        let place = self.space.get_mut(*self.used..*self.used + bytes.len());
-        let place = place.ok_or(postcard::Error::SerializeBufferFull)?;
-        if bytes.len() <= SHORT {
-            for (place, byte) in place.iter_mut().zip(bytes) {
-                *place = *byte;
-            }
-        } else {
-            place.copy_from_slice(bytes);
-        }
-        *self.used += bytes.len();
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
 /// Ends a message with its note; after an error nothing is appended.
 pub(crate) fn put_note<T: Serialize>(note: &T, draft: &mut Draft<'_>) -> postcard::Result<()> {
     let start = draft.len();
@@ -538,14 +646,7 @@ pub(crate) fn take_note<T: DeserializeOwned>(message: &[u8]) -> postcard::Result
     let length = u32::from_le_bytes(*length) as usize;
     let start = rest.len().checked_sub(length).ok_or(END)?;
     let (before, note) = rest.split_at(start);
-    Ok((decode(note)?, before))
-}
-
-/// Takes a value from the front of some bytes.
-pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T> {
-    let (value, rest) = postcard::take_from_bytes(bytes)?;
-    *bytes = rest;
-    Ok(value)
+    Ok((codec::decode(note)?, before))
 }
 
 /// Takes bytes that have their length before them, as mail for owners that its sender does not know.
@@ -555,16 +656,6 @@ pub(crate) fn take_measured<'a>(bytes: &mut &'a [u8]) -> postcard::Result<&'a [u
     let (taken, rest) = rest.split_at_checked(length).ok_or(END)?;
     *bytes = rest;
     Ok(taken)
-}
-
-/// Decodes a value that is all there is.
-pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> postcard::Result<T> {
-    let value = take(&mut bytes)?;
-    if bytes.is_empty() {
-        Ok(value)
-    } else {
-        Err(postcard::Error::DeserializeBadEncoding)
-    }
 }
 
 /// Appends one mail to a batch; after an error nothing is appended.
@@ -592,14 +683,9 @@ pub(crate) fn write_mail<M: Serialize>(
     body: &M,
     space: &mut [u8],
 ) -> postcard::Result<usize> {
-    let mut used = 0;
-    let mut within = Within {
-        space: &mut *space,
-        used: &mut used,
-    };
+    let mut within = Within { space, used: 0 };
     head.put(&mut within)?;
-    postcard::serialize_with_flavor(body, within)?;
-    Ok(used)
+    postcard::serialize_with_flavor(body, within)
 }
 
 /// Takes one mail from a batch.
@@ -607,7 +693,7 @@ pub(crate) fn take_mail<M: DeserializeOwned>(
     bytes: &mut &[u8],
 ) -> postcard::Result<(MailHead, Mail<M>)> {
     let head = MailHead::take(bytes)?;
-    let body = take(bytes)?;
+    let body = codec::take(bytes)?;
     Ok((head, Mail::new(head.sender, head.receiver, body)))
 }
 
@@ -616,6 +702,7 @@ mod tests {
     use serde::Serializer;
 
     use super::*;
+    use crate::codec::{decode, put, take};
 
     /// Begins well and cannot be encoded to its end.
     struct Unfinished;
@@ -686,14 +773,14 @@ mod tests {
             superstep: 0,
             task: Task::Step,
             supersteps_per_instant: 1,
-            news,
+            news: Seldom::from(news),
         };
         let encoded = |news| {
             let mut bytes = Vec::new();
             put(&grant(news), &mut bytes).unwrap();
             bytes
         };
-        assert_eq!(encoded(News::default()), [1, 0, 0, 4, 1, 0]);
+        assert_eq!(encoded(News::default()).len(), 1 + 4 * 8 + 1 + 4 * 8 + 1);
         let routes = vec![(AgentId::from(7), 2)];
         let numbers = vec![9];
         let news = News {
@@ -703,8 +790,129 @@ mod tests {
         };
         let decoded: Grant = decode(&encoded(news)).unwrap();
         assert_eq!(
-            (decoded.news.routes, decoded.news.numbers),
-            (routes, numbers)
+            (&decoded.news.routes, &decoded.news.numbers),
+            (&routes, &numbers)
         );
+    }
+
+    /// One of which no two numbers are alike; so many of its flags are raised, from the first on.
+    fn report(flags: usize, busy: bool) -> Report {
+        let is_raised = |flag| flag < flags;
+        let event = SimTime::from_nanos(5);
+        let batch = Batch {
+            to: Destination::Cluster(6),
+            mails: 7,
+            start: 8,
+            bytes: 9,
+            earliest: SimTime::ZERO,
+        };
+        let events = Events {
+            removals: vec![(AgentId::from(10), AgentId::from(11), event)],
+            ..Events::default()
+        };
+        let some = Some(event).filter(|_| busy);
+        Report {
+            time: SimTime::from_nanos(u64::MAX),
+            superstep: 1,
+            supersteps: 2,
+            awake: is_raised(0),
+            waiting: is_raised(1),
+            next_alarm: Some(SimTime::from_nanos(3)).filter(|_| is_raised(4)),
+            alarms_may_leave: is_raised(2),
+            kept_awake: is_raised(3),
+            events: some.map_or_else(Seldom::default, |_| events.into()),
+            counters: Counters::from_numbers(std::array::from_fn(|number| 20 + number as u64)),
+            held_back: 12,
+            busy: 13,
+            awake_last: 14,
+            local: 15,
+            digest: Some(16).filter(|_| is_raised(5)),
+            batches: some.iter().map(|_| batch).collect(),
+            trace: 17,
+        }
+    }
+
+    #[test]
+    fn a_report_comes_out_as_it_went_in() {
+        for flags in 0..=FLAGS as usize {
+            for busy in [false, true] {
+                let mut bytes = Vec::new();
+                put(&report(flags, busy), &mut bytes).unwrap();
+                let taken: Report = decode(&bytes).unwrap();
+                assert_eq!(format!("{taken:?}"), format!("{:?}", report(flags, busy)));
+                // As long as its numbers, and the lengths of what else there is.
+                assert!(busy || bytes.len() == 1 + 11 * 8 + 1 + 12 * 8 + 2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_comes_out_as_it_went_in() {
+        let times = [
+            None,
+            Some(SimTime::ZERO),
+            Some(SimTime::from_nanos(u64::MAX)),
+        ];
+        let windows = times.into_iter().flat_map(|horizon| {
+            let others = [None, Some(SimDuration::ZERO), Some(SimDuration::MAX)];
+            others.map(|others| Task::Window { horizon, others })
+        });
+        let solos = times.map(|horizon| Task::Solo {
+            horizon,
+            supersteps: u64::MAX,
+            next_index: 7,
+        });
+        let tasks = [
+            Task::Setup {
+                stop_at_error: true,
+            },
+            Task::Setup {
+                stop_at_error: false,
+            },
+            Task::Match,
+            Task::Post,
+            Task::Fire,
+            Task::Step,
+            Task::Superstep,
+            Task::FireAndStep,
+            Task::Answer,
+        ];
+        let tasks = tasks.into_iter().chain(solos).chain(windows);
+        for task in tasks {
+            let numbers = task.to_numbers();
+            assert_eq!(Task::from_numbers(numbers), Some(task));
+            // A bit too much is no task, or another one.
+            for bit in 0..64 {
+                let mut wrong = numbers;
+                wrong[0] ^= 1 << bit;
+                assert_ne!(Task::from_numbers(wrong), Some(task), "{task:?}, bit {bit}");
+            }
+        }
+        for nonsense in [[10, 0, 0, 0], [1, 2, 0, 0], [8, 5, 0, 0], [1 << 9, 0, 0, 0]] {
+            assert_eq!(Task::from_numbers(nonsense), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_report_says_is_refused() {
+        let mut right = Vec::new();
+        put(&report(2, true), &mut right).unwrap();
+        let place = |number: usize, byte: usize| 1 + number * 8 + byte;
+        for (place, what) in [
+            (0, "not so many numbers"),
+            (place(3, 0), "a seventh flag"),
+            (place(3, 7), "a last flag"),
+            (place(7, 4), "more agents than there can be"),
+            (place(10, 7), "a trace longer than a message"),
+            (place(11, 0), "not so many counters"),
+        ] {
+            let mut wrong = right.clone();
+            wrong[place] ^= 1 << 6;
+            assert!(decode::<Report>(&wrong).is_err(), "{what}");
+        }
+        for length in 0..right.len() {
+            assert!(decode::<Report>(&right[..length]).is_err(), "{length}");
+        }
+        let _: Report = decode(&right).unwrap();
     }
 }

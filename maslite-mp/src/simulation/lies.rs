@@ -3,6 +3,7 @@
 use maslite_core::engine::Newborn;
 use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReason};
 
+use crate::codec;
 use crate::transport::{Draft, LinkError, Sheet, Transport, Wait};
 use crate::wire::{self, Destination, Report, ToMain};
 
@@ -110,8 +111,8 @@ fn other_time(time: SimTime, detail: u64) -> SimTime {
 fn an_error(time: SimTime, index: u64) -> AgentError {
     let (agent, cluster, superstep) = (AgentId::from(1), None::<String>, index);
     let mut bytes = Vec::new();
-    wire::put(&(agent, index, cluster, time, superstep, "no"), &mut bytes).unwrap();
-    wire::decode(&bytes).unwrap()
+    codec::put(&(agent, index, cluster, time, superstep, "no"), &mut bytes).unwrap();
+    codec::decode(&bytes).unwrap()
 }
 
 /// Makes a report say something else.
@@ -142,7 +143,7 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         25 => report.digest = None,
         26 => report.trace = small,
         27 => report.batches.clear(),
-        28 => report.batches.extend_from_within(..),
+        28 => report.batches.extend(report.batches.clone()),
         29 => report.events.paused.push((time, any, StopReason::Stopped)),
         30 => {
             let (id, by) = (AgentId::from(detail % 40), AgentId::from(1));
@@ -153,13 +154,13 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
             let change = (pattern, !detail.is_multiple_of(3), time);
             report.events.interest.push(change);
         }
-        32 if detail.is_multiple_of(2) => report.newborn.clear(),
+        32 if detail.is_multiple_of(2) => report.events.newborn.clear(),
         32 => {
             let (id, by) = (AgentId::from(detail), AgentId::from(1));
-            report.newborn.push(Newborn { id, adder: any, by });
+            report.events.newborn.push(Newborn { id, adder: any, by });
         }
         33 => {
-            let again = report.newborn.iter().map(|newborn| newborn.by);
+            let again = report.events.newborn.iter().map(|newborn| newborn.by);
             report.events.names = again.map(|id| id.to_string()).collect();
         }
         34 if detail.is_multiple_of(2) => report.events.reply.push(small.to_le_bytes()[0]),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
 use super::error::ChildError;
-use crate::wire;
+use crate::codec;
 
 /// How the invitation is sent and taken. Files come with it on Linux alone.
 #[cfg(target_os = "linux")]
@@ -185,5 +185,5 @@ fn read_body<T: DeserializeOwned>(mut control: &UnixStream, length: [u8; 2]) -> 
 
 /// Decodes a message that is all there is.
 fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
-    wire::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    codec::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

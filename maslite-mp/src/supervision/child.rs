@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
 use super::{ChildEnd, EndKind};
+use crate::codec;
 use crate::death::ExitKind;
 use crate::lookout::{Pulse, Says, Sight};
 use crate::output::Outlet;
 use crate::transport::now;
 use crate::warning::Activity;
-use crate::wire;
 
 /// The first byte of a Hold in the control line.
 pub(crate) const HOLD: u8 = b'H';
@@ -51,7 +51,7 @@ impl Answer {
             name: name.map(|name| name.to_string()),
         };
         let mut bytes = vec![0; 4];
-        wire::put(&answer, &mut bytes).map_err(io::Error::other)?;
+        codec::put(&answer, &mut bytes).map_err(io::Error::other)?;
         let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         // All at once: a reader gets it whole or not at all, unless a name is very long.
@@ -62,7 +62,7 @@ impl Answer {
     pub(crate) fn take(arrived: &mut Vec<u8>) -> Option<Self> {
         let (length, rest) = arrived.split_first_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let answer = wire::decode(rest.get(..length)?).ok();
+        let answer = codec::decode(rest.get(..length)?).ok();
         arrived.drain(..4 + length);
         answer
     }

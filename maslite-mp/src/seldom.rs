@@ -1,0 +1,58 @@
+//! What is said in few exchanges, and costs the others a word in memory and a byte on the link.
+
+use std::ops::{Deref, DerefMut};
+
+use serde::{Deserialize, Serialize};
+
+/// A value of which there is one that says nothing.
+pub(crate) trait Blank: Default + PartialEq + 'static {
+    /// It says nothing.
+    const BLANK: &'static Self;
+}
+
+/// A value that nearly always says nothing. It reads as that then; whoever writes to it has it made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Seldom<T>(Option<Box<T>>);
+
+impl<T> Seldom<T> {
+    /// Whether it is known to say nothing, without a look at what it says.
+    #[inline]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Takes out what it says, if anything.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Box<T>> {
+        self.0.take()
+    }
+}
+
+impl<T> Default for Seldom<T> {
+    #[inline]
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Blank> From<T> for Seldom<T> {
+    #[inline]
+    fn from(value: T) -> Self {
+        Self((value != *T::BLANK).then(|| Box::new(value)))
+    }
+}
+
+impl<T: Blank> Deref for Seldom<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or(T::BLANK)
+    }
+}
+
+impl<T: Blank> DerefMut for Seldom<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
+}
