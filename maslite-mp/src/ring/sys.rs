@@ -279,6 +279,12 @@ impl Producer {
         self.writer.look(&indices.head.0)
     }
 
+    /// How many bytes could be written when last looked.
+    #[inline]
+    pub(crate) fn free(&self) -> usize {
+        self.writer.free()
+    }
+
     /// Sees to it that the next so many bytes have their pages, whether they are free or not.
     ///
     /// # Errors
