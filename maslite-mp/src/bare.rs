@@ -19,7 +19,7 @@ impl BareRing {
     /// # Errors
     /// What the system says; there is none but on Linux.
     pub fn create(waiting: Waiting, clusters: usize) -> io::Result<(Self, OwnedFd)> {
-        let (link, file) = ring::create(waiting.steps(clusters))?;
+        let (link, file) = ring::create(waiting.steps(clusters), clusters)?;
         Ok((Self(link), file))
     }
 

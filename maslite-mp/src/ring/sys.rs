@@ -162,16 +162,17 @@ impl Region {
         self.page + 4 * self.capacity
     }
 
-    /// Maps a file that is sealed against shrinking and has the length for this capacity.
-    fn map(file: &impl AsFd, capacity: usize) -> io::Result<Self> {
+    /// Maps a file that is sealed against shrinking. Its length tells the capacity.
+    fn map(file: &impl AsFd) -> io::Result<Self> {
         let page = rustix::param::page_size();
+        let status = rustix::fs::fstat(file)?;
+        let length = usize::try_from(status.st_size).unwrap_or(0);
+        let capacity = length.saturating_sub(page) / 2;
         let fits = capacity.is_power_of_two()
             && capacity.is_multiple_of(page)
             && capacity <= 1 << 30
             && size_of::<Words>() <= page;
-        let status = rustix::fs::fstat(file)?;
         let sealed = rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK);
-        let length = usize::try_from(status.st_size).unwrap_or(0);
         if !fits || !sealed || length != Self::file_length(page, capacity) {
             return Err(io::Error::other("the shared memory is not as it should be"));
         }
@@ -473,7 +474,7 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
     let length = Region::file_length(rustix::param::page_size(), capacity) as u64;
     rustix::fs::ftruncate(&file, length)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    let region = Region::map(&file, capacity)?;
+    let region = Region::map(&file)?;
     if !region.grows {
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
     }
@@ -484,15 +485,15 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
 ///
 /// # Errors
 /// What the system says; or it is another file than [`create`] makes.
-pub(crate) fn open(file: &OwnedFd, capacity: usize) -> io::Result<Ends> {
-    Ends::new(Region::map(file, capacity)?, Side::Child)
+pub(crate) fn open(file: &OwnedFd) -> io::Result<Ends> {
+    Ends::new(Region::map(file)?, Side::Child)
 }
 
 /// Both ends of a link in this process.
 #[cfg(all(test, not(miri)))]
 pub(super) fn pair(capacity: usize) -> (Ends, Ends) {
     let (main, file) = create(capacity).expect("memory can be shared");
-    let child = open(&file, capacity).expect("it can be mapped");
+    let child = open(&file).expect("it can be mapped");
     (main, child)
 }
 
@@ -598,7 +599,7 @@ mod tests {
         if !main.bells.region.grows {
             return;
         }
-        let mut child = open(&file, capacity).expect("it can be mapped");
+        let mut child = open(&file).expect("it can be mapped");
         let blocks = || rustix::fs::fstat(&file).expect("it is open").st_blocks;
         let before = blocks();
         assert!(main.producer.space().is_empty());
@@ -653,13 +654,32 @@ mod tests {
 
     #[test]
     fn what_is_not_of_our_making_is_not_mapped() {
-        let (_main, file) = create(PAGE).expect("memory can be shared");
-        assert!(open(&file, 2 * PAGE).is_err(), "it is too short for that");
-        assert!(open(&file, PAGE / 2 + 1).is_err(), "no power of two");
-        let unsealed = rustix::fs::memfd_create("unsealed", MemfdFlags::ALLOW_SEALING)
-            .expect("memory can be shared");
-        let length = Region::file_length(rustix::param::page_size(), PAGE) as u64;
-        rustix::fs::ftruncate(&unsealed, length).expect("not sealed");
-        assert!(open(&unsealed, PAGE).is_err(), "it could shrink");
+        let page = rustix::param::page_size();
+        let right = Region::file_length(page, PAGE);
+        let file = |length: usize, seals| {
+            let file = rustix::fs::memfd_create("some", MemfdFlags::ALLOW_SEALING);
+            let file = file.expect("memory can be shared");
+            rustix::fs::ftruncate(&file, length as u64).expect("not sealed");
+            rustix::fs::fcntl_add_seals(&file, seals).expect("it can be sealed");
+            file
+        };
+        let seals = SealFlags::SHRINK;
+        assert!(
+            open(&file(right, SealFlags::empty())).is_err(),
+            "it could shrink"
+        );
+        for length in [
+            0,
+            1,
+            page,
+            page + 1,
+            page + 2,
+            right - 1,
+            right + 1,
+            right + 2 * page,
+        ] {
+            assert!(open(&file(length, seals)).is_err(), "{length} bytes");
+        }
+        open(&file(right, seals)).expect("it is as it should be");
     }
 }

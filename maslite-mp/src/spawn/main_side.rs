@@ -257,11 +257,12 @@ fn invite_all<'a>(
 
 /// Makes the memory of a link, if there is to be one: main's end, and the file for the child.
 fn offer(order: &Order) -> io::Result<Option<(RingLink, OwnedFd)>> {
+    let ring = || ring::create(order.wait, order.clusters.len());
     match order.carrier {
         Link::Channel => Ok(None),
-        Link::Ring => ring::create(order.wait).map(Some),
+        Link::Ring => ring().map(Some),
         // Whatever is the matter, the channel is there.
-        Link::Auto => Ok(ring::create(order.wait).ok()),
+        Link::Auto => Ok(ring().ok()),
     }
 }
 
