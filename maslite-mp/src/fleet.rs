@@ -59,9 +59,8 @@ pub enum Placement {
 #[non_exhaustive]
 pub enum Waiting {
     /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
-    /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, whoever waits for
-    /// a peer on another processor looks a little more: about a microsecond each time, and main for 10 µs before that if it waits for
-    /// one cluster only.
+    /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, main looks for
+    /// 10 µs before that while the one cluster it waits for is on another processor.
     #[default]
     Auto,
     /// It blocks at once: it takes no processor while it waits, and a while to wake up.

@@ -61,9 +61,6 @@ const LOOKS: u32 = 64;
 /// The same of looks that yield the processor.
 const YIELDS: u32 = 8;
 
-/// How many looks there are between two yields while the peer is on another processor: for about as long as a turn of somebody else takes.
-const PEEKS: u32 = 32;
-
 /// How many frames there are between two looks at who is on which processor: that changes seldom.
 const OFTEN: u32 = 64;
 
@@ -254,17 +251,12 @@ impl RingLink {
                 }
             }
         }
-        // Whoever shares our processor was let run; one that does not may answer before anybody else could take a turn.
-        let peeks = if self.is_peer_elsewhere { PEEKS } else { 1 };
         if !yielding.is_zero() {
             loop {
                 for _ in 0..YIELDS {
                     thread::yield_now();
-                    for _ in 0..peeks {
-                        if let Some(found) = self.look(&mut look)? {
-                            return Ok(found);
-                        }
-                        hint::spin_loop();
+                    if let Some(found) = self.look(&mut look)? {
+                        return Ok(found);
                     }
                 }
                 if has_passed(spin + yielding) {
