@@ -194,33 +194,19 @@ impl Counters {
     #[doc(hidden)]
     #[must_use]
     pub const fn to_numbers(self) -> [u64; 12] {
-        let Self {
-            sent,
-            delivered,
-            undeliverable,
-            queued,
-            unheard,
-            supersteps,
-            alarms_set,
-            alarms_fired,
-            alarms_cleared,
-            alarms_pending,
-            agents,
-            errors,
-        } = self;
         [
-            sent,
-            delivered,
-            undeliverable,
-            queued,
-            unheard,
-            supersteps,
-            alarms_set,
-            alarms_fired,
-            alarms_cleared,
-            alarms_pending,
-            agents,
-            errors,
+            self.sent,
+            self.delivered,
+            self.undeliverable,
+            self.queued,
+            self.unheard,
+            self.supersteps,
+            self.alarms_set,
+            self.alarms_fired,
+            self.alarms_cleared,
+            self.alarms_pending,
+            self.agents,
+            self.errors,
         ]
     }
 
