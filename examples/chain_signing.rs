@@ -7,6 +7,7 @@
 //! contract to main, and main stops the simulation.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -172,6 +173,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// The handler of a program of its own: the first Ctrl-C ends the run, the second one the program, and its clusters with it.
+fn handle_ctrl_c(stop: maslite_mp::StopHandle) -> Result<(), ctrlc::Error> {
+    let pressed = AtomicBool::new(false);
+    let handler = move || match pressed.swap(true, Ordering::Relaxed) {
+        false => {
+            stop.stop();
+            eprintln!("stopping the run; Ctrl-C again ends the program");
+        }
+        true => std::process::exit(130),
+    };
+    match ctrlc::try_set_handler(handler) {
+        // Ctrl-C is ignored, as under `nohup`, and stays so.
+        Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        result => result,
+    }
+}
+
 fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let story = !options.quiet && !options.json;
     let say = |line: &str| {
@@ -189,7 +207,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     if story {
         main = main.with_trace(|line| println!("{line}"));
     }
-    main.stop_on_ctrl_c()?;
+    handle_ctrl_c(main.stop_handle())?;
     let schedulers: Vec<_> = (0..options.schedulers)
         .map(|_| main.new_scheduler())
         .collect();

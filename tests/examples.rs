@@ -1,7 +1,7 @@
 //! Every example that tells a story tells the story that lies beside it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -90,6 +90,61 @@ fn chain_signing_is_the_same_in_any_number_of_schedulers() {
             assert_eq!(hops(schedulers, placement), one, "{schedulers} {placement}");
         }
     }
+}
+
+/// A contract that goes around for long, with Ctrl-C as a terminal's programs have it.
+fn long_chain_signing() -> Child {
+    let arguments = ["--agents", "3000", "--schedulers", "2"];
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=INT"])
+        .arg(program("chain_signing"));
+    command.args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn send_sigint(child: &Child) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+}
+
+#[test]
+fn ctrl_c_ends_the_run_of_chain_signing_and_a_second_one_the_program() {
+    let mut child = long_chain_signing();
+    let mut story = BufReader::new(child.stdout.take().unwrap());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("hop 0") {
+        line.clear();
+        assert_ne!(story.read_line(&mut line).unwrap(), 0, "no hop");
+    }
+    // Nobody reads the story from here on, so the run waits at a full pipe and cannot end.
+    send_sigint(&child);
+    line.clear();
+    errors.read_line(&mut line).unwrap();
+    assert_eq!(line, "stopping the run; Ctrl-C again ends the program\n");
+    send_sigint(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let mut child = long_chain_signing();
+    let mut story = BufReader::new(child.stdout.take().unwrap());
+    let mut told = String::new();
+    story.read_line(&mut told).unwrap();
+    while !told.contains("hop 0") {
+        assert_ne!(story.read_line(&mut told).unwrap(), 0, "no hop");
+    }
+    send_sigint(&child);
+    story.read_to_string(&mut told).unwrap();
+    let mut why = String::new();
+    let mut errors = child.stderr.take().unwrap();
+    errors.read_to_string(&mut why).unwrap();
+    assert!(told.ends_with("stopping\nscheduler 2 stopped\nscheduler 1 stopped\nall stopped\n"));
+    assert_eq!(
+        why,
+        "stopping the run; Ctrl-C again ends the program\nno contract: the run ended by interrupted\n"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]
