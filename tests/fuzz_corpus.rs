@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use maslite_mp::fuzzing;
+use maslite_mp::dev::fuzzing;
 use maslite_mp::prelude::*;
 use rand::RngExt;
 

@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = maslite_mp::fuzzing::handshake(bytes);
+    let _ = maslite_mp::dev::fuzzing::handshake(bytes);
 });

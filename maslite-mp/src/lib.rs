@@ -96,85 +96,42 @@
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-// What a program uses.
-mod commands;
-mod console;
-pub mod control;
-mod controller;
+mod cluster;
+mod coordination;
+#[doc(hidden)]
+pub mod dev;
 mod error;
-mod mp_main;
-mod registry;
-mod report;
-mod status;
-
-// How main and the clusters agree on time and mail.
-mod checks;
-mod meter;
-mod mp_scheduler;
-mod outbound;
-mod reports;
-mod rounds;
-mod routing;
-mod seldom;
+mod links;
+mod processes;
+mod protocol;
+mod simulation;
+mod stall;
 mod steering;
-mod windows;
-mod wire;
-
-// How they reach each other.
-#[doc(hidden)]
-pub mod bare;
-mod codec;
-mod fleet;
-mod frame;
-#[doc(hidden)]
-pub mod fuzzing;
-mod inline;
-mod ipc;
-mod machinery;
-mod ring;
-mod shake;
-mod transport;
-
-// How processes start, and what their ends mean.
-mod death;
-mod interrupt;
-mod limits;
-mod logs;
-mod output;
-mod spawn;
-mod stop;
-mod supervision;
-
-// How far a run has come; who holds the clock, when time stands still.
-mod lookout;
-mod progress;
-mod warning;
 
 #[cfg(test)]
 extern crate self as maslite_mp;
-#[cfg(test)]
-mod simulation;
 
 pub use maslite_core as core;
 pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
 
-pub use checks::MessageFault;
-pub use commands::{AgentInfo, Answers, Audience, ControlError};
-pub use console::Halt;
-pub use controller::Controller;
-pub use death::{Death, ExitKind};
+pub use coordination::checks::MessageFault;
 pub use error::{Chain, Error};
-pub use fleet::{Link, Placement, Waiting};
-pub use mp_main::{ClusterId, MpMain, Shutdown};
-pub use output::Output;
-pub use registry::{Crew, Entered, Registry, WireMessage};
-pub use report::{ClusterReport, Flow, MpReport, Versions};
-pub use spawn::{ChildError, SpawnError};
-pub use status::{ClusterStatus, Phase, Status};
-pub use stop::StopHandle;
-pub use supervision::{ChildEnd, EndKind};
-pub use transport::{FrameFault, LinkError};
-pub use warning::{Activity, ClockHolder, Limit, Warning};
+pub use links::transport::{FrameFault, LinkError};
+pub use processes::clusters::{Link, Placement, Waiting};
+pub use processes::death::{Death, ExitKind};
+pub use processes::output::Output;
+pub use processes::spawn::{ChildError, SpawnError};
+pub use processes::supervision::{ChildEnd, EndKind};
+pub use simulation::mp_main::{ClusterId, MpMain, Shutdown};
+pub use simulation::registry::{Crew, Entered, Registry, WireMessage};
+pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
+pub use stall::warning::{Activity, ClockHolder, Limit, Warning};
+pub use steering::commands::{AgentInfo, Answers, Audience, ControlError};
+pub use steering::control;
+pub use steering::control_queue::Halt;
+pub use steering::controller::Controller;
+pub use steering::status::{ClusterStatus, Phase, Status};
+pub use steering::stop::StopHandle;
 
 /// All that a model and the program around it use.
 pub mod prelude {

@@ -1,0 +1,960 @@
+//! A scheduler as one cluster of several: does what main grants, and reports.
+//!
+//! It is the same in a child process and inline: a message comes in, at most one goes out.
+//!
+//! The mail that leaves is written into the message of the answer as it leaves ([`outbound`](crate::cluster::outbound)).
+//!
+//! **Invariant:** whenever it reports, mail that leaves has been handed out, and its own mail of the
+//! last superstep is not posted yet. So main can bring in what others sent in the same superstep,
+//! and the next grant posts all of it in the kernel's order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
+use maslite_core::{
+    AgentId, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
+    StopReason,
+};
+use rustc_hash::FxHashMap;
+use tracing::error;
+
+use crate::cluster::outbound::Outbound;
+use crate::coordination::checks::MessageFault;
+use crate::error::Chain;
+use crate::links::jitter::{Shake, Shaken};
+use crate::links::transport::{Draft, LinkError, Transport, Wait, now};
+use crate::processes::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
+use crate::processes::spawn::ChildSide;
+use crate::protocol::codec;
+use crate::protocol::rare::Seldom;
+use crate::protocol::wire::{
+    self, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
+    ToMain, ToProc, TraceLine,
+};
+use crate::simulation::registry::{Crew, Registry, WireMessage};
+use crate::stall::detector::Pulse;
+use crate::steering::commands;
+
+/// What a scheduler looks at in every superstep, to learn that its grant is to end.
+#[derive(Clone, Debug)]
+pub(crate) enum Hold {
+    /// Grants up to this number are held.
+    UpTo(Arc<AtomicU64>),
+    /// All are, while a bit is raised.
+    While(Arc<Signal>),
+}
+
+impl Hold {
+    #[inline]
+    fn holds(&self, grant: u64) -> bool {
+        match self {
+            Self::UpTo(number) => number.load(Ordering::Relaxed) >= grant,
+            Self::While(signal) => signal.raised() != 0,
+        }
+    }
+}
+
+/// How many deliveries a cluster that runs on its own keeps for the trace before it reports.
+const TRACE_LIMIT: usize = 10_000;
+
+/// The scheduler of one cluster.
+pub(crate) struct MpScheduler<M: Message> {
+    registry: Arc<Registry<M>>,
+    engine: Engine<M>,
+    border: Border<M>,
+    /// Agents that wait for their insertion indices, as one list per call.
+    loaded: Vec<Crew<M>>,
+    /// Mail of a grant, before the engine takes it in; kept for its memory.
+    arrived: Vec<(MailKey, Mail<M>)>,
+    /// The slots of agents that were reported as added and wait for their insertion indices.
+    newborn: Vec<u32>,
+    trace: Arc<Mutex<Vec<TraceLine>>>,
+    /// The lines of the trace as they go into the report at hand.
+    lines: Vec<u8>,
+    /// How to wait for messages, when that has just been told.
+    wait: Option<Wait>,
+    /// What this end of the link is shaken with, when that has just been told.
+    shake: Option<Shake>,
+    /// What others see of it while it works.
+    pulse: Arc<Pulse>,
+    /// How long it worked under grants, if it is to tell.
+    busy: Option<Duration>,
+}
+
+/// What a scheduler has to say to a message of main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Nothing,
+    Answer,
+    /// Its last answer.
+    Bye,
+}
+
+impl<M: WireMessage> MpScheduler<M> {
+    pub(crate) fn new(registry: Arc<Registry<M>>) -> Self {
+        Self {
+            registry,
+            engine: Engine::new(0),
+            border: Border::new(Hold::While(Arc::default())),
+            loaded: Vec::new(),
+            arrived: Vec::new(),
+            newborn: Vec::new(),
+            trace: Arc::default(),
+            lines: Vec::new(),
+            wait: None,
+            shake: None,
+            pulse: Arc::default(),
+            busy: None,
+        }
+    }
+
+    /// The same, held in another way.
+    pub(crate) fn held_by(mut self, hold: Hold) -> Self {
+        self.border.hold = hold;
+        self
+    }
+
+    /// The same, showing itself in `pulse`.
+    pub(crate) fn shown_in(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = pulse;
+        self
+    }
+
+    /// Obeys main until it says stop. Returns the code to exit with.
+    pub(crate) fn run(self, mut side: ChildSide) -> i32 {
+        let hold = Hold::UpTo(Arc::clone(&side.hold));
+        let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
+        // Elsewhere than in a process there is no wall time of its own.
+        this.busy = side.is_process.then_some(Duration::ZERO);
+        loop {
+            let reply = match side.link.recv_to_answer() {
+                Ok((message, mut draft)) => this.obey(message, &mut draft),
+                Err(error) => {
+                    if matches!(error, LinkError::Disconnected) {
+                        side.clear_up();
+                    }
+                    return exit_code(&error);
+                }
+            };
+            if let Some(wait) = this.wait.take() {
+                side.settle();
+                side.link.wait_as(wait);
+                if let Some(shake) = this.shake.take() {
+                    side.link = Box::new(Shaken::new(side.link, shake));
+                }
+            }
+            if reply == Reply::Nothing {
+                continue;
+            }
+            // Whoever has not handed over its answer is not done.
+            this.pulse.set_busy(true);
+            if let Err(error) = send(&mut *side.link) {
+                return exit_code(&error);
+            }
+            this.pulse.set_busy(false);
+            if reply == Reply::Bye {
+                return 0;
+            }
+        }
+    }
+
+    /// Does what one message says, and writes the answer into the draft, if there is any.
+    pub(crate) fn obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Reply {
+        self.pulse.set_busy(true);
+        let reply = self.try_to_obey(message, draft).unwrap_or_else(|fault| {
+            write_alone(&ToMain::Failed(fault), draft);
+            Reply::Answer
+        });
+        self.pulse.set_busy(false);
+        reply
+    }
+
+    fn try_to_obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Result<Reply, Fault> {
+        let (note, mail) =
+            wire::take_note(message).map_err(|why| undecodable("a message of main", why))?;
+        Ok(match note {
+            ToProc::Settings(settings) => {
+                self.settle_in(&settings);
+                Reply::Nothing
+            }
+            ToProc::Load(calls) => {
+                let calls = calls.into_iter();
+                let loaded: Result<_, Fault> = calls.map(|call| self.load(call)).collect();
+                write_alone(&ToMain::Loaded(loaded?), draft);
+                Reply::Answer
+            }
+            ToProc::Seat(indices) => {
+                self.seat(&indices)?;
+                Reply::Nothing
+            }
+            ToProc::Grant(grant) => {
+                self.obey_grant(grant, mail, draft)?;
+                Reply::Answer
+            }
+            ToProc::Stop => {
+                write_alone(&ToMain::Bye(self.engine.teardown().err()), draft);
+                Reply::Bye
+            }
+        })
+    }
+
+    fn settle_in(&mut self, settings: &Settings) {
+        self.engine = Engine::new(settings.seed);
+        self.engine.show_progress(Arc::clone(&self.pulse.progress));
+        self.engine.join_neighbours();
+        self.wait = Some(settings.wait);
+        self.shake = settings.shake;
+        if let Some(lookahead) = settings.lookahead {
+            self.engine.look_ahead(lookahead);
+            self.border.ahead = Some(Ahead::new(lookahead));
+        }
+        if settings.digest {
+            self.engine.keep_digest();
+        }
+        if settings.trace {
+            let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
+            let full = Arc::clone(&self.border.full);
+            self.engine.observe(Box::new(move |delivery| {
+                let mut text = String::new();
+                format(delivery, &mut text);
+                let mut lines = lock(&lines);
+                lines.push(TraceLine {
+                    time: delivery.time,
+                    superstep: delivery.superstep,
+                    index: delivery.index,
+                    text,
+                });
+                full.store(lines.len() >= TRACE_LIMIT, Ordering::Relaxed);
+            }));
+        }
+    }
+
+    /// Makes the agents of one call, and tells who they are if main cannot know.
+    fn load(&mut self, call: Call) -> Result<Loaded, Fault> {
+        let mut crew = Crew::new();
+        let mut loaded = Loaded {
+            ids: Vec::new(),
+            names: Vec::new(),
+        };
+        match call {
+            Call::Add {
+                id,
+                name,
+                kind,
+                state,
+            } => {
+                if let Some(name) = name {
+                    let _ = AgentId::named(&name);
+                }
+                let known = self
+                    .registry
+                    .kind(&kind)
+                    .ok_or_else(|| Fault::UnknownKind {
+                        kind: kind.clone(),
+                        known: self.registry.kind_names(),
+                    })?;
+                let agent = (known.decode)(&state)
+                    .map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
+                crew.agents.push((id, agent));
+            }
+            Call::Build { builder, config } => {
+                let build = self.registry.builder(&builder).ok_or_else(|| {
+                    let (builder, known) = (builder.clone(), self.registry.builder_names());
+                    Fault::UnknownBuilder { builder, known }
+                })?;
+                let what = || format!("the configuration of builder {builder:?}");
+                build(&config, &mut crew).map_err(|why| undecodable(&what(), why))?;
+                loaded.ids = crew.agents.iter().map(|(id, _)| *id).collect();
+                loaded.names = names_of(loaded.ids.iter().copied());
+            }
+        }
+        self.loaded.push(crew);
+        Ok(loaded)
+    }
+
+    fn seat(&mut self, indices: &[u64]) -> Result<(), Fault> {
+        for (crew, first) in std::mem::take(&mut self.loaded).into_iter().zip(indices) {
+            for ((id, agent), index) in crew.agents.into_iter().zip(*first..) {
+                self.engine.add_at(id, index, agent).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn obey_grant(
+        &mut self,
+        mut grant: Grant,
+        mut mail: &[u8],
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Fault> {
+        draft.clear();
+        self.border.outbound.begin();
+        let Grant {
+            number,
+            task,
+            supersteps_per_instant,
+            ..
+        } = grant;
+        let begin = self.busy.map(|_| now());
+        // Between runs all stand where main stands; within one each has its own time under a lookahead.
+        if self.border.ahead.is_none() {
+            self.check_time(grant.time)?;
+            self.engine.stand_at(grant.time, grant.superstep);
+        } else if matches!(task, Task::Setup { .. } | Task::Answer) {
+            self.check_time(grant.time)?;
+            self.engine.advance_to(grant.time);
+        }
+        let (mut interest, mut request) = (Vec::new(), Vec::new());
+        if let Some(mut news) = grant.news.take() {
+            request = std::mem::take(&mut news.request);
+            interest = self.learn(*news)?;
+        }
+        while !mail.is_empty() {
+            let (head, mail) = wire::take_mail::<M>(&mut mail)
+                .map_err(|why| undecodable("mail from another cluster", why))?;
+            let is_timed = head.arrives > SimTime::ZERO;
+            if is_timed && (head.arrives < self.engine.now() || self.border.ahead.is_none()) {
+                return Err(self.refuse(MessageFault::Arrival));
+            }
+            if is_timed {
+                self.engine.arrive(head.arrives, head.left, head.key, mail);
+            } else {
+                self.arrived.push((head.key, mail));
+            }
+        }
+        self.engine.import(self.arrived.drain(..));
+        if !matches!(task, Task::Setup { .. } | Task::Match | Task::Answer) {
+            self.engine.post();
+        }
+        let before = self.engine.counters().supersteps;
+        let mut reply = Vec::new();
+        match task {
+            Task::Setup { stop_at_error } => {
+                self.engine.stop_at_error(stop_at_error);
+                let done = self.engine.setup();
+                done.map_err(|error| self.agent_fault(error))?;
+            }
+            Task::Match => {
+                let mut leaving = self.border.writing(draft);
+                leaving.match_again(&mut self.engine, &interest);
+            }
+            Task::Post => {}
+            Task::Answer => {
+                commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+            }
+            Task::Fire => self.fire(),
+            Task::Step if !self.engine.is_awake() => {}
+            Task::Step | Task::Superstep => self.step(supersteps_per_instant)?,
+            Task::FireAndStep => {
+                self.fire();
+                self.engine.post();
+                if self.engine.is_awake() {
+                    self.step(supersteps_per_instant)?;
+                }
+            }
+            Task::Solo {
+                horizon,
+                supersteps,
+                next_index,
+            } => {
+                self.engine.number_from(next_index);
+                self.border.grant = number;
+                self.border.passes = 0;
+                let limits = Limits {
+                    horizon,
+                    supersteps,
+                    supersteps_per_instant,
+                };
+                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
+                if let Rest::Asked(reason) = rest.map_err(|error| self.agent_fault(error))? {
+                    self.border.paused = Some((0, reason));
+                }
+            }
+            Task::Window { horizon, others } => {
+                self.border.grant = number;
+                self.border.passes = 0;
+                if let Some(ahead) = &mut self.border.ahead {
+                    ahead.others = others;
+                    ahead.limit = None;
+                }
+                let limits = Limits {
+                    horizon,
+                    supersteps: u64::MAX,
+                    supersteps_per_instant,
+                };
+                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
+                rest.map_err(|error| self.agent_fault(error))?;
+            }
+        }
+        // A run has handed out all there is; mail looked at again has its own way.
+        if !matches!(
+            task,
+            Task::Match | Task::Answer | Task::Solo { .. } | Task::Window { .. }
+        ) {
+            self.border.writing(draft).hand_out(&mut self.engine);
+        }
+        self.border.failure.take().map_or(Ok(()), Err)?;
+        if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
+            *busy += begin.elapsed();
+        }
+        self.report(self.engine.counters().supersteps - before, reply, draft)
+    }
+
+    /// Whether it can stand at that time: main may have been told what was not so.
+    fn check_time(&mut self, time: SimTime) -> Result<(), Fault> {
+        let now = self.engine.now();
+        if time < now {
+            return Err(self.refuse(MessageFault::TimeBack));
+        }
+        if time > now && self.engine.next_alarm().is_some_and(|alarm| alarm < time) {
+            return Err(self.refuse(MessageFault::TimeBeyond));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, reason: MessageFault) -> Fault {
+        let time = self.engine.now();
+        Fault::Refused { reason, time }
+    }
+
+    /// Takes news in. Tells what others began to listen to.
+    fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
+        for name in &news.names {
+            let _ = AgentId::named(name);
+        }
+        self.border.routes.extend(news.routes);
+        let mut begun = Vec::new();
+        for (cluster, pattern, begins, from) in news.interest {
+            if begins {
+                self.engine.expect_listeners();
+            }
+            match &mut self.border.ahead {
+                Some(ahead) if from > SimTime::ZERO => {
+                    let coming = ahead.coming.entry(from).or_default();
+                    coming.push((cluster, pattern, begins));
+                }
+                _ => {
+                    self.border.change_interest(cluster, pattern, begins);
+                    if begins {
+                        begun.push((cluster, pattern));
+                    }
+                }
+            }
+        }
+        self.engine.number(&self.newborn, &news.numbers);
+        let numbered = news.numbers.len().min(self.newborn.len());
+        self.newborn.drain(..numbered);
+        for (id, time) in news.dismissed {
+            match time {
+                // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
+                Some(time) if self.border.ahead.is_some() => {
+                    if time < self.engine.now() {
+                        return Err(self.refuse(MessageFault::Arrival));
+                    }
+                    self.engine.remove_at(time, id);
+                }
+                _ => {
+                    self.engine.remove(id);
+                }
+            }
+        }
+        Ok(begun)
+    }
+
+    fn fire(&mut self) {
+        let now = self.engine.now();
+        if self.engine.next_alarm() == Some(now) {
+            self.engine.fire(now);
+        }
+    }
+
+    fn step(&mut self, supersteps_per_instant: u64) -> Result<(), Fault> {
+        let done = self.engine.step(supersteps_per_instant);
+        done.map_err(|error| self.agent_fault(error))
+    }
+
+    /// An error of the engine, with the names of agents that main has not heard of.
+    fn agent_fault(&mut self, error: maslite_core::Error) -> Fault {
+        let newborn = self.engine.take_newborn(&mut Vec::new());
+        Fault::Agent {
+            error,
+            names: names_of(newborn.iter().map(|newborn| newborn.id)),
+        }
+    }
+
+    fn report(
+        &mut self,
+        supersteps: u64,
+        reply: Vec<u8>,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Fault> {
+        let engine = &mut self.engine;
+        let border = &mut self.border;
+        let newborn = engine.take_newborn(&mut self.newborn);
+        self.lines.clear();
+        let lines = std::mem::take(&mut *lock(&self.trace));
+        border.full.store(false, Ordering::Relaxed);
+        for line in lines {
+            put(&line, &mut self.lines)?;
+        }
+        let report = Report {
+            time: engine.now(),
+            superstep: engine.superstep(),
+            supersteps,
+            awake: engine.is_awake() || engine.has_mail_for_itself(),
+            waiting: engine.has_outbox(),
+            next_alarm: engine.next_event(),
+            alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
+            kept_awake: engine.has_kept_awake(),
+            events: Seldom::from(Events {
+                paused: border.take_pauses(engine),
+                names: names_of(newborn.iter().map(|newborn| newborn.id)),
+                newborn,
+                removals: border.take_removals(engine),
+                interest: border.interest(engine.take_changed_interest()),
+                errors: engine.take_errors(),
+                reply,
+            }),
+            counters: engine.counters(),
+            held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
+            busy: self
+                .busy
+                .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),
+            awake_last: u32::try_from(engine.awake_last()).unwrap_or(u32::MAX),
+            local: engine.local(),
+            digest: engine.digest(),
+            batches: border.outbound.finish(draft),
+            // A link carries no longer messages.
+            trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
+        };
+        draft.extend(&self.lines);
+        wire::put_note(&ToMain::Report(report), draft).map_err(unsayable)
+    }
+}
+
+/// What the scheduler of a cluster knows of the others, and what it has for them.
+struct Border<M> {
+    hold: Hold,
+    ahead: Option<Ahead>,
+    /// The number of the grant at hand.
+    grant: u64,
+    /// How often its run has come by. It gets somewhere before it is held.
+    passes: u64,
+    /// The clusters of agents that are elsewhere, as far as known.
+    routes: FxHashMap<AgentId, u32>,
+    /// What other clusters listen to; they are its subscribers.
+    others: MailingList,
+    /// How many agents here subscribed to a pattern.
+    listeners: BTreeMap<Pattern, u64>,
+    outbound: Outbound,
+    interested: Vec<u32>,
+    paused: Option<(u64, StopReason)>,
+    /// Mail that could not be encoded.
+    failure: Option<Fault>,
+    /// So many deliveries wait to be written down that main is to have them now.
+    full: Arc<AtomicBool>,
+    message: std::marker::PhantomData<fn(M)>,
+}
+
+/// What a scheduler knows of the others under a lookahead.
+struct Ahead {
+    /// The least time that its mail to other clusters takes.
+    lookahead: SimDuration,
+    /// How long after mail arrives elsewhere an answer may come, at the earliest.
+    others: Option<SimDuration>,
+    /// No event at this time or later may happen before main has brought answers.
+    limit: Option<SimTime>,
+    pauses: Vec<(SimTime, u64, StopReason)>,
+    removals: Vec<(AgentId, AgentId, SimTime)>,
+    /// What others will listen to, or no longer, for mail from when on.
+    coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
+    held_back: u64,
+}
+
+impl Ahead {
+    fn new(lookahead: SimDuration) -> Self {
+        Self {
+            lookahead,
+            others: None,
+            limit: None,
+            pauses: Vec::new(),
+            removals: Vec::new(),
+            coming: BTreeMap::new(),
+            held_back: 0,
+        }
+    }
+
+    fn limit_to(&mut self, time: SimTime) {
+        self.limit = Some(self.limit.map_or(time, |limit| limit.min(time)));
+    }
+
+    /// Something leaves now for main, which has no lookahead of its own. Tells when it arrives.
+    fn leave_for_main(&mut self, now: SimTime) -> SimTime {
+        let arrives = now.saturating_add(self.lookahead);
+        self.limit_to(arrives);
+        arrives
+    }
+}
+
+/// The border while mail goes over it, into the message to main.
+struct Leaving<'b, 'd, M> {
+    border: &'b mut Border<M>,
+    draft: &'b mut Draft<'d>,
+}
+
+impl<M: WireMessage> Border<M> {
+    fn new(hold: Hold) -> Self {
+        Self {
+            hold,
+            ahead: None,
+            grant: 0,
+            passes: 0,
+            routes: FxHashMap::default(),
+            others: MailingList::default(),
+            listeners: BTreeMap::new(),
+            outbound: Outbound::default(),
+            interested: Vec::new(),
+            paused: None,
+            failure: None,
+            full: Arc::default(),
+            message: std::marker::PhantomData,
+        }
+    }
+
+    fn writing<'b, 'd>(&'b mut self, draft: &'b mut Draft<'d>) -> Leaving<'b, 'd, M> {
+        let border = self;
+        Leaving { border, draft }
+    }
+
+    fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
+        if begins {
+            self.others.subscribe(cluster, pattern);
+        } else {
+            self.others.unsubscribe(cluster, pattern);
+        }
+    }
+
+    /// Under a lookahead: what others listen to, for mail that leaves now.
+    #[inline]
+    fn catch_up_with_interest(&mut self, now: SimTime) {
+        while let Some(ahead) = &mut self.ahead
+            && !ahead.coming.is_empty()
+            && let Some(coming) = ahead.coming.first_entry()
+            && *coming.key() <= now
+        {
+            for (cluster, pattern, begins) in coming.remove() {
+                self.change_interest(cluster, pattern, begins);
+            }
+        }
+    }
+
+    fn take_pauses(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, StopReason)> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.pauses);
+        }
+        let paused = self.paused.take().or_else(|| engine.take_paused());
+        let now = engine.now();
+        let paused = paused.into_iter();
+        paused.map(|(index, reason)| (now, index, reason)).collect()
+    }
+
+    fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<(AgentId, AgentId, SimTime)> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.removals);
+        }
+        let now = engine.now();
+        let removals = engine.take_removals_elsewhere().into_iter();
+        removals.map(|(id, by)| (id, by, now)).collect()
+    }
+
+    /// Under a lookahead: if agents here begin to listen where none did, goes no further than others know it. Until then they
+    /// think that none of their alarms leaves before it is due.
+    fn await_attention(&mut self, engine: &Engine<M>) {
+        if self.listeners.is_empty()
+            && engine.has_changed_interest()
+            && let Some(ahead) = &mut self.ahead
+        {
+            ahead.leave_for_main(engine.now());
+        }
+    }
+
+    /// Under a lookahead: notes what main is to hear. True if main must number agents first.
+    fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
+        let now = engine.now();
+        if let Some(ahead) = &mut self.ahead {
+            if let Some((index, reason)) = engine.take_paused() {
+                let arrives = ahead.leave_for_main(now);
+                ahead.pauses.push((arrives, index, reason));
+            }
+            for (id, by) in engine.take_removals_elsewhere() {
+                let arrives = ahead.leave_for_main(now);
+                ahead.removals.push((id, by, arrives));
+            }
+        }
+        engine.has_newborn()
+    }
+
+    /// Where mail goes: to main, its owner or the cluster of its receiver, if it is not here; and
+    /// into `interested`. Also tells whether any cluster listens to it.
+    #[inline]
+    fn destinations(&mut self, mail: &Outgoing<'_, M>) -> (Option<Destination>, bool) {
+        self.interested.clear();
+        let mut to = None;
+        if let Some(id) = mail.receiver.agent()
+            && mail.receiver_is_elsewhere
+        {
+            to = Some(match self.routes.get(&id) {
+                Some(cluster) => Destination::Cluster(*cluster),
+                None if id == AgentId::MAIN => Destination::Main,
+                None => Destination::Owner,
+            });
+        }
+        if !self.others.is_empty() && !matches!(mail.receiver, Receiver::Direct(_)) {
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let interested = &mut self.interested;
+            self.others
+                .recipients(mail.sender, receiver, topic, interested);
+        }
+        (to, !self.interested.is_empty())
+    }
+
+    /// The patterns that the first agent here began, or the last one ceased, to listen to; and
+    /// when. Without a lookahead only what came of it counts.
+    fn interest(
+        &mut self,
+        changes: Vec<(u32, Pattern, bool, SimTime)>,
+    ) -> Vec<(Pattern, bool, SimTime)> {
+        let mut interest: Vec<(Pattern, bool, SimTime)> = Vec::new();
+        for (_, pattern, begins, time) in changes {
+            let listeners = self.listeners.entry(pattern).or_default();
+            let before = *listeners;
+            *listeners = if begins { before + 1 } else { before - 1 };
+            if before.min(*listeners) > 0 {
+                continue;
+            }
+            let undone = interest.iter().position(|change| change.0 == pattern);
+            match undone.filter(|_| self.ahead.is_none()) {
+                Some(place) => drop(interest.remove(place)),
+                None => interest.push((pattern, begins, time)),
+            }
+        }
+        self.listeners.retain(|_, listeners| *listeners > 0);
+        interest
+    }
+}
+
+impl<M: WireMessage> Leaving<'_, '_, M> {
+    /// Hands out the mail that leaves. True if some does.
+    fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
+        let mut any = false;
+        let now = engine.now();
+        self.border.catch_up_with_interest(now);
+        engine.outgoing(|mail| {
+            let (to, is_heard) = self.border.destinations(&mail);
+            any |= self.hand_to(&mail, to, now, now);
+            is_heard
+        });
+        any
+    }
+
+    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
+    /// listens to it now.
+    fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+        let now = engine.now();
+        engine.outgoing(|mail| {
+            if matches!(mail.receiver, Receiver::Direct(_)) {
+                return false;
+            }
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let Border {
+                interested, others, ..
+            } = &mut *self.border;
+            interested.clear();
+            others.recipients(mail.sender, receiver, topic, interested);
+            let is_heard = !interested.is_empty();
+            let matching = begun
+                .iter()
+                .filter(|(_, pattern)| pattern.matches(mail.sender, receiver, topic));
+            let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
+            interested.clear();
+            interested.extend(clusters);
+            self.hand_to(&mail, None, now, now);
+            is_heard
+        });
+    }
+
+    /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
+    /// there is any. It leaves at `left`, and is due at `due` if that is not too soon.
+    #[inline]
+    fn hand_to(
+        &mut self,
+        mail: &Outgoing<'_, M>,
+        to: Option<Destination>,
+        left: SimTime,
+        due: SimTime,
+    ) -> bool {
+        let Border {
+            ahead,
+            interested,
+            outbound,
+            failure,
+            ..
+        } = &mut *self.border;
+        let mut others = interested.iter();
+        let Some(first) = to.or_else(|| others.next().copied().map(Destination::Cluster)) else {
+            return false;
+        };
+        let (mut left, mut arrives) = (left, SimTime::ZERO);
+        match ahead {
+            None => left = SimTime::ZERO,
+            Some(ahead) => {
+                arrives = left.saturating_add(ahead.lookahead);
+                ahead.held_back += u64::from(due < arrives);
+                if matches!(to, Some(Destination::Main | Destination::Owner)) {
+                    ahead.limit_to(arrives);
+                } else if let Some(others) = ahead.others {
+                    ahead.limit_to(arrives.saturating_add(others));
+                }
+            }
+        }
+        let Outgoing {
+            key,
+            sender,
+            receiver,
+            body,
+            ..
+        } = *mail;
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+            arrives,
+            left,
+        };
+        match outbound.encode(first, &head, body, self.draft) {
+            Ok(encoded) => {
+                for cluster in others {
+                    if first != Destination::Cluster(*cluster) {
+                        outbound.copy(encoded, *cluster, arrives, self.draft);
+                    }
+                }
+            }
+            Err(why) => {
+                let what = format!("message {} of agent {sender}", body.topic());
+                let why = why.to_string();
+                failure.get_or_insert(Fault::Encode { what, why });
+            }
+        }
+        true
+    }
+}
+
+impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
+    #[inline]
+    fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        if self.border.ahead.is_some() {
+            self.hand_out(engine);
+            return self.border.look_around(engine);
+        }
+        self.hand_out(engine) || engine.has_removals_elsewhere()
+    }
+
+    #[inline]
+    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        self.border.passes += 1;
+        if self.border.ahead.is_some() {
+            self.border.await_attention(engine);
+        }
+        false
+    }
+
+    #[inline]
+    fn wants_attention(&self) -> bool {
+        let border = &*self.border;
+        border.passes > 1 && border.hold.holds(border.grant)
+            || border.ahead.is_none() && border.full.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
+        let limit = self.border.ahead.as_ref().and_then(|ahead| ahead.limit);
+        match (horizon, limit) {
+            (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
+            (horizon, limit) => horizon.or(limit),
+        }
+    }
+
+    fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
+        self.border.catch_up_with_interest(time);
+        engine.departures(time, |mail, due| {
+            let (to, is_heard) = self.border.destinations(&mail);
+            self.hand_to(&mail, to, time, due) || is_heard
+        });
+    }
+}
+
+/// What a child exits with whose link broke.
+fn exit_code(error: &LinkError) -> i32 {
+    match error {
+        LinkError::Disconnected => EXIT_LIFELINE_LOST,
+        other => {
+            // The code cannot say so much.
+            error!(target: "maslite", error = %Chain(other), "the link to main broke");
+            EXIT_PROTOCOL_MISMATCH
+        }
+    }
+}
+
+fn fault(error: maslite_core::Error) -> Fault {
+    let names = Vec::new();
+    Fault::Agent { error, names }
+}
+
+fn undecodable(what: &str, why: postcard::Error) -> Fault {
+    let (what, why) = (what.to_owned(), why.to_string());
+    Fault::Decode { what, why }
+}
+
+fn put<T: serde::Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), Fault> {
+    codec::put(value, into).map_err(unsayable)
+}
+
+fn unsayable(why: postcard::Error) -> Fault {
+    let (what, why) = ("an answer to main".to_owned(), why.to_string());
+    Fault::Encode { what, why }
+}
+
+/// Writes an answer that is all of the message.
+fn write_alone(answer: &ToMain, draft: &mut Draft<'_>) {
+    draft.clear();
+    if let Err(why) = wire::put_note(answer, draft) {
+        // A fault is numbers and strings, which always encode.
+        let _ = wire::put_note(&ToMain::Failed(unsayable(why)), draft);
+    }
+}
+
+/// Sends an answer, or that it is too long for the link.
+fn send(link: &mut dyn Transport) -> Result<(), LinkError> {
+    let error = match link.send() {
+        Err(error @ LinkError::TooLarge { .. }) => error,
+        other => return other,
+    };
+    let fault = Fault::Encode {
+        what: "all mail of a superstep that leaves the cluster".to_owned(),
+        why: error.to_string(),
+    };
+    write_alone(&ToMain::Failed(fault), &mut link.draft()?);
+    link.send()
+}
+
+/// The names among some ids, for a process that may not know them.
+pub(crate) fn names_of(ids: impl Iterator<Item = AgentId>) -> Vec<String> {
+    ids.filter_map(|id| Some(id.name()?.to_string())).collect()
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

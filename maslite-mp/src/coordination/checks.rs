@@ -1,0 +1,249 @@
+//! Checks before belief: whether a report can be true.
+//!
+//! A frame may be well formed and the message in it decodable, and still be impossible: the memory of its sender is corrupt, or the
+//! kernel has a bug. What is impossible is refused by number before anything is concluded from it, and ends the run.
+//!
+//! ```text
+//! link ── FrameFault ──► bytes ── Undecodable ──► message ── here: all other reasons ──► clock, counters, routes
+//! ```
+//!
+//! A report is measured by what was granted, by the report before it and by where main stands. What a right cluster may say is never
+//! refused; what remains possible is believed. Mail that main only relays is not looked into: the cluster that gets it does that.
+//!
+//! **Invariant:** no report that passes can make main panic, wait for ever, or hold more than a small multiple of its bytes for each
+//! cluster.
+
+use maslite_core::{Counters, SimDuration, SimTime};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::protocol::wire::{Destination, Events, Report, Task};
+
+/// The ways in which a message can be impossible although its frames are well formed. The numbers are stable, so that a report can
+/// be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum MessageFault {
+    /// Its bytes are no message, or there are too many or too few.
+    #[error("its bytes are no message")]
+    Undecodable = 1,
+    /// It is a message, and not one that is expected now.
+    #[error("it is not what was asked for")]
+    Untimely = 2,
+    /// Agents were made for fewer or more calls than were sent.
+    #[error("not the agents that were to be made")]
+    Loaded = 3,
+    /// Its time, or that of an alarm in it, is before one that was reached.
+    #[error("time goes back")]
+    TimeBack = 4,
+    /// Its time is beyond what was granted.
+    #[error("time passes what was granted")]
+    TimeBeyond = 5,
+    /// More supersteps than were granted.
+    #[error("supersteps that were not granted")]
+    Supersteps = 6,
+    /// A counter shrinks, or is beyond all bounds.
+    #[error("a counter that cannot be")]
+    Counter = 7,
+    /// Mail for a cluster that there is not.
+    #[error("a cluster that there is not")]
+    Cluster = 8,
+    /// Its mail is not within it, is there twice, or is not as much as it says.
+    #[error("mail that does not fit into it")]
+    Batch = 9,
+    /// Mail to main that is for somebody else, or mail to an agent that names none.
+    #[error("mail that is for others than it says")]
+    Receiver = 10,
+    /// Mail, a pause or a removal that comes before it can.
+    #[error("something arrives before it can")]
+    Arrival = 11,
+    /// Lines of a trace that are not within it.
+    #[error("a trace that cannot be read")]
+    Trace = 12,
+    /// Again and again nothing of what was granted was done.
+    #[error("nothing of what was granted was done, again and again")]
+    Idle = 13,
+}
+
+/// Bytes of an impossible message that its error shows: the last ones, where its note is.
+const SHOWN: usize = 64;
+
+impl MessageFault {
+    /// What a run ends with when a cluster sends such a message. `time`: where the simulation stands.
+    pub(crate) fn blame(self, cluster: &str, time: SimTime, message: &[u8]) -> Error {
+        Error::Protocol {
+            cluster: cluster.to_owned(),
+            time,
+            reason: self,
+            tail: message[message.len().saturating_sub(SHOWN)..].to_vec(),
+        }
+    }
+}
+
+/// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of clusters can be added up.
+const MOST: u64 = 1 << 52;
+
+/// Bytes of the shortest mail: the head of one to subscribers.
+const SHORTEST_MAIL: u64 = 1 + 8 * 4;
+
+/// What main knows of a cluster when a report comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground<'a> {
+    /// What was granted.
+    pub(crate) task: Task,
+    /// Where main stands.
+    pub(crate) time: SimTime,
+    /// Of the cluster, if there is one.
+    pub(crate) lookahead: Option<SimDuration>,
+    /// The time of its next event when a window was opened for it; zero if none was.
+    pub(crate) since: SimTime,
+    /// Its last report.
+    pub(crate) before: Option<&'a Report>,
+    /// How many clusters there are.
+    pub(crate) clusters: usize,
+}
+
+impl Ground<'_> {
+    /// Judges all of a report but what is in its mail and its trace; `bytes` are before its note.
+    #[inline]
+    pub(crate) fn judge(&self, report: &Report, bytes: usize) -> Result<(), MessageFault> {
+        self.judge_time(report)?;
+        self.judge_supersteps(report)?;
+        self.judge_counters(report)?;
+        self.judge_batches(report, bytes)?;
+        if self.lookahead.is_some() {
+            let Events {
+                paused, removals, ..
+            } = &*report.events;
+            let paused = paused.iter().map(|(time, _, _)| *time);
+            let removals = removals.iter().map(|(_, _, time)| *time);
+            paused
+                .chain(removals)
+                .try_for_each(|time| self.judge_arrival(time))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the report shows that anything was done.
+    #[inline]
+    pub(crate) fn shows_progress(&self, report: &Report) -> bool {
+        report.supersteps > 0
+            || !report.batches.is_empty()
+            || self.before.is_none_or(|before| {
+                report.time != before.time
+                    || report.next_alarm != before.next_alarm
+                    || report.awake != before.awake
+                    || report.counters != before.counters
+            })
+    }
+
+    /// The time that the cluster had reached before.
+    fn reached(&self) -> SimTime {
+        match (self.lookahead, self.task) {
+            // It is told to stand where main stands.
+            (None, _) | (_, Task::Setup { .. } | Task::Answer) => self.time,
+            _ => self.before.map_or(SimTime::ZERO, |before| before.time),
+        }
+    }
+
+    fn judge_time(&self, report: &Report) -> Result<(), MessageFault> {
+        let reached = self.reached();
+        let horizon = match self.task {
+            Task::Solo { horizon, .. } | Task::Window { horizon, .. } => horizon,
+            _ => Some(reached),
+        };
+        let alarm = report.next_alarm.unwrap_or(SimTime::MAX);
+        let next_is_past = match self.lookahead {
+            None => alarm < report.time,
+            // What is due at an instant that was begun is due now.
+            Some(_) => report.time < self.since && (report.awake || alarm < self.since),
+        };
+        if report.time < reached || next_is_past {
+            return Err(MessageFault::TimeBack);
+        }
+        let is_granted = horizon.is_none_or(|horizon| report.time < horizon);
+        if report.time > reached && !is_granted {
+            return Err(MessageFault::TimeBeyond);
+        }
+        Ok(())
+    }
+
+    fn judge_supersteps(&self, report: &Report) -> Result<(), MessageFault> {
+        let granted = match self.task {
+            Task::Setup { .. } | Task::Match | Task::Post | Task::Fire | Task::Answer => 0,
+            Task::Step | Task::Superstep | Task::FireAndStep => 1,
+            Task::Solo { supersteps, .. } => supersteps.min(MOST),
+            Task::Window { .. } => MOST,
+        };
+        let is_granted = report.supersteps <= granted && report.superstep <= MOST;
+        is_granted.then_some(()).ok_or(MessageFault::Supersteps)
+    }
+
+    fn judge_counters(&self, report: &Report) -> Result<(), MessageFault> {
+        let none = Counters::default();
+        let (before, held_back, local) = match self.before {
+            Some(before) => (&before.counters, before.held_back, before.local),
+            None => (&none, 0, 0),
+        };
+        let now = &report.counters;
+        let can_be = [
+            (before.sent, now.sent),
+            (before.delivered, now.delivered),
+            (before.undeliverable, now.undeliverable),
+            (before.unheard, now.unheard),
+            (before.supersteps, now.supersteps),
+            (before.alarms_set, now.alarms_set),
+            (before.alarms_fired, now.alarms_fired),
+            (before.alarms_cleared, now.alarms_cleared),
+            (before.errors, now.errors),
+            (held_back, report.held_back),
+            (local, report.local),
+            (0, now.queued),
+            (0, now.alarms_pending),
+            (0, now.agents),
+        ];
+        let can_be = can_be
+            .iter()
+            .all(|(before, now)| before <= now && *now <= MOST);
+        can_be.then_some(()).ok_or(MessageFault::Counter)
+    }
+
+    fn judge_batches(&self, report: &Report, bytes: usize) -> Result<(), MessageFault> {
+        let bytes = bytes as u64;
+        let Some(room) = bytes.checked_sub(report.trace.into()) else {
+            return Err(MessageFault::Trace);
+        };
+        // No byte is in two of them, so that main does not hold more than there is.
+        let mut all = 0;
+        for batch in &report.batches {
+            let shortest = match batch.to {
+                Destination::Cluster(to) if to as usize >= self.clusters => {
+                    return Err(MessageFault::Cluster);
+                }
+                Destination::Cluster(_) | Destination::Main => SHORTEST_MAIL,
+                Destination::Owner => 4 + SHORTEST_MAIL,
+            };
+            let (mails, length) = (u64::from(batch.mails), u64::from(batch.bytes));
+            all += length;
+            let fits = u64::from(batch.start) + length <= room && all <= room;
+            if !fits || mails == 0 || mails * shortest > length {
+                return Err(MessageFault::Batch);
+            }
+            self.judge_arrival(batch.earliest)?;
+        }
+        Ok(())
+    }
+
+    /// Whether something that left under this grant can arrive then.
+    pub(crate) fn judge_arrival(&self, arrives: SimTime) -> Result<(), MessageFault> {
+        let can_be = match self.lookahead {
+            None => arrives == SimTime::ZERO,
+            Some(lookahead) => {
+                let left = self.since.max(self.reached());
+                arrives >= left.saturating_add(lookahead).max(self.time)
+            }
+        };
+        can_be.then_some(()).ok_or(MessageFault::Arrival)
+    }
+}

@@ -1,0 +1,592 @@
+//! How main takes in the reports of clusters: judges them, sends their mail where it belongs, and notes what they tell.
+
+use std::mem;
+
+use maslite_core::{AgentId, Mail, SimTime};
+
+use crate::coordination::checks::{Ground, MessageFault};
+use crate::coordination::rounds::{Rounds, UnderWay};
+use crate::coordination::routing::Traffic;
+use crate::coordination::windows::Homeless;
+use crate::error::Error;
+use crate::protocol::codec;
+use crate::protocol::wire::{self, Destination, Events, MailHead, Report, Task, ToMain, TraceLine};
+use crate::simulation::registry::WireMessage;
+use crate::stall::detector::Chore;
+
+/// What is wrong with what main looks into.
+enum Flaw {
+    Impossible(MessageFault),
+    /// A message of the model does not deserialise.
+    Message {
+        sender: AgentId,
+        why: postcard::Error,
+    },
+}
+
+impl From<MessageFault> for Flaw {
+    fn from(reason: MessageFault) -> Self {
+        Self::Impossible(reason)
+    }
+}
+
+impl<M: WireMessage> Rounds<'_, '_, M> {
+    /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
+    /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
+    pub(crate) fn take_report(
+        &mut self,
+        place: usize,
+        task: Task,
+        is_last: bool,
+    ) -> Result<Result<bool, Error>, Error> {
+        // The report is read where the link has it, so the link is out of the fleet meanwhile.
+        let mut link = self.fleet.lend(place, self.standing.time)?;
+        let received = if is_last {
+            link.recv_last()
+        } else {
+            link.recv()
+        };
+        self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
+        let result = match received {
+            Ok(message) => self.read_report(place, task, message),
+            Err(error) => Err(self.fleet.explain(place, error, self.standing.time)),
+        };
+        self.fleet.give_back(place, link);
+        result
+    }
+
+    /// Takes in the bytes of one.
+    pub(crate) fn read_report(
+        &mut self,
+        place: usize,
+        task: Task,
+        message: &[u8],
+    ) -> Result<Result<bool, Error>, Error> {
+        let refuse = |reason: MessageFault, rounds: &Self| {
+            let cluster = &rounds.fleet.members[place].name;
+            reason.blame(cluster, rounds.standing.time, message)
+        };
+        let (mut report, before) = match wire::take_note(message) {
+            Ok((ToMain::Report(report), before)) => (report, before),
+            Ok((ToMain::Failed(fault), _)) => {
+                return Ok(Err(fault.blame(&self.fleet.members[place].name)));
+            }
+            Ok((ToMain::Loaded(_) | ToMain::Bye(_), _)) => {
+                return Err(refuse(MessageFault::Untimely, self));
+            }
+            Err(_) => return Err(refuse(MessageFault::Undecodable, self)),
+        };
+        let since = match task {
+            Task::Window { .. } => self.since.get(place).copied(),
+            _ => None,
+        };
+        let ground = Ground {
+            task,
+            time: self.standing.time,
+            lookahead: self.lookaheads.get(place).copied(),
+            since: since.unwrap_or(SimTime::ZERO),
+            before: self.standing.reports[place].as_ref(),
+            clusters: self.fleet.members.len(),
+        };
+        let judged = ground.judge(&report, before.len());
+        if ground.shows_progress(&report) {
+            self.idle = 0;
+        }
+        let judged = judged.map_err(Flaw::from);
+        let into = &mut *self.under_way;
+        match judged.and_then(|()| look_into(&ground, &report, before, place, into)) {
+            Ok(()) => {}
+            Err(Flaw::Impossible(reason)) => return Err(refuse(reason, self)),
+            Err(Flaw::Message { sender, why }) => {
+                return Err(Error::Decode {
+                    cluster: self.fleet.members[place].name.clone(),
+                    what: format!("mail of agent {sender} to main"),
+                    why: why.to_string(),
+                });
+            }
+        }
+        let from = Traffic::place_of(place);
+        for batch in &report.batches {
+            match batch.to {
+                Destination::Cluster(to) => {
+                    let bytes = batch.take(before).expect("it was judged to be there");
+                    self.relay(from, to, batch.mails, bytes, batch.earliest)?;
+                }
+                Destination::Main => {
+                    let traffic = &mut self.routing.traffic;
+                    traffic.count(from, Traffic::MAIN, batch.mails, batch.bytes as usize);
+                }
+                // It is counted when its cluster is known.
+                Destination::Owner => {}
+            }
+        }
+        let changed = !report.events.interest.is_empty();
+        if !report.events.is_blank() {
+            self.note_events(place, task, &mut report.events);
+        }
+        if task == Task::Answer {
+            self.replies.push(mem::take(&mut report.events.reply));
+        }
+        let has_plans = report.awake || report.waiting || report.next_alarm.is_some();
+        self.fleet.meter.take_report(place, report.busy, has_plans);
+        self.standing.reports[place] = Some(report);
+        if self.watched {
+            self.fleet.show_cluster(place, self.standing, self.routing);
+        }
+        Ok(Ok(changed))
+    }
+
+    /// Notes what happens under few grants.
+    fn note_events(&mut self, place: usize, task: Task, events: &mut Events) {
+        for name in &events.names {
+            let _ = AgentId::named(name);
+        }
+        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+        let at_the_start = matches!(task, Task::Setup { .. }) && self.standing.supersteps == 0;
+        for (pattern, begins, time) in &events.interest {
+            let from = match self.lookaheads.get(place) {
+                Some(lookahead) if !at_the_start => time.saturating_add(*lookahead),
+                _ => SimTime::ZERO,
+            };
+            self.routing.note_interest(cluster, *pattern, *begins, from);
+        }
+        self.under_way.pauses.extend(&events.paused);
+        let removals = events.removals.iter();
+        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
+        self.under_way.removals.extend(removals);
+        if !events.errors.is_empty() {
+            let name = &self.fleet.members[place].name;
+            let errors = mem::take(&mut events.errors);
+            self.standing.note_errors(errors, name);
+        }
+    }
+}
+
+/// Takes mail that main itself looks into, and the trace, out of a report.
+fn look_into<M: WireMessage>(
+    ground: &Ground<'_>,
+    report: &Report,
+    before: &[u8],
+    place: usize,
+    into: &mut UnderWay<M>,
+) -> Result<(), Flaw> {
+    for batch in &report.batches {
+        if matches!(batch.to, Destination::Cluster(_)) {
+            continue;
+        }
+        let mut bytes = batch.take(before).map_err(|_| MessageFault::Batch)?;
+        for _ in 0..batch.mails {
+            if batch.to == Destination::Owner {
+                let mail = wire::take_measured(&mut bytes).map_err(|_| MessageFault::Batch)?;
+                let head = MailHead::take(&mut &mail[..]).map_err(|_| MessageFault::Batch)?;
+                ground.judge_arrival(head.arrives)?;
+                let receiver = head.receiver.agent().ok_or(MessageFault::Receiver)?;
+                into.homeless.push(Homeless {
+                    arrives: head.arrives,
+                    sender: place,
+                    receiver,
+                    bytes: mail.to_vec(),
+                });
+            } else {
+                let head = MailHead::take(&mut bytes).map_err(|_| MessageFault::Batch)?;
+                ground.judge_arrival(head.arrives)?;
+                if head.receiver.agent() != Some(AgentId::MAIN) {
+                    return Err(MessageFault::Receiver.into());
+                }
+                let sender = head.sender;
+                let body = codec::take(&mut bytes).map_err(|why| Flaw::Message { sender, why })?;
+                let mail = Mail::new(sender, head.receiver, body);
+                into.main_mail.push((head.arrives, head.key, mail));
+            }
+        }
+        if !bytes.is_empty() {
+            return Err(MessageFault::Batch.into());
+        }
+    }
+    let mut lines = report.take_trace(before).map_err(|_| MessageFault::Trace)?;
+    while !lines.is_empty() {
+        let line: TraceLine = codec::take(&mut lines).map_err(|_| MessageFault::Trace)?;
+        into.lines.push(line);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use maslite_core::{Counters, MailKey, Receiver, Run, SimDuration, StopReason};
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::coordination::rounds::Standing;
+    use crate::coordination::routing::Routing;
+    use crate::links::transport::{Draft, Sheet};
+    use crate::processes::clusters::Fleet;
+    use crate::protocol::rare::Seldom;
+    use crate::protocol::wire::{Batch, Batches};
+
+    #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+    enum Msg {
+        Hello,
+    }
+
+    const CLUSTERS: usize = 3;
+    const NOON: SimTime = SimTime::from_millis(12);
+    const LATER: SimTime = SimTime::from_millis(13);
+    const LATE: SimTime = SimTime::from_millis(14);
+    const HOUR: SimDuration = SimDuration::from_millis(1);
+
+    const STEP: Task = Task::Step;
+    const SOLO: Task = Task::Solo {
+        horizon: Some(LATE),
+        supersteps: 5,
+        next_index: 9,
+    };
+    const WINDOW: Task = Task::Window {
+        horizon: Some(LATE),
+        others: Some(HOUR),
+    };
+
+    type Counter = fn(&mut Report) -> &mut u64;
+
+    /// What never shrinks.
+    const GROWING: [(&str, Counter); 11] = [
+        ("sent", |it| &mut it.counters.sent),
+        ("delivered", |it| &mut it.counters.delivered),
+        ("undeliverable", |it| &mut it.counters.undeliverable),
+        ("unheard", |it| &mut it.counters.unheard),
+        ("supersteps", |it| &mut it.counters.supersteps),
+        ("alarms set", |it| &mut it.counters.alarms_set),
+        ("alarms fired", |it| &mut it.counters.alarms_fired),
+        ("alarms cleared", |it| &mut it.counters.alarms_cleared),
+        ("errors", |it| &mut it.counters.errors),
+        ("held back", |it| &mut it.held_back),
+        ("local", |it| &mut it.local),
+    ];
+
+    /// What may shrink.
+    const LEVELS: [(&str, Counter); 3] = [
+        ("queued", |it| &mut it.counters.queued),
+        ("alarms pending", |it| &mut it.counters.alarms_pending),
+        ("agents", |it| &mut it.counters.agents),
+    ];
+
+    /// A message to main: what is said, and the bytes before it.
+    struct Said {
+        before: Vec<u8>,
+        report: Report,
+    }
+
+    fn mail(receiver: Receiver, arrives: SimTime) -> Vec<u8> {
+        let head = MailHead {
+            key: MailKey::of_agent(NOON, 3, 9),
+            sender: AgentId::from(4),
+            receiver,
+            arrives,
+            left: arrives,
+        };
+        let mut bytes = Vec::new();
+        wire::put_mail(&head, &Msg::Hello, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// The last report of the cluster, or one that follows it: with mail for another cluster, for main and for whoever owns its
+    /// receiver, and a line of a trace.
+    fn said(task: Task, follows: bool) -> Said {
+        let arrives = match task {
+            Task::Window { .. } => LATER.saturating_add(HOUR),
+            _ => SimTime::ZERO,
+        };
+        let stranger = Receiver::Agent(AgentId::from(8));
+        let for_owner = mail(stranger, arrives);
+        let length = u32::try_from(for_owner.len()).unwrap().to_le_bytes();
+        let parts = [
+            (Destination::Cluster(1), mail(stranger, arrives)),
+            (
+                Destination::Main,
+                mail(Receiver::Agent(AgentId::MAIN), arrives),
+            ),
+            (Destination::Owner, [&length[..], &for_owner].concat()),
+        ];
+        let (mut before, mut batches) = (Vec::new(), Batches::new());
+        for (to, bytes) in parts.iter().filter(|_| follows) {
+            batches.push(Batch {
+                to: *to,
+                mails: 1,
+                start: u32::try_from(before.len()).unwrap(),
+                bytes: u32::try_from(bytes.len()).unwrap(),
+                earliest: arrives,
+            });
+            before.extend(bytes);
+        }
+        let line = TraceLine {
+            time: NOON,
+            superstep: 0,
+            index: 3,
+            text: "hello".to_owned(),
+        };
+        let start = before.len();
+        if follows {
+            codec::put(&line, &mut before).unwrap();
+        }
+        let time = match task {
+            Task::Window { .. } if follows => LATER,
+            _ => NOON,
+        };
+        let mut report = Report {
+            time,
+            superstep: 1,
+            supersteps: u64::from(follows),
+            awake: true,
+            waiting: true,
+            next_alarm: Some(LATE),
+            alarms_may_leave: false,
+            kept_awake: false,
+            events: Seldom::default(),
+            counters: Counters::default(),
+            held_back: 0,
+            busy: 5_000,
+            awake_last: 2,
+            local: 0,
+            digest: Some(7),
+            batches,
+            trace: u32::try_from(before.len() - start).unwrap(),
+        };
+        let count = if follows { 20 } else { 10 };
+        for (_, counter) in GROWING {
+            *counter(&mut report) = count;
+        }
+        Said { before, report }
+    }
+
+    fn message(before: &[u8], note: &ToMain) -> Vec<u8> {
+        let mut sheet = Sheet::default();
+        let mut draft = Draft::in_buffer(&mut sheet);
+        draft.extend(before);
+        wire::put_note(note, &mut draft).unwrap();
+        sheet.into_bytes()
+    }
+
+    /// Has main take in a message of cluster 0 under a grant: the number of the reason if it is refused.
+    fn take_in(task: Task, message: &[u8]) -> Option<u8> {
+        let mut fleet = Fleet::unmanned(CLUSTERS).unwrap();
+        let (mut routing, mut standing) = (Routing::default(), Standing::default());
+        for _ in 0..CLUSTERS {
+            routing.add_cluster();
+            let report = said(task, false).report;
+            standing.reports.push(Some(report));
+        }
+        standing.time = NOON;
+        let mut under_way = UnderWay::<Msg>::default();
+        let (mut trace, run) = (None, Run::until_idle());
+        let mut rounds = Rounds::new(
+            &mut fleet,
+            &mut routing,
+            &mut standing,
+            &mut under_way,
+            &mut trace,
+            |_, _| {},
+            run,
+        );
+        if matches!(task, Task::Window { .. }) {
+            rounds.lookaheads = vec![HOUR; CLUSTERS];
+            rounds.since = vec![LATER; CLUSTERS];
+        }
+        match rounds.read_report(0, task, message) {
+            Ok(taken) => {
+                assert!(taken.is_ok());
+                assert_eq!(under_way.main_mail.len(), 1);
+                assert_eq!(under_way.homeless.len(), 1);
+                assert_eq!(routing.inbound[1].mails, 1);
+                None
+            }
+            Err(Error::Protocol {
+                cluster,
+                time,
+                reason,
+                tail,
+            }) => {
+                assert_eq!((&cluster[..], time), ("0", NOON));
+                assert!(message.ends_with(&tail));
+                assert_eq!(routing.inbound[1].mails, 0, "nothing of it is believed");
+                Some(reason as u8)
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_right_cluster_may_say_is_taken_in() {
+        for task in [STEP, Task::Superstep, Task::FireAndStep, SOLO, WINDOW] {
+            let Said { before, report } = said(task, true);
+            let message = message(&before, &ToMain::Report(report));
+            assert_eq!(take_in(task, &message), None, "{task:?}");
+        }
+    }
+
+    #[test]
+    fn every_impossible_report_is_refused_with_its_reason() {
+        use MessageFault as Fault;
+        type Change = fn(&mut Said);
+        let changes: &[(Fault, Task, &str, Change)] = &[
+            (Fault::TimeBack, SOLO, "before where main stands", |it| {
+                it.report.time = SimTime::ZERO;
+            }),
+            (Fault::TimeBack, WINDOW, "before its last report", |it| {
+                it.report.time = SimTime::ZERO;
+            }),
+            (Fault::TimeBack, STEP, "an alarm that is past", |it| {
+                it.report.next_alarm = Some(SimTime::ZERO);
+            }),
+            (Fault::TimeBack, WINDOW, "awake before the window", |it| {
+                it.report.time = NOON;
+            }),
+            (
+                Fault::TimeBack,
+                WINDOW,
+                "an alarm before the window",
+                |it| {
+                    it.report.time = NOON;
+                    it.report.awake = false;
+                    it.report.next_alarm = Some(NOON);
+                },
+            ),
+            (Fault::TimeBeyond, STEP, "time moves in a step", |it| {
+                it.report.time = LATER;
+            }),
+            (Fault::TimeBeyond, SOLO, "up to the horizon", |it| {
+                it.report.time = LATE;
+            }),
+            (Fault::TimeBeyond, WINDOW, "up to the horizon", |it| {
+                it.report.time = LATE;
+            }),
+            (Fault::Supersteps, STEP, "two in a step", |it| {
+                it.report.supersteps = 2;
+            }),
+            (Fault::Supersteps, Task::Fire, "one where none is", |_| {}),
+            (Fault::Supersteps, SOLO, "one too many", |it| {
+                it.report.supersteps = 6;
+            }),
+            (Fault::Supersteps, WINDOW, "without bounds", |it| {
+                it.report.supersteps = u64::MAX;
+            }),
+            (Fault::Supersteps, STEP, "an instant without bounds", |it| {
+                it.report.superstep = u64::MAX;
+            }),
+            (Fault::Cluster, STEP, "there are three", |it| {
+                it.report.batches[0].to = Destination::Cluster(3);
+            }),
+            (Fault::Batch, STEP, "it begins too late", |it| {
+                it.report.batches[2].start += 1;
+            }),
+            (Fault::Batch, STEP, "where no memory is", |it| {
+                it.report.batches[0].start = u32::MAX;
+            }),
+            (Fault::Batch, STEP, "it is longer than all", |it| {
+                it.report.batches[0].bytes = u32::MAX;
+            }),
+            (Fault::Batch, STEP, "twice the same bytes", |it| {
+                it.report.batches.extend(it.report.batches.clone());
+            }),
+            (Fault::Batch, STEP, "no mail", |it| {
+                it.report.batches[0].mails = 0;
+            }),
+            (Fault::Batch, STEP, "more mail than bytes", |it| {
+                it.report.batches[0].mails = 2;
+            }),
+            (Fault::Batch, STEP, "no head", |it| {
+                let start = it.report.batches[1].start as usize;
+                it.before[start] = 7;
+            }),
+            (Fault::Batch, STEP, "a length that is too long", |it| {
+                let start = it.report.batches[2].start as usize;
+                it.before[start] += 1;
+            }),
+            (Fault::Batch, STEP, "mail to main, and a rest", |it| {
+                it.before.insert(it.report.batches[2].start as usize, 0);
+                it.report.batches[1].bytes += 1;
+                it.report.batches[2].start += 1;
+            }),
+            (Fault::Receiver, STEP, "mail to main for another", |it| {
+                it.report.batches[0].to = Destination::Main;
+            }),
+            (Fault::Receiver, STEP, "mail to main for all", |it| {
+                let start = it.report.batches[1].start as usize;
+                it.before[start] = 2;
+            }),
+            (Fault::Arrival, WINDOW, "a batch before it can", |it| {
+                it.report.batches[0].earliest = LATER;
+            }),
+            (Fault::Arrival, STEP, "a batch with a time", |it| {
+                it.report.batches[0].earliest = LATER;
+            }),
+            (Fault::Arrival, WINDOW, "a pause before it can", |it| {
+                let pause = (LATER, 3, StopReason::Stopped);
+                it.report.events.paused.push(pause);
+            }),
+            (Fault::Arrival, WINDOW, "a removal before it can", |it| {
+                let (id, by) = (AgentId::from(5), AgentId::from(4));
+                it.report.events.removals.push((id, by, LATER));
+            }),
+            (Fault::Arrival, WINDOW, "mail to main before it can", |it| {
+                let early = mail(Receiver::Agent(AgentId::MAIN), LATER);
+                let start = it.report.batches[1].start as usize;
+                it.before[start..start + early.len()].copy_from_slice(&early);
+            }),
+            (
+                Fault::Arrival,
+                WINDOW,
+                "mail to nobody before it can",
+                |it| {
+                    let early = mail(Receiver::Agent(AgentId::from(8)), LATER);
+                    let start = it.report.batches[2].start as usize + 4;
+                    it.before[start..start + early.len()].copy_from_slice(&early);
+                },
+            ),
+            (Fault::Trace, STEP, "longer than all", |it| {
+                it.report.trace = u32::MAX;
+            }),
+            (Fault::Trace, STEP, "half a line", |it| it.report.trace = 2),
+        ];
+        for (reason, task, what, change) in changes {
+            let mut said = said(*task, true);
+            change(&mut said);
+            let note = ToMain::Report(said.report);
+            let got = take_in(*task, &message(&said.before, &note));
+            assert_eq!(got, Some(*reason as u8), "{reason}: {what}");
+        }
+    }
+
+    #[test]
+    fn counters_that_shrink_or_have_no_bounds_are_refused() {
+        let shrinking = GROWING.map(|(name, counter)| (name, counter, 9));
+        let all = GROWING.into_iter().chain(LEVELS);
+        let endless = all.map(|(name, counter)| (name, counter, u64::MAX));
+        for (name, counter, number) in shrinking.into_iter().chain(endless) {
+            let Said { before, mut report } = said(STEP, true);
+            *counter(&mut report) = number;
+            let note = ToMain::Report(report);
+            let got = take_in(STEP, &message(&before, &note));
+            let expected = MessageFault::Counter as u8;
+            assert_eq!(got, Some(expected), "{name} is {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let Said { before, report } = said(STEP, true);
+        let right = message(&before, &ToMain::Report(report));
+        let cut = &right[..right.len() - 1];
+        let refused = [
+            (MessageFault::Undecodable, Vec::new()),
+            (MessageFault::Undecodable, cut.to_vec()),
+            (MessageFault::Untimely, message(&[], &ToMain::Bye(None))),
+            (
+                MessageFault::Untimely,
+                message(&[], &ToMain::Loaded(Vec::new())),
+            ),
+        ];
+        for (reason, message) in refused {
+            assert_eq!(take_in(STEP, &message), Some(reason as u8), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,861 @@
+//! How main grants time: the loop over all clusters, told once and in order.
+//!
+//! A round is a grant to some clusters and their reports. Main has seen every mail that crosses, and
+//! moves time only when all reports are in and all mail of the instant is delivered.
+//!
+//! - One cluster alone with mail, or alone at the next instant, runs *solo*: many supersteps and
+//!   instants without a word, until something leaves it or the next event of another cluster.
+//! - Several with mail at one instant run it in *lockstep*, a superstep a round. Each posts its own
+//!   mail together with what main brings, in the kernel's order.
+//! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
+//!   otherwise that is one round with the superstep.
+
+use std::mem;
+
+use maslite_core::engine::{Digest, Newborn};
+use maslite_core::{
+    Adder, AgentError, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run,
+    SimDuration, SimTime, StopReason,
+};
+
+use smallvec::SmallVec;
+
+use crate::cluster::mp_scheduler::names_of;
+use crate::coordination::checks::MessageFault;
+use crate::coordination::routing::{Routing, Traffic};
+use crate::coordination::windows::{Births, Homeless};
+use crate::error::Error;
+use crate::processes::clusters::Fleet;
+use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
+use crate::simulation::registry::{TraceFormat, WireMessage};
+use crate::stall::detector::Chore;
+
+/// Where the simulation stands.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) time: SimTime,
+    /// The superstep within the instant that comes next.
+    pub(crate) superstep: u64,
+    /// All supersteps so far.
+    pub(crate) supersteps: u64,
+    /// The insertion index of the next agent.
+    pub(crate) next_index: u64,
+    /// The last report of each cluster; none before its first.
+    pub(crate) reports: Vec<Option<Report>>,
+    /// What main itself counted: mail to it, and mail to nobody.
+    pub(crate) counters: Counters,
+    pub(crate) digest: Digest,
+    delivered: u64,
+    sequence: u64,
+    owner_sequence: u64,
+    /// Grants so far.
+    pub(crate) exchanges: u64,
+    /// What agents reported in the last run.
+    pub(crate) errors: Vec<AgentError>,
+    /// So many of these were reported in `setup`, before the first superstep.
+    pub(crate) errors_of_setup: usize,
+}
+
+impl Standing {
+    /// What was counted in all clusters.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        for report in self.reports.iter().flatten() {
+            counters.add(&report.counters);
+        }
+        counters.supersteps = self.supersteps;
+        counters
+    }
+
+    /// Keeps errors of agents in the kernel's order, and no more than a report has.
+    pub(crate) fn note_errors(&mut self, errors: Vec<AgentError>, cluster: &str) {
+        self.errors.extend(errors.into_iter().map(|mut error| {
+            error.cluster = Some(cluster.to_owned());
+            error
+        }));
+        self.errors[self.errors_of_setup..].sort_by_key(AgentError::key);
+        self.errors.truncate(maslite_core::Report::ERRORS_KEPT);
+    }
+
+    /// Mail that the agents of each cluster had taken when it last reported.
+    pub(crate) fn delivered_in_clusters(&self) -> impl Iterator<Item = u64> {
+        let reports = self.reports.iter();
+        reports.map(|report| report.as_ref().map_or(0, |it| it.counters.delivered))
+    }
+
+    fn count_undeliverable(&mut self) {
+        self.counters.sent += 1;
+        self.counters.undeliverable += 1;
+    }
+
+    /// The digest over all clusters, if they keep one.
+    pub(crate) fn digest(&self) -> Option<u64> {
+        self.reports
+            .iter()
+            .flatten()
+            .try_fold(self.digest.value(), |sum, report| {
+                Some(sum.wrapping_add(report.digest?))
+            })
+    }
+}
+
+/// What has left its cluster and is not yet where it goes; without a lookahead that is so only
+/// within a round.
+#[derive(Debug)]
+pub(crate) struct UnderWay<M> {
+    /// Mail to main, with the time it arrives.
+    pub(crate) main_mail: Vec<(SimTime, MailKey, Mail<M>)>,
+    /// Mail for owners that the senders did not know.
+    pub(crate) homeless: Vec<Homeless>,
+    /// Why agents have the run end, with their insertion indices, and when that holds.
+    pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
+    /// Agents to be removed, who asked, when that holds, and where it was asked.
+    pub(crate) removals: Vec<(AgentId, AgentId, SimTime, usize)>,
+    /// Agents that wait for their insertion indices.
+    pub(crate) births: Vec<Births>,
+    /// Deliveries that are not written down yet.
+    pub(crate) lines: Vec<TraceLine>,
+}
+
+impl<M> Default for UnderWay<M> {
+    fn default() -> Self {
+        Self {
+            main_mail: Vec::new(),
+            homeless: Vec::new(),
+            pauses: Vec::new(),
+            removals: Vec::new(),
+            births: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+}
+
+impl<M> UnderWay<M> {
+    /// The place of the cluster in which an agent lives that waits for its insertion index.
+    pub(crate) fn birthplace(&self, id: AgentId) -> Option<usize> {
+        let births = self.births.iter().find(|births| births.include(id));
+        births.map(|births| births.place)
+    }
+
+    /// Hands over what happened before a time, or all there is, in order.
+    pub(crate) fn write_trace_before(
+        &mut self,
+        time: Option<SimTime>,
+        trace: &mut Option<TraceSink>,
+    ) {
+        self.lines
+            .sort_by_key(|line| (line.time, line.superstep, line.index));
+        let ready = match time {
+            Some(time) => self.lines.partition_point(|line| line.time < time),
+            None => self.lines.len(),
+        };
+        for line in self.lines.drain(..ready) {
+            if let Some(sink) = trace {
+                sink(&line.text);
+            }
+        }
+    }
+}
+
+/// Which of several reasons to end the run at one time counts.
+pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
+    let (_, index, reason) = pause;
+    (matches!(reason, StopReason::Paused(_)), *index)
+}
+
+/// Gets the lines of a trace, in order.
+pub(crate) type TraceSink = Box<dyn FnMut(&str) + Send>;
+
+/// Gets mail addressed to main.
+pub(crate) type Handler<'h, M> = dyn FnMut(Mail<M>, &mut MainContext<M>) + 'h;
+
+/// Clusters, by their places; where they are few they lie on the stack.
+type Places = SmallVec<[usize; FEW]>;
+
+const FEW: usize = 4;
+
+/// One run.
+pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
+    pub(crate) fleet: &'a mut Fleet,
+    pub(crate) routing: &'a mut Routing,
+    pub(crate) standing: &'a mut Standing,
+    pub(crate) under_way: &'a mut UnderWay<M>,
+    /// Of each cluster; empty if there is none.
+    pub(crate) lookaheads: Vec<SimDuration>,
+    pub(crate) handler: Option<&'a mut Handler<'h, M>>,
+    pub(crate) trace: &'a mut Option<TraceSink>,
+    pub(crate) trace_format: TraceFormat<M>,
+    pub(crate) end: Option<SimTime>,
+    pub(crate) supersteps: u64,
+    supersteps_per_instant: u64,
+    stop_at_error: bool,
+    pub(crate) predicate: Option<Predicate>,
+    pub(crate) held: bool,
+    /// Somebody may read how it stands.
+    pub(crate) watched: bool,
+    /// What clusters have replied.
+    pub(crate) replies: Vec<Vec<u8>>,
+    /// Under a lookahead: the time of the next event of each cluster when the last windows were opened.
+    pub(crate) since: Vec<SimTime>,
+    /// So many exchanges there were since a report showed that anything was done.
+    pub(crate) idle: u32,
+}
+
+/// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
+const IDLE_LIMIT: u32 = 1_000;
+
+impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
+    pub(crate) fn new(
+        fleet: &'a mut Fleet,
+        routing: &'a mut Routing,
+        standing: &'a mut Standing,
+        under_way: &'a mut UnderWay<M>,
+        trace: &'a mut Option<TraceSink>,
+        trace_format: TraceFormat<M>,
+        run: Run,
+    ) -> Self {
+        // Time that is past has been reached.
+        let end = run.end(standing.time).map(|end| end.max(standing.time));
+        let stop_at_error = run.stops_at_error();
+        let (supersteps, supersteps_per_instant, predicate) = run.into_parts();
+        Self {
+            fleet,
+            routing,
+            standing,
+            under_way,
+            lookaheads: Vec::new(),
+            handler: None,
+            trace,
+            trace_format,
+            end,
+            supersteps: supersteps.unwrap_or(u64::MAX),
+            supersteps_per_instant,
+            stop_at_error,
+            predicate,
+            held: false,
+            watched: false,
+            replies: Vec::new(),
+            since: Vec::new(),
+            idle: 0,
+        }
+    }
+
+    /// Asks clusters something, and returns their replies, in their order.
+    pub(crate) fn ask(&mut self, places: &[usize], request: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        for place in places {
+            self.routing.inbound[*place].news.request = request.to_vec();
+        }
+        self.exchange(places, Task::Answer)?;
+        Ok(mem::take(&mut self.replies))
+    }
+
+    /// Calls `setup` of all new agents, and posts the owner's mail before theirs.
+    pub(crate) fn setup(&mut self, queued: Vec<Mail<M>>) -> Result<(), Error> {
+        let all: Vec<usize> = (0..self.fleet.members.len()).collect();
+        let errors = self.standing.errors.len();
+        let stop_at_error = self.stop_at_error;
+        self.exchange(&all, Task::Setup { stop_at_error })?;
+        if self.standing.errors.len() > errors {
+            self.standing.errors_of_setup = self.standing.errors.len();
+        }
+        for mail in queued {
+            let key = MailKey::of_owner(self.standing.time, self.standing.owner_sequence);
+            self.standing.owner_sequence += 1;
+            self.send(key, mail, false)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until something ends it, or holds it. All mail is then posted, and all clusters stand at
+    /// one instant.
+    pub(crate) fn run_on(&mut self) -> Result<StopReason, Error> {
+        if self.lookaheads.is_empty() {
+            self.run_rounds()
+        } else {
+            self.run_windows()
+        }
+    }
+
+    fn run_rounds(&mut self) -> Result<StopReason, Error> {
+        loop {
+            let stopped = self.handle_main_mail(self.standing.time)?;
+            if self.predicate.is_some() {
+                self.post_all()?;
+            }
+            let pauses = self.under_way.pauses.drain(..);
+            if let Some((_, _, reason)) = pauses.min_by_key(rank_of_pause) {
+                return self.finish(reason);
+            }
+            if stopped {
+                return self.finish(StopReason::Stopped);
+            }
+            if self.predicate_holds() {
+                return self.finish(StopReason::Predicate);
+            }
+            if self.held {
+                return self.finish(StopReason::Timeout);
+            }
+            let awake = self.places(Self::is_awake);
+            if !awake.is_empty() {
+                if self.end.is_some_and(|end| end <= self.standing.time) {
+                    return self.finish(StopReason::TimeLimit);
+                }
+                if self.supersteps == 0 {
+                    return self.finish(StopReason::Supersteps);
+                }
+                self.deliver(&awake)?;
+                continue;
+            }
+            let Some(time) = self.next_alarm(None) else {
+                return self.finish(StopReason::Idle);
+            };
+            if let Some(end) = self.end.filter(|end| *end <= time) {
+                self.advance_to(end);
+                return self.finish(StopReason::TimeLimit);
+            }
+            if self.supersteps == 0 {
+                return self.finish(StopReason::Supersteps);
+            }
+            self.fire(time)?;
+        }
+    }
+
+    /// A superstep, or a solo run, of the clusters that have mail.
+    fn deliver(&mut self, awake: &[usize]) -> Result<(), Error> {
+        if let [place] = *awake
+            && let Some(task) = self.solo(place)
+        {
+            return self.exchange(awake, task);
+        }
+        let kept_awake = self.places(|rounds, place| rounds.report(place).kept_awake);
+        if kept_awake.is_empty() {
+            return self.exchange(awake, Task::Step);
+        }
+        // Agents that are kept awake take part in every superstep there is: is there one?
+        self.exchange(awake, Task::Post)?;
+        let mut all = self.places(Self::is_awake);
+        if all.is_empty() {
+            return Ok(());
+        }
+        all.extend(kept_awake);
+        all.sort_unstable();
+        all.dedup();
+        self.exchange(&all, Task::Superstep)
+    }
+
+    /// Moves time to the next alarms.
+    fn fire(&mut self, time: SimTime) -> Result<(), Error> {
+        let due = self.places(|rounds, place| rounds.report(place).next_alarm == Some(time));
+        if let [place] = *due
+            && let Some(task) = self.solo(place)
+        {
+            return self.exchange(&due, task);
+        }
+        self.advance_to(time);
+        let may_leave = |place: &usize| {
+            let inbound = &self.routing.inbound[*place];
+            self.report(*place).alarms_may_leave || inbound.brings_listeners()
+        };
+        let together = self.predicate.is_none()
+            && !due.iter().any(may_leave)
+            && self
+                .places(|rounds, place| rounds.report(place).kept_awake)
+                .is_empty();
+        self.exchange(
+            &due,
+            if together {
+                Task::FireAndStep
+            } else {
+                Task::Fire
+            },
+        )
+    }
+
+    /// Leave for a cluster to run on its own, if nothing that others do can matter to it.
+    fn solo(&self, place: usize) -> Option<Task> {
+        let mut others = (0..self.fleet.members.len()).filter(|other| *other != place);
+        if self.predicate.is_some() || others.any(|other| self.report(other).kept_awake) {
+            return None;
+        }
+        let others = self.next_alarm(Some(place));
+        Some(Task::Solo {
+            horizon: match (others, self.end) {
+                (Some(others), Some(end)) => Some(others.min(end)),
+                (others, end) => others.or(end),
+            },
+            supersteps: self.supersteps,
+            next_index: self.standing.next_index,
+        })
+    }
+
+    /// Posts all mail that waits, so that the counters tell of it.
+    fn post_all(&mut self) -> Result<(), Error> {
+        let waiting = self.places(|rounds, place| {
+            rounds.report(place).waiting || rounds.routing.inbound[place].mails > 0
+        });
+        self.exchange(&waiting, Task::Post)
+    }
+
+    pub(crate) fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
+        self.post_all()?;
+        Ok(reason)
+    }
+
+    pub(crate) fn predicate_holds(&mut self) -> bool {
+        let Some(predicate) = &mut self.predicate else {
+            return false;
+        };
+        let desk = &self.fleet.desk;
+        desk.turn_to(Chore::Predicate, self.standing.time);
+        let holds = predicate(&self.standing.counters());
+        desk.turn_to(Chore::Routing, self.standing.time);
+        holds
+    }
+
+    // ---- what main knows
+
+    pub(crate) fn report(&self, place: usize) -> &Report {
+        self.standing.reports[place]
+            .as_ref()
+            .expect("every cluster has reported its setup")
+    }
+
+    fn places(&self, mut want: impl FnMut(&Self, usize) -> bool) -> Places {
+        (0..self.fleet.members.len())
+            .filter(|place| want(self, *place))
+            .collect()
+    }
+
+    /// Whether a cluster has something to do in this instant, as far as main can tell.
+    fn is_awake(&self, place: usize) -> bool {
+        self.report(place).awake || self.routing.inbound[place].is_urgent()
+    }
+
+    /// The earliest alarm in all clusters, or in all but one.
+    pub(crate) fn next_alarm(&self, but: Option<usize>) -> Option<SimTime> {
+        let others = (0..self.fleet.members.len()).filter(|place| Some(*place) != but);
+        others
+            .filter_map(|place| self.report(place).next_alarm)
+            .min()
+    }
+
+    pub(crate) fn advance_to(&mut self, time: SimTime) {
+        assert!(time >= self.standing.time, "time never goes backwards");
+        let mut inbound = self.routing.inbound.iter();
+        assert!(
+            inbound.all(|inbound| inbound.mails == 0 || inbound.earliest >= Some(time)),
+            "time never passes mail that is under way"
+        );
+        if time > self.standing.time {
+            self.standing.time = time;
+            self.standing.superstep = 0;
+        }
+    }
+
+    // ---- a round
+
+    /// Grants a task to some clusters, waits for their reports and draws the conclusions.
+    fn exchange(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
+        let mut tasks = SmallVec::<[_; FEW]>::new();
+        tasks.extend(places.iter().map(|place| (*place, task)));
+        self.exchange_tasks(&tasks, false)
+    }
+
+    /// The same with a task for each; `aligning` if it is to be done although the run is held.
+    pub(crate) fn exchange_tasks(
+        &mut self,
+        tasks: &[(usize, Task)],
+        aligning: bool,
+    ) -> Result<(), Error> {
+        let Some((_, kind)) = tasks.first() else {
+            return Ok(());
+        };
+        let (number, held) = self.fleet.next_grant();
+        if held && !aligning && !kind.takes_no_time() {
+            self.held = true;
+            return Ok(());
+        }
+        if self.watched {
+            self.show_work(tasks);
+        }
+        for (place, task) in tasks {
+            self.grant(*place, number, *task)?;
+        }
+        self.standing.exchanges += 1;
+        let (mut changed_interest, mut fault) = (false, None);
+        self.fleet.meter.begin_waiting();
+        let last = tasks.len() - 1;
+        for (number, (place, task)) in tasks.iter().enumerate() {
+            match self.take_report(*place, *task, number == last)? {
+                Ok(changed) => changed_interest |= changed,
+                Err(error) => fault = fault.or(Some(error)),
+            }
+        }
+        self.fleet.meter.end_waiting();
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        self.count_supersteps(tasks);
+        self.expect_progress(tasks)?;
+        if !self.lookaheads.is_empty() {
+            if matches!(kind, Task::Setup { .. }) {
+                self.number_births(tasks)?;
+            }
+            tasks
+                .iter()
+                .for_each(|(place, _)| self.await_numbers(*place));
+            return self.find_known_homes();
+        }
+        self.write_trace_before(None);
+        self.number_births(tasks)?;
+        self.find_homes()?;
+        self.dismiss()?;
+        if changed_interest && *kind != Task::Match && tasks.len() > 1 {
+            let places = tasks.iter().map(|(place, _)| *place);
+            let waiting: Places = places.filter(|place| self.report(*place).waiting).collect();
+            self.exchange(&waiting, Task::Match)?;
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, place: usize, number: u64, task: Task) -> Result<(), Error> {
+        let inbound = &mut self.routing.inbound[place];
+        let note = ToProc::Grant(Grant {
+            number,
+            time: self.standing.time,
+            superstep: self.standing.superstep,
+            task,
+            supersteps_per_instant: self.supersteps_per_instant,
+            news: mem::take(&mut inbound.news),
+        });
+        let time = self.standing.time;
+        let mut draft = match task {
+            // Looking again at mail comes between two postings: what arrived waits for the next one.
+            Task::Match | Task::Answer => self.fleet.draft(place, time)?,
+            _ => {
+                (inbound.mails, inbound.earliest) = (0, None);
+                self.fleet.draft_with_mail(place, time)?
+            }
+        };
+        wire::put_note(&note, &mut draft).map_err(|why| Error::Encode {
+            what: "a grant".to_owned(),
+            why: why.to_string(),
+        })?;
+        self.fleet.send(place, time)
+    }
+
+    /// Whether clusters did anything of what they were granted, now and then at least.
+    fn expect_progress(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
+        let [(first, task), ..] = *tasks else {
+            return Ok(());
+        };
+        self.idle += u32::from(!task.takes_no_time());
+        if self.idle > IDLE_LIMIT {
+            let cluster = &self.fleet.members[first].name;
+            return Err(MessageFault::Idle.blame(cluster, self.standing.time, &[]));
+        }
+        Ok(())
+    }
+
+    /// Gives the agents that were added in this round their insertion indices, in the order of who
+    /// added them.
+    fn number_births(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
+        let mut births = Vec::new();
+        for (place, _) in tasks {
+            let newborn = self.take_newborn(*place).into_iter();
+            births.extend(newborn.map(|newborn| (*place, newborn)));
+        }
+        births.sort_by_key(|(_, newborn)| newborn.adder);
+        for (place, newborn) in births {
+            let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+            let time = self.standing.reports[place]
+                .as_ref()
+                .map_or(self.standing.time, |report| report.time);
+            self.routing
+                .insert(newborn.id, cluster, Adder::Agent(newborn.by, time))?;
+            self.routing.inbound[place]
+                .news
+                .numbers
+                .push(self.standing.next_index);
+            self.standing.next_index += 1;
+            for name in names_of([newborn.id].into_iter()) {
+                for inbound in &mut self.routing.inbound {
+                    inbound.news.names.push(name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The agents added in a cluster, as its last report tells.
+    pub(crate) fn take_newborn(&mut self, place: usize) -> Vec<Newborn> {
+        match &mut self.standing.reports[place] {
+            Some(report) if !report.events.newborn.is_empty() => {
+                mem::take(&mut report.events.newborn)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Counts the supersteps of a round; without a lookahead main then stands where the clusters
+    /// that worked stand.
+    fn count_supersteps(&mut self, tasks: &[(usize, Task)]) {
+        let [(first, task), ..] = *tasks else {
+            return;
+        };
+        let done = tasks
+            .iter()
+            .map(|(place, _)| self.report(*place).supersteps);
+        let done = match task {
+            Task::Window { .. } => done.sum(),
+            _ => done.max().unwrap_or(0),
+        };
+        self.supersteps = self.supersteps.saturating_sub(done);
+        self.standing.supersteps += done;
+        match task {
+            Task::Window { .. } => {}
+            Task::Solo { .. } => {
+                let report = self.report(first);
+                let (time, superstep) = (report.time, report.superstep);
+                assert!(time >= self.standing.time, "time never goes backwards");
+                self.standing.time = time;
+                self.standing.superstep = superstep;
+            }
+            _ => self.standing.superstep += done,
+        }
+    }
+
+    /// Finds the clusters of receivers that the senders did not know.
+    fn find_homes(&mut self) -> Result<(), Error> {
+        for mail in mem::take(&mut self.under_way.homeless) {
+            self.find_home(&mail)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the homes that are known already: an agent never moves, so nothing has to wait.
+    fn find_known_homes(&mut self) -> Result<(), Error> {
+        let mails = mem::take(&mut self.under_way.homeless).into_iter();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
+        self.under_way.homeless = unknown;
+        known.iter().try_for_each(|mail| self.find_home(mail))
+    }
+
+    pub(crate) fn find_home(&mut self, mail: &Homeless) -> Result<(), Error> {
+        match self.routing.owner(mail.receiver) {
+            Some(cluster) => {
+                let from = Traffic::place_of(mail.sender);
+                self.relay(from, cluster, 1, &mail.bytes, mail.arrives)?;
+                let route = (mail.receiver, cluster);
+                self.routing.inbound[mail.sender].news.routes.push(route);
+            }
+            None => self.standing.count_undeliverable(),
+        }
+        Ok(())
+    }
+
+    /// Writes mail into the next message to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at
+    /// `earliest`, under a lookahead.
+    pub(crate) fn relay(
+        &mut self,
+        from: usize,
+        cluster: u32,
+        mails: u32,
+        bytes: &[u8],
+        earliest: SimTime,
+    ) -> Result<(), Error> {
+        self.routing
+            .note_mail(from, cluster, mails, bytes.len(), earliest);
+        self.fleet
+            .relay(cluster as usize, bytes, self.standing.time)
+    }
+
+    /// Tells the clusters of agents that others removed.
+    fn dismiss(&mut self) -> Result<(), Error> {
+        for (id, by, time, place) in mem::take(&mut self.under_way.removals) {
+            self.dismiss_one(id, by, time, place)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn dismiss_one(
+        &mut self,
+        id: AgentId,
+        by: AgentId,
+        time: SimTime,
+        place: usize,
+    ) -> Result<(), Error> {
+        let Some(owner) = self.routing.owner(id) else {
+            let cluster = self.fleet.members[place].name.clone();
+            let source = maslite_core::Error::RemovedUnknown { id, by, time };
+            return Err(Error::Agent { cluster, source });
+        };
+        let dismissed = &mut self.routing.inbound[owner as usize].news.dismissed;
+        dismissed.push((id, Some(time)));
+        Ok(())
+    }
+
+    /// Writes down what happened before a time, or all there is. Nothing can come before it.
+    pub(crate) fn write_trace_before(&mut self, time: Option<SimTime>) {
+        if self.under_way.lines.is_empty() {
+            return;
+        }
+        let desk = &self.fleet.desk;
+        desk.turn_to(Chore::Trace, self.standing.time);
+        self.under_way.write_trace_before(time, self.trace);
+        desk.turn_to(Chore::Routing, self.standing.time);
+    }
+
+    // ---- mail to and from main
+
+    /// Hands mail that has come to main by `time` to the handler, in the kernel's order. True if
+    /// it stops.
+    pub(crate) fn handle_main_mail(&mut self, time: SimTime) -> Result<bool, Error> {
+        let mut mails = mem::take(&mut self.under_way.main_mail);
+        mails.sort_by_key(|(arrives, key, _)| (*arrives, *key));
+        let later = mails.split_off(mails.partition_point(|(arrives, _, _)| *arrives <= time));
+        self.under_way.main_mail = later;
+        let mut context = MainContext::new(self.standing.time);
+        for (_, _, mail) in mails {
+            if self.handler.is_none() {
+                self.standing.count_undeliverable();
+                continue;
+            }
+            self.count_delivery(&mail);
+            if let Some(handler) = &mut self.handler {
+                self.fleet.desk.turn_to(Chore::Handler, self.standing.time);
+                handler(mail, &mut context);
+                self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
+            }
+        }
+        let (replies, stop) = context.into_parts();
+        for (receiver, body) in replies {
+            let key = MailKey::of_main(self.standing.time, self.standing.sequence);
+            self.standing.sequence += 1;
+            self.send(key, Mail::new(AgentId::MAIN, receiver, body), true)?;
+        }
+        Ok(stop)
+    }
+
+    fn count_delivery(&mut self, mail: &Mail<M>) {
+        self.standing.counters.sent += 1;
+        self.standing.counters.delivered += 1;
+        let delivery = Delivery {
+            time: self.standing.time,
+            superstep: self.standing.superstep,
+            agent: AgentId::MAIN,
+            index: u64::MAX,
+            nth: self.standing.delivered,
+            mail,
+        };
+        self.standing.delivered += 1;
+        self.standing.digest.add(&delivery);
+        if self.trace.is_some() {
+            let mut text = String::new();
+            (self.trace_format)(&delivery, &mut text);
+            // Main handles its mail before the agents are updated.
+            self.under_way.lines.push(TraceLine {
+                time: delivery.time,
+                superstep: delivery.superstep,
+                index: 0,
+                text,
+            });
+        }
+        if self.lookaheads.is_empty() {
+            self.write_trace_before(None);
+        }
+    }
+
+    /// Sends mail of the simulation's owner, or a reply of main.
+    fn send(&mut self, key: MailKey, mail: Mail<M>, is_reply: bool) -> Result<(), Error> {
+        let (sender, receiver, topic) = (mail.sender, mail.receiver, mail.topic());
+        let clusters = self.routing.destinations(sender, receiver, topic);
+        match receiver.agent() {
+            // Main does not talk to itself: no superstep would end that.
+            Some(AgentId::MAIN) if is_reply => self.standing.count_undeliverable(),
+            Some(AgentId::MAIN) => {
+                let mail = (self.standing.time, key, mail.clone());
+                self.under_way.main_mail.push(mail);
+            }
+            Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
+            None if clusters.is_empty() => self.standing.counters.unheard += 1,
+            _ => {}
+        }
+        let mut bytes = Vec::new();
+        // Mail that the owner queued waits already; a reply arrives now, as main has no lookahead.
+        let arrives = if is_reply && !self.lookaheads.is_empty() {
+            self.standing.time
+        } else {
+            SimTime::ZERO
+        };
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+            arrives,
+            left: arrives,
+        };
+        let encoded = wire::put_mail(&head, &mail.body, &mut bytes);
+        encoded.map_err(|why| Error::Encode {
+            what: format!("message {topic} of {sender}"),
+            why: why.to_string(),
+        })?;
+        for cluster in clusters {
+            let earliest = self.standing.time;
+            self.relay(Traffic::MAIN, cluster, 1, &bytes, earliest)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
+    enum Msg {}
+
+    const NOON: SimTime = SimTime::from_millis(12);
+    const LATER: SimTime = SimTime::from_millis(13);
+
+    /// Moves time from noon on while one mail is under way that arrives at `arrives`.
+    fn advance(arrives: SimTime, to: SimTime) -> SimTime {
+        let mut fleet = Fleet::unmanned(1).unwrap();
+        let mut routing = Routing::default();
+        routing.add_cluster();
+        let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());
+        let mut trace = None;
+        standing.time = NOON;
+        let mut rounds: Rounds<'_, '_, Msg> = Rounds::new(
+            &mut fleet,
+            &mut routing,
+            &mut standing,
+            &mut under_way,
+            &mut trace,
+            |_, _| {},
+            Run::until_idle(),
+        );
+        rounds.routing.note_mail(Traffic::MAIN, 0, 1, 4, arrives);
+        rounds.advance_to(to);
+        standing.time
+    }
+
+    #[test]
+    fn time_moves_to_mail_that_is_under_way() {
+        assert_eq!(advance(LATER, NOON), NOON);
+        assert_eq!(advance(LATER, LATER), LATER);
+    }
+
+    #[test]
+    #[should_panic(expected = "time never passes mail that is under way")]
+    fn time_never_passes_mail_that_is_under_way() {
+        advance(NOON, LATER);
+    }
+
+    #[test]
+    #[should_panic(expected = "time never goes backwards")]
+    fn time_never_goes_backwards() {
+        advance(LATER, SimTime::from_millis(11));
+    }
+}

@@ -1,0 +1,271 @@
+//! How main grants time under a lookahead: the clusters run at the same time.
+//!
+//! Mail between clusters takes at least the sender's lookahead. So a cluster may run up to the
+//! earliest time at which any other could reach it: Hᵢ = min over j ≠ i of (nⱼ + Lⱼ), where nⱼ is
+//! the time of the next event of j. Main is a cluster without a lookahead and without events of its
+//! own, but for what is addressed to it or to agents that only it can find. Horizons are exclusive,
+//! so mail that comes in is in time by construction.
+//! Source: Chandy, Misra, "Distributed simulation", 1979; the synchronous form with windows is due
+//! to Lubachevsky, 1989.
+
+use maslite_core::engine::Newborn;
+use maslite_core::{Adder, AgentId, SimTime, StopReason};
+
+use crate::cluster::mp_scheduler::names_of;
+use crate::coordination::rounds::{Rounds, UnderWay, rank_of_pause};
+use crate::error::Error;
+use crate::protocol::wire::Task;
+use crate::simulation::registry::WireMessage;
+
+/// Agents that wait for their insertion indices, and with them their cluster.
+#[derive(Debug)]
+pub(crate) struct Births {
+    time: SimTime,
+    superstep: u64,
+    pub(crate) place: usize,
+    newborn: Vec<Newborn>,
+}
+
+impl Births {
+    fn key(&self) -> (SimTime, u64, usize) {
+        (self.time, self.superstep, self.place)
+    }
+
+    pub(crate) fn include(&self, id: AgentId) -> bool {
+        self.newborn.iter().any(|newborn| newborn.id == id)
+    }
+}
+
+/// Mail whose receiver only main can find, when it arrives.
+#[derive(Debug)]
+pub(crate) struct Homeless {
+    pub(crate) arrives: SimTime,
+    pub(crate) sender: usize,
+    pub(crate) receiver: AgentId,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl<M: WireMessage> Rounds<'_, '_, M> {
+    /// Runs until something ends it; all clusters then stand at one instant.
+    pub(crate) fn run_windows(&mut self) -> Result<StopReason, Error> {
+        // A stop that is not tied to a time: all go on to the latest time that any has reached.
+        let mut stopping: Option<(StopReason, SimTime)> = None;
+        loop {
+            self.number_safe_births()?;
+            let next = self.next_events();
+            let earliest = next.iter().flatten().min().copied();
+            let own = self.next_own_event();
+            self.write_trace_before(earliest.into_iter().chain(own).min());
+            if stopping.is_none() {
+                let reason = if self.held {
+                    Some(StopReason::Timeout)
+                } else if self.supersteps == 0 {
+                    Some(StopReason::Supersteps)
+                } else if self.predicate_holds() {
+                    Some(StopReason::Predicate)
+                } else {
+                    None
+                };
+                stopping = reason.map(|reason| (reason, self.latest()));
+            }
+            if stopping.is_some() {
+                self.fleet.release();
+            }
+            let end = match (self.end, stopping) {
+                // Who is in that instant already may stay there, in the middle of an exchange.
+                (end, Some((_, latest))) => Some(end.map_or(latest, |end| end.min(latest))),
+                (end, None) => end,
+            };
+            let Some(upcoming) = earliest.into_iter().chain(own).min() else {
+                let (reason, latest) = stopping.unwrap_or((StopReason::Idle, self.latest()));
+                self.advance_to(latest);
+                return self.finish(reason);
+            };
+            if let Some(end) = end.filter(|end| *end <= upcoming) {
+                let (reason, time) = match stopping {
+                    Some((reason, latest)) if self.end.is_none_or(|end| latest < end) => {
+                        (reason, latest)
+                    }
+                    _ => (StopReason::TimeLimit, end),
+                };
+                self.advance_to(time);
+                return self.finish(reason);
+            }
+            if own == Some(upcoming) {
+                if let Some(reason) = self.act(upcoming)? {
+                    return self.finish(reason);
+                }
+                continue;
+            }
+            self.open_windows(&next, own, end, stopping.is_some())?;
+        }
+    }
+
+    /// Lets every cluster run as far as no other can reach it.
+    fn open_windows(
+        &mut self,
+        next: &[Option<SimTime>],
+        own: Option<SimTime>,
+        end: Option<SimTime>,
+        aligning: bool,
+    ) -> Result<(), Error> {
+        let mut windows = Vec::new();
+        for place in 0..next.len() {
+            let others = (0..next.len()).filter(|other| *other != place);
+            let reach = others
+                .clone()
+                .filter_map(|other| Some(next[other]?.saturating_add(self.lookaheads[other])));
+            let horizon = reach.chain(own).chain(end).min();
+            let blocked = self
+                .under_way
+                .births
+                .iter()
+                .any(|births| births.place == place);
+            let Some(event) = next[place].filter(|_| !blocked) else {
+                continue;
+            };
+            if horizon.is_none_or(|horizon| event < horizon) {
+                let others = others.map(|other| self.lookaheads[other]).min();
+                windows.push((place, Task::Window { horizon, others }));
+            }
+        }
+        self.since.clear();
+        let since = next.iter().map(|next| next.unwrap_or(SimTime::ZERO));
+        self.since.extend(since);
+        self.exchange_tasks(&windows, aligning)
+    }
+
+    /// The time of the next event of each cluster.
+    fn next_events(&self) -> Vec<Option<SimTime>> {
+        let places = 0..self.fleet.members.len();
+        let events = places.map(|place| {
+            let report = self.report(place);
+            let now = report.awake.then_some(report.time);
+            let inbound = &self.routing.inbound[place];
+            let dismissed = inbound.news.dismissed.iter();
+            let dismissed = dismissed.map(|(_, time)| time.unwrap_or(report.time)).min();
+            let arrival = inbound.earliest.filter(|_| inbound.mails > 0);
+            // Alarms that others hear leave so much before they are due.
+            let earlier = inbound.brings_listeners().then_some(self.lookaheads[place]);
+            let alarm = report
+                .next_alarm
+                .map(|alarm| alarm.saturating_sub(earlier.unwrap_or_default()));
+            let events = [now, alarm, arrival, dismissed];
+            // What is for an instant that the cluster has begun is for now.
+            let next = events.into_iter().flatten().min();
+            next.map(|next| next.max(report.time))
+        });
+        events.collect()
+    }
+
+    /// The time of the next thing that main itself has to do.
+    fn next_own_event(&self) -> Option<SimTime> {
+        let UnderWay {
+            main_mail,
+            homeless,
+            pauses,
+            removals,
+            ..
+        } = &self.under_way;
+        let mail = main_mail.iter().map(|(arrives, _, _)| *arrives);
+        let homeless = homeless.iter().map(|mail| mail.arrives);
+        let paused = pauses.iter().map(|(time, _, _)| *time);
+        let removals = removals.iter().map(|(_, _, time, _)| *time);
+        mail.chain(homeless).chain(paused).chain(removals).min()
+    }
+
+    /// The time of the next thing that happens, in an instant that is over.
+    pub(crate) fn next_time(&self) -> Option<SimTime> {
+        if self.lookaheads.is_empty() {
+            return self.next_alarm(None);
+        }
+        let events = self.next_events().into_iter().flatten();
+        events.chain(self.next_own_event()).min()
+    }
+
+    /// The latest time that any cluster has reached.
+    fn latest(&self) -> SimTime {
+        let reports = self.standing.reports.iter().flatten();
+        let reached = reports.map(|report| report.time).max();
+        reached.map_or(self.standing.time, |time| time.max(self.standing.time))
+    }
+
+    /// What main does at a time that all clusters have reached and none has passed.
+    fn act(&mut self, time: SimTime) -> Result<Option<StopReason>, Error> {
+        self.advance_to(time);
+        let mut homeless = std::mem::take(&mut self.under_way.homeless);
+        for mail in homeless.extract_if(.., |mail| mail.arrives == time) {
+            self.find_home(&mail)?;
+        }
+        self.under_way.homeless = homeless;
+        let mut removals = std::mem::take(&mut self.under_way.removals);
+        for (id, by, _, place) in removals.extract_if(.., |removal| removal.2 == time) {
+            self.dismiss_one(id, by, time, place)?;
+        }
+        self.under_way.removals = removals;
+        let stopped = self.handle_main_mail(time)?;
+        let mut pauses = std::mem::take(&mut self.under_way.pauses);
+        let now = pauses.extract_if(.., |pause| pause.0 == time);
+        let first = now.min_by_key(rank_of_pause);
+        self.under_way.pauses = pauses;
+        Ok(match first {
+            Some((_, _, reason)) => Some(reason),
+            None => stopped.then_some(StopReason::Stopped),
+        })
+    }
+
+    /// Notes that a cluster waits for the indices of agents added there.
+    pub(crate) fn await_numbers(&mut self, place: usize) {
+        let newborn = self.take_newborn(place);
+        if !newborn.is_empty() {
+            let report = self.report(place);
+            let births = Births {
+                time: report.time,
+                superstep: report.superstep,
+                place,
+                newborn,
+            };
+            self.under_way.births.push(births);
+        }
+    }
+
+    /// Numbers the agents added first, once nobody can add any before them: by instant, superstep,
+    /// cluster and the order there.
+    fn number_safe_births(&mut self) -> Result<(), Error> {
+        self.under_way.births.sort_by_key(Births::key);
+        while let Some(first) = self.under_way.births.first() {
+            let next = self.next_events();
+            let is_safe = next.iter().enumerate().all(|(place, next)| {
+                let waits = self
+                    .under_way
+                    .births
+                    .iter()
+                    .any(|births| births.place == place);
+                waits || next.is_none_or(|next| next > first.time)
+            });
+            if !is_safe {
+                return Ok(());
+            }
+            let Births {
+                time,
+                place,
+                newborn,
+                ..
+            } = self.under_way.births.remove(0);
+            for agent in newborn {
+                let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+                let adder = Adder::Agent(agent.by, time);
+                self.routing.insert(agent.id, cluster, adder)?;
+                let index = self.standing.next_index;
+                self.standing.next_index += 1;
+                self.routing.inbound[place].news.numbers.push(index);
+                for name in names_of([agent.id].into_iter()) {
+                    for inbound in &mut self.routing.inbound {
+                        inbound.news.names.push(name.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! What can go wrong between processes.
+
+use maslite_core::{AgentId, SimTime};
+
+use crate::coordination::checks::MessageFault;
+use crate::links::transport::{Hex, LinkError};
+use crate::processes::death::{Death, ExitKind, Explained};
+use crate::processes::spawn::SpawnError;
+use crate::stall::warning::{ClockHolder, Limit};
+
+/// Why a call or a run failed.
+///
+/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have been stopped
+/// and the simulation cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An agent panicked, or the kernel refused what agents did.
+    #[error("in cluster {cluster}: {source}")]
+    Agent {
+        /// Its cluster.
+        cluster: String,
+        /// What happened, with the agent and the simulated time.
+        source: maslite_core::Error,
+    },
+    /// The model is wrong in a way that no single cluster can see.
+    #[error(transparent)]
+    Model(#[from] maslite_core::Error),
+    /// The process of a cluster ended while it was needed.
+    #[error(
+        "at {time} the process of cluster {cluster} (pid {pid}) {}; all clusters were stopped{}",
+        Explained(*.exit, .stderr),
+        Others(.others)
+    )]
+    ChildDied {
+        /// Its cluster.
+        cluster: String,
+        /// Its process id; somebody else may have it by now.
+        pid: u32,
+        /// How it ended.
+        exit: ExitKind,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        stderr: String,
+        /// Others that ended without being told to before they could be stopped, in order: consequences of the first, or of what caused it.
+        others: Vec<Death>,
+    },
+    /// A cluster took too long: an agent is stuck, or its process is.
+    #[error(
+        "cluster {cluster} {limit}, at {time} or later: {}; all clusters were stopped",
+        Reason(.holder.as_deref())
+    )]
+    Stuck {
+        /// The cluster that others waited for.
+        cluster: String,
+        /// What it was at; none if that was not known.
+        holder: Option<Box<ClockHolder>>,
+        /// What it took too long for.
+        limit: Limit,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+    },
+    /// The link to a cluster broke although its process lives.
+    #[error("the link to cluster {cluster} broke at {time}; all clusters were stopped")]
+    Link {
+        /// The cluster.
+        cluster: String,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+        /// How it broke.
+        source: LinkError,
+    },
+    /// The child processes could not be started. None is left.
+    #[error("the clusters could not be started")]
+    Start(#[from] SpawnError),
+    /// A cluster sent what no cluster of this program sends, in frames that were well formed.
+    #[error(
+        "cluster {cluster} sent an impossible message at {time} (reason {}: {reason}), it ends {}; \
+         its memory is corrupt or the kernel has a bug; all clusters were stopped",
+        *.reason as u8,
+        Hex(.tail)
+    )]
+    Protocol {
+        /// The cluster.
+        cluster: String,
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+        /// What is wrong with it.
+        reason: MessageFault,
+        /// Its last bytes, at most 64: what a message says of itself is at its end.
+        tail: Vec<u8>,
+    },
+    /// A cluster refused what main told it, or another cluster sent to it through main.
+    #[error(
+        "cluster {cluster} was sent what cannot be (reason {}: {reason}) when it stood at {time}; \
+         the memory of another cluster, or of main, is corrupt or the kernel has a bug; all clusters were stopped",
+        *.reason as u8
+    )]
+    Refused {
+        /// The cluster that got it.
+        cluster: String,
+        /// What is wrong with it.
+        reason: MessageFault,
+        /// Where that cluster stood.
+        time: SimTime,
+    },
+    /// The type of an agent was not named in the registry.
+    #[error(
+        "the agent type {kind} is not registered, so no other process can build it: \
+         add `.with::<{kind}>()` to the registry; registered are: {}",
+        .known.join(", ")
+    )]
+    UnknownAgentType {
+        /// The type.
+        kind: String,
+        /// The types that are registered.
+        known: Vec<String>,
+    },
+    /// No builder has this name.
+    #[error(
+        "no builder is called {builder:?}: add `.with_builder({builder:?}, …)` to the registry; there are: {}",
+        .known.join(", ")
+    )]
+    UnknownBuilder {
+        /// The name asked for.
+        builder: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The state of an agent, a configuration or a message does not serialise.
+    #[error("{what} cannot be serialised: {why}; nothing was sent")]
+    Encode {
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
+    /// What an agent sent to another cluster does not serialise.
+    #[error("in cluster {cluster}: {what} cannot be serialised: {why}; all clusters were stopped")]
+    EncodeInCluster {
+        /// The cluster.
+        cluster: String,
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
+    /// What was serialised here does not deserialise in its cluster.
+    #[error(
+        "in cluster {cluster}: {what} cannot be deserialised: {why}; serde attributes such as \
+         `flatten` and `untagged` are not supported"
+    )]
+    Decode {
+        /// The cluster.
+        cluster: String,
+        /// What it was.
+        what: String,
+        /// The deserialiser's reason.
+        why: String,
+    },
+    /// Two clusters of one name.
+    #[error("there is a cluster named {0:?} already: give the new one another name")]
+    DuplicateCluster(String),
+    /// Some clusters have a lookahead, and this one has none.
+    #[error(
+        "cluster {0} has no lookahead while others have: give it one with `set_lookahead`, or all \
+         one with `with_lookahead`"
+    )]
+    MissingLookahead(String),
+    /// The handle belongs to another simulation.
+    #[error("there is no cluster number {0} in this simulation")]
+    UnknownCluster(u32),
+    /// No agent has this id.
+    #[error("there is no agent {0} in this simulation")]
+    UnknownAgent(AgentId),
+    /// A simulation cannot be started within a cluster of another one.
+    #[error("this process is a cluster of a simulation; it cannot supervise one itself")]
+    Nested,
+    /// The user, or the system, asked a second time for the end, and the clusters were killed: see
+    /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    #[error("interrupted for the second time, at {time}; all clusters were killed")]
+    Interrupted {
+        /// Where the simulation stood, as far as main knows.
+        time: SimTime,
+    },
+    /// Signals cannot be listened for: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    #[error("Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead")]
+    Signals(#[source] std::io::Error),
+    /// The control socket cannot be opened: see [`MpMain::open_control`](crate::MpMain::open_control).
+    #[error("no control socket for simulation {name:?}")]
+    ControlSocket {
+        /// The name that it was to have.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The simulation was shut down, or an earlier run failed.
+    #[error("this simulation has ended: build a new one")]
+    Ended,
+}
+
+struct Reason<'a>(Option<&'a ClockHolder>);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(holder) => holder.fmt(f),
+            None => f.write_str("an agent's update does not return, or takes longer than that"),
+        }
+    }
+}
+
+impl Error {
+    /// Of a first death and those after it.
+    pub(crate) fn died(first: Death, others: Vec<Death>, time: SimTime) -> Self {
+        Self::ChildDied {
+            cluster: first.cluster,
+            pid: first.pid,
+            exit: first.exit,
+            time,
+            stderr: first.stderr,
+            others,
+        }
+    }
+}
+
+/// Shows who else died.
+struct Others<'a>(&'a [Death]);
+
+impl std::fmt::Display for Others<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, death) in self.0.iter().enumerate() {
+            let before = if place == 0 { "; after it " } else { ", " };
+            write!(f, "{before}{death}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows an error with all its causes on one line, as a program prints it to its user.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut text = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let further = error.to_string();
+            // Some errors have their cause in their own text.
+            if !text.contains(&further) {
+                write!(f, ": {further}")?;
+            }
+            text = further;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! How whole messages travel, in order, each way: over rings in shared memory, over ipc-channel, or delayed for tests.
+//!
+//! It may use `error` only. It does not know what a message says.
+
+pub(crate) mod frame;
+pub(crate) mod ipc;
+pub(crate) mod jitter;
+pub(crate) mod ring;
+pub(crate) mod transport;

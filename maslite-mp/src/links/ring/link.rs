@@ -1,0 +1,792 @@
+//! A [`Transport`] over two rings of bytes in shared memory.
+//!
+//! # The frame
+//!
+//! | bytes | field | meaning |
+//! |---|---|---|
+//! | 0..4 | length, u32 LE | bytes of payload |
+//! | 4..8 | kind, u32 LE | 1 *Part*: more of this message follows; 2 *Last*: the message is complete |
+//! | 8..12 | sequence, u32 LE | frames sent before this one in this direction, wraps |
+//! | 12.. | payload | of a message; only a Last may have none |
+//!
+//! A message is written into the free space of the ring, behind room for its header, and published as one frame. Its reader decodes it
+//! where it lies, and gives the space back when it uses the link again. Only a message that outgrows the free space takes a
+//! detour through a buffer, and streams through the ring in parts.
+//!
+//! **No deadlock.** Whoever waits for room gives back what it holds and takes in what arrives. So two processes that
+//! both send more than a ring holds both go on; and whoever waits for room waits only while its peer computes.
+//!
+//! # Waiting
+//!
+//! In three steps, as [`Wait`] says: look again and again, look and yield the processor, sleep at the bell of this link
+//! ([`protocol`](super::protocol)). Now and then both sides tell each other on which processor they are. Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
+//!
+//! # Death
+//!
+//! The peer's process may end at any instruction. A child learns of it from its control line, which ends it; main from
+//! the thread that waits for the child's exit, through a [`DeathNotice`]. What a child published before it died is received first.
+
+use std::collections::VecDeque;
+use std::hint;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::protocol::{self, FalseIndex};
+use super::sys::{Bells, Consumer, Ends, Producer};
+use crate::links::frame::MESSAGE_LIMIT;
+use crate::links::transport::{Draft, FrameFault, LinkError, Sheet, Transport, Wait, now};
+
+/// Bytes of a frame's header.
+const HEADER: usize = 12;
+
+/// Bytes of a malformed frame that its error shows.
+const SHOWN: usize = 16;
+
+/// Bytes that a processor fetches at once.
+const LINE: usize = 64;
+
+/// Bytes of a message that are fetched before any is read: all of a short one. Those of a long one come by themselves, as it is read
+/// from one end to the other.
+const NEAR: usize = 512;
+
+/// Bytes that have their pages before a message is begun: most need no more.
+const AHEAD: usize = 32 * 1024;
+
+/// How many looks there are between two looks at the clock.
+const LOOKS: u32 = 64;
+
+/// The same of looks that yield the processor.
+const YIELDS: u32 = 8;
+
+/// How many frames there are between two looks at who is on which processor: that changes seldom.
+const OFTEN: u32 = 64;
+
+const PART: u32 = 1;
+const LAST: u32 = 2;
+
+/// One end of a link in shared memory.
+#[derive(Debug)]
+pub(crate) struct RingLink {
+    ends: Ends,
+    wait: Wait,
+    /// Set by whoever learns that the peer's process is gone.
+    peer_died: Arc<AtomicBool>,
+    /// Frames, modulo 2³².
+    sent: u32,
+    received: u32,
+    /// Bytes of the frame that is being read where it lies.
+    held: usize,
+    /// The message that is being written: in the free space, or in a buffer if it does not fit there.
+    sheet: Sheet,
+    /// The message last received, if it came in parts or early.
+    message: Vec<u8>,
+    /// Whole messages that arrived while we waited for room.
+    early: VecDeque<Vec<u8>>,
+    /// The beginning of the message after those.
+    begun: Vec<u8>,
+    message_limit: usize,
+    /// The peer was on another processor than ours when somebody last looked.
+    is_peer_elsewhere: bool,
+    /// Set by a malformed frame: what would follow cannot be trusted.
+    refused: bool,
+}
+
+/// Tells a link that its peer's process is gone, also while it sleeps.
+#[derive(Debug)]
+pub(crate) struct DeathNotice {
+    bells: Bells,
+    peer_died: Arc<AtomicBool>,
+}
+
+impl DeathNotice {
+    /// Tells it.
+    pub(crate) fn post(&self) {
+        self.peer_died.store(true, Ordering::SeqCst);
+        protocol::sound(self.bells.own());
+    }
+}
+
+/// What was found at the beginning of the bytes that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    length: usize,
+    is_last: bool,
+}
+
+/// Reads and judges the header of the frame that is to be number `received`.
+fn judge(bytes: &[u8], received: u32) -> Result<Frame, FrameFault> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
+        return Err(FrameFault::TooShort);
+    };
+    let [l0, l1, l2, l3, k0, k1, k2, k3, s0, s1, s2, s3] = *header;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let is_last = match u32::from_le_bytes([k0, k1, k2, k3]) {
+        PART => false,
+        LAST => true,
+        _ => return Err(FrameFault::UnknownKind),
+    };
+    if u32::from_le_bytes([s0, s1, s2, s3]) != received {
+        return Err(FrameFault::OutOfOrder);
+    }
+    if length > rest.len() {
+        return Err(FrameFault::Torn);
+    }
+    if length == 0 && !is_last {
+        return Err(FrameFault::EmptyPart);
+    }
+    Ok(Frame { length, is_last })
+}
+
+/// Has the processor fetch bytes that another one has written. To ask for all lines at once takes about as long as to wait for the first
+/// of those that a message refers to in turn: its header, the length of its note, the note, the mail.
+#[inline]
+fn fetch(bytes: &[u8]) {
+    let each = bytes.iter().step_by(LINE);
+    hint::black_box(each.fold(0, |all, byte| all ^ byte));
+}
+
+/// How many good frames these bytes begin with, were they what has been published of a ring.
+pub(crate) fn well_formed(mut bytes: &[u8]) -> usize {
+    let mut received = 0;
+    while let Ok(frame) = judge(bytes, received) {
+        received += 1;
+        bytes = &bytes[HEADER + frame.length..];
+    }
+    received as usize
+}
+
+fn header(length: usize, is_last: bool, sent: u32) -> [u8; HEADER] {
+    // A frame is no longer than a ring, and a ring shorter than 2³¹ bytes.
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let kind = if is_last { LAST } else { PART };
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..8].copy_from_slice(&kind.to_le_bytes());
+    header[8..].copy_from_slice(&sent.to_le_bytes());
+    header
+}
+
+impl RingLink {
+    /// Starts a link over fresh memory.
+    pub(crate) fn new(ends: Ends, wait: Wait) -> Self {
+        Self {
+            ends,
+            wait,
+            peer_died: Arc::default(),
+            sent: 0,
+            received: 0,
+            held: 0,
+            sheet: Sheet::default(),
+            message: Vec::new(),
+            early: VecDeque::new(),
+            begun: Vec::new(),
+            message_limit: MESSAGE_LIMIT,
+            is_peer_elsewhere: false,
+            refused: false,
+        }
+    }
+
+    /// For whoever watches the peer's process.
+    pub(crate) fn death_notice(&self) -> DeathNotice {
+        DeathNotice {
+            bells: self.ends.bells.clone(),
+            peer_died: Arc::clone(&self.peer_died),
+        }
+    }
+
+    fn check(&self) -> Result<(), LinkError> {
+        if self.refused {
+            return Err(LinkError::Disconnected);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, reason: FrameFault) -> LinkError {
+        self.refused = true;
+        let bytes = self.ends.consumer.bytes();
+        LinkError::BadFrame {
+            reason,
+            received: self.received,
+            head: bytes[..bytes.len().min(SHOWN)].to_vec(),
+        }
+    }
+
+    /// Gives back the frame that was read where it lies.
+    fn let_go(&mut self) {
+        if self.held > 0 {
+            self.ends.consumer.release(mem::take(&mut self.held));
+        }
+    }
+
+    fn is_peer_gone(&self) -> bool {
+        self.peer_died.load(Ordering::SeqCst) || self.ends.bells.is_closed_by_peer()
+    }
+
+    /// Waits until something is ready. Disconnected if it is not and the peer is gone, in this order: what the peer did last counts.
+    fn wait_for<T>(
+        &mut self,
+        spin: Duration,
+        mut look: impl FnMut(&mut Ends) -> Result<Option<T>, FalseIndex>,
+    ) -> Result<T, LinkError> {
+        if let Some(found) = self.look(&mut look)? {
+            return Ok(found);
+        }
+        let Wait { yielding, .. } = self.wait;
+        // Most messages are there before the first look at the clock, which costs as much as many at the ring.
+        let mut begin = None;
+        let mut has_passed = |limit| begin.get_or_insert_with(now).elapsed() >= limit;
+        if !spin.is_zero() {
+            loop {
+                for _ in 0..LOOKS {
+                    if let Some(found) = self.look(&mut look)? {
+                        return Ok(found);
+                    }
+                    hint::spin_loop();
+                }
+                if has_passed(spin) {
+                    break;
+                }
+            }
+        }
+        if !yielding.is_zero() {
+            loop {
+                for _ in 0..YIELDS {
+                    thread::yield_now();
+                    if let Some(found) = self.look(&mut look)? {
+                        return Ok(found);
+                    }
+                }
+                if has_passed(spin + yielding) {
+                    break;
+                }
+            }
+        }
+        loop {
+            protocol::lie_down(self.ends.bells.own());
+            let found = self.look(&mut look);
+            if !matches!(found, Ok(None)) {
+                protocol::stay_awake(self.ends.bells.own());
+            }
+            if let Some(found) = found? {
+                return Ok(found);
+            }
+            protocol::sleep(self.ends.bells.own());
+        }
+    }
+
+    /// Looks once, and if there is nothing, whether there ever will be.
+    #[inline]
+    fn look<T>(
+        &mut self,
+        look: &mut impl FnMut(&mut Ends) -> Result<Option<T>, FalseIndex>,
+    ) -> Result<Option<T>, LinkError> {
+        // Before the look: whoever is gone has stored all it ever will.
+        let is_gone = self.is_peer_gone();
+        match look(&mut self.ends) {
+            Ok(None) if is_gone => Err(LinkError::Disconnected),
+            Ok(found) => Ok(found),
+            Err(FalseIndex) => Err(self.refuse(FrameFault::FalseIndex)),
+        }
+    }
+
+    /// Judges the frame that comes next. Call when there are bytes.
+    fn arrived(&mut self) -> Result<Frame, LinkError> {
+        let bytes = self.ends.consumer.bytes();
+        fetch(&bytes[..bytes.len().min(NEAR)]);
+        let judged = judge(bytes, self.received).and_then(|frame| {
+            if self.begun.len() + frame.length > self.message_limit {
+                return Err(FrameFault::MessageTooLarge);
+            }
+            Ok(frame)
+        });
+        match judged {
+            Ok(frame) => {
+                self.received = self.received.wrapping_add(1);
+                if self.received.is_multiple_of(OFTEN) {
+                    self.is_peer_elsewhere = self.ends.bells.compare_processors();
+                }
+                Ok(frame)
+            }
+            Err(reason) => Err(self.refuse(reason)),
+        }
+    }
+
+    /// Puts a frame behind the beginning of its message and gives its space back.
+    fn take_in(&mut self, frame: Frame) {
+        let end = HEADER + frame.length;
+        self.begun
+            .extend_from_slice(&self.ends.consumer.bytes()[HEADER..end]);
+        self.ends.consumer.release(end);
+        protocol::ring(self.ends.bells.peers());
+    }
+
+    /// Waits for room for so many bytes, and takes in what arrives meanwhile.
+    fn make_room(&mut self, bytes: usize) -> Result<(), LinkError> {
+        enum News {
+            Room,
+            Mail,
+        }
+        self.let_go();
+        protocol::ring(self.ends.bells.peers());
+        loop {
+            let news = self.wait_for(self.wait.spin, |ends| {
+                if ends.producer.look()? >= bytes {
+                    return Ok(Some(News::Room));
+                }
+                Ok((ends.consumer.look()? > 0).then_some(News::Mail))
+            })?;
+            match news {
+                News::Room => return Ok(()),
+                News::Mail => {
+                    let frame = self.arrived()?;
+                    self.take_in(frame);
+                    if frame.is_last {
+                        self.early.push_back(mem::take(&mut self.begun));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes a frame whose payload is in its place.
+    fn publish(&mut self, length: usize, is_last: bool) {
+        let header = header(length, is_last, self.sent);
+        self.ends.producer.space()[..HEADER].copy_from_slice(&header);
+        self.sent = self.sent.wrapping_add(1);
+        self.ends.producer.publish(HEADER + length);
+    }
+
+    /// Looks how much room there is. More than before comes behind it, so what is written of a message stays where it is.
+    fn look_for_space(&mut self) -> Result<(), LinkError> {
+        // The peer's index is with its processor: fetching it takes longer than all else here.
+        if self.ends.producer.free() >= self.ends.capacity() / 4 * 3 {
+            return Ok(self.ends.producer.back(AHEAD)?);
+        }
+        match self.ends.producer.look() {
+            Ok(_) => Ok(self.ends.producer.back(AHEAD)?),
+            Err(FalseIndex) => Err(self.refuse(FrameFault::FalseIndex)),
+        }
+    }
+
+    fn send_sheet(&mut self, sheet: &Sheet) -> Result<(), LinkError> {
+        self.check()?;
+        let (length, limit) = (sheet.len(), self.message_limit);
+        if length > limit {
+            return Err(LinkError::TooLarge { length, limit });
+        }
+        if self.is_peer_gone() {
+            return Err(LinkError::Disconnected);
+        }
+        if let Some(message) = sheet.spilled() {
+            // The next one may be as long, and is to find room.
+            let capacity = self.ends.capacity();
+            self.ends.producer.back(capacity)?;
+            return self.stream(message, capacity);
+        }
+        // Space is given back first, so that the peer finds it for its answer, and one ring of the bell tells of both.
+        self.let_go();
+        self.publish(length, true);
+        protocol::ring(self.ends.bells.peers());
+        Ok(())
+    }
+
+    /// Waits for the next message: a frame that is held, or in `message`.
+    fn receive(&mut self, spin: Duration) -> Result<(), LinkError> {
+        self.check()?;
+        if self.held > 0 {
+            self.let_go();
+            protocol::ring(self.ends.bells.peers());
+        }
+        if let Some(message) = self.early.pop_front() {
+            self.message = message;
+            return Ok(());
+        }
+        loop {
+            self.wait_for(spin, |ends| Ok((ends.consumer.look()? > 0).then_some(())))?;
+            let frame = self.arrived()?;
+            if frame.is_last && self.begun.is_empty() {
+                self.held = HEADER + frame.length;
+                return Ok(());
+            }
+            self.take_in(frame);
+            if frame.is_last {
+                mem::swap(&mut self.message, &mut self.begun);
+                self.begun.clear();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends in parts what did not fit.
+    fn stream(&mut self, mut rest: &[u8], capacity: usize) -> Result<(), LinkError> {
+        loop {
+            // Half a ring at a time: the peer empties one half while we fill the other.
+            let length = rest.len().min(capacity / 2 - HEADER);
+            self.make_room(HEADER + length)?;
+            let (payload, after) = rest.split_at(length);
+            self.ends.producer.space()[HEADER..HEADER + length].copy_from_slice(payload);
+            self.publish(length, after.is_empty());
+            protocol::ring(self.ends.bells.peers());
+            if after.is_empty() {
+                return Ok(());
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Where the payload of the next frame goes.
+fn free(producer: &mut Producer) -> &mut [u8] {
+    producer.space().get_mut(HEADER..).unwrap_or_default()
+}
+
+/// The message last received: the payload of the frame that is held, if one is.
+fn received<'a>(consumer: &'a Consumer, held: usize, message: &'a [u8]) -> &'a [u8] {
+    match held {
+        0 => message,
+        end => &consumer.bytes()[HEADER..end],
+    }
+}
+
+impl Transport for RingLink {
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
+        self.check()?;
+        self.look_for_space()?;
+        Ok(Draft::within(
+            free(&mut self.ends.producer),
+            &mut self.sheet,
+        ))
+    }
+
+    fn send(&mut self) -> Result<(), LinkError> {
+        let mut sheet = mem::take(&mut self.sheet);
+        let sent = self.send_sheet(&sheet);
+        sheet.clear();
+        self.sheet = sheet;
+        sent
+    }
+
+    fn recv(&mut self) -> Result<&[u8], LinkError> {
+        self.receive(self.wait.spin)?;
+        Ok(received(&self.ends.consumer, self.held, &self.message))
+    }
+
+    fn recv_last(&mut self) -> Result<&[u8], LinkError> {
+        let Wait { spin, glance, .. } = self.wait;
+        let is_elsewhere = glance > spin && self.is_peer_elsewhere;
+        self.receive(if is_elsewhere { glance } else { spin })?;
+        Ok(received(&self.ends.consumer, self.held, &self.message))
+    }
+
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
+        self.receive(self.wait.spin)?;
+        self.look_for_space()?;
+        let Self {
+            ends,
+            sheet,
+            held,
+            message,
+            ..
+        } = self;
+        let Ends {
+            producer, consumer, ..
+        } = ends;
+        let message = received(consumer, *held, message);
+        Ok((message, Draft::within(free(producer), sheet)))
+    }
+
+    fn wait_as(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+}
+
+impl Drop for RingLink {
+    fn drop(&mut self) {
+        self.ends.bells.close();
+        protocol::ring(self.ends.bells.peers());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::links::ring::sys;
+
+    /// A page on every machine. Under Miri no page is needed, but the end of the ring is to be near.
+    const CAPACITY: usize = if cfg!(miri) { 256 } else { 64 * 1024 };
+
+    fn links() -> (RingLink, RingLink) {
+        let (main, child) = sys::pair(CAPACITY);
+        (
+            RingLink::new(main, Wait::default()),
+            RingLink::new(child, Wait::default()),
+        )
+    }
+
+    /// Bytes that tell which message they are of, and where in it they belong.
+    fn message(length: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn messages_of_all_lengths_arrive_in_order() {
+        let (mut main, mut child) = links();
+        let lengths: Vec<usize> = [0, 1, 11, 12, 1000, CAPACITY / 2 - 12, CAPACITY - 12]
+            .into_iter()
+            .chain([CAPACITY - 11, CAPACITY, 3 * CAPACITY + 5, 10_000_000])
+            .chain((0..2000).map(|n| n * 37 % 5000))
+            .collect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for (seed, length) in (0..).zip(&lengths) {
+                    main.say(&message(*length, seed))
+                        .expect("the child is there");
+                }
+            });
+            for (seed, length) in (0..).zip(&lengths) {
+                let got = child.recv().expect("main is there");
+                assert!(got == message(*length, seed), "message {seed} of {length}");
+            }
+        });
+    }
+
+    /// Both have more to say than the rings hold, before either listens.
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn both_may_send_at_once() {
+        let (mut main, mut child) = links();
+        thread::scope(|scope| {
+            for (link, mine, theirs) in [(&mut main, 1, 2), (&mut child, 2, 1)] {
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        let length = round * 50_000;
+                        link.say(&message(length, mine)).expect("the peer is there");
+                        link.say(b"and").expect("the peer is there");
+                    }
+                    for round in 0..20 {
+                        let expected = message(round * 50_000, theirs);
+                        assert!(link.recv().expect("the peer is there") == expected);
+                        assert_eq!(link.recv().expect("the peer is there"), b"and");
+                    }
+                });
+            }
+        });
+    }
+
+    const EXCHANGES: u32 = if cfg!(miri) { 40 } else { 5000 };
+
+    #[test]
+    fn exchanges_in_every_way_of_waiting() {
+        let (micro, none) = (Duration::from_micros(20), Duration::ZERO);
+        for (spin, yielding) in [(none, none), (micro, none), (none, micro), (micro, micro)] {
+            let (mut main, mut child) = links();
+            let wait = Wait {
+                spin,
+                yielding,
+                ..Wait::default()
+            };
+            main.wait_as(wait);
+            child.wait_as(wait);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while let Ok(question) = child.recv() {
+                        let answer = question.to_vec();
+                        child.say(&answer).expect("main is there");
+                    }
+                });
+                for number in 0..EXCHANGES {
+                    main.say(&number.to_le_bytes()).expect("the child is there");
+                    let answer = main.recv().expect("the child is there");
+                    assert_eq!(answer, number.to_le_bytes());
+                }
+                drop(main);
+            });
+        }
+    }
+
+    /// It is written little by little, in its place as long as it fits there, while the ring is used the other way.
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn a_draft_is_kept_until_it_is_sent() {
+        let (mut main, mut child) = links();
+        for length in [10, CAPACITY / 2, CAPACITY, 3 * CAPACITY] {
+            let text = message(length, 1);
+            main.ends.producer.back(CAPACITY).expect("there is memory");
+            for part in text.chunks(length / 4 + 1) {
+                main.draft().expect("there is room").extend(part);
+                child.say(b"and").expect("main is there");
+                let (heard, mut answer) = main.recv_to_answer().expect("the child is there");
+                assert_eq!(heard, b"and");
+                answer.extend(part);
+            }
+            let in_place = main.sheet.spilled().is_none();
+            assert_eq!(in_place, 2 * length < CAPACITY, "twice {length} bytes");
+            thread::scope(|scope| {
+                scope.spawn(|| main.send().expect("the child is there"));
+                let got = child.recv().expect("main is there");
+                let expected = text.chunks(length / 4 + 1).flat_map(|part| [part, part]);
+                assert!(got == expected.collect::<Vec<_>>().concat(), "{length}");
+            });
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn a_draft_that_is_given_up_leaves_nothing() {
+        let (mut main, mut child) = links();
+        for length in [7, 2 * CAPACITY] {
+            main.draft().expect("there is room").extend(&[7; 2]);
+            let mut draft = main.draft().expect("there is room");
+            draft.extend(&message(length, 3));
+            draft.clear();
+            draft.put("anew").expect("it encodes");
+            assert!(main.sheet.spilled().is_none(), "it fits again");
+            main.send().expect("the child is there");
+            assert_eq!(child.recv().expect("main is there"), b"\x04anew");
+            main.draft().expect("there is room").extend(&[7; 2]);
+            main.say(b"said").expect("the child is there");
+            assert_eq!(child.recv().expect("main is there"), b"said");
+        }
+    }
+
+    #[test]
+    fn last_words_are_heard() {
+        let (mut main, mut child) = links();
+        child.say(b"last").expect("main is there");
+        child.say(b"words").expect("main is there");
+        drop(child);
+        assert_eq!(main.recv().expect("it was said"), b"last");
+        assert_eq!(main.recv().expect("it was said"), b"words");
+        assert!(matches!(main.recv(), Err(LinkError::Disconnected)));
+        assert!(matches!(main.say(b"x"), Err(LinkError::Disconnected)));
+    }
+
+    #[test]
+    fn whoever_sleeps_learns_of_a_death() {
+        for full in [false, true] {
+            // Nobody drops the child's end: that is how a process looks that was killed.
+            let (mut main, child) = links();
+            let notice = main.death_notice();
+            thread::scope(|scope| {
+                let asleep = scope.spawn(move || {
+                    if full {
+                        return main.say(&[7; 3 * CAPACITY]).err();
+                    }
+                    main.recv().err()
+                });
+                while child.ends.bells.peers().load(Ordering::SeqCst) == 0 {
+                    thread::yield_now();
+                }
+                notice.post();
+                let error = asleep.join().expect("no panic");
+                assert!(matches!(error, Some(LinkError::Disconnected)), "{error:?}");
+            });
+            drop(child);
+        }
+    }
+
+    /// What main makes of bytes that a child with corrupt memory published.
+    fn refused(bytes: &[u8]) -> FrameFault {
+        let (main, mut liar) = sys::pair(CAPACITY);
+        let mut main = RingLink::new(main, Wait::default());
+        liar.producer.look().expect("good indices");
+        liar.producer.back(bytes.len()).expect("there is memory");
+        liar.producer.space()[..bytes.len()].copy_from_slice(bytes);
+        liar.producer.publish(bytes.len());
+        let Err(LinkError::BadFrame {
+            reason, received, ..
+        }) = main.recv()
+        else {
+            panic!("not refused");
+        };
+        assert_eq!(received, 0);
+        assert!(matches!(main.recv(), Err(LinkError::Disconnected)));
+        assert!(matches!(main.say(b"x"), Err(LinkError::Disconnected)));
+        reason
+    }
+
+    fn frame(length: u32, kind: u32, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        for field in [length, kind, sequence] {
+            frame.extend(field.to_le_bytes());
+        }
+        frame.extend(payload);
+        frame
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn malformed_frames_are_refused_by_number() {
+        for (bytes, expected) in [
+            (vec![1; HEADER - 1], FrameFault::TooShort),
+            (frame(2, 0, 0, b"ab"), FrameFault::UnknownKind),
+            (frame(2, 3, 0, b"ab"), FrameFault::UnknownKind),
+            (frame(2, LAST, 1, b"ab"), FrameFault::OutOfOrder),
+            (frame(3, LAST, 0, b"ab"), FrameFault::Torn),
+            (frame(u32::MAX, LAST, 0, b"ab"), FrameFault::Torn),
+            (frame(0, PART, 0, b""), FrameFault::EmptyPart),
+        ] {
+            assert_eq!(refused(&bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn a_message_without_an_end_is_refused() {
+        let (mut main, mut child) = links();
+        main.message_limit = 100_000;
+        let outcome = thread::scope(|scope| {
+            scope.spawn(move || child.say(&[7; 1_000_000]));
+            let outcome = main.recv().map(<[u8]>::len);
+            drop(main);
+            outcome
+        });
+        assert!(
+            matches!(
+                outcome,
+                Err(LinkError::BadFrame {
+                    reason: FrameFault::MessageTooLarge,
+                    ..
+                })
+            ),
+            "{outcome:?}"
+        );
+        let (mut main, _child) = links();
+        main.message_limit = 10;
+        let error = main.say(&[7; 11]).expect_err("over the limit");
+        assert!(matches!(error, LinkError::TooLarge { length: 11, .. }));
+    }
+
+    /// A header and its fields at random: an answer each time, never a panic.
+    #[test]
+    #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
+    fn no_header_makes_the_judge_panic() {
+        let noise = message(200_000, 0x5EED);
+        for bytes in noise.windows(16) {
+            let near = frame(
+                u32::from(bytes[0] % 8),
+                u32::from(bytes[1] % 4),
+                u32::from(bytes[2] % 2),
+                &bytes[..usize::from(bytes[3] % 8)],
+            );
+            for bytes in [bytes, &near] {
+                if let Ok(frame) = judge(bytes, 1) {
+                    assert!(frame.length <= bytes.len() - HEADER);
+                }
+            }
+        }
+    }
+}

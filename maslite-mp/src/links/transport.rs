@@ -1,0 +1,307 @@
+//! What the kernel asks of a link: whole messages, in order, each way.
+//!
+//! **Invariant:** nothing above this trait knows frames, credits, shared memory or ipc-channel types.
+//!
+//! A message is written into a [`Draft`], which lies where the link wants it, and read where it arrived. Between processes that is
+//! [`RingLink`](crate::links::ring::RingLink), where both are in shared memory, or [`Framed`](crate::links::frame::Framed) over ipc-channel.
+//!
+//! A link keeps what is written of its next message until that is sent, so a message can be written little by little, while other
+//! links are used and messages arrive.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::codec;
+
+/// One end of a link: whole messages of any length, in order, each way.
+pub(crate) trait Transport: Send {
+    /// The message that is sent next, as far as it is written. Nothing is sent of it unless [`send`](Self::send) follows.
+    fn draft(&mut self) -> Result<Draft<'_>, LinkError>;
+
+    /// Hands the message that is written to the peer; the next one begins empty. Blocks only while the peer has not yet received
+    /// earlier parts, and takes in meanwhile what the peer sends.
+    fn send(&mut self) -> Result<(), LinkError>;
+
+    /// Waits for the next message. It is there until something is sent or received.
+    fn recv(&mut self) -> Result<&[u8], LinkError>;
+
+    /// The same from the last peer that has anything to do before we go on.
+    fn recv_last(&mut self) -> Result<&[u8], LinkError> {
+        self.recv()
+    }
+
+    /// Waits for the next message, together with the draft of the answer: so it can be written while the question is still read.
+    fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError>;
+
+    /// Sends a message that is there already, in place of what is written.
+    fn say(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        let mut draft = self.draft()?;
+        draft.clear();
+        draft.extend(message);
+        self.send()
+    }
+
+    #[cfg(test)]
+    fn hear(&mut self, into: &mut Vec<u8>) -> Result<(), LinkError> {
+        into.clear();
+        into.extend_from_slice(self.recv()?);
+        Ok(())
+    }
+
+    /// Sets how `recv` waits.
+    fn wait_as(&mut self, wait: Wait) {
+        let _ = wait;
+    }
+}
+
+/// How a link waits for its peer: it looks again and again, then looks and lets others run, then sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wait {
+    /// How long to look. Worth it only while cores are free.
+    pub(crate) spin: Duration,
+    /// How long after that to yield the processor between two looks.
+    pub(crate) yielding: Duration,
+    /// How long to look first, where that is more, for the one peer that has something to do if it is on another processor: those that
+    /// share ours would be let run for nothing.
+    pub(crate) glance: Duration,
+}
+
+/// A message that is being written: what of it a link keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Sheet {
+    /// Bytes in the space of the link.
+    used: usize,
+    /// Where the message is if it outgrew that space, all of it; kept for its memory.
+    spill: Vec<u8>,
+    spilled: bool,
+}
+
+impl Sheet {
+    /// Bytes in the message.
+    pub(crate) fn len(&self) -> usize {
+        if self.spilled {
+            self.spill.len()
+        } else {
+            self.used
+        }
+    }
+
+    /// The message, if it is not in the space of the link.
+    pub(crate) fn spilled(&self) -> Option<&[u8]> {
+        self.spilled.then_some(&self.spill[..])
+    }
+
+    /// Goes on in a buffer, with what there is.
+    fn spill_over(&mut self, space: &[u8]) {
+        self.spill.extend_from_slice(&space[..self.used]);
+        self.spilled = true;
+    }
+
+    /// Begins again.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.spill.clear();
+        self.spilled = false;
+    }
+
+    /// The message, if it was written in a buffer alone.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.spill
+    }
+
+    /// Takes it out, and goes on with another buffer.
+    pub(crate) fn replace(&mut self, spill: Vec<u8>) -> Vec<u8> {
+        let taken = std::mem::replace(&mut self.spill, spill);
+        self.clear();
+        taken
+    }
+}
+
+/// A message that is being written: it and where it lies.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    /// Where it is as long as it fits: the same place each time, until it is sent. There may be more of it.
+    space: &'a mut [u8],
+    sheet: &'a mut Sheet,
+}
+
+impl<'a> Draft<'a> {
+    /// A message in `space`, or in a buffer if it does not fit.
+    pub(crate) fn within(space: &'a mut [u8], sheet: &'a mut Sheet) -> Self {
+        Self { space, sheet }
+    }
+
+    /// A message in a buffer.
+    pub(crate) fn in_buffer(sheet: &'a mut Sheet) -> Self {
+        Self::within(&mut [], sheet)
+    }
+
+    /// Bytes written.
+    pub(crate) fn len(&self) -> usize {
+        self.sheet.len()
+    }
+
+    /// What is written.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        if self.sheet.spilled {
+            &mut self.sheet.spill
+        } else {
+            &mut self.space[..self.sheet.used]
+        }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        let Self { space, sheet } = self;
+        if !sheet.spilled {
+            let end = sheet.used + bytes.len();
+            if let Some(place) = space.get_mut(sheet.used..end) {
+                place.copy_from_slice(bytes);
+                sheet.used = end;
+                return;
+            }
+            sheet.spill_over(space);
+        }
+        sheet.spill.extend_from_slice(bytes);
+    }
+
+    /// Appends so many bytes to be written later, whatever they are; at most half of the space that is left, and none in a
+    /// buffer. Tells where they are.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Range<usize> {
+        let start = self.len();
+        if self.sheet.spilled {
+            return start..start;
+        }
+        let left = self.space.len() - start;
+        let end = start + bytes.min(left / 2);
+        self.sheet.used = end;
+        start..end
+    }
+
+    /// Appends the encoding of a value; after an error nothing is appended.
+    #[inline]
+    pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
+        let Self { space, sheet } = self;
+        if !sheet.spilled {
+            match codec::write(value, &mut space[sheet.used..]) {
+                Err(postcard::Error::SerializeBufferFull) => sheet.spill_over(space),
+                written => {
+                    sheet.used += written?;
+                    return Ok(());
+                }
+            }
+        }
+        codec::put(value, &mut sheet.spill)
+    }
+
+    /// Begins again.
+    pub(crate) fn clear(&mut self) {
+        self.sheet.clear();
+    }
+}
+
+/// Why a message could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The peer closed its end or its process is gone. What it had sent before has been delivered.
+    #[error("the peer closed the link or its process is gone")]
+    Disconnected,
+    /// The peer sent what no peer of this version sends. The link is unusable from here on.
+    #[error(
+        "malformed frame after {received} good ones (reason {}: {reason}), it begins {}; the peer's memory is corrupt or it runs another version",
+        *.reason as u8,
+        Hex(.head)
+    )]
+    BadFrame {
+        /// What is wrong with it.
+        reason: FrameFault,
+        /// How many data frames had been received before it, modulo 2^32: the sequence number it should have had.
+        received: u32,
+        /// Its first bytes, at most 16.
+        head: Vec<u8>,
+    },
+    /// The message is longer than a link carries. Nothing was sent; the link can still be used.
+    #[error("a message of {length} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes in the message.
+        length: usize,
+        /// Bytes a message may have.
+        limit: usize,
+    },
+    /// The operating system refused. The link is unusable from here on.
+    #[error("the link failed")]
+    Io(#[from] io::Error),
+}
+
+/// The ways in which a frame can be malformed. The numbers are stable, so that a report can be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FrameFault {
+    /// Shorter than a header.
+    #[error("shorter than a header")]
+    TooShort = 1,
+    /// Longer than a frame may be.
+    #[error("longer than a frame may be")]
+    TooLong = 2,
+    /// The kind byte names no kind.
+    #[error("unknown kind")]
+    UnknownKind = 3,
+    /// A frame was lost, repeated or overtaken.
+    #[error("sequence number out of order")]
+    OutOfOrder = 4,
+    /// It acknowledges frames that were never sent, or takes an acknowledgement back.
+    #[error("acknowledges what was never sent")]
+    FalseAck = 5,
+    /// More frames are under way than the window allows.
+    #[error("overruns the window")]
+    WindowOverrun = 6,
+    /// The beginning or middle of a message without any bytes.
+    #[error("part of a message without bytes")]
+    EmptyPart = 7,
+    /// A credit with bytes behind its header.
+    #[error("credit with a payload")]
+    CreditWithPayload = 8,
+    /// A credit that acknowledges nothing new.
+    #[error("credit for nothing")]
+    EmptyCredit = 9,
+    /// The message being assembled exceeds the limit.
+    #[error("message over the limit")]
+    MessageTooLarge = 10,
+    /// It is longer than what was published of it.
+    #[error("longer than what was published")]
+    Torn = 11,
+    /// The peer claims to have read or written more than it can have.
+    #[error("an index of the ring that cannot be")]
+    FalseIndex = 12,
+    /// It is not what was sent.
+    #[error("wrong checksum")]
+    Checksum = 13,
+}
+
+/// Bytes as a reader of an error wants them.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("with nothing");
+        }
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The wall clock, for deadlines and bounded waits of the process layer; simulated time never comes from here.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the process layer reads the wall clock"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

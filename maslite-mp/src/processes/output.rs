@@ -1,0 +1,754 @@
+//! What child processes print: read at all times, passed on in whole lines, and the end of it kept for the post-mortem.
+//!
+//! ```text
+//! child 1 ─ stdout, stderr ──┐              ┌──► main's stdout, stderr: `[north] a line`
+//! child 2 ─ stdout, stderr ──┼── pump ──────┼──► records of `tracing`, through main's subscriber
+//! supervisor ── requests ────┘   (a thread) └──► the last 64 KiB of each stderr
+//! ```
+//!
+//! - One thread reads the streams of all children. It blocks in `poll` until one of them has something, and takes at most a buffer of
+//!   each in turn, so none starves the others, and a child that floods is slowed down by its own full pipe.
+//! - It writes whole lines, each at once, past the lock of [`std::io::stdout`]: a program may hold that during a run, and children that
+//!   cannot print would come to a halt.
+//! - What a child printed before its end is passed on before its end is reported, and what it printed in a run before that run returns.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use crate::links::transport::now;
+use crate::processes::logs::Log;
+use crate::processes::supervision::Watch;
+
+/// What becomes of what child processes print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// It is passed on to this process's stdout and stderr line by line, each line with its cluster's name before it: `[north] …`.
+    /// Lines stay whole; one of more than 64 KiB comes in pieces, whose second and further ones begin with `[north]+`.
+    #[default]
+    Prefixed,
+    /// The children have this process's stdout and stderr. Lines of different clusters may mix, an error does not know what a child
+    /// said last, and what children record with `tracing` does not arrive.
+    Inherit,
+    /// It is not shown. Errors still know what a child said last, and what children record with `tracing` arrives.
+    Null,
+}
+
+/// How much of a stderr is kept \[bytes\].
+const TAIL: usize = 64 * 1024;
+
+/// The longest line that is passed on in one piece, and how much is read at once \[bytes\].
+const LINE: usize = 64 * 1024;
+
+/// The longest record \[bytes\]; those that are made are shorter.
+const RECORD_LIMIT: usize = 4 * 1024 * 1024;
+
+/// How much is read at most of a stream whose child has ended \[bytes\]. A pipe holds less, unless others still write.
+const REST: usize = 4 * 1024 * 1024;
+
+/// How long to wait for the thread when it may be stuck, because nobody reads what this process prints.
+pub(crate) const LIMIT: Duration = Duration::from_secs(1);
+
+/// Begins a record in a stderr, and a newline ends it. Source: RFC 7464, JSON text sequences.
+pub(crate) const RECORD: u8 = 0x1E;
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Out,
+    Err,
+}
+
+/// Takes what is passed on: whole lines with their newlines.
+pub(crate) type Sink = Box<dyn FnMut(Kind, &[u8]) + Send>;
+
+/// Takes a record of a cluster. False if it is none.
+pub(crate) type Recorder = Box<dyn FnMut(&str, &[u8]) -> bool + Send>;
+
+/// The thread that reads what children print.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    line: Line,
+    next_key: u64,
+    thread: Option<JoinHandle<()>>,
+    /// Disconnected by the end of the thread.
+    done: Receiver<()>,
+}
+
+/// A line to that thread.
+#[derive(Clone, Debug)]
+struct Line {
+    requests: Sender<Request>,
+    /// A byte in it wakes the thread.
+    bell: Arc<PipeWriter>,
+}
+
+impl Line {
+    fn send(&self, request: Request) {
+        if self.requests.send(request).is_ok() {
+            // A thread that is gone needs no waking.
+            let _ = (&*self.bell).write_all(&[0]);
+        }
+    }
+}
+
+enum Request {
+    Attach(Attach),
+    /// Pass on what there is of all children.
+    Settle(Sender<()>),
+    /// Pass on what there is of this one, and tell what it said last.
+    Close(u64, Sender<Vec<u8>>),
+}
+
+struct Attach {
+    key: u64,
+    name: Arc<str>,
+    streams: Vec<(Kind, OwnedFd)>,
+    shown: bool,
+    recorder: Option<Recorder>,
+}
+
+/// The output of one child. When it is dropped, nothing more of it is read.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    line: Line,
+    key: u64,
+}
+
+impl Outlet {
+    /// Asks for all that the child, which has ended, has printed to be passed on, and for the end of its stderr.
+    pub(crate) fn close(&self) -> Closing {
+        let (reply, tail) = mpsc::channel();
+        self.line.send(Request::Close(self.key, reply));
+        Closing(tail)
+    }
+}
+
+/// The end of a child's stderr, which is on its way.
+#[derive(Debug)]
+pub(crate) struct Closing(Receiver<Vec<u8>>);
+
+impl Closing {
+    /// Waits for it, but not for longer than until `until`.
+    pub(crate) fn wait(self, until: Option<Instant>) -> String {
+        let limit = until.map_or(LIMIT, |until| until.saturating_duration_since(now()));
+        let tail = self.0.recv_timeout(limit).unwrap_or_default();
+        String::from_utf8_lossy(&tail).into_owned()
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        let (reply, _) = mpsc::channel();
+        self.line.send(Request::Close(self.key, reply));
+    }
+}
+
+impl Pump {
+    /// Starts the thread; it writes to this process's stdout and stderr.
+    pub(crate) fn start() -> io::Result<Self> {
+        Self::start_into(Box::new(print))
+    }
+
+    pub(crate) fn start_into(sink: Sink) -> io::Result<Self> {
+        let (requests, receiver) = mpsc::channel();
+        let (wake, bell) = io::pipe()?;
+        let (working, done) = mpsc::channel();
+        unblock(&wake)?;
+        let thread = thread::Builder::new()
+            .name("maslite-output".to_owned())
+            .spawn(move || {
+                let _working: Sender<()> = working;
+                Reader {
+                    requests: receiver,
+                    wake,
+                    streams: Vec::new(),
+                    children: BTreeMap::new(),
+                    sink,
+                    buffer: vec![0; LINE],
+                }
+                .run();
+            })?;
+        let bell = Arc::new(bell);
+        Ok(Self {
+            line: Line { requests, bell },
+            next_key: 0,
+            thread: Some(thread),
+            done,
+        })
+    }
+
+    /// Reads the streams of a child from now on. `shown`: whether lines are passed on.
+    pub(crate) fn attach(
+        &mut self,
+        name: &str,
+        streams: Vec<(Kind, OwnedFd)>,
+        shown: bool,
+        recorder: Option<Recorder>,
+    ) -> io::Result<Outlet> {
+        for (_, stream) in &streams {
+            unblock(stream)?;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        self.line.send(Request::Attach(Attach {
+            key,
+            name: name.into(),
+            streams,
+            shown,
+            recorder,
+        }));
+        let line = self.line.clone();
+        Ok(Outlet { line, key })
+    }
+
+    /// Passes on all that children have printed so far.
+    pub(crate) fn settle(&self) {
+        let (reply, settled) = mpsc::channel();
+        self.line.send(Request::Settle(reply));
+        let _ = settled.recv_timeout(LIMIT);
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        // The thread ends when nobody can ask it any more.
+        let (requests, _) = mpsc::channel();
+        self.line.requests = requests;
+        let _ = (&*self.line.bell).write_all(&[0]);
+        if self.done.recv_timeout(LIMIT) != Err(mpsc::RecvTimeoutError::Timeout)
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Connects stdout and stderr of the child to be, as `output` says. `quiet`: its stdout goes nowhere in any case.
+pub(crate) fn connect(
+    command: &mut Command,
+    watch: &mut Watch,
+    name: &str,
+    output: Output,
+    log: &Log,
+    quiet: bool,
+) -> io::Result<Option<Outlet>> {
+    if quiet || output == Output::Null {
+        command.stdout(Stdio::null());
+    }
+    if output == Output::Inherit {
+        return Ok(None);
+    }
+    log.tell(command);
+    let mut streams = Vec::new();
+    if !quiet && output == Output::Prefixed {
+        let (ours, theirs) = io::pipe()?;
+        command.stdout(theirs);
+        streams.push((Kind::Out, ours.into()));
+    }
+    let (ours, theirs) = io::pipe()?;
+    command.stderr(theirs);
+    streams.push((Kind::Err, ours.into()));
+    let shown = output == Output::Prefixed;
+    watch
+        .pump()?
+        .attach(name, streams, shown, log.recorder())
+        .map(Some)
+}
+
+/// Makes reads of our end return at once; the child's end stays as it is.
+fn unblock(end: &impl AsFd) -> io::Result<()> {
+    fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
+    Ok(())
+}
+
+/// Writes to this process's stdout or stderr; if it cannot, nobody wants it.
+fn print(kind: Kind, mut bytes: &[u8]) {
+    let to = match kind {
+        Kind::Out => rustix::stdio::stdout(),
+        Kind::Err => rustix::stdio::stderr(),
+    };
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// The state of the thread.
+struct Reader {
+    requests: Receiver<Request>,
+    wake: PipeReader,
+    streams: Vec<Stream>,
+    children: BTreeMap<u64, Child>,
+    sink: Sink,
+    buffer: Vec<u8>,
+}
+
+/// A child's stdout or stderr.
+struct Stream {
+    child: u64,
+    kind: Kind,
+    from: OwnedFd,
+    /// Of a line that is not over.
+    text: Vec<u8>,
+    /// The text continues a line, of which a piece has been passed on.
+    continues: bool,
+    /// Of a record that is not over.
+    record: Option<Vec<u8>>,
+}
+
+struct Child {
+    name: Arc<str>,
+    shown: bool,
+    recorder: Option<Recorder>,
+    tail: VecDeque<u8>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        loop {
+            let mut ends = vec![PollFd::new(&self.wake, PollFlags::IN)];
+            ends.extend(
+                self.streams
+                    .iter()
+                    .map(|stream| PollFd::new(&stream.from, PollFlags::IN)),
+            );
+            match poll(&mut ends, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let ready: Vec<bool> = ends.iter().map(|end| !end.revents().is_empty()).collect();
+            let mut streams = mem::take(&mut self.streams);
+            let mut place = 0;
+            streams.retain_mut(|stream| {
+                place += 1;
+                !ready[place] || self.read(stream)
+            });
+            self.streams = streams;
+            if ready[0] && !self.obey() {
+                return;
+            }
+        }
+    }
+
+    /// Does what is asked for. False if nobody can ask any more.
+    fn obey(&mut self) -> bool {
+        // Bytes first: whoever asks later rings again.
+        while rustix::io::read(&self.wake, &mut self.buffer).is_ok_and(|read| read > 0) {}
+        loop {
+            match self.requests.try_recv() {
+                Ok(Request::Attach(attach)) => self.attach(attach),
+                Ok(Request::Settle(reply)) => {
+                    self.drain(None);
+                    let _ = reply.send(());
+                }
+                Ok(Request::Close(key, reply)) => {
+                    self.drain(Some(key));
+                    let mut streams = mem::take(&mut self.streams);
+                    streams.retain_mut(|stream| {
+                        let closed = stream.child == key;
+                        if closed {
+                            self.end(stream);
+                        }
+                        !closed
+                    });
+                    self.streams = streams;
+                    let child = self.children.remove(&key);
+                    let _ = reply.send(child.map_or_else(Vec::new, |child| child.tail.into()));
+                }
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let child = Child {
+            name: attach.name,
+            shown: attach.shown,
+            recorder: attach.recorder,
+            tail: VecDeque::new(),
+        };
+        self.children.insert(attach.key, child);
+        for (kind, from) in attach.streams {
+            self.streams.push(Stream {
+                child: attach.key,
+                kind,
+                from,
+                text: Vec::new(),
+                continues: false,
+                record: None,
+            });
+        }
+    }
+
+    /// Reads what there is of one child or of all, as far as it was written before.
+    fn drain(&mut self, child: Option<u64>) {
+        let mut streams = mem::take(&mut self.streams);
+        streams.retain_mut(|stream| {
+            if child.is_some_and(|child| child != stream.child) {
+                return true;
+            }
+            let mut left = REST;
+            loop {
+                let before = left;
+                if !self.read_counting(stream, &mut left) {
+                    return false;
+                }
+                if left == before || left == 0 {
+                    return true;
+                }
+            }
+        });
+        self.streams = streams;
+    }
+
+    /// Reads once. False if the stream is over.
+    fn read(&mut self, stream: &mut Stream) -> bool {
+        let mut left = REST;
+        self.read_counting(stream, &mut left)
+    }
+
+    fn read_counting(&mut self, stream: &mut Stream, left: &mut usize) -> bool {
+        match rustix::io::read(&stream.from, &mut self.buffer) {
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            Ok(0) | Err(_) => {
+                self.end(stream);
+                false
+            }
+            Ok(read) => {
+                *left = left.saturating_sub(read);
+                if let Some(child) = self.children.get_mut(&stream.child) {
+                    let mut lines = Lines::new(stream.kind, child, &mut self.sink);
+                    lines.feed(stream, &self.buffer[..read]);
+                    lines.flush();
+                }
+                true
+            }
+        }
+    }
+
+    /// Passes on a last line without a newline.
+    fn end(&mut self, stream: &mut Stream) {
+        if let Some(child) = self.children.get_mut(&stream.child) {
+            let mut lines = Lines::new(stream.kind, child, &mut self.sink);
+            if let Some(record) = stream.record.take() {
+                lines.not_a_record(stream, &record);
+            }
+            if !stream.text.is_empty() {
+                lines.line(stream);
+            }
+            lines.flush();
+        }
+    }
+}
+
+/// Cuts what was read of one stream into lines, and gathers them, so that they are written at once.
+struct Lines<'a> {
+    kind: Kind,
+    child: &'a mut Child,
+    sink: &'a mut Sink,
+    gathered: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(kind: Kind, child: &'a mut Child, sink: &'a mut Sink) -> Self {
+        let gathered = Vec::new();
+        Self {
+            kind,
+            child,
+            sink,
+            gathered,
+        }
+    }
+
+    fn feed(&mut self, stream: &mut Stream, mut bytes: &[u8]) {
+        let records = stream.kind == Kind::Err && self.child.recorder.is_some();
+        while !bytes.is_empty() {
+            if let Some(mut record) = stream.record.take() {
+                let end = bytes.iter().position(|byte| *byte == b'\n');
+                let (more, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+                record.extend_from_slice(more);
+                bytes = rest.get(1..).unwrap_or_default();
+                if end.is_some() {
+                    if !self.record(&record) {
+                        self.not_a_record(stream, &record);
+                        self.text(stream, b"\n");
+                    }
+                } else if record.len() > RECORD_LIMIT {
+                    self.not_a_record(stream, &record);
+                } else {
+                    stream.record = Some(record);
+                }
+                continue;
+            }
+            let end = bytes
+                .iter()
+                .position(|byte| *byte == b'\n' || (records && *byte == RECORD));
+            match end {
+                Some(end) if bytes[end] == RECORD => {
+                    self.text(stream, &bytes[..end]);
+                    stream.record = Some(Vec::new());
+                    bytes = &bytes[end + 1..];
+                }
+                Some(end) => {
+                    self.text(stream, &bytes[..=end]);
+                    bytes = &bytes[end + 1..];
+                }
+                None => {
+                    self.text(stream, bytes);
+                    bytes = &[];
+                }
+            }
+        }
+    }
+
+    /// Takes text of at most one line.
+    fn text(&mut self, stream: &mut Stream, mut text: &[u8]) {
+        if stream.kind == Kind::Err {
+            let tail = &mut self.child.tail;
+            tail.extend(text);
+            tail.drain(..tail.len().saturating_sub(TAIL));
+        }
+        if !self.child.shown {
+            return;
+        }
+        while !text.is_empty() {
+            let (piece, rest) = text.split_at(text.len().min(LINE - stream.text.len()));
+            stream.text.extend_from_slice(piece);
+            text = rest;
+            if piece.ends_with(b"\n") || stream.text.len() == LINE {
+                self.line(stream);
+            }
+        }
+    }
+
+    /// Passes on what there is of a line.
+    fn line(&mut self, stream: &mut Stream) {
+        let continues = mem::take(&mut stream.continues);
+        if continues && stream.text == b"\n" {
+            // The line was as long as a piece, to the byte.
+            stream.text.clear();
+            return;
+        }
+        let mark: &[u8] = if continues { b"]+ " } else { b"] " };
+        let whole = stream.text.ends_with(b"\n");
+        for part in [b"[", self.child.name.as_bytes(), mark, &stream.text] {
+            self.gathered.extend_from_slice(part);
+        }
+        if !whole {
+            self.gathered.push(b'\n');
+        }
+        stream.continues = !whole;
+        stream.text.clear();
+    }
+
+    /// False if it is none.
+    fn record(&mut self, record: &[u8]) -> bool {
+        // What was printed before it comes first.
+        self.flush();
+        let Child { recorder, name, .. } = &mut *self.child;
+        recorder
+            .as_mut()
+            .is_some_and(|recorder| recorder(name, record))
+    }
+
+    /// Takes for text what looked like a record.
+    fn not_a_record(&mut self, stream: &mut Stream, record: &[u8]) {
+        self.text(stream, &[RECORD]);
+        self.text(stream, record);
+    }
+
+    fn flush(&mut self) {
+        if !self.gathered.is_empty() {
+            (self.sink)(self.kind, &self.gathered);
+            self.gathered.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    type Shown = Arc<Mutex<Vec<u8>>>;
+
+    /// A pump, and what it has passed on.
+    fn pump() -> (Pump, Shown) {
+        let shown = Shown::default();
+        let sink = Arc::clone(&shown);
+        let pump = Pump::start_into(Box::new(move |kind, bytes| {
+            assert!(bytes.ends_with(b"\n"), "whole lines");
+            let mut shown = sink.lock().expect("no panic");
+            // On stderr without a mark.
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                if kind == Kind::Out {
+                    shown.extend_from_slice(b"out ");
+                }
+                shown.extend_from_slice(line);
+            }
+        }));
+        (pump.expect("a thread can be had"), shown)
+    }
+
+    /// A child of this name: the ends of its stdout and stderr.
+    fn child(pump: &mut Pump, name: &str, recorder: Option<Recorder>) -> (Outlet, [PipeWriter; 2]) {
+        let (out, stdout) = io::pipe().expect("a pipe can be had");
+        let (err, stderr) = io::pipe().expect("a pipe can be had");
+        let streams = vec![(Kind::Out, out.into()), (Kind::Err, err.into())];
+        let outlet = pump.attach(name, streams, true, recorder);
+        (outlet.expect("it can"), [stdout, stderr])
+    }
+
+    fn text(shown: &Shown) -> String {
+        String::from_utf8(shown.lock().expect("no panic").clone()).expect("ASCII")
+    }
+
+    #[test]
+    fn lines_of_several_children_are_whole_and_have_names() {
+        let (mut pump, shown) = pump();
+        let (_north, [north, _n]) = child(&mut pump, "north", None);
+        let (_south, [_s, south]) = child(&mut pump, "south", None);
+        for (mut writer, piece) in [
+            (&north, "one, "),
+            (&south, "eins, "),
+            (&south, "zwei\ndr"),
+            (&north, "two\n\nthr"),
+            (&south, "ei\n"),
+        ] {
+            writer.write_all(piece.as_bytes()).expect("it is read");
+            pump.settle();
+        }
+        assert_eq!(
+            text(&shown),
+            "[south] eins, zwei\nout [north] one, two\nout [north] \n[south] drei\n"
+        );
+    }
+
+    #[test]
+    fn what_was_printed_before_the_end_is_passed_on_and_kept() {
+        let (mut pump, shown) = pump();
+        let (outlet, [mut out, mut err]) = child(&mut pump, "north", None);
+        out.write_all(b"no newline").expect("it is read");
+        err.write_all(b"alas\nfare").expect("it is read");
+        // Another process still holds the ends; it is not waited for.
+        assert_eq!(outlet.close().wait(None), "alas\nfare");
+        let mut lines: Vec<String> = text(&shown).lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            ["[north] alas", "[north] fare", "out [north] no newline"]
+        );
+        assert_eq!(outlet.close().wait(None), "");
+        let refused = out.write_all(b"a ghost\n").expect_err("nobody reads");
+        assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_long_line_comes_in_marked_pieces() {
+        let (mut pump, shown) = pump();
+        let (outlet, [mut out, _err]) = child(&mut pump, "n", None);
+        for length in [LINE - 1, LINE, LINE + 1, 3 * LINE] {
+            out.write_all(&vec![b'x'; length]).expect("it is read");
+            out.write_all(b"\n.\n").expect("it is read");
+            pump.settle();
+            let shown = mem::take(&mut *shown.lock().expect("no panic"));
+            let shown = String::from_utf8(shown).expect("ASCII");
+            let lengths: Vec<_> = shown
+                .lines()
+                .map(|line| line.strip_prefix("out [n]").expect("a prefix"))
+                .map(|line| {
+                    (
+                        line.starts_with('+'),
+                        line.trim_start_matches('+').len() - 1,
+                    )
+                })
+                .collect();
+            let mut expected = vec![(false, length.min(LINE))];
+            let pieces = length.div_ceil(LINE);
+            for piece in 1..pieces {
+                expected.push((true, (length - piece * LINE).min(LINE)));
+            }
+            expected.push((false, 1));
+            assert_eq!(lengths, expected, "{length} bytes");
+        }
+        assert_eq!(outlet.close().wait(None), "");
+    }
+
+    #[test]
+    fn a_flood_is_drained_and_its_end_is_kept() {
+        let (mut pump, shown) = pump();
+        let (outlet, [_out, mut err]) = child(&mut pump, "n", None);
+        for number in 0..200_000 {
+            writeln!(err, "{number:06}").expect("it is read");
+        }
+        let tail = outlet.close().wait(None);
+        assert_eq!(tail.len(), TAIL);
+        assert!(tail.ends_with("199998\n199999\n"));
+        assert_eq!(text(&shown).lines().count(), 200_000);
+    }
+
+    #[test]
+    fn records_are_told_from_text_wherever_they_stand() {
+        let (mut pump, shown) = pump();
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&records);
+        let recorder = move |name: &str, record: &[u8]| {
+            let record = String::from_utf8_lossy(record).into_owned();
+            let is_record = record.starts_with('{');
+            if is_record {
+                heard
+                    .lock()
+                    .expect("no panic")
+                    .push(format!("{name} {record}"));
+            }
+            is_record
+        };
+        let (outlet, [_out, mut err]) = child(&mut pump, "n", Some(Box::new(recorder)));
+        for piece in [
+            &b"ab\x1E{1}\ncd\n"[..],
+            b"\x1E{",
+            b"2}\n\x1E{3}\n",
+            b"x\x1Ey\n",
+            b"\x1E{4",
+        ] {
+            err.write_all(piece).expect("it is read");
+            pump.settle();
+        }
+        assert_eq!(outlet.close().wait(None), "abcd\nx\x1Ey\n\x1E{4");
+        assert_eq!(text(&shown), "[n] abcd\n[n] x\x1Ey\n[n] \x1E{4\n");
+        assert_eq!(
+            *records.lock().expect("no panic"),
+            ["n {1}", "n {2}", "n {3}"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_shown_is_kept() {
+        let (mut pump, shown) = pump();
+        let (err, mut stderr) = io::pipe().expect("a pipe can be had");
+        let outlet = pump.attach("n", vec![(Kind::Err, err.into())], false, None);
+        stderr.write_all(b"alas\n").expect("it is read");
+        assert_eq!(outlet.expect("it can").close().wait(None), "alas\n");
+        assert_eq!(text(&shown), "");
+    }
+}

@@ -1,0 +1,54 @@
+//! Starts child processes and shakes hands with them: main's side ([`start`]) and the child's ([`child_side`]).
+//!
+//! A child is the same executable, told apart by the environment variable [`MARKER`], which holds its parent's process id. It counts
+//! only in a direct child of that parent, or in one that has lost it, so a program that an agent starts is no child of ours.
+//!
+//! ```text
+//! main                                             child
+//!  makes shared memory, starts the process
+//!  ── Invitation and memory, through its stdin ──►  maps the memory
+//!  checks everything  ◄──────────────── Hello ────
+//!
+//!  without shared memory:
+//!  opens a door  ── Summons ─────────────────────►  makes two channels, keeps its own ends
+//!  closes it  ◄─────────────────── main's ends ───  knocks at the door
+//! ```
+//!
+//! If both have mapped the memory, it is the link, and nothing of the start is in the file system. A door is a socket in a directory for
+//! temporary files: main takes it away, or the child if main is gone.
+//!
+//! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
+//!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
+//! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not through arguments or
+//!   environment, which others can read.
+//! - No step can hang: a child's exit or the deadline makes main knock at its own doors.
+//! - If anything fails, all children of the call are killed and reaped before the error is returned.
+//!
+//! # The child's standard streams
+//!
+//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place; stdout and stderr are pipes to main,
+//! unless it lends them its own (see [`Output`](crate::processes::output::Output)).
+
+mod child_side;
+mod error;
+pub(crate) mod handshake;
+mod main_side;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub(crate) use child_side::{ChildSide, child_side, is_child};
+pub use error::{ChildError, SpawnError};
+pub(crate) use main_side::{Order, start};
+pub(crate) use program::Program;
+
+/// The environment variable that makes a process a child: the process id of its parent.
+pub(crate) const MARKER: &str = "MASLITE_CHILD";
+
+/// Of the invitation, the handshake, the control line and the frames.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// How long a start may take by default.
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,981 @@
+//! The supervisor: owns the clusters, and is all that a program sees of them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use maslite_core::clock::wall;
+use maslite_core::{
+    Adder, Agent, AgentError, AgentId, Counters, Mail, MainContext, Report, Run, SimDuration,
+    SimTime,
+};
+use serde::Serialize;
+use tracing::debug;
+
+use crate::cluster::mp_scheduler::names_of;
+use crate::coordination::checks::MessageFault;
+use crate::coordination::meter::{Meter, Spent};
+use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
+use crate::coordination::routing::{Routing, Traffic};
+#[cfg(test)]
+use crate::dev::fault_simulation::World;
+use crate::error::{Chain, Error};
+use crate::links::jitter::Shake;
+use crate::processes::clusters::{Fleet, Link, Placement, Waiting};
+use crate::processes::output::Output;
+use crate::processes::spawn;
+use crate::processes::supervision::ChildEnd;
+use crate::protocol::codec;
+use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
+use crate::simulation::registry::{Entered, Registry, WireMessage};
+use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
+use crate::stall::detector::{Patience, WarningSink};
+use crate::stall::warning::Warning;
+use crate::steering::commands::{ControlError, Replies, Scope};
+use crate::steering::control::{self, ControlSocket};
+use crate::steering::control_queue::Console;
+use crate::steering::controller::Controller;
+use crate::steering::signals;
+use crate::steering::status::memory_of;
+use crate::steering::stop::StopHandle;
+
+/// A cluster of a simulation: the agents that share one scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub(crate) u32);
+
+/// How long `Drop` gives the clusters to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long `Drop` gives them during a panic.
+const SHORT_GRACE: Duration = Duration::from_millis(500);
+
+/// A run of less is not made longer to find out how much memory there is in use.
+const LONG: Duration = Duration::from_millis(10);
+
+/// Supervises a simulation: places agents in clusters, grants time, routes mail between clusters.
+///
+/// ```
+/// use maslite_mp::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+/// enum Msg { Begin, Done { by: u32 } }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Worker;
+/// impl Agent<Msg> for Worker {
+///     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+///         ctx.send(AgentId::MAIN, Msg::Done { by: std::process::id() });
+///     }
+/// }
+///
+/// fn main() -> Result<(), maslite_mp::Error> {
+///     let agents = Registry::new().with::<Worker>().enter(); // a child process goes no further
+///     let mut main = MpMain::new(agents)?.with_seed(42);
+///     for number in 1..=3 {
+///         let cluster = main.new_scheduler();
+///         main.add(cluster, number, Worker)?;
+///         main.send(Mail::new(AgentId::MAIN, AgentId::from(number), Msg::Begin));
+///     }
+///     let mut processes = Vec::new();
+///     let report = main.run_with(Run::until_idle(), |mail, _| {
+///         if let Msg::Done { by } = mail.body {
+///             processes.push(by);
+///         }
+///     })?;
+///     assert_eq!(report.clusters.iter().map(|it| it.pid).collect::<Vec<_>>(), processes);
+///     let shutdown = main.shutdown(); // or drop it
+///     assert_eq!((shutdown.ends.len(), shutdown.errors.len()), (3, 0));
+///     Ok(())
+/// }
+/// ```
+///
+/// The clusters start with the first [`run`](Self::run). Dropping the supervisor at any moment, also
+/// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
+/// Should this process be killed itself, the clusters' processes end by themselves.
+pub struct MpMain<M: WireMessage> {
+    entered: Entered<M>,
+    placement: Placement,
+    seed: u64,
+    digest: bool,
+    /// Of each cluster; none where none was declared.
+    lookaheads: Vec<Option<SimDuration>>,
+    lookahead: Option<SimDuration>,
+    waiting: Waiting,
+    shake: Option<u64>,
+    carrier: Link,
+    output: Output,
+    trace: Option<TraceSink>,
+    fleet: Option<Fleet>,
+    names: Vec<String>,
+    routing: Routing,
+    standing: Standing,
+    under_way: UnderWay<M>,
+    /// Calls of `add` and `build` since the last run.
+    calls: Vec<(u32, Call)>,
+    queued: Vec<Mail<M>>,
+    created: Instant,
+    startup: Option<Duration>,
+    console: Arc<Console>,
+    patience: Patience,
+    /// Until the clusters start.
+    warnings: Option<WarningSink>,
+    progress: bool,
+    control: Option<ControlSocket>,
+    ended: bool,
+}
+
+impl<M: WireMessage> MpMain<M> {
+    /// A supervisor without clusters, whose clusters will be processes.
+    ///
+    /// # Errors
+    /// [`Error::Nested`] in a process that is itself a cluster.
+    pub fn new(entered: Entered<M>) -> Result<Self, Error> {
+        if spawn::is_child() {
+            // Whoever comes here in a child would start children of its own, and so on.
+            return Err(Error::Nested);
+        }
+        Ok(Self {
+            entered,
+            placement: Placement::default(),
+            seed: 0,
+            digest: false,
+            lookaheads: Vec::new(),
+            lookahead: None,
+            waiting: Waiting::default(),
+            shake: None,
+            carrier: Link::default(),
+            output: Output::default(),
+            trace: None,
+            fleet: None,
+            names: Vec::new(),
+            routing: Routing::default(),
+            standing: Standing::default(),
+            under_way: UnderWay::default(),
+            calls: Vec::new(),
+            queued: Vec::new(),
+            created: wall(),
+            startup: None,
+            console: Arc::default(),
+            patience: Patience::default(),
+            warnings: None,
+            progress: true,
+            control: None,
+            ended: false,
+        })
+    }
+
+    /// The same with its clusters somewhere else. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    #[cfg(test)]
+    /// The same with its clusters in a world made up by a test.
+    pub(crate) fn with_world(mut self, world: Arc<World>) -> Self {
+        self.fleet = Some(Fleet::simulated(world, Arc::clone(&self.console)));
+        self
+    }
+
+    /// The same with another way for processes to wait for each other. It changes how long a run
+    /// takes, and nothing else.
+    #[must_use]
+    pub fn with_waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// The same with links that dawdle, each in its own way, by chance from a seed: a tool for testing
+    /// models, and this crate. Messages on links chosen by chance take up to 200 µs longer in either
+    /// direction, and one in 64 up to 3 ms; clusters that run inline work in another order instead.
+    ///
+    /// It changes how long a run takes, and nothing else: a digest that differs under it shows a model
+    /// that looks at more than its mail and its clock, or a mistake in this crate. With `None`, as
+    /// without the call, links are what they are, and nothing is paid for it. Has no effect on clusters
+    /// that have started.
+    #[must_use]
+    pub fn with_shake(mut self, seed: Option<u64>) -> Self {
+        self.shake = seed;
+        self
+    }
+
+    /// The same with another carrier of the messages between processes. It changes how long a run
+    /// takes, and nothing else. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_link(mut self, link: Link) -> Self {
+        self.carrier = link;
+        self
+    }
+
+    /// The same with something else done with what child processes print. Has no effect on clusters that
+    /// have started, and none inline.
+    #[must_use]
+    pub fn with_output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// The same with another seed for the agents' random numbers; it is 0 otherwise.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The same, with a digest of the trace in every report.
+    #[must_use]
+    pub fn with_digest(mut self) -> Self {
+        self.digest = true;
+        self
+    }
+
+    /// The same, handing a line for every delivery to `sink`, in the kernel's one order. How lines
+    /// are written is the registry's matter. Under a lookahead a run that is stopped in the middle of an instant
+    /// leaves what happened in it to the next run, or to the end: other clusters may have lines that go before.
+    #[must_use]
+    pub fn with_trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
+        self.trace = Some(Box::new(sink));
+        self
+    }
+
+    /// The same with another patience: how long \[wall\] simulated time may stand still during a run
+    /// before there is a [`Warning`]; it is 5 s otherwise. None: there are no warnings.
+    ///
+    /// A standstill is found after this time and half of it again at the latest, and warned of once;
+    /// then again when it has lasted twice, four times, … as long. Has no effect on clusters that have
+    /// started.
+    #[must_use]
+    pub fn with_warning_after(mut self, patience: Option<Duration>) -> Self {
+        self.patience.warning = patience;
+        self
+    }
+
+    /// The same with a limit to how long \[wall\] one call of an agent (`setup`, or an update) may take;
+    /// there is none otherwise. A run in which one takes longer is [`Error::Stuck`], which names the
+    /// cluster, the agent and how long it has been at it.
+    ///
+    /// It is found after this time and half of it again at the latest. Time in which the process is
+    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call, the limit
+    /// has no effect. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_update_limit(mut self, limit: Option<Duration>) -> Self {
+        self.patience.update = limit;
+        self
+    }
+
+    /// The same with another limit to how long \[wall\] main waits for a cluster whose process does not
+    /// get on: a signal has stopped it, it gets no processor time at all, or it waits for main, so that a message
+    /// must have been lost. It is 5 s otherwise; with `None` main waits for ever. A run in which a
+    /// cluster takes longer is [`Error::Stuck`]. Agents that compute are none of its business, however long they do.
+    ///
+    /// It is found after this time and half of it again at the latest. Time in which main is stopped itself, or a debugger
+    /// attached to the cluster, does not count. Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_answer_limit(mut self, limit: Option<Duration>) -> Self {
+        self.patience.answer = limit;
+        self
+    }
+
+    /// The same, handing warnings of standstills to `sink`, which is called in a thread of its own.
+    /// Otherwise they are written to the standard error, a line for each. Has no effect on clusters
+    /// that have started.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # fn show(main: MpMain<Msg>, dialog: std::sync::mpsc::Sender<String>) {
+    /// let main = main.with_warnings(move |warning| {
+    ///     let _ = dialog.send(warning.to_string());
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_warnings(mut self, sink: impl FnMut(&Warning) + Send + 'static) -> Self {
+        self.warnings = Some(Box::new(sink));
+        self
+    }
+
+    /// The same with lines that tell how far a long run has come, or without them. There are some unless this is called with `false`.
+    ///
+    /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
+    /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
+    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster holds the clock. A
+    /// [`Controller`] finds out the same with [`status`](Controller::status). Has no effect on clusters that have started.
+    #[must_use]
+    pub fn with_progress(mut self, progress: bool) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// The same with a lookahead for all clusters that have none of their own: the least simulated
+    /// time that mail from one cluster to another takes. Clusters then run at the same time, and are
+    /// part of the model. Zero is no lookahead.
+    #[must_use]
+    pub fn with_lookahead(mut self, lookahead: SimDuration) -> Self {
+        self.lookahead = (lookahead > SimDuration::ZERO).then_some(lookahead);
+        self
+    }
+
+    /// Sets the lookahead of one cluster. Either all clusters have one or none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCluster`].
+    pub fn set_lookahead(
+        &mut self,
+        cluster: ClusterId,
+        lookahead: SimDuration,
+    ) -> Result<(), Error> {
+        self.check(cluster)?;
+        self.lookaheads[cluster.0 as usize] = (lookahead > SimDuration::ZERO).then_some(lookahead);
+        Ok(())
+    }
+
+    /// Makes a cluster, named by its number from 1.
+    pub fn new_scheduler(&mut self) -> ClusterId {
+        let mut number = self.names.len() + 1;
+        while self.names.contains(&number.to_string()) {
+            number += 1;
+        }
+        self.push_cluster(number.to_string())
+    }
+
+    /// Makes a cluster with a name, for reports and errors.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateCluster`].
+    pub fn new_scheduler_named(&mut self, name: &str) -> Result<ClusterId, Error> {
+        if self.names.iter().any(|known| known == name) {
+            return Err(Error::DuplicateCluster(name.to_owned()));
+        }
+        Ok(self.push_cluster(name.to_owned()))
+    }
+
+    fn push_cluster(&mut self, name: String) -> ClusterId {
+        let number = u32::try_from(self.names.len()).expect("fewer than 2^32 clusters");
+        self.names.push(name);
+        self.lookaheads.push(None);
+        self.routing.add_cluster();
+        self.standing.reports.push(None);
+        ClusterId(number)
+    }
+
+    /// Adds an agent to a cluster. It is serialised at once, and lives there from the next run on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgentType`], [`Error::Encode`], [`Error::UnknownCluster`],
+    /// [`Error::Model`] for an id that is taken or cannot be; nothing was added then.
+    pub fn add<A: Agent<M> + Serialize>(
+        &mut self,
+        cluster: ClusterId,
+        id: impl Into<AgentId>,
+        agent: A,
+    ) -> Result<(), Error> {
+        let id = id.into();
+        self.check(cluster)?;
+        let (kind, state) = self.entered.registry.encode(id, &agent)?;
+        self.routing.insert(id, cluster.0, Adder::Owner)?;
+        let call = Call::Add {
+            id,
+            name: id.name().map(|name| name.to_string()),
+            kind,
+            state,
+        };
+        self.calls.push((cluster.0, call));
+        Ok(())
+    }
+
+    /// Has agents built in the process that they will live in, by a builder of the registry. They
+    /// are there from the next run on, with insertion indices as if added one by one now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBuilder`], [`Error::Encode`], [`Error::UnknownCluster`]. Ids that are taken
+    /// are found by the next run.
+    pub fn build<C: Serialize>(
+        &mut self,
+        cluster: ClusterId,
+        builder: &str,
+        config: C,
+    ) -> Result<(), Error> {
+        self.check(cluster)?;
+        let registry = &self.entered.registry;
+        if registry.builder(builder).is_none() {
+            return Err(Error::UnknownBuilder {
+                builder: builder.to_owned(),
+                known: registry.builder_names(),
+            });
+        }
+        let mut bytes = Vec::new();
+        codec::put(&config, &mut bytes).map_err(|why| Error::Encode {
+            what: format!("the configuration of builder {builder:?}"),
+            why: why.to_string(),
+        })?;
+        let (builder, config) = (builder.to_owned(), bytes);
+        self.calls
+            .push((cluster.0, Call::Build { builder, config }));
+        Ok(())
+    }
+
+    fn check(&self, cluster: ClusterId) -> Result<(), Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        if (cluster.0 as usize) < self.names.len() {
+            Ok(())
+        } else {
+            Err(Error::UnknownCluster(cluster.0))
+        }
+    }
+
+    /// Queues mail. It is posted when the next run starts, before anything else.
+    pub fn send(&mut self, mail: Mail<M>) {
+        self.queued.push(mail);
+    }
+
+    /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
+    /// update.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`] if there was never an agent with this id.
+    pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
+        let id = id.into();
+        let cluster = self.routing.owner(id).ok_or(Error::UnknownAgent(id))?;
+        self.routing.inbound[cluster as usize]
+            .news
+            .dismissed
+            .push((id, None));
+        Ok(())
+    }
+
+    /// Runs. Several runs, one after the other, are as one.
+    ///
+    /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
+    ///
+    /// # Errors
+    /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ChildDied`],
+    /// [`Error::Link`], [`Error::Stuck`], [`Error::Interrupted`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
+    /// [`Error::Decode`]; all processes have then been stopped, and later runs are [`Error::Ended`].
+    pub fn run(&mut self, run: Run) -> Result<MpReport, Error> {
+        self.run_around(run, None)
+    }
+
+    /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with(
+        &mut self,
+        run: Run,
+        mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
+    ) -> Result<MpReport, Error> {
+        self.run_around(run, Some(&mut handler))
+    }
+
+    fn run_around(
+        &mut self,
+        run: Run,
+        handler: Option<&mut Handler<'_, M>>,
+    ) -> Result<MpReport, Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let result = self.try_to_run(run, handler);
+        if let Err(error) = &result {
+            debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
+            // A half-done superstep cannot be continued: nothing is left running, and nobody is
+            // torn down.
+            self.abandon(error);
+        }
+        result
+    }
+
+    fn try_to_run(
+        &mut self,
+        run: Run,
+        handler: Option<&mut Handler<'_, M>>,
+    ) -> Result<MpReport, Error> {
+        let (started, start) = (wall(), self.standing.time);
+        let timeout = run.wall_limit();
+        let lookaheads = self.effective_lookaheads()?;
+        self.start()?;
+        let queued = std::mem::take(&mut self.queued);
+        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
+        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        let before: Vec<u64> = self.standing.delivered_in_clusters().collect();
+        let delivered = self.standing.counters().delivered;
+        let board = &self.console.board;
+        board.note_run(start, run.end(start), delivered);
+        fleet.begin_run(timeout, deadline);
+        let format = self.entered.registry.trace_format();
+        let (routing, standing) = (&mut self.routing, &mut self.standing);
+        standing.errors.clear();
+        standing.errors_of_setup = 0;
+        let under_way = &mut self.under_way;
+        let trace = &mut self.trace;
+        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, run);
+        rounds.handler = handler;
+        rounds.lookaheads = lookaheads;
+        rounds.setup(queued)?;
+        self.startup
+            .get_or_insert_with(|| wall().duration_since(self.created));
+        let (stopped_by, late) = rounds.run_steered(&self.console, deadline)?;
+        fleet.end_run();
+        self.queued.extend(late);
+        debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
+        let wall = wall().duration_since(started);
+        let mut report = Report::new(stopped_by, start, self.standing.time, wall);
+        report.counters = self.standing.counters();
+        report.digest = if self.digest {
+            self.standing.digest()
+        } else {
+            None
+        };
+        report.errors.clone_from(&self.standing.errors);
+        let events = report.counters.delivered - delivered;
+        Ok(self.report(report, events, &before))
+    }
+
+    /// The report of a run in which so much mail was taken, and before which so much had been in each cluster.
+    fn report(&self, run: Report, events: u64, before: &[u64]) -> MpReport {
+        let reports = || self.standing.reports.iter().flatten();
+        let is_long = run.wall >= LONG;
+        let meter = self.fleet.as_ref().map(|fleet| &fleet.meter);
+        MpReport {
+            events,
+            local: reports().map(|report| report.local).sum(),
+            held_back: reports().map(|report| report.held_back).sum(),
+            routed: self.routing.routed,
+            exchanges: self.standing.exchanges,
+            seed: self.seed,
+            placement: self.placement,
+            startup: self.startup,
+            main_busy: meter.map_or(Duration::ZERO, Meter::busy_of_main),
+            main_memory: is_long.then(|| memory_of(std::process::id())).flatten(),
+            flows: self.flows(),
+            clusters: self.cluster_reports(before, is_long),
+            versions: Versions::here(),
+            run,
+        }
+    }
+
+    /// What went from where to where.
+    fn flows(&self) -> Vec<Flow> {
+        let name = |place: usize| place.checked_sub(1).map(|cluster| &self.names[cluster]);
+        let rows = self.routing.traffic.rows().iter().enumerate();
+        let flows = rows.flat_map(|(from, row)| {
+            let row = row.iter().enumerate();
+            let some = row.filter(|(_, crossing)| crossing.mails > 0);
+            some.map(move |(to, crossing)| Flow {
+                from: name(from).cloned(),
+                to: name(to).cloned(),
+                mails: crossing.mails,
+                bytes: crossing.bytes,
+            })
+        });
+        flows.collect()
+    }
+
+    /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for memory.
+    fn cluster_reports(&self, before: &[u64], is_long: bool) -> Vec<ClusterReport> {
+        let Some(fleet) = &self.fleet else {
+            return Vec::new();
+        };
+        let lookaheads = self.effective_lookaheads().unwrap_or_default();
+        let reports = fleet
+            .members
+            .iter()
+            .zip(self.standing.reports.iter().flatten());
+        let reports = reports.enumerate().map(|(place, (member, report))| {
+            let before = before.get(place).copied().unwrap_or(0);
+            let spent = fleet.meter.spent(place);
+            let time = |part: fn(&Spent) -> Duration| spent.as_ref().map_or(Duration::ZERO, part);
+            let traffic = &self.routing.traffic;
+            let (mail_in, mail_out) = traffic.in_and_out(Traffic::place_of(place));
+            let asks = is_long && member.carrier.is_some();
+            ClusterReport {
+                name: member.name.clone(),
+                pid: member.pid,
+                link: member.carrier,
+                lookahead: lookaheads.get(place).copied(),
+                events: report.counters.delivered - before,
+                busy: time(|spent| spent.busy),
+                blocked: time(|spent| spent.blocked),
+                waiting: time(|spent| spent.waiting),
+                mail_in,
+                mail_out,
+                awake: u64::from(report.awake_last),
+                memory: asks.then(|| memory_of(member.pid)).flatten(),
+                counters: report.counters,
+            }
+        });
+        reports.collect()
+    }
+
+    /// Asks clusters something between two runs.
+    pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
+        let lookaheads = self.effective_lookaheads()?;
+        self.start()?;
+        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
+        let places = scope.places(&self.routing, &self.under_way, fleet.members.len())?;
+        let format = self.entered.registry.trace_format();
+        let (routing, standing) = (&mut self.routing, &mut self.standing);
+        let (under_way, trace) = (&mut self.under_way, &mut self.trace);
+        let nothing = Run::until_idle();
+        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, nothing);
+        rounds.lookaheads = lookaheads;
+        let replies = rounds.ask(&places, request);
+        let replies = replies.inspect_err(|error| self.abandon(error))?;
+        Ok(places.into_iter().zip(replies).collect())
+    }
+
+    pub(crate) fn registry(&self) -> &Registry<M> {
+        &self.entered.registry
+    }
+
+    /// Starts clusters and ships agents that are new since the last run. `run` does it too.
+    ///
+    /// # Errors
+    /// [`Error::Start`], [`Error::Decode`], [`Error::Model`] for ids used twice,
+    /// [`Error::ChildDied`], [`Error::Link`], [`Error::Protocol`].
+    pub fn start(&mut self) -> Result<(), Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let result = self.try_to_start();
+        if let Err(error) = &result {
+            self.abandon(error);
+        }
+        result
+    }
+
+    /// The lookahead of each cluster; empty if none has one.
+    fn effective_lookaheads(&self) -> Result<Vec<SimDuration>, Error> {
+        let declared = self.lookaheads.iter().map(|own| own.or(self.lookahead));
+        let lookaheads: Vec<_> = declared.clone().flatten().collect();
+        match declared.clone().position(|lookahead| lookahead.is_none()) {
+            Some(place) if !lookaheads.is_empty() => {
+                Err(Error::MissingLookahead(self.names[place].clone()))
+            }
+            _ => Ok(lookaheads),
+        }
+    }
+
+    fn try_to_start(&mut self) -> Result<(), Error> {
+        let lookaheads = self.effective_lookaheads()?;
+        let fleet = match &mut self.fleet {
+            Some(fleet) => fleet,
+            none => none.insert(Fleet::new(
+                self.placement,
+                Arc::clone(&self.console),
+                self.patience,
+                self.warnings.take(),
+                self.progress,
+            )?),
+        };
+        for name in &self.names[fleet.members.len()..] {
+            fleet.add(name.clone());
+        }
+        let time = self.standing.time;
+        let fresh = fleet.start(&self.entered, self.carrier, self.output)?;
+        let wait = fleet.wait(self.waiting);
+        for place in fresh {
+            let settings = Settings {
+                lookahead: lookaheads.get(place).copied(),
+                seed: self.seed,
+                digest: self.digest,
+                trace: self.trace.is_some(),
+                wait,
+                shake: self.shake.map(|seed| Shake::child_side(seed, place)),
+            };
+            if let Some(seed) = self.shake {
+                fleet.shake(place, Shake::main_side(seed, place));
+            }
+            tell(fleet, place, &ToProc::Settings(settings), time)?;
+            self.routing.tell_interest(place);
+        }
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        fleet.begin_loading();
+        let calls = std::mem::take(&mut self.calls);
+        let known = calls.iter().filter_map(|(_, call)| match call {
+            Call::Add { id, .. } => Some(*id),
+            Call::Build { .. } => None,
+        });
+        let mut names = names_of(known);
+        // All clusters build at the same time; who they built decides the indices of the rest.
+        let order: Vec<(u32, bool)> = calls
+            .iter()
+            .map(|(cluster, call)| (*cluster, matches!(call, Call::Add { .. })))
+            .collect();
+        let mut per_cluster: Vec<Vec<Call>> = self.names.iter().map(|_| Vec::new()).collect();
+        for (cluster, call) in calls {
+            per_cluster[cluster as usize].push(call);
+        }
+        let mut asked = Vec::new();
+        for (place, calls) in per_cluster.into_iter().enumerate() {
+            if !calls.is_empty() {
+                asked.push((place, calls.len()));
+                tell(fleet, place, &ToProc::Load(calls), time)?;
+            }
+        }
+        let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
+        loaded.resize_with(self.names.len(), Default::default);
+        for (place, calls) in &asked {
+            loaded[*place] = recv_loaded(fleet, *place, *calls, time)?.into_iter();
+        }
+        let mut seats: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
+        for (cluster, is_add) in order {
+            let place = cluster as usize;
+            let built = loaded[place]
+                .next()
+                .expect("there are as many answers as calls");
+            seats[place].push(self.standing.next_index);
+            for name in &built.names {
+                let _ = AgentId::named(name);
+            }
+            if is_add {
+                self.standing.next_index += 1;
+            } else {
+                self.standing.next_index += built.ids.len() as u64;
+                for id in built.ids {
+                    self.routing.insert(id, cluster, Adder::Owner)?;
+                }
+            }
+            names.extend(built.names);
+        }
+        for (place, _) in asked {
+            let seats = std::mem::take(&mut seats[place]);
+            tell(fleet, place, &ToProc::Seat(seats), time)?;
+        }
+        for inbound in &mut self.routing.inbound {
+            inbound.news.names.extend(names.iter().cloned());
+        }
+        fleet.end_loading();
+        Ok(())
+    }
+
+    /// A handle that other threads can end a run with.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        let console = Arc::clone(&self.console);
+        StopHandle { console }
+    }
+
+    /// A handle that other threads can steer runs with.
+    #[must_use]
+    pub fn controller(&self) -> Controller<M> {
+        if let Some(fleet) = &self.fleet {
+            fleet.show(&self.standing, &self.routing);
+        }
+        Controller::new(&self.console, &self.entered.registry)
+    }
+
+    /// Opens a control socket, through which other processes of this user can ask and steer this simulation until it
+    /// ends: the program `maslite`, and whoever uses [`control`](crate::steering::control). Tells where it is. There is none unless this is called.
+    ///
+    /// `name`: 1 to 32 letters, digits, `-` and `_`, by which people tell simulations apart. A run that is paused
+    /// stays paused until somebody lets it go on, be it through the socket.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// use maslite_mp::control::{ask, protocol::{Reply, Request}, simulations};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let agents: Entered<Msg> = Registry::new().enter();
+    /// let mut main = MpMain::new(agents)?;
+    /// let path = main.open_control("harbour")?; // `maslite status` in another terminal
+    /// assert!(simulations()?.iter().any(|known| known.path == path));
+    /// assert!(matches!(ask(&path, Request::Status, None)?, Reply::Status(_)));
+    /// drop(main);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ControlSocket`]: the name will not do, is taken in this process, or the directory for such sockets is
+    /// not this user's alone. [`Error::Ended`].
+    pub fn open_control(&mut self, name: &str) -> Result<PathBuf, Error> {
+        if self.ended {
+            return Err(Error::Ended);
+        }
+        let controller = self.controller();
+        let answer = move |request| control::answer(&controller, request);
+        let opened =
+            control::path_for(name).and_then(|path| ControlSocket::open(path, Arc::new(answer)));
+        let opened = opened.map_err(|source| Error::ControlSocket {
+            name: name.to_owned(),
+            source,
+        })?;
+        let path = opened.path().to_owned();
+        self.control = Some(opened);
+        Ok(path)
+    }
+
+    /// Has the next run begin with a pause, until a [`Controller`] lets it go on.
+    pub fn pause(&mut self) {
+        self.console.pause_at_the_start();
+    }
+
+    /// Has Ctrl-C (`SIGINT`) and `SIGTERM` end this simulation in good order, from now until it is dropped. For
+    /// programs of which it is the main matter; hosts with signal handlers of their own take a
+    /// [`stop_handle`](Self::stop_handle).
+    ///
+    /// 1. The first signal ends the run that goes on, or the next one, as a [`StopHandle`] does:
+    ///    [`StopReason::Interrupted`](maslite_core::StopReason::Interrupted), with a report.
+    /// 2. The second kills the clusters' processes: [`Error::Interrupted`]. (Clusters that run inline go on.)
+    /// 3. The third, or one when no such simulation is left, does what it does to any program: the shell sees 130 or 143.
+    ///
+    /// A run that begins later begins to count again. Several simulations may ask for it; a signal then is for all of
+    /// them. Signals that this process was started to ignore, as `nohup` and `&` in scripts have it, stay ignored.
+    ///
+    /// # Errors
+    /// [`Error::Signals`] if the program has a handler of its own for one of the signals (known on Linux
+    /// only; elsewhere both are called), or no thread can be had. Nothing has changed then.
+    pub fn stop_on_ctrl_c(&self) -> Result<(), Error> {
+        signals::stop_on_signals(&self.console).map_err(Error::Signals)
+    }
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.standing.time
+    }
+
+    /// What was counted until the end of the last run.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.standing.counters()
+    }
+
+    /// The errors that agents reported in the last run, as its report has them; also if it failed.
+    #[must_use]
+    pub fn errors(&self) -> &[AgentError] {
+        &self.standing.errors
+    }
+
+    /// Wall time from [`new`](Self::new) to the first superstep; none before it.
+    #[must_use]
+    pub fn startup(&self) -> Option<Duration> {
+        self.startup
+    }
+
+    /// The names of the clusters and the ids of the processes that they run in; of this process,
+    /// if they run inline.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
+        members
+            .map(|member| (member.name.clone(), member.pid))
+            .collect()
+    }
+
+    /// Ends the simulation: calls `teardown` of all agents, stops the clusters, the last one first,
+    /// and leaves nothing behind. Dropping the supervisor does the same.
+    #[must_use]
+    pub fn shutdown(mut self) -> Shutdown {
+        self.end(GRACE)
+    }
+
+    /// Ends after a failure, without asking anybody.
+    fn abandon(&mut self, error: &Error) {
+        self.ended = true;
+        self.console.close(ControlError::from(error));
+        self.control = None;
+        if let Some(mut fleet) = self.fleet.take() {
+            fleet.abandon();
+        }
+        self.console.retire();
+    }
+
+    /// The one way to end well; a second time it does nothing.
+    fn end(&mut self, grace: Duration) -> Shutdown {
+        let started = wall();
+        self.ended = true;
+        self.console.close(ControlError::Ended);
+        self.control = None;
+        let mut errors = Vec::new();
+        let mut ends = Vec::new();
+        if let Some(mut fleet) = self.fleet.take()
+            && let Ok(stop) = wire::message(&ToProc::Stop)
+        {
+            self.under_way.write_trace_before(None, &mut self.trace);
+            ends = fleet.shutdown(&stop, grace, |cluster, message| {
+                if let Ok((ToMain::Bye(Some(source)), _)) = wire::take_note(message) {
+                    let cluster = cluster.to_owned();
+                    errors.push(Error::Agent { cluster, source });
+                }
+            });
+        }
+        Shutdown {
+            took: wall().duration_since(started),
+            ends,
+            errors,
+        }
+    }
+}
+
+impl<M: WireMessage> Drop for MpMain<M> {
+    fn drop(&mut self) {
+        let grace = if std::thread::panicking() {
+            SHORT_GRACE
+        } else {
+            GRACE
+        };
+        self.end(grace);
+        self.console.retire();
+    }
+}
+
+fn tell(fleet: &mut Fleet, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
+    let put = wire::put_note(what, &mut fleet.draft(place, time)?);
+    put.map_err(|why| Error::Encode {
+        what: "a message to a cluster".to_owned(),
+        why: why.to_string(),
+    })?;
+    fleet.send(place, time)
+}
+
+/// What so many calls made in a cluster.
+fn recv_loaded(
+    fleet: &mut Fleet,
+    place: usize,
+    calls: usize,
+    time: SimTime,
+) -> Result<Vec<Loaded>, Error> {
+    let cluster = fleet.members[place].name.clone();
+    let message = fleet.recv(place, time)?;
+    let reason = match wire::take_note(message) {
+        Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => return Ok(loaded),
+        Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
+        Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
+        Ok((ToMain::Report(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
+        Err(_) => MessageFault::Undecodable,
+    };
+    Err(reason.blame(&cluster, time, message))
+}
+
+/// How a simulation ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// How long it took [wall].
+    pub took: Duration,
+    /// How each process ended; empty if the clusters ran inline.
+    pub ends: Vec<ChildEnd>,
+    /// Panics of agents in `teardown`.
+    pub errors: Vec<Error>,
+}
+
+impl<M: WireMessage> fmt::Debug for MpMain<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MpMain")
+            .field("placement", &self.placement)
+            .field("clusters", &self.names)
+            .field("now", &self.standing.time)
+            .finish_non_exhaustive()
+    }
+}

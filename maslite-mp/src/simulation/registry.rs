@@ -1,0 +1,299 @@
+//! Which types of agents there are, so that other processes can build them.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use maslite_core::{Agent, AgentId, Delivery, Message};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::mp_scheduler::MpScheduler;
+use crate::error::Error;
+use crate::links::transport::Wait;
+use crate::processes::limits;
+use crate::processes::logs;
+use crate::processes::spawn::{self, Program};
+use crate::protocol::codec;
+
+/// A message that can cross to another process. Every message that serde can carry is one.
+pub trait WireMessage: Message + Serialize + DeserializeOwned {}
+
+impl<M: Message + Serialize + DeserializeOwned> WireMessage for M {}
+
+/// How agents of one type cross.
+pub(crate) struct Kind<M: Message> {
+    pub(crate) name: &'static str,
+    pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
+    pub(crate) decode: DecodeFn<M>,
+    /// As JSON, for people.
+    pub(crate) show: fn(&dyn Any) -> serde_json::Result<String>,
+}
+
+type DecodeFn<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
+
+type BuilderFn<M> = Box<dyn Fn(&[u8], &mut Crew<M>) -> postcard::Result<()> + Send + Sync>;
+
+/// How a delivery becomes a line of a trace.
+pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
+
+/// Names the agent types of a program, and is the place where a child process starts.
+///
+/// A child process is the same program, started again. So the registry is made, and
+/// [`enter`](Self::enter) called, on the first line of `main`: a child goes no further.
+///
+/// ```
+/// use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
+/// # impl Agent<Msg> for Crane {}
+/// fn main() -> Result<(), maslite_mp::Error> {
+///     let agents = Registry::new().with::<Crane>().enter();
+///     let mut main = MpMain::new(agents)?;
+///     // …
+/// #   let s1 = main.new_scheduler(); main.add(s1, 1, Crane)?;
+///     Ok(())
+/// }
+/// ```
+pub struct Registry<M: Message> {
+    kinds: BTreeMap<&'static str, Kind<M>>,
+    by_type: BTreeMap<TypeId, &'static str>,
+    builders: BTreeMap<String, BuilderFn<M>>,
+    trace_format: TraceFormat<M>,
+    program: Program,
+}
+
+impl<M: WireMessage> Default for Registry<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: WireMessage> Registry<M> {
+    /// A registry without any types.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            kinds: BTreeMap::new(),
+            by_type: BTreeMap::new(),
+            builders: BTreeMap::new(),
+            trace_format: |delivery, line| delivery.write_json(line),
+            program: Program::default(),
+        }
+    }
+
+    /// The same, with one more agent type.
+    #[must_use]
+    pub fn with<A: Agent<M> + Serialize + DeserializeOwned>(mut self) -> Self {
+        let name = type_name::<A>();
+        self.by_type.insert(TypeId::of::<A>(), name);
+        self.kinds.insert(
+            name,
+            Kind {
+                name,
+                encode: |agent, into| match agent.downcast_ref::<A>() {
+                    Some(agent) => codec::put(agent, into),
+                    None => Err(postcard::Error::SerdeSerCustom),
+                },
+                decode: |bytes| Ok(Box::new(codec::decode::<A>(bytes)?)),
+                show: |agent| serde_json::to_string(&agent.downcast_ref::<A>()),
+            },
+        );
+        self
+    }
+
+    /// The same, with a builder: a function that makes agents in the process they will live in,
+    /// from a small configuration, so that they need not be shipped. Its agents need no `serde`.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # struct Machine { power: f64 }
+    /// # impl Agent<Msg> for Machine {}
+    /// let registry = Registry::<Msg>::new().with_builder("shop floor", |machines: u64, crew| {
+    ///     for number in 0..machines {
+    ///         crew.add(number, Machine { power: 1.5 });
+    ///     }
+    /// });
+    /// # let _ = registry;
+    /// ```
+    #[must_use]
+    pub fn with_builder<C: DeserializeOwned>(
+        mut self,
+        name: impl Into<String>,
+        build: impl Fn(C, &mut Crew<M>) + Send + Sync + 'static,
+    ) -> Self {
+        let build = move |bytes: &[u8], crew: &mut Crew<M>| {
+            build(codec::decode(bytes)?, crew);
+            Ok(())
+        };
+        self.builders.insert(name.into(), Box::new(build));
+        self
+    }
+
+    /// The same, with another way to write a delivery into a trace. It is called where the
+    /// delivery happens. The default is [`Delivery::write_json`].
+    #[must_use]
+    pub fn with_trace_format(mut self, format: fn(&Delivery<'_, M>, &mut String)) -> Self {
+        self.trace_format = format;
+        self
+    }
+
+    /// The same, for a program that is a test harness: child processes run nothing but the ignored
+    /// test of this name (with its modules), in which `enter` must be called.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// fn agents() -> Entered<Msg> {
+    ///     Registry::new().entered_by_test("child").enter()
+    /// }
+    ///
+    /// // #[test]
+    /// // #[ignore = "where child processes start"]
+    /// fn child() {
+    ///     let _ = agents();
+    /// }
+    /// ```
+    #[must_use]
+    pub fn entered_by_test(mut self, name: &str) -> Self {
+        self.program = Program::test_entry(name);
+        self
+    }
+
+    /// In a child process: runs its cluster, and ends the process. Elsewhere: what
+    /// [`MpMain`](crate::MpMain) needs.
+    #[must_use]
+    pub fn enter(self) -> Entered<M> {
+        limits::remember_program();
+        let schema = self.schema();
+        match spawn::child_side(schema, Wait::default()) {
+            None => Entered {
+                registry: Arc::new(self),
+                schema,
+            },
+            Some(Ok(side)) => {
+                logs::record();
+                std::process::exit(MpScheduler::new(Arc::new(self)).run(side))
+            }
+            Some(Err(error)) => std::process::exit(error.exit_code()),
+        }
+    }
+
+    /// What both sides of a link must agree on.
+    fn schema(&self) -> u64 {
+        let names = self.kinds.keys().copied();
+        let builders = self.builders.keys().map(String::as_str);
+        let all = [env!("CARGO_PKG_VERSION"), type_name::<M>()].into_iter();
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for name in all.chain(names).chain(builders) {
+            for byte in name.bytes().chain([0]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        hash
+    }
+}
+
+/// A registry in a process that is no child: what [`MpMain::new`](crate::MpMain::new) takes. It can
+/// be cloned, for several simulations in one program.
+pub struct Entered<M: Message> {
+    pub(crate) registry: Arc<Registry<M>>,
+    pub(crate) schema: u64,
+}
+
+impl<M: Message> Registry<M> {
+    pub(crate) fn kind(&self, name: &str) -> Option<&Kind<M>> {
+        self.kinds.get(name)
+    }
+
+    pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&Kind<M>> {
+        self.kind(self.by_type.get(&agent.type_id())?)
+    }
+
+    /// The name of an agent's type, and its encoded state.
+    pub(crate) fn encode<A: Agent<M>>(
+        &self,
+        id: AgentId,
+        agent: &A,
+    ) -> Result<(String, Vec<u8>), Error> {
+        let kind = self.kind_of(agent).ok_or_else(|| Error::UnknownAgentType {
+            kind: type_name::<A>().to_owned(),
+            known: self.kind_names(),
+        })?;
+        let mut state = Vec::new();
+        (kind.encode)(agent, &mut state).map_err(|why| Error::Encode {
+            what: format!("agent {id} of type {}", kind.name),
+            why: why.to_string(),
+        })?;
+        Ok((kind.name.to_owned(), state))
+    }
+
+    pub(crate) fn kind_names(&self) -> Vec<String> {
+        self.kinds.keys().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn builder(&self, name: &str) -> Option<&BuilderFn<M>> {
+        self.builders.get(name)
+    }
+
+    pub(crate) fn builder_names(&self) -> Vec<String> {
+        self.builders.keys().cloned().collect()
+    }
+
+    pub(crate) fn trace_format(&self) -> TraceFormat<M> {
+        self.trace_format
+    }
+
+    pub(crate) fn program(&self) -> Program {
+        self.program.clone()
+    }
+}
+
+/// The agents that a builder makes, in insertion order.
+pub struct Crew<M: Message> {
+    pub(crate) agents: Vec<(AgentId, Box<dyn Agent<M>>)>,
+}
+
+impl<M: Message> Crew<M> {
+    pub(crate) fn new() -> Self {
+        Self { agents: Vec::new() }
+    }
+
+    /// Adds an agent. An id that is taken is refused before the first superstep.
+    pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) {
+        self.agents.push((id.into(), Box::new(agent)));
+    }
+}
+
+impl<M: Message> fmt::Debug for Registry<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("kinds", &self.kind_names())
+            .field("builders", &self.builder_names())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Message> Clone for Entered<M> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: Arc::clone(&self.registry),
+            schema: self.schema,
+        }
+    }
+}
+
+impl<M: Message> fmt::Debug for Entered<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entered").field(&self.registry).finish()
+    }
+}
+
+impl<M: Message> fmt::Debug for Crew<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.agents.iter().map(|(id, _)| id).collect();
+        f.debug_tuple("Crew").field(&ids).finish()
+    }
+}

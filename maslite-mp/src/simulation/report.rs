@@ -1,0 +1,590 @@
+//! What a run came to, for people and for programs.
+
+use std::fmt::{self, Write};
+use std::ops::Deref;
+use std::time::Duration;
+
+use maslite_core::{AgentError, Counters, Report, SimDuration};
+use serde::{Serialize, Serializer};
+
+use crate::processes::clusters::{Link, Placement};
+use crate::processes::spawn::PROTOCOL;
+
+/// What a run over several clusters did: enough to tell whether processes paid, and where the next cut should be. It is also
+/// a [`Report`].
+///
+/// Counts go on from run to run, but for [`events`](Self::events); times are of this run. Printed with `{}` it is three lines for
+/// people, and with `{:#}` it is all there is, with an [`advice`](Self::advice).
+///
+/// # As JSON
+///
+/// Serialised, and as [`to_json`](Self::to_json), it is one object. Names end in their units, ids and the digest are text, what is not known is
+/// null. Within a version of `schema`, which is 1, fields are added and never changed:
+///
+/// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`, `startup_ns`, `ratio`, `events`,
+///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `errors`, `advice`;
+/// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
+/// - of the border: `local`, `routed`, `held_back`, `exchanges`; and `flows`, a list of `from`, `to` (cluster names, null for main),
+///   `mails`, `bytes`;
+/// - `main`: `busy_ns`, `memory_bytes`;
+/// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`, `busy_ns`, `blocked_ns`,
+///   `waiting_ns`, `mail_in`, `mail_out`, `awake`, `memory_bytes`, `counters`.
+///
+/// ```
+/// # use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Word }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Gossip { next: u64 }
+/// # impl Agent<Msg> for Gossip {
+/// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+/// #         ctx.send(self.next, Msg::Word);
+/// #     }
+/// # }
+/// # fn main() -> Result<(), maslite_mp::Error> {
+/// # let agents = Registry::new().with::<Gossip>().enter();
+/// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
+/// let (left, right) = (main.new_scheduler(), main.new_scheduler());
+/// main.add(left, 1, Gossip { next: 2 })?; // each tells the next
+/// main.add(left, 2, Gossip { next: 3 })?;
+/// main.add(right, 3, Gossip { next: 4 })?; // and there is no fourth
+/// main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Word));
+///
+/// let report = main.run(Run::until_idle())?;
+/// assert_eq!((report.local, report.routed), (1, 2)); // 1 to 2; main to 1, and 2 to 3
+/// assert_eq!((report.counters.delivered, report.counters.undeliverable), (3, 1));
+/// assert_eq!(report.clusters[1].counters.delivered, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MpReport {
+    /// What any run reports.
+    pub run: Report,
+    /// Mail that agents and main took in this run.
+    pub events: u64,
+    /// Mail addressed within its cluster, since the simulation began.
+    pub local: u64,
+    /// Mail that main relayed to a cluster, one for each that got it, since the simulation began.
+    pub routed: u64,
+    /// Mail that arrived in another cluster later than it was due, because of the lookahead, since
+    /// the simulation began.
+    pub held_back: u64,
+    /// Rounds of grants and reports, since the simulation began.
+    pub exchanges: u64,
+    /// The seed of the agents' random numbers.
+    pub seed: u64,
+    /// Where the clusters run.
+    pub placement: Placement,
+    /// Wall time from the making of the supervisor to its first superstep.
+    pub startup: Option<Duration>,
+    /// How long main itself was at work \[wall\]: it granted, routed, and handled its own mail.
+    pub main_busy: Duration,
+    /// The memory that main's process has in use \[bytes\]; none where the system does not tell, and for runs
+    /// shorter than 10 ms \[wall\], which to ask would make longer.
+    pub main_memory: Option<u64>,
+    /// The mail that crossed, by where it came from and went, since the simulation began: main first, then the clusters, in the
+    /// order in which they were made. Only where there was some.
+    pub flows: Vec<Flow>,
+    /// The clusters, in the order in which they were made.
+    pub clusters: Vec<ClusterReport>,
+    /// What ran it.
+    pub versions: Versions,
+}
+
+/// What one cluster did. Counts are since the simulation began, but for [`events`](Self::events); times are of this run, and
+/// `busy`, `blocked` and `waiting` add up to it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterReport {
+    /// Its name.
+    pub name: String,
+    /// The process it runs in.
+    pub pid: u32,
+    /// What carries its messages, a [`Link::Ring`] or a [`Link::Channel`]; none if it runs inline.
+    pub link: Option<Link>,
+    /// Its lookahead, if it has one.
+    pub lookahead: Option<SimDuration>,
+    /// Mail that its agents took in this run.
+    pub events: u64,
+    /// How long it worked \[wall\].
+    pub busy: Duration,
+    /// How long it had something to do, but others had to get as far first \[wall\].
+    pub blocked: Duration,
+    /// How long it had nothing to do \[wall\].
+    pub waiting: Duration,
+    /// Mail that came to it from other clusters and main.
+    pub mail_in: u64,
+    /// Mail that it sent to other clusters and main.
+    pub mail_out: u64,
+    /// How many agents were awake in its last superstep.
+    pub awake: u64,
+    /// The memory that its process has in use \[bytes\]; none inline, and as [`MpReport::main_memory`].
+    pub memory: Option<u64>,
+    /// What it counted; the supersteps are those in which it had a part.
+    pub counters: Counters,
+}
+
+/// Mail that crossed one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Flow {
+    /// The cluster it came from; none: main.
+    pub from: Option<String>,
+    /// The cluster it went to; none: main.
+    pub to: Option<String>,
+    /// How many, one for each cluster that got it.
+    pub mails: u64,
+    /// Their length on the link \[bytes\].
+    pub bytes: u64,
+}
+
+/// What ran a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Versions {
+    /// Of this crate.
+    pub maslite: &'static str,
+    /// Of what crosses the links.
+    pub protocol: u32,
+    /// It was built without debug assertions: figures of other builds say little.
+    pub optimised: bool,
+    /// Processors that this process may use.
+    pub processors: usize,
+}
+
+impl Versions {
+    pub(crate) fn here() -> Self {
+        Self {
+            maslite: env!("CARGO_PKG_VERSION"),
+            protocol: PROTOCOL,
+            optimised: !cfg!(debug_assertions),
+            processors: std::thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+}
+
+impl Deref for MpReport {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.run
+    }
+}
+
+/// A share of a run that is worth a remark.
+const MUCH: f64 = 0.5;
+
+impl MpReport {
+    /// Mail taken per second of wall time in this run.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+    pub fn events_per_s(&self) -> f64 {
+        self.events as f64 / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    /// All of it as one JSON object.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
+    /// # impl Agent<Msg> for Crane {}
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let agents = Registry::new().with::<Crane>().enter();
+    /// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
+    /// # let yard = main.new_scheduler_named("yard")?;
+    /// # main.add(yard, "crane", Crane)?;
+    /// let report = main.run(Run::until_idle())?;
+    /// let json: serde_json::Value = serde_json::from_str(&report.to_json())?;
+    /// assert_eq!(json["schema"], 1);
+    /// assert_eq!(json["stopped_by"], "idle");
+    /// assert_eq!(json["clusters"][0]["name"], "yard");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it never does")]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("numbers, texts and lists of them can be written")
+    }
+
+    /// Whether processes paid, and what holds the run up, in a sentence or two: as far as the times tell.
+    ///
+    /// What is measured is wall time. Clusters that have to share processors seem busier than they are, and then nothing is said of
+    /// what one process would take.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let wall = self.wall.as_secs_f64().max(1e-9);
+        let clusters = self.clusters.iter();
+        let work: f64 = clusters.clone().map(|it| it.busy.as_secs_f64()).sum();
+        let Some(busiest) = clusters.max_by_key(|it| it.busy) else {
+            return "there are no clusters".to_owned();
+        };
+        let most = busiest.busy.as_secs_f64();
+        let main = self.main_busy.as_secs_f64();
+        let name = &busiest.name;
+        if self.clusters.len() == 1 {
+            return format!("one cluster, {} of the time at work", Share(most / wall));
+        }
+        let mut text = String::new();
+        // Writing into a text cannot fail.
+        let _ = match self.placement {
+            Placement::Inline => {
+                // In processes the busiest has to be waited for, and main has its own work.
+                let bound = wall / (most + main).max(1e-9);
+                write!(
+                    text,
+                    "cluster {name} does {} of the work of all clusters, so processes could make this run at \
+                     most {bound:.1} times as fast",
+                    Share(most / work.max(1e-9)),
+                )
+            }
+            Placement::Processes if work < wall => write!(
+                text,
+                "processes did not pay: all clusters together worked for {work:.3} s, so one process would take about \
+                 that, and these took {wall:.3} s"
+            ),
+            Placement::Processes if self.clusters.len() > self.versions.processors => write!(
+                text,
+                "{} clusters share {} processors",
+                self.clusters.len(),
+                self.versions.processors
+            ),
+            Placement::Processes => write!(
+                text,
+                "processes paid: {:.1} clusters were at work at a time, of {}",
+                work / wall,
+                self.clusters.len()
+            ),
+        };
+        let _ = if self.placement == Placement::Inline {
+            Ok(())
+        } else if main / wall > MUCH {
+            write!(
+                text,
+                "; main is at work {} of the time: less mail across, or a lookahead, would spare it",
+                Share(main / wall)
+            )
+        } else if most / wall > MUCH && most > work - most {
+            write!(
+                text,
+                "; cluster {name} is at work {} of the time, longer than all others together: divide it",
+                Share(most / wall)
+            )
+        } else {
+            Ok(())
+        };
+        if let Some(Flow {
+            from, to, mails, ..
+        }) = self.widest()
+        {
+            let _ = write!(
+                text,
+                "; most mail that crosses, {mails}, goes from {from} to {to}",
+                from = Place(from.as_deref()),
+                to = Place(to.as_deref())
+            );
+        }
+        text
+    }
+
+    /// Where most mail crossed between two clusters.
+    fn widest(&self) -> Option<&Flow> {
+        let between = self
+            .flows
+            .iter()
+            .filter(|flow| flow.from.is_some() && flow.to.is_some());
+        // The first of several.
+        between.rev().max_by_key(|flow| flow.mails)
+    }
+}
+
+/// A share as people read it.
+struct Share(f64);
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} %", self.0 * 100.0)
+    }
+}
+
+/// A place that mail comes from or goes to.
+struct Place<'a>(Option<&'a str>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0.unwrap_or("main"))
+    }
+}
+
+/// A memory as people read it; a dash if it is not known.
+pub(crate) struct Mebibytes(pub(crate) Option<u64>);
+
+impl fmt::Display for Mebibytes {
+    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => f.pad(&format!("{:.1} MiB", bytes as f64 / 1_048_576.0)),
+            None => f.pad("-"),
+        }
+    }
+}
+
+impl fmt::Display for MpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}; {} clusters: {} mails within, {} across, {} exchanges",
+            self.run,
+            self.clusters.len(),
+            self.local,
+            self.routed,
+            self.exchanges,
+        )?;
+        if f.alternate() {
+            self.write_all(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl MpReport {
+    /// All that the short form does not say.
+    fn write_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Versions {
+            maslite,
+            protocol,
+            optimised,
+            processors,
+        } = self.versions;
+        write!(
+            f,
+            "\n{} events in this run, {:.0} a second; {} held back; seed {}; {}; maslite {maslite}{}, protocol \
+             {protocol}, {processors} processors",
+            self.events,
+            self.events_per_s(),
+            self.held_back,
+            self.seed,
+            placement(self.placement),
+            if optimised { "" } else { " (not optimised)" },
+        )?;
+        if let Some(startup) = self.startup {
+            write!(f, "; started in {:.6} s", startup.as_secs_f64())?;
+        }
+        let names = self.clusters.iter().map(|it| it.name.chars().count());
+        let width = names.chain([7]).max().unwrap_or(0);
+        write!(
+            f,
+            "\n{:width$} {:>8} {:>8} {:>12} {:>11} {:>11} {:>11} {:>10} {:>10} {:>8} {:>11} {:>12}",
+            "cluster",
+            "process",
+            "link",
+            "lookahead",
+            "busy",
+            "blocked",
+            "waiting",
+            "mail in",
+            "mail out",
+            "awake",
+            "memory",
+            "events",
+        )?;
+        for it in &self.clusters {
+            let lookahead = it.lookahead.map(|lookahead| lookahead.to_string());
+            write!(
+                f,
+                "\n{:width$} {:>8} {:>8} {:>12} {:>11} {:>11} {:>11} {:>10} {:>10} {:>8} {:>11} {:>12}",
+                it.name,
+                it.pid,
+                it.link.map_or("inline", link),
+                lookahead.as_deref().unwrap_or("-"),
+                Seconds(it.busy),
+                Seconds(it.blocked),
+                Seconds(it.waiting),
+                it.mail_in,
+                it.mail_out,
+                it.awake,
+                Mebibytes(it.memory),
+                it.events,
+            )?;
+        }
+        write!(
+            f,
+            "\n{:width$} {:>8} {:>8} {:>12} {:>11} {:>11} {:>11} {:>10} {:>10} {:>8} {:>11}",
+            "main",
+            std::process::id(),
+            "",
+            "",
+            Seconds(self.main_busy),
+            "",
+            Seconds(self.wall.saturating_sub(self.main_busy)),
+            "",
+            "",
+            "",
+            Mebibytes(self.main_memory),
+        )?;
+        for flow in &self.flows {
+            let (from, to) = (Place(flow.from.as_deref()), Place(flow.to.as_deref()));
+            let (mails, bytes) = (flow.mails, flow.bytes);
+            write!(
+                f,
+                "\n{from:width$} -> {to:width$} {mails:>10} mails {bytes:>12} bytes"
+            )?;
+        }
+        write!(f, "\n{}", self.advice())
+    }
+}
+
+/// A time in a column.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.4} s", self.0.as_secs_f64()))
+    }
+}
+
+fn placement(placement: Placement) -> &'static str {
+    match placement {
+        Placement::Processes => "processes",
+        Placement::Inline => "inline",
+    }
+}
+
+fn link(link: Link) -> &'static str {
+    match link {
+        Link::Ring => "ring",
+        Link::Channel => "channel",
+        Link::Auto => "auto",
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The fields of a report as programs read them. They are named in its documentation.
+#[derive(Serialize)]
+struct Fields<'a> {
+    schema: u32,
+    stopped_by: &'static str,
+    start_ns: u64,
+    now_ns: u64,
+    wall_ns: u64,
+    startup_ns: Option<u64>,
+    ratio: f64,
+    events: u64,
+    events_per_s: f64,
+    counters: &'a Counters,
+    digest: Option<String>,
+    errors: Vec<ErrorFields<'a>>,
+    advice: String,
+    seed: u64,
+    placement: &'static str,
+    version: &'static str,
+    protocol: u32,
+    optimised: bool,
+    processors: usize,
+    local: u64,
+    routed: u64,
+    held_back: u64,
+    exchanges: u64,
+    flows: &'a [Flow],
+    main: MainFields,
+    clusters: Vec<ClusterFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    agent: String,
+    cluster: Option<&'a str>,
+    time_ns: u64,
+    superstep: u64,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct MainFields {
+    busy_ns: u64,
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ClusterFields<'a> {
+    name: &'a str,
+    pid: u32,
+    link: Option<&'static str>,
+    lookahead_ns: Option<u64>,
+    events: u64,
+    busy_ns: u64,
+    blocked_ns: u64,
+    waiting_ns: u64,
+    mail_in: u64,
+    mail_out: u64,
+    awake: u64,
+    memory_bytes: Option<u64>,
+    counters: &'a Counters,
+}
+
+impl Serialize for MpReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let clusters = self.clusters.iter().map(|it| ClusterFields {
+            name: &it.name,
+            pid: it.pid,
+            link: it.link.map(link),
+            lookahead_ns: it.lookahead.map(SimDuration::as_nanos),
+            events: it.events,
+            busy_ns: nanos(it.busy),
+            blocked_ns: nanos(it.blocked),
+            waiting_ns: nanos(it.waiting),
+            mail_in: it.mail_in,
+            mail_out: it.mail_out,
+            awake: it.awake,
+            memory_bytes: it.memory,
+            counters: &it.counters,
+        });
+        let errors = self
+            .run
+            .errors
+            .iter()
+            .map(|error: &AgentError| ErrorFields {
+                agent: error.agent.to_string(),
+                cluster: error.cluster.as_deref(),
+                time_ns: error.time.as_nanos(),
+                superstep: error.superstep,
+                message: &error.message,
+            });
+        Fields {
+            schema: 1,
+            stopped_by: self.stopped_by.name(),
+            start_ns: self.start.as_nanos(),
+            now_ns: self.now.as_nanos(),
+            wall_ns: nanos(self.wall),
+            startup_ns: self.startup.map(nanos),
+            ratio: self.ratio(),
+            events: self.events,
+            events_per_s: self.events_per_s(),
+            counters: &self.counters,
+            digest: self.digest.map(|digest| format!("{digest:016x}")),
+            errors: errors.collect(),
+            advice: self.advice(),
+            seed: self.seed,
+            placement: placement(self.placement),
+            version: self.versions.maslite,
+            protocol: self.versions.protocol,
+            optimised: self.versions.optimised,
+            processors: self.versions.processors,
+            local: self.local,
+            routed: self.routed,
+            held_back: self.held_back,
+            exchanges: self.exchanges,
+            flows: &self.flows,
+            main: MainFields {
+                busy_ns: nanos(self.main_busy),
+                memory_bytes: self.main_memory,
+            },
+            clusters: clusters.collect(),
+        }
+        .serialize(serializer)
+    }
+}

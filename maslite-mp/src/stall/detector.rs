@@ -1,0 +1,874 @@
+//! Finds out who holds the clock when simulated time stands still.
+//!
+//! ```text
+//! agents' threads ── Progress, busy ──► Pulse ─┐ (of this process, or told over the control line)
+//! main's thread ── time, chore ───────► Desk ──┼─► Lookout, on the supervisor thread ──► Warning
+//! ```
+//!
+//! Those who work only store numbers. The lookout compares two looks, half the limit apart; it looks
+//! at main first, which costs nothing, and at the clusters only if main's time has not moved.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use maslite_core::{Progress, Sample, SimTime};
+
+use crate::stall::warning::{Activity, ClockHolder, Limit, Warning};
+
+/// What a cluster shows of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    pub(crate) progress: Arc<Progress>,
+    /// It does what main asked for. Otherwise it waits for main.
+    busy: AtomicBool,
+}
+
+impl Pulse {
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    pub(crate) fn look(&self) -> (bool, Sample) {
+        (self.busy.load(Ordering::Relaxed), self.progress.sample())
+    }
+
+    pub(crate) fn says(&self) -> Says {
+        let (busy, sample) = self.look();
+        Says::Fine { busy, sample }
+    }
+
+    /// How a cluster of this process looks.
+    pub(crate) fn sight(&self, cluster: &str) -> Sight {
+        Sight {
+            cluster: cluster.to_owned(),
+            pid: None,
+            says: self.says(),
+            debugger: None,
+            memory: None,
+        }
+    }
+}
+
+/// What main shows of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    time: AtomicU64,
+    chore: AtomicU64,
+    /// Counts the chores, so that a long one is told from many of a kind.
+    turn: AtomicU64,
+}
+
+/// What main is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chore {
+    Routing,
+    Handler,
+    Predicate,
+    Trace,
+    /// It is paused, and waits for who steers it.
+    Pause,
+    /// It waits for an answer of the cluster at this place.
+    WaitFor(usize),
+    /// It sends to the cluster at this place, which may have to make room for it.
+    SendTo(usize),
+}
+
+impl Chore {
+    /// The place of the cluster without which main does not go on.
+    fn awaited(self) -> Option<usize> {
+        match self {
+            Self::WaitFor(place) | Self::SendTo(place) => Some(place),
+            _ => None,
+        }
+    }
+}
+
+impl Desk {
+    pub(crate) fn turn_to(&self, chore: Chore, time: SimTime) {
+        let chore = match chore {
+            Chore::Routing => 0,
+            Chore::Handler => 1,
+            Chore::Predicate => 2,
+            Chore::Trace => 3,
+            Chore::Pause => 4,
+            Chore::WaitFor(place) => 5 + 2 * place as u64,
+            Chore::SendTo(place) => 6 + 2 * place as u64,
+        };
+        self.time.store(time.as_nanos(), Ordering::Relaxed);
+        self.chore.store(chore, Ordering::Relaxed);
+        // One thread writes, so this needs no atomic addition.
+        let turn = self.turn.load(Ordering::Relaxed) + 1;
+        self.turn.store(turn, Ordering::Relaxed);
+    }
+
+    pub(crate) fn time(&self) -> SimTime {
+        SimTime::from_nanos(self.time.load(Ordering::Relaxed))
+    }
+
+    fn chore(&self) -> Chore {
+        match self.chore.load(Ordering::Relaxed) {
+            0 => Chore::Routing,
+            1 => Chore::Handler,
+            2 => Chore::Predicate,
+            3 => Chore::Trace,
+            4 => Chore::Pause,
+            other => {
+                let place = usize::try_from((other - 5) / 2).unwrap_or(usize::MAX);
+                if other % 2 == 1 {
+                    Chore::WaitFor(place)
+                } else {
+                    Chore::SendTo(place)
+                }
+            }
+        }
+    }
+
+    fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+}
+
+/// What a cluster says of itself when asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    Fine {
+        busy: bool,
+        sample: Sample,
+    },
+    /// It does not answer, and this is what the system says of it.
+    Nothing(Activity),
+}
+
+/// What one look sees of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub(crate) cluster: String,
+    /// None inline.
+    pub(crate) pid: Option<u32>,
+    pub(crate) says: Says,
+    pub(crate) debugger: Option<u32>,
+    /// The memory that its process has in use \[bytes\]; none inline.
+    pub(crate) memory: Option<u64>,
+}
+
+/// Something seen, and when it was first seen like this.
+#[derive(Clone, Copy, Debug)]
+struct Seen<T> {
+    what: T,
+    first: Instant,
+    /// Since when it counts against the limits: not while a debugger is attached.
+    counts: Instant,
+    /// What the look before saw instead, if it saw something else.
+    before: Option<T>,
+}
+
+impl<T> Seen<T> {
+    fn new(what: T, now: Instant) -> Self {
+        Self {
+            what,
+            first: now,
+            counts: now,
+            before: None,
+        }
+    }
+}
+
+/// Gets warnings.
+pub(crate) type WarningSink = Box<dyn FnMut(&Warning) + Send>;
+
+/// How long \[wall\] is too long. None: nothing is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For simulated time to stand still, before there is a warning.
+    pub(crate) warning: Option<Duration>,
+    /// For one call of an agent.
+    pub(crate) update: Option<Duration>,
+    /// For a cluster to say nothing, or to do nothing, while main waits for it.
+    pub(crate) answer: Option<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            warning: Some(Duration::from_secs(5)),
+            update: None,
+            answer: Some(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Compares looks, warns, and finds who is over a limit.
+pub(crate) struct Lookout {
+    patience: Patience,
+    sink: Arc<Mutex<WarningSink>>,
+    desk: Arc<Desk>,
+    /// The clusters of this process.
+    pub(crate) inline: Vec<(String, Arc<Pulse>)>,
+    stand: Option<Stand>,
+    /// What main is at, and its turn.
+    main: Option<Seen<(Chore, u64)>>,
+    clusters: Vec<Option<Seen<Says>>>,
+}
+
+/// An instant at which a run stands.
+#[derive(Clone, Copy, Debug)]
+struct Stand {
+    run: u64,
+    /// Where main stood.
+    time: SimTime,
+    since: Instant,
+    /// When the next look is due, to find out that this process was stopped itself.
+    due: Instant,
+    /// How often it was warned of.
+    warned: u32,
+}
+
+/// No sooner than that, whatever was asked for.
+const LEAST_LIMIT: Duration = Duration::from_millis(1);
+
+impl Lookout {
+    pub(crate) fn new(patience: Patience, sink: Option<WarningSink>, desk: Arc<Desk>) -> Self {
+        let least = |limit: Option<Duration>| limit.map(|limit| limit.max(LEAST_LIMIT));
+        Self {
+            patience: Patience {
+                warning: least(patience.warning),
+                update: least(patience.update),
+                answer: least(patience.answer),
+            },
+            sink: Arc::new(Mutex::new(sink.unwrap_or_else(|| Box::new(write_down)))),
+            desk,
+            inline: Vec::new(),
+            stand: None,
+            main: None,
+            clusters: Vec::new(),
+        }
+    }
+
+    /// The time between two looks. After two of them it may be time for a warning. For a limit there are
+    /// more: the first finds that main stands, the second what its clusters are at.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        let Patience {
+            warning,
+            update,
+            answer,
+        } = self.patience;
+        let parts = [
+            warning.map(|limit| limit / 2),
+            update.map(|limit| limit / 4),
+            answer.map(|limit| limit / 4),
+        ];
+        let shortest = parts.into_iter().flatten().min();
+        shortest.map(|part| part + Duration::from_nanos(1))
+    }
+
+    /// Where main stands in simulated time.
+    pub(crate) fn time_of_main(&self) -> SimTime {
+        self.desk.time()
+    }
+
+    /// Looks at main. True if time has moved there, or if nothing can be said yet: then the
+    /// standstill, if it is one, begins now.
+    pub(crate) fn main_moves(&mut self, run: u64, now: Instant) -> bool {
+        let Some(interval) = self.interval() else {
+            return true;
+        };
+        let time = self.desk.time();
+        let due = now.checked_add(interval).unwrap_or(now);
+        if let Some(stand) = &mut self.stand
+            && (stand.run, stand.time) == (run, time)
+            && self.desk.chore() != Chore::Pause
+            // A look that comes very late was kept from coming, and everybody else perhaps as well.
+            && now.saturating_duration_since(stand.due) <= interval
+        {
+            stand.due = due;
+            return false;
+        }
+        self.begin(run, time, now, due);
+        self.clusters.clear();
+        self.main = None;
+        true
+    }
+
+    fn begin(&mut self, run: u64, time: SimTime, now: Instant, due: Instant) {
+        self.stand = Some(Stand {
+            run,
+            time,
+            since: now,
+            due,
+            warned: 0,
+        });
+    }
+
+    /// Looks at the clusters, when main's time has not moved. Some if it is time to warn.
+    pub(crate) fn consider(&mut self, sights: &[Sight], now: Instant) -> Option<Warning> {
+        let stand = self.stand?;
+        let moved = sights.iter().enumerate().any(|(place, sight)| {
+            let before = match self.clusters.get(place) {
+                Some(Some(Seen {
+                    what: Says::Fine { sample, .. },
+                    ..
+                })) => sample.time,
+                _ => stand.time,
+            };
+            matches!(sight.says, Says::Fine { sample, .. } if sample.time > before)
+        });
+        self.note(sights, now);
+        if moved {
+            self.begin(stand.run, stand.time, now, stand.due);
+            return None;
+        }
+        let stood = now.saturating_duration_since(stand.since);
+        let limit = self.patience.warning?;
+        let limit = limit.checked_mul(1 << stand.warned.min(30))?;
+        if stood < limit {
+            return None;
+        }
+        self.stand = Some(Stand {
+            warned: stand.warned + 1,
+            ..stand
+        });
+        let (holders, waiting) = self.holders(sights, now);
+        let times = holders.iter().filter_map(|holder| holder.time);
+        Some(Warning {
+            time: times.min().unwrap_or_else(|| self.desk.time()),
+            stood,
+            holders,
+            waiting,
+        })
+    }
+
+    /// Keeps what was seen, to be compared with the next look.
+    pub(crate) fn note(&mut self, sights: &[Sight], now: Instant) {
+        let chore = (self.desk.chore(), self.desk.turn());
+        if self.main.is_none_or(|seen| seen.what != chore) {
+            self.main = Some(Seen::new(chore, now));
+        }
+        self.clusters.resize(sights.len(), None);
+        for (seen, sight) in self.clusters.iter_mut().zip(sights) {
+            let mut next = match *seen {
+                Some(seen) if seen.what == sight.says => Seen {
+                    before: None,
+                    ..seen
+                },
+                before => Seen {
+                    before: before.map(|seen| seen.what),
+                    ..Seen::new(sight.says, now)
+                },
+            };
+            if sight.debugger.is_some() {
+                next.counts = now;
+            }
+            *seen = Some(next);
+        }
+    }
+
+    /// Which cluster is over a limit, by what was noted last. Those of this process never are: nobody could end them.
+    pub(crate) fn overdue(&self, sights: &[Sight], now: Instant) -> Option<(Limit, ClockHolder)> {
+        let main = self.main?;
+        let (chore, _) = main.what;
+        let waited = now.saturating_duration_since(main.first);
+        let clusters = sights.iter().zip(self.clusters.iter().flatten());
+        clusters.enumerate().find_map(|(place, (sight, seen))| {
+            sight.pid?;
+            let lasted = now.saturating_duration_since(seen.counts);
+            let (limit, holder) = match sight.says {
+                Says::Fine { busy: true, sample } => {
+                    sample.phase?;
+                    (
+                        Limit::Update(self.patience.update?),
+                        sight.holder(seen, now)?,
+                    )
+                }
+                Says::Fine { busy: false, .. } if chore == Chore::WaitFor(place) => {
+                    let limit = Limit::Answer(self.patience.answer?);
+                    (limit, sight.hold(Activity::Idle))
+                }
+                Says::Nothing(activity) if chore.awaited() == Some(place) => {
+                    (Limit::Answer(self.patience.answer?), sight.hold(activity))
+                }
+                _ => return None,
+            };
+            let (lasted, least) = match limit {
+                Limit::Answer(limit) => (lasted.min(waited), limit),
+                Limit::Update(limit) | Limit::Rest(limit) => (lasted, limit),
+            };
+            let since = lasted;
+            (lasted >= least).then_some((limit, ClockHolder { since, ..holder }))
+        })
+    }
+
+    /// Who holds the clock, by what was noted last, and the names of those who wait.
+    pub(crate) fn holders(
+        &self,
+        sights: &[Sight],
+        now: Instant,
+    ) -> (Vec<ClockHolder>, Vec<String>) {
+        let (mut holders, mut waiting) = (Vec::new(), Vec::new());
+        let mut somebody_works = false;
+        let awaited = self.desk.chore().awaited();
+        for (sight, seen) in sights.iter().zip(self.clusters.iter().flatten()) {
+            let holder = sight.holder(seen, now);
+            somebody_works |= matches!(sight.says, Says::Fine { .. }) && holder.is_some();
+            match holder {
+                Some(holder) => holders.push(holder),
+                None => waiting.push(sight.cluster.clone()),
+            }
+        }
+        if let Some(place) = awaited
+            && let Some(sight) = sights.get(place)
+            && holders.is_empty()
+        {
+            waiting.remove(place);
+            holders.push(sight.hold(Activity::Pending));
+        }
+        if awaited.is_none() && !somebody_works {
+            holders.insert(0, self.main_as_holder(now));
+        }
+        (holders, waiting)
+    }
+
+    fn main_as_holder(&self, now: Instant) -> ClockHolder {
+        let chore = self.desk.chore();
+        let seen = self.main.filter(|seen| seen.what.0 == chore);
+        ClockHolder {
+            cluster: None,
+            pid: None,
+            activity: match chore {
+                Chore::Handler => Activity::Handler,
+                Chore::Predicate => Activity::Predicate,
+                Chore::Trace => Activity::Trace,
+                Chore::Routing | Chore::Pause | Chore::WaitFor(_) | Chore::SendTo(_) => {
+                    Activity::Routing
+                }
+            },
+            agent: None,
+            time: Some(self.desk.time()),
+            superstep: None,
+            since: seen.map_or(Duration::ZERO, |seen| {
+                now.saturating_duration_since(seen.first)
+            }),
+            debugger: None,
+        }
+    }
+
+    /// Hands out a warning, in a thread of its own: whoever takes it may block, and the supervisor must not.
+    /// One that comes while the last one is still being taken is dropped.
+    pub(crate) fn warn(&self, warning: Warning) {
+        let sink = Arc::clone(&self.sink);
+        // Without a thread there is no warning, and nothing else is amiss.
+        let _ = thread::Builder::new()
+            .name("maslite-warning".to_owned())
+            .spawn(move || {
+                if let Ok(mut sink) = sink.try_lock() {
+                    sink(&warning);
+                }
+            });
+    }
+}
+
+impl Default for Lookout {
+    fn default() -> Self {
+        let patience = Patience {
+            warning: None,
+            update: None,
+            answer: None,
+        };
+        Self::new(patience, None, Arc::default())
+    }
+}
+
+impl fmt::Debug for Lookout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookout")
+            .field("patience", &self.patience)
+            .field("stand", &self.stand)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of warnings if nobody asked for them.
+fn write_down(warning: &Warning) {
+    // In one piece, so that nobody else's line comes between; and who has closed the stream misses it.
+    let _ = io::stderr().write_all(format!("warning: {warning}\n").as_bytes());
+}
+
+impl Sight {
+    /// How this cluster holds the clock, if it does.
+    fn holder(&self, seen: &Seen<Says>, now: Instant) -> Option<ClockHolder> {
+        let (busy, sample) = match self.says {
+            Says::Fine { busy, sample } => (busy, sample),
+            Says::Nothing(activity) => return Some(self.hold(activity)),
+        };
+        let passed = match seen.before {
+            Some(Says::Fine { sample: before, .. }) if before.time == sample.time => {
+                sample.superstep.saturating_sub(before.superstep)
+            }
+            _ => 0,
+        };
+        let activity = match sample.phase {
+            // One superstep may just have been its last.
+            _ if passed > 1 => Activity::Exchange { supersteps: passed },
+            Some(phase) if busy => Activity::InAgent(phase),
+            None if busy => Activity::Kernel,
+            _ => return None,
+        };
+        Some(ClockHolder {
+            agent: sample.agent,
+            time: Some(sample.time),
+            superstep: Some(sample.superstep),
+            since: now.saturating_duration_since(seen.first),
+            ..self.hold(activity)
+        })
+    }
+
+    fn hold(&self, activity: Activity) -> ClockHolder {
+        ClockHolder {
+            cluster: Some(self.cluster.clone()),
+            pid: self.pid,
+            activity,
+            agent: None,
+            time: None,
+            superstep: None,
+            since: Duration::ZERO,
+            debugger: self.debugger,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use maslite_core::engine::Engine;
+    use maslite_core::{Agent, AgentId, Phase};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+    const INTERVAL: Duration = Duration::from_nanos(2_500_000_001);
+    const PATIENCE: Patience = Patience {
+        warning: Some(LIMIT),
+        update: None,
+        answer: None,
+    };
+
+    /// A lookout with two clusters, of which only what they say is there.
+    struct Scene {
+        lookout: Lookout,
+        now: Instant,
+        says: [Says; 2],
+        debugger: Option<u32>,
+        overdue: Option<(Limit, ClockHolder)>,
+    }
+
+    #[test]
+    fn a_paused_run_does_not_stand_still() {
+        let desk = Arc::new(Desk::default());
+        let mut lookout = Lookout::new(PATIENCE, None, Arc::clone(&desk));
+        let mut now = crate::links::transport::now();
+        desk.turn_to(Chore::Pause, SimTime::ZERO);
+        for _ in 0..3 {
+            assert!(lookout.main_moves(1, now));
+            now += INTERVAL;
+        }
+        desk.turn_to(Chore::Routing, SimTime::ZERO);
+        assert!(!lookout.main_moves(1, now));
+    }
+
+    fn at_rest() -> Says {
+        Pulse::default().says()
+    }
+
+    fn at_work(time: u64, superstep: u64) -> Says {
+        let mut sample = Progress::default().sample();
+        sample.time = SimTime::from_secs(time);
+        sample.superstep = superstep;
+        sample.agent = Some(AgentId::from(3));
+        sample.phase = Some(Phase::Update);
+        Says::Fine { busy: true, sample }
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                lookout: Lookout::new(PATIENCE, None, Arc::default()),
+                now: crate::links::transport::now(),
+                says: [at_rest(); 2],
+                debugger: None,
+                overdue: None,
+            }
+        }
+
+        /// The next look, so much later.
+        fn look_after(&mut self, wait: Duration) -> Option<Warning> {
+            self.now += wait;
+            if self.lookout.main_moves(1, self.now) {
+                return None;
+            }
+            let sights = self.says.map(|says| Sight {
+                memory: None,
+                cluster: "a cluster".to_owned(),
+                pid: Some(7),
+                says,
+                debugger: self.debugger,
+            });
+            let warning = self.lookout.consider(&sights, self.now);
+            self.overdue = self.lookout.overdue(&sights, self.now);
+            warning
+        }
+
+        /// A scene with limits of 4 s, in which main waits for the first cluster.
+        fn with_limits() -> Self {
+            let mut scene = Self::new();
+            scene.lookout.patience = Patience {
+                warning: None,
+                update: Some(Duration::from_secs(4)),
+                answer: Some(Duration::from_secs(4)),
+            };
+            scene.main_at(0);
+            scene
+        }
+
+        /// The first of some looks, a second apart, at which somebody is over a limit.
+        fn overdue_at(&mut self, mut before: impl FnMut(&mut Self, usize)) -> Option<usize> {
+            (0..12).find(|look| {
+                before(self, *look);
+                assert_eq!(self.look_after(Duration::from_secs(1)), None);
+                self.overdue.is_some()
+            })
+        }
+
+        fn look(&mut self) -> Option<Warning> {
+            self.look_after(INTERVAL)
+        }
+
+        fn main_at(&self, seconds: u64) {
+            let time = SimTime::from_secs(seconds);
+            self.lookout.desk.turn_to(Chore::WaitFor(0), time);
+        }
+    }
+
+    #[test]
+    fn a_standstill_is_warned_of_once_and_again_when_it_has_lasted_twice_as_long() {
+        let mut scene = Scene::new();
+        scene.says[0] = at_work(0, 0);
+        let warned: Vec<_> = (0..20)
+            .filter_map(|look| Some((look, scene.look()?)))
+            .map(|(look, warning)| (look, warning.stood.as_secs(), warning.holders.len()))
+            .collect();
+        assert_eq!(warned, [(2, 5, 1), (4, 10, 1), (8, 20, 1), (16, 40, 1)]);
+    }
+
+    #[test]
+    fn while_time_moves_anywhere_there_is_no_warning() {
+        let mut scene = Scene::new();
+        for second in 0..20 {
+            scene.main_at(second);
+            assert_eq!(scene.look(), None);
+        }
+        // Main waits for a cluster that runs on its own.
+        for second in 20..40 {
+            scene.says[1] = at_work(second, 0);
+            assert_eq!(scene.look(), None, "{second}");
+        }
+        // And now it stands.
+        assert_eq!(scene.look(), None);
+        let warning = scene.look().unwrap();
+        assert_eq!(warning.time, SimTime::from_secs(39));
+        assert_eq!(warning.holders[0].since, INTERVAL * 2);
+    }
+
+    #[test]
+    fn another_run_begins_anew_and_so_does_a_machine_that_slept() {
+        let mut scene = Scene::new();
+        scene.says[0] = at_work(0, 0);
+        assert_eq!((scene.look(), scene.look()), (None, None));
+        assert_eq!(scene.look_after(Duration::from_secs(3_600)), None);
+        assert_eq!(scene.look(), None);
+        assert!(scene.look().is_some());
+        assert!(scene.lookout.main_moves(3, scene.now));
+        assert!(
+            Lookout::default().main_moves(3, scene.now),
+            "it never warns"
+        );
+        assert_eq!(Lookout::default().interval(), None);
+    }
+
+    #[test]
+    fn who_holds_the_clock_and_who_waits() {
+        let activity_after = |before: Says, after: Says, chore: Chore| {
+            let mut scene = Scene::new();
+            scene.lookout.desk.turn_to(chore, SimTime::ZERO);
+            scene.look();
+            scene.says[0] = before;
+            scene.look();
+            scene.says[0] = after;
+            let warning = scene.look().unwrap();
+            let holders = warning.holders.iter().map(|holder| holder.activity);
+            (holders.collect::<Vec<_>>(), warning.waiting.len())
+        };
+        let wait = Chore::WaitFor(0);
+        let in_agent = Activity::InAgent(Phase::Update);
+        let (one, two, nine) = (at_work(0, 1), at_work(0, 2), at_work(0, 9));
+        assert_eq!(activity_after(one, one, wait), (vec![in_agent], 1));
+        // One superstep more is no exchange yet.
+        assert_eq!(activity_after(one, two, wait), (vec![in_agent], 1));
+        let exchange = Activity::Exchange { supersteps: 8 };
+        assert_eq!(activity_after(one, nine, wait), (vec![exchange], 1));
+        let silent = Says::Nothing(Activity::Stopped);
+        assert_eq!(
+            activity_after(one, silent, wait),
+            (vec![Activity::Stopped], 1)
+        );
+        let rest = at_rest();
+        assert_eq!(
+            activity_after(rest, rest, wait),
+            (vec![Activity::Pending], 1)
+        );
+        let main = (vec![Activity::Predicate], 2);
+        assert_eq!(activity_after(rest, rest, Chore::Predicate), main);
+        let both = (vec![Activity::Handler, Activity::Stopped], 1);
+        assert_eq!(activity_after(silent, silent, Chore::Handler), both);
+    }
+
+    /// The first look finds that main stands, the second what the clusters are at; then four seconds pass.
+    #[test]
+    fn who_takes_too_long_is_over_a_limit() {
+        let silent = |activity| {
+            (
+                Says::Nothing(activity),
+                Limit::Answer as fn(_) -> _,
+                activity,
+            )
+        };
+        let in_agent = Activity::InAgent(Phase::Update);
+        for (says, limit, activity) in [
+            (at_work(0, 0), Limit::Update as fn(_) -> _, in_agent),
+            silent(Activity::Stopped),
+            silent(Activity::Silent),
+            (at_rest(), Limit::Answer, Activity::Idle),
+        ] {
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(5), "{says:?}");
+            let (over, holder) = scene.overdue.unwrap();
+            assert_eq!(over, limit(Duration::from_secs(4)));
+            assert_eq!(holder.activity, activity);
+            assert_eq!(holder.since, Duration::from_secs(4));
+        }
+    }
+
+    #[test]
+    fn main_must_wait_for_those_that_do_not_answer() {
+        let silent = Says::Nothing(Activity::Stopped);
+        for says in [silent, at_rest()] {
+            let mut scene = Scene::with_limits();
+            scene.says[1] = says;
+            scene.says[0] = at_work(0, 0);
+            scene.lookout.patience.update = None;
+            assert_eq!(
+                scene.overdue_at(|_, _| ()),
+                None,
+                "main waits for the other"
+            );
+
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            let again_and_again = |scene: &mut Scene, _| scene.main_at(0);
+            assert_eq!(
+                scene.overdue_at(again_and_again),
+                None,
+                "it gets its answers"
+            );
+        }
+        let mut scene = Scene::with_limits();
+        let sends = |scene: &mut Scene| scene.lookout.desk.turn_to(Chore::SendTo(0), SimTime::ZERO);
+        sends(&mut scene);
+        assert_eq!(
+            scene.overdue_at(|_, _| ()),
+            None,
+            "it takes in a long message"
+        );
+        scene.says[0] = silent;
+        assert_eq!(scene.overdue_at(|_, _| ()), Some(4));
+    }
+
+    #[test]
+    fn time_in_which_a_debugger_or_a_signal_stops_somebody_does_not_count() {
+        for says in [at_work(0, 0), at_rest(), Says::Nothing(Activity::Traced)] {
+            let mut scene = Scene::with_limits();
+            scene.says[0] = says;
+            scene.debugger = Some(9);
+            assert_eq!(scene.overdue_at(|_, _| ()), None, "{says:?}");
+            scene.debugger = None;
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(3), "{says:?}");
+        }
+        // The cluster is stopped for a while, in the middle of a call.
+        let mut scene = Scene::with_limits();
+        let stopped_a_while = |scene: &mut Scene, look| {
+            let stopped = (3..6).contains(&look);
+            scene.says[0] = if stopped {
+                Says::Nothing(Activity::Stopped)
+            } else {
+                at_work(0, 0)
+            };
+        };
+        assert_eq!(scene.overdue_at(stopped_a_while), Some(10));
+        // Main itself is, and finds nobody to blame for it.
+        let mut scene = Scene::with_limits();
+        scene.says[0] = at_work(0, 0);
+        scene.look_after(Duration::from_secs(1));
+        scene.look_after(Duration::from_secs(1));
+        scene.look_after(Duration::from_secs(3_600));
+        assert!(scene.overdue.is_none());
+        assert_eq!(scene.overdue_at(|_, _| ()), Some(4));
+    }
+
+    #[test]
+    fn limits_set_how_often_to_look() {
+        let interval = |warning: Option<u64>, update: Option<u64>, answer: Option<u64>| {
+            let [warning, update, answer] =
+                [warning, update, answer].map(|s| s.map(Duration::from_secs));
+            let patience = Patience {
+                warning,
+                update,
+                answer,
+            };
+            let interval = Lookout::new(patience, None, Arc::default()).interval();
+            interval.map(|interval| interval.as_secs())
+        };
+        assert_eq!(interval(None, None, None), None);
+        assert_eq!(interval(Some(6), None, None), Some(3));
+        assert_eq!(interval(Some(6), Some(8), None), Some(2));
+        assert_eq!(interval(Some(6), Some(8), Some(4)), Some(1));
+    }
+
+    #[test]
+    fn a_busy_engine_without_an_agent_at_work_is_told_so() {
+        #[derive(Clone, strum::IntoStaticStr)]
+        enum Msg {}
+        struct Quiet;
+        impl Agent<Msg> for Quiet {}
+        let pulse = Pulse::default();
+        let mut engine = Engine::new(0);
+        engine.add(AgentId::from(3), Box::new(Quiet)).unwrap();
+        engine.show_progress(Arc::clone(&pulse.progress));
+        engine.setup().unwrap();
+        engine.step(10).unwrap();
+        pulse.set_busy(true);
+        let mut scene = Scene::new();
+        scene.main_at(0);
+        scene.says[1] = pulse.says();
+        scene.look();
+        scene.look();
+        let warning = scene.look().unwrap();
+        let holder = &warning.holders[0];
+        assert_eq!(holder.activity, Activity::Kernel);
+        assert_eq!(
+            (holder.agent, holder.superstep),
+            (Some(AgentId::from(3)), Some(1))
+        );
+    }
+}

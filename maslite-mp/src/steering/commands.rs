@@ -1,0 +1,737 @@
+//! What somebody outside can ask of clusters and agents between two supersteps, and the answers.
+//!
+//! There is one copy of an agent, where it lives. A request goes to its cluster as a grant that
+//! takes no time, is answered there, and the answer comes back with a report. So whatever is read is
+//! consistent, and main has the news of whatever is changed.
+//!
+//! A request and its answer have a type each: what [`answer`] encodes for a [`Request`] is what the
+//! [`Question`] that holds it decodes.
+
+use std::any::type_name;
+
+use maslite_core::engine::{Engine, discard};
+use maslite_core::{
+    Agent, AgentId, AlarmFilter, CommandError, Counters, Message, Pattern, PendingAlarm,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::mp_scheduler::names_of;
+use crate::coordination::rounds::UnderWay;
+use crate::coordination::routing::Routing;
+use crate::error::{Chain, Error};
+use crate::processes::death::ExitKind;
+use crate::protocol::codec;
+use crate::simulation::mp_main::{ClusterId, MpMain};
+use crate::simulation::registry::{Registry, WireMessage};
+use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
+
+/// Why somebody outside could not ask or steer a simulation, or got no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The agent could not be asked, or did not answer. The simulation goes on.
+    #[error(transparent)]
+    Agent(#[from] CommandError),
+    /// The agent's type is not in the registry, so its state cannot be read or written. The
+    /// simulation goes on.
+    #[error(
+        "agent {agent} is a {kind}, which is not registered: add `.with::<{kind}>()` to the registry"
+    )]
+    Unregistered {
+        /// The agent.
+        agent: AgentId,
+        /// Its type.
+        kind: String,
+    },
+    /// A request or an answer does not serialise. The simulation goes on.
+    #[error("{what} cannot be serialised: {why}")]
+    Encode {
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
+    /// A request or an answer does not deserialise. The simulation goes on.
+    #[error(
+        "{what} cannot be deserialised: {why}; serde attributes such as `flatten` and `untagged` are not supported"
+    )]
+    Decode {
+        /// What it was.
+        what: String,
+        /// The deserialiser's reason.
+        why: String,
+    },
+    /// The handle belongs to another simulation.
+    #[error("there is no cluster number {0} in this simulation")]
+    UnknownCluster(u32),
+    /// The process of a cluster ended meanwhile, and with it the simulation.
+    #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
+    ClusterDied {
+        /// Its cluster.
+        cluster: String,
+        /// How it ended.
+        exit: ExitKind,
+    },
+    /// The simulation failed meanwhile, for this reason.
+    #[error("the simulation failed: {0}")]
+    Failed(String),
+    /// The simulation has ended.
+    #[error("this simulation has ended")]
+    Ended,
+    /// A [`Controller`](crate::Controller) was used in the thread that runs the simulation, which
+    /// would wait for itself.
+    #[error("the thread that runs a simulation cannot steer it: use another thread")]
+    OwnThread,
+}
+
+impl From<Error> for ControlError {
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for ControlError {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::ChildDied { cluster, exit, .. } => Self::ClusterDied {
+                cluster: cluster.clone(),
+                exit: *exit,
+            },
+            Error::UnknownCluster(number) => Self::UnknownCluster(*number),
+            Error::Encode { what, why } => Self::Encode {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Ended => Self::Ended,
+            other => Self::Failed(Chain(other).to_string()),
+        }
+    }
+}
+
+/// Which agents a command is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    kind: Option<&'static str>,
+    cluster: Option<ClusterId>,
+}
+
+impl Audience {
+    /// All agents.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Of these, the ones of type `A`.
+    #[must_use]
+    pub fn of_type<A>(mut self) -> Self {
+        self.kind = Some(type_name::<A>());
+        self
+    }
+
+    /// Of these, the ones in one cluster.
+    #[must_use]
+    pub fn in_cluster(mut self, cluster: ClusterId) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+}
+
+/// An agent, as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentInfo {
+    /// Its id.
+    pub id: AgentId,
+    /// Its place in the order of all additions to the simulation.
+    pub index: u64,
+    /// Its type.
+    pub type_name: String,
+    /// Where it lives.
+    pub cluster: ClusterId,
+}
+
+/// What is asked of a cluster.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Answered by a `Result<Vec<u8>, ControlError>`: the encoded message.
+    Command {
+        agent: AgentId,
+        #[serde(with = "serde_bytes")]
+        body: Vec<u8>,
+    },
+    /// The same of all agents, or those of a type; answered by a `Vec<Said>`.
+    CommandAll {
+        kind: Option<String>,
+        #[serde(with = "serde_bytes")]
+        body: Vec<u8>,
+    },
+    /// Answered by a `Result<Vec<u8>, ControlError>`: the encoded state.
+    State { agent: AgentId, kind: String },
+    /// The same; the agent is then gone.
+    TakeOut { agent: AgentId, kind: String },
+    /// Answered by a `Result<(), ControlError>`.
+    Replace {
+        agent: AgentId,
+        kind: String,
+        #[serde(with = "serde_bytes")]
+        state: Vec<u8>,
+    },
+    /// Those from an insertion index on, the first so many in each cluster. Answered by a `Vec<(AgentId, u64, String)>`: id,
+    /// insertion index, type.
+    Agents { from: u64, limit: u64 },
+    /// Answered by a `Result<Shown, ControlError>`.
+    Show { agent: AgentId },
+    /// Answered by a `Vec<PendingAlarm>`.
+    Alarms,
+    /// Answered by a `Vec<(AgentId, Pattern)>`.
+    Subscriptions,
+    /// Answered by `Counters`.
+    Counters,
+}
+
+/// One agent's answer to a command for many.
+#[derive(Debug, Serialize, Deserialize)]
+struct Said {
+    agent: AgentId,
+    index: u64,
+    answer: Result<Vec<u8>, ControlError>,
+}
+
+/// Answers an encoded request: puts the encoded answer into `into`.
+pub(crate) fn answer<M: WireMessage>(
+    engine: &mut Engine<M>,
+    registry: &Registry<M>,
+    request: &[u8],
+    into: &mut Vec<u8>,
+) {
+    let answered = match codec::decode(request) {
+        Ok(request) => try_to_answer(engine, registry, request, into),
+        Err(why) => Err(why),
+    };
+    if answered.is_err() {
+        // Nothing was asked; or not by this build, and whoever asked cannot decode nothing.
+        into.clear();
+    }
+}
+
+fn try_to_answer<M: WireMessage>(
+    engine: &mut Engine<M>,
+    registry: &Registry<M>,
+    request: Request,
+    into: &mut Vec<u8>,
+) -> postcard::Result<()> {
+    match request {
+        Request::Command { agent, body } => codec::put(&command(engine, agent, &body), into),
+        Request::CommandAll { kind, body } => {
+            let agents = engine.agents();
+            let wanted = agents.filter(|(_, agent)| {
+                let kind = kind.as_deref();
+                kind.is_none_or(|kind| kind == agent.type_name())
+            });
+            let wanted: Vec<AgentId> = wanted.map(|(id, _)| id).collect();
+            let said = wanted.into_iter().map(|agent| Said {
+                agent,
+                index: engine.index(agent).unwrap_or(u64::MAX),
+                answer: command(engine, agent, &body),
+            });
+            codec::put(&said.collect::<Vec<_>>(), into)
+        }
+        Request::State { agent, kind } => codec::put(&state(engine, registry, agent, &kind), into),
+        Request::TakeOut { agent, kind } => {
+            let state = state(engine, registry, agent, &kind).and_then(|state| {
+                // What main could not read would be lost.
+                revive(registry, agent, &kind, &state)?;
+                let taken = engine.take_out(agent)?;
+                // Its state is safe, so a panic of what is left of it here is nobody's error.
+                let _ = discard(agent, taken);
+                Ok(state)
+            });
+            codec::put(&state, into)
+        }
+        Request::Replace { agent, kind, state } => {
+            let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
+                engine.replace(agent, new)?;
+                Ok(())
+            });
+            codec::put(&replaced, into)
+        }
+        Request::Agents { from, limit } => {
+            let agents = engine.agents().map(|(id, agent)| {
+                let index = engine.index(id).unwrap_or(u64::MAX);
+                (id, index, agent.type_name())
+            });
+            let wanted = agents.filter(|(_, index, _)| *index >= from);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            codec::put(&wanted.take(limit).collect::<Vec<_>>(), into)
+        }
+        Request::Show { agent } => codec::put(&show(engine, registry, agent), into),
+        Request::Alarms => codec::put(&engine.alarms(AlarmFilter::all()), into),
+        Request::Subscriptions => {
+            let subscriptions = engine.agents().flat_map(|(id, _)| {
+                let patterns = engine.subscriptions(id).into_iter();
+                patterns.map(move |pattern| (id, pattern))
+            });
+            codec::put(&subscriptions.collect::<Vec<_>>(), into)
+        }
+        Request::Counters => codec::put(&engine.counters(), into),
+    }
+}
+
+fn command<M: WireMessage>(
+    engine: &mut Engine<M>,
+    agent: AgentId,
+    body: &[u8],
+) -> Result<Vec<u8>, ControlError> {
+    let request: M = decode(body, || format!("a command for agent {agent}"))?;
+    let reply = engine.command(agent, request)?;
+    encode(&reply, || format!("the answer of agent {agent}"))
+}
+
+/// An agent, as far as it can be shown.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    index: u64,
+    kind: String,
+    /// As JSON, or why not.
+    state: Result<String, String>,
+    alarms: Vec<PendingAlarm>,
+    subscriptions: Vec<Pattern>,
+    /// Names of the agents among the receivers of the alarms, of which others may not have heard.
+    names: Vec<String>,
+}
+
+fn show<M: WireMessage>(
+    engine: &mut Engine<M>,
+    registry: &Registry<M>,
+    id: AgentId,
+) -> Result<Shown, ControlError> {
+    let mut alarms = engine.alarms(AlarmFilter::all());
+    alarms.retain(|alarm| alarm.setter == id);
+    let agent = engine.agent(id).ok_or(CommandError::UnknownAgent(id))?;
+    let kind = agent.type_name();
+    let state = match registry.kind_of(agent) {
+        None => Err(format!(
+            "its type is not registered: add `.with::<{kind}>()` to the registry"
+        )),
+        Some(known) => match (known.show)(agent) {
+            Ok(state) if state.len() > STATE_LIMIT => Err(format!(
+                "its state is {} bytes long, over the limit of {STATE_LIMIT}",
+                state.len()
+            )),
+            Ok(state) => Ok(state),
+            Err(why) => Err(format!("its state cannot be written as JSON: {why}")),
+        },
+    };
+    let receivers = alarms.iter().filter_map(|alarm| alarm.receiver.agent());
+    Ok(Shown {
+        index: engine.index(id).unwrap_or(u64::MAX),
+        kind: kind.to_owned(),
+        state,
+        names: names_of(receivers),
+        subscriptions: engine.subscriptions(id),
+        alarms,
+    })
+}
+
+/// What is shown of an agent, and where it lives.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) cluster: ClusterId,
+    shown: Shown,
+}
+
+impl View {
+    /// As it goes over a control socket.
+    pub(crate) fn describe(self, id: String, cluster: String) -> AgentView {
+        let Shown {
+            index,
+            kind: type_name,
+            state,
+            alarms,
+            subscriptions,
+            ..
+        } = self.shown;
+        let state =
+            state.and_then(|json| serde_json::from_str(&json).map_err(|why| why.to_string()));
+        let (state, no_state) = match state {
+            Ok(state) => (Some(state), None),
+            Err(why) => (None, Some(why)),
+        };
+        let alarms = alarms.into_iter().map(|alarm| AlarmLine {
+            time: alarm.time,
+            to: alarm.receiver.agent().map(|agent| agent.to_string()),
+            topic: alarm.topic.to_string(),
+        });
+        AgentView {
+            id,
+            index,
+            type_name,
+            cluster,
+            state,
+            no_state,
+            alarms: alarms.collect(),
+            subscriptions: subscriptions.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(crate) fn ask_show(agent: AgentId) -> Result<Question<View>, ControlError> {
+    Question::new(Scope::Owner(agent), &Request::Show { agent }, |replies| {
+        let place = replies.first().map_or(0, |(place, _)| *place);
+        let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
+        let shown: Result<Shown, ControlError> = the_only(replies)?;
+        let shown = shown?;
+        for name in &shown.names {
+            let _ = AgentId::named(name);
+        }
+        Ok(View { cluster, shown })
+    })
+}
+
+fn state<M: WireMessage>(
+    engine: &Engine<M>,
+    registry: &Registry<M>,
+    id: AgentId,
+    asked: &str,
+) -> Result<Vec<u8>, ControlError> {
+    let agent = engine.agent(id).ok_or(CommandError::UnknownAgent(id))?;
+    let found = agent.type_name();
+    if found != asked {
+        return Err(ControlError::Agent(CommandError::WrongType {
+            agent: id,
+            asked: asked.to_owned(),
+            found: found.to_owned(),
+        }));
+    }
+    let kind = registry
+        .kind_of(agent)
+        .ok_or_else(|| ControlError::Unregistered {
+            agent: id,
+            kind: found.to_owned(),
+        })?;
+    let mut state = Vec::new();
+    (kind.encode)(agent, &mut state).map_err(|why| ControlError::Encode {
+        what: format!("agent {id} of type {found}"),
+        why: why.to_string(),
+    })?;
+    Ok(state)
+}
+
+/// Makes an agent of its encoded state.
+fn revive<M: WireMessage>(
+    registry: &Registry<M>,
+    agent: AgentId,
+    kind: &str,
+    state: &[u8],
+) -> Result<Box<dyn Agent<M>>, ControlError> {
+    let unregistered = || ControlError::Unregistered {
+        agent,
+        kind: kind.to_owned(),
+    };
+    let known = registry.kind(kind).ok_or_else(unregistered)?;
+    (known.decode)(state).map_err(|why| ControlError::Decode {
+        what: format!("agent {agent} of type {kind}"),
+        why: why.to_string(),
+    })
+}
+
+fn encode<T: Serialize>(value: &T, what: impl FnOnce() -> String) -> Result<Vec<u8>, ControlError> {
+    let mut bytes = Vec::new();
+    codec::put(value, &mut bytes).map_err(|why| ControlError::Encode {
+        what: what(),
+        why: why.to_string(),
+    })?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    what: impl FnOnce() -> String,
+) -> Result<T, ControlError> {
+    codec::decode(bytes).map_err(|why| ControlError::Decode {
+        what: what(),
+        why: why.to_string(),
+    })
+}
+
+/// Which clusters a request goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope {
+    /// That of an agent.
+    Owner(AgentId),
+    Cluster(ClusterId),
+    All,
+}
+
+impl Scope {
+    pub(crate) fn places<M>(
+        self,
+        routing: &Routing,
+        under_way: &UnderWay<M>,
+        clusters: usize,
+    ) -> Result<Vec<usize>, ControlError> {
+        match self {
+            Self::Owner(agent) => {
+                let owner = routing.owner(agent).map(|owner| owner as usize);
+                // One that waits for its insertion index lives already.
+                let owner = owner.or_else(|| under_way.birthplace(agent));
+                Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
+            }
+            Self::Cluster(ClusterId(number)) if (number as usize) < clusters => {
+                Ok(vec![number as usize])
+            }
+            Self::Cluster(ClusterId(number)) => Err(ControlError::UnknownCluster(number)),
+            Self::All => Ok((0..clusters).collect()),
+        }
+    }
+}
+
+/// The encoded answers of clusters, each with its cluster's place.
+pub(crate) type Replies = Vec<(usize, Vec<u8>)>;
+
+/// A request, and how its answers are read.
+pub(crate) struct Question<T> {
+    pub(crate) scope: Scope,
+    pub(crate) request: Vec<u8>,
+    pub(crate) read: fn(Replies) -> Result<T, ControlError>,
+}
+
+impl<T> Question<T> {
+    fn new(
+        scope: Scope,
+        request: &Request,
+        read: fn(Replies) -> Result<T, ControlError>,
+    ) -> Result<Self, ControlError> {
+        let request = encode(request, || "a request".to_owned())?;
+        Ok(Self {
+            scope,
+            request,
+            read,
+        })
+    }
+}
+
+/// Reads the answer of the only cluster that was asked.
+fn the_only<T: DeserializeOwned>(replies: Replies) -> Result<T, ControlError> {
+    let reply = replies.into_iter().next();
+    let (_, bytes) = reply.unwrap_or_default();
+    decode(&bytes, || "an answer".to_owned())
+}
+
+/// Reads an answer that is itself encoded.
+fn the_encoded<T: DeserializeOwned>(replies: Replies) -> Result<T, ControlError> {
+    let encoded: Result<Vec<u8>, ControlError> = the_only(replies)?;
+    decode(&encoded?, || "an answer".to_owned())
+}
+
+pub(crate) fn ask_command<M: WireMessage>(
+    agent: AgentId,
+    body: &M,
+) -> Result<Question<M>, ControlError> {
+    let body = encode(body, || format!("a command for agent {agent}"))?;
+    let request = Request::Command { agent, body };
+    Question::new(Scope::Owner(agent), &request, the_encoded)
+}
+
+/// What several agents answered to a command, each for itself, in insertion order.
+pub type Answers<M> = Vec<(AgentId, Result<M, ControlError>)>;
+
+pub(crate) fn ask_command_all<M: WireMessage>(
+    audience: Audience,
+    body: &M,
+) -> Result<Question<Answers<M>>, ControlError> {
+    let scope = audience.cluster.map_or(Scope::All, Scope::Cluster);
+    let request = Request::CommandAll {
+        kind: audience.kind.map(str::to_owned),
+        body: encode(body, || "a command for several agents".to_owned())?,
+    };
+    Question::new(scope, &request, |replies| {
+        let mut said: Vec<Said> = Vec::new();
+        for (_, bytes) in replies {
+            said.append(&mut decode(&bytes, || "answers of agents".to_owned())?);
+        }
+        said.sort_by_key(|said| said.index);
+        let answers = said.into_iter().map(|said| {
+            let what = || format!("the answer of agent {}", said.agent);
+            (said.agent, said.answer.and_then(|body| decode(&body, what)))
+        });
+        Ok(answers.collect())
+    })
+}
+
+pub(crate) fn ask_state<M: Message, A: Agent<M> + DeserializeOwned>(
+    agent: AgentId,
+) -> Result<Question<A>, ControlError> {
+    let kind = type_name::<A>().to_owned();
+    let request = Request::State { agent, kind };
+    Question::new(Scope::Owner(agent), &request, the_encoded)
+}
+
+pub(crate) fn ask_out<M: Message, A: Agent<M> + DeserializeOwned>(
+    agent: AgentId,
+) -> Result<Question<A>, ControlError> {
+    let kind = type_name::<A>().to_owned();
+    let request = Request::TakeOut { agent, kind };
+    Question::new(Scope::Owner(agent), &request, the_encoded)
+}
+
+pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
+    registry: &Registry<M>,
+    agent: AgentId,
+    new: &A,
+) -> Result<Question<()>, ControlError> {
+    let unregistered = |_| ControlError::Unregistered {
+        agent,
+        kind: type_name::<A>().to_owned(),
+    };
+    let (kind, state) = registry.encode(agent, new).map_err(|error| match error {
+        Error::UnknownAgentType { .. } => unregistered(()),
+        other => other.into(),
+    })?;
+    let request = Request::Replace { agent, kind, state };
+    Question::new(Scope::Owner(agent), &request, |replies| {
+        the_only::<Result<(), ControlError>>(replies)?
+    })
+}
+
+/// All agents with an insertion index from `from` on, or at least the first `limit` of them.
+pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo>>, ControlError> {
+    Question::new(Scope::All, &Request::Agents { from, limit }, |replies| {
+        let mut agents = Vec::new();
+        for (place, bytes) in replies {
+            let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
+            let here: Vec<(AgentId, u64, String)> =
+                decode(&bytes, || "a list of agents".to_owned())?;
+            agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
+                id,
+                index,
+                type_name,
+                cluster,
+            }));
+        }
+        agents.sort_by_key(|agent| agent.index);
+        Ok(agents)
+    })
+}
+
+pub(crate) fn ask_alarms(cluster: ClusterId) -> Result<Question<Vec<PendingAlarm>>, ControlError> {
+    Question::new(Scope::Cluster(cluster), &Request::Alarms, the_only)
+}
+
+pub(crate) fn ask_subscriptions(
+    cluster: ClusterId,
+) -> Result<Question<Vec<(AgentId, Pattern)>>, ControlError> {
+    Question::new(Scope::Cluster(cluster), &Request::Subscriptions, the_only)
+}
+
+pub(crate) fn ask_counters(cluster: ClusterId) -> Result<Question<Counters>, ControlError> {
+    Question::new(Scope::Cluster(cluster), &Request::Counters, the_only)
+}
+
+/// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the same
+/// ones during runs.
+///
+/// They start the clusters, if that has not been done. An error that ends the simulation is one of
+/// [`ControlError::ClusterDied`], [`ControlError::Failed`] and [`ControlError::Ended`].
+impl<M: WireMessage> MpMain<M> {
+    /// Has an agent answer a command, with its [`command`](Agent::command).
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn command(&mut self, agent: impl Into<AgentId>, request: M) -> Result<M, ControlError> {
+        self.put(ask_command(agent.into(), &request)?)
+    }
+
+    /// Has several agents answer a command. Their answers, or reasons not to, are in insertion order.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn command_all(
+        &mut self,
+        audience: Audience,
+        request: M,
+    ) -> Result<Answers<M>, ControlError> {
+        self.put(ask_command_all(audience, &request)?)
+    }
+
+    /// The state of an agent, as a value of its own type. The agent stays where it is: this is how it
+    /// looks now, and changes to it go nowhere.
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`] for agents that are unknown or of another type,
+    /// [`ControlError::Unregistered`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn inspect<A: Agent<M> + DeserializeOwned>(
+        &mut self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(ask_state::<M, A>(agent.into())?)
+    }
+
+    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is as
+    /// if it had been removed at this very moment: its subscriptions end, mail that it has not read is
+    /// undeliverable, its alarms stay, its id is not used again.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect); the agent then stays.
+    pub fn take_out<A: Agent<M> + DeserializeOwned>(
+        &mut self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(ask_out::<M, A>(agent.into())?)
+    }
+
+    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers
+    /// it takes over. Neither is torn down, nor set up once more. It may be of another type.
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`], [`ControlError::Unregistered`], [`ControlError::Encode`],
+    /// [`ControlError::Decode`].
+    pub fn replace<A: Agent<M> + Serialize>(
+        &mut self,
+        agent: impl Into<AgentId>,
+        by: A,
+    ) -> Result<(), ControlError> {
+        self.put(ask_replace(self.registry(), agent.into(), &by)?)
+    }
+
+    /// All agents, in insertion order.
+    ///
+    /// # Errors
+    /// Only such that end the simulation.
+    pub fn agents(&mut self) -> Result<Vec<AgentInfo>, ControlError> {
+        self.put(ask_agents(0, u64::MAX)?)
+    }
+
+    /// The pending alarms that agents of a cluster have set, in the order they will fire.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn alarms(&mut self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
+        self.put(ask_alarms(cluster)?)
+    }
+
+    /// What the agents of a cluster listen to, in insertion order.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn subscriptions(
+        &mut self,
+        cluster: ClusterId,
+    ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {
+        self.put(ask_subscriptions(cluster)?)
+    }
+
+    /// What a cluster has counted since the simulation began.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn counters_of(&mut self, cluster: ClusterId) -> Result<Counters, ControlError> {
+        self.put(ask_counters(cluster)?)
+    }
+
+    fn put<T>(&mut self, question: Question<T>) -> Result<T, ControlError> {
+        (question.read)(self.ask(question.scope, &question.request)?)
+    }
+}

@@ -1,0 +1,379 @@
+//! Where other threads leave what they want of a simulation, and read how it stands.
+//!
+//! ```text
+//! Controller ─┐             ┌── taken between two supersteps ──► the thread that runs
+//! Controller ─┼── orders ── Console
+//! StopHandle ─┘             └── board: how it stands, read at once
+//! ```
+//!
+//! A raised flag is all that a run looks at. Raising it also makes the grants under way end after
+//! their superstep, so that the run comes to the console; an agent at work is not interrupted. There is
+//! no grace for that: only who stops a run has its clusters count as stuck.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use maslite_core::clock::wall;
+use maslite_core::engine::Signal;
+use maslite_core::{AgentId, Receiver, SimTime, StopReason};
+use serde::{Deserialize, Serialize};
+
+use crate::processes::supervision::Holder;
+use crate::stall::detector::{Desk, Pulse, Sight};
+use crate::steering::commands::{ControlError, Replies, Scope};
+use crate::steering::status::{Board, Phase, Status};
+
+/// Where a steered run has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Halt {
+    /// It is paused: all clusters stand at this instant, between two supersteps.
+    Paused(SimTime),
+    /// It has ended there, for this reason.
+    Ended(SimTime, StopReason),
+}
+
+impl Halt {
+    /// The instant at which all clusters stand.
+    #[must_use]
+    pub fn time(self) -> SimTime {
+        match self {
+            Self::Paused(time) | Self::Ended(time, _) => time,
+        }
+    }
+}
+
+/// What is wanted of a run.
+pub(crate) enum Order {
+    Pause(Sender<Halt>),
+    Resume,
+    /// Go so far, and pause.
+    Go(Stretch, Sender<Halt>),
+    Ask {
+        scope: Scope,
+        request: Vec<u8>,
+        reply: Sender<Result<Replies, ControlError>>,
+    },
+    Send {
+        mail: EncodedMail,
+        reply: Sender<Result<SimTime, ControlError>>,
+    },
+}
+
+/// How far to go before the next pause.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stretch {
+    Supersteps(u64),
+    NextInstant,
+    Until(SimTime),
+}
+
+/// Mail of the simulation's owner.
+pub(crate) struct EncodedMail {
+    pub(crate) sender: AgentId,
+    pub(crate) receiver: Receiver,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What a run at the console is to do next.
+pub(crate) enum Next {
+    Do(Order),
+    GoOn,
+    Stop,
+}
+
+/// What makes the clusters come to rest after the superstep they are in.
+pub(crate) enum Brake {
+    Inline(Arc<Signal>),
+    Processes(Holder),
+}
+
+impl Brake {
+    /// For a moment, and with patience.
+    fn touch(&self) {
+        match self {
+            Self::Inline(signal) => signal.raise(Signal::CALL),
+            Self::Processes(holder) => holder.call(),
+        }
+    }
+
+    fn pull(&self) {
+        match self {
+            Self::Inline(signal) => signal.raise(Signal::STOP),
+            Self::Processes(holder) => holder.hold_now(),
+        }
+    }
+
+    fn let_go(&self) {
+        match self {
+            Self::Inline(signal) => signal.lower(Signal::CALL),
+            // A call concerns the grants that were under way, and no later ones.
+            Self::Processes(_) => {}
+        }
+    }
+}
+
+/// The console of one simulation.
+#[derive(Default)]
+pub(crate) struct Console {
+    /// Somebody wants something.
+    raised: AtomicBool,
+    state: Mutex<State>,
+    wake: Condvar,
+    pub(crate) board: Board,
+}
+
+#[derive(Default)]
+struct State {
+    orders: VecDeque<Order>,
+    stop: bool,
+    /// There while a run goes on.
+    brake: Option<Brake>,
+    /// The thread that runs.
+    runner: Option<ThreadId>,
+    /// The run is at the console, and its clusters are at rest.
+    attended: bool,
+    /// How many controllers there are.
+    controllers: usize,
+    /// There will be no run any more.
+    over: Option<ControlError>,
+    /// The clusters' processes, once there are any.
+    children: Option<Holder>,
+    /// The clusters of this process.
+    inline: Vec<(String, Arc<Pulse>)>,
+    /// Where the thread that runs shows what it is at.
+    desk: Option<Arc<Desk>>,
+    interrupted: Interrupted,
+}
+
+/// How far signals have got with this simulation.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Interrupted {
+    #[default]
+    No,
+    Stopped,
+    Killed,
+}
+
+impl Console {
+    /// Whether somebody wants something. A grant is numbered before this is asked, and whoever wants
+    /// something raises the flag before the last number is looked up: so either the grant is not
+    /// sent, or it ends after its superstep.
+    #[inline]
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::SeqCst)
+    }
+
+    /// Leaves an order.
+    ///
+    /// # Errors
+    /// [`ControlError`], if there is nobody who could see to it.
+    pub(crate) fn leave(&self, order: Order) -> Result<(), ControlError> {
+        let mut state = self.lock();
+        if let Some(why) = &state.over {
+            return Err(why.clone());
+        }
+        if state.runner == Some(std::thread::current().id()) {
+            return Err(ControlError::OwnThread);
+        }
+        state.orders.push_back(order);
+        if !self.raised.swap(true, Ordering::SeqCst)
+            && !state.attended
+            && let Some(brake) = &state.brake
+        {
+            brake.touch();
+        }
+        drop(state);
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// Ends the run that goes on, or the next one.
+    pub(crate) fn stop(&self) {
+        self.stop_in(&mut self.lock());
+    }
+
+    fn stop_in(&self, state: &mut State) {
+        state.stop = true;
+        self.raised.store(true, Ordering::SeqCst);
+        if let Some(brake) = &state.brake {
+            brake.pull();
+        }
+        self.wake.notify_all();
+    }
+
+    /// A signal for the simulation: the first stops it, the second kills its processes. False if it has no
+    /// use for one.
+    pub(crate) fn interrupt(&self) -> bool {
+        let mut state = self.lock();
+        match state.interrupted {
+            Interrupted::No => {
+                state.interrupted = Interrupted::Stopped;
+                self.stop_in(&mut state);
+            }
+            Interrupted::Stopped => {
+                state.interrupted = Interrupted::Killed;
+                if let Some(children) = &state.children {
+                    children.kill_all();
+                }
+            }
+            Interrupted::Killed => return false,
+        }
+        true
+    }
+
+    /// Makes the clusters' processes known, so that they can be killed.
+    pub(crate) fn set_children(&self, children: Holder) {
+        self.lock().children = Some(children);
+    }
+
+    /// Makes known where to look during a run.
+    pub(crate) fn set_desk(&self, desk: Arc<Desk>) {
+        self.lock().desk = Some(desk);
+    }
+
+    pub(crate) fn add_inline(&self, pulses: &[(String, Arc<Pulse>)]) {
+        self.lock().inline.extend_from_slice(pulses);
+    }
+
+    /// How the simulation stands, with what its clusters say of themselves. They are given about `limit` to answer.
+    pub(crate) fn look(&self, limit: Duration) -> Status {
+        let state = self.lock();
+        let inline = state.inline.iter();
+        let mut sights: Vec<Sight> = inline.map(|(name, pulse)| pulse.sight(name)).collect();
+        let (children, desk) = (state.children.clone(), state.desk.clone());
+        drop(state);
+        if let Some(children) = children {
+            sights = children.glance(limit).unwrap_or_default();
+        }
+        let mut status = self.board.read();
+        let time = desk.map_or(SimTime::ZERO, |desk| desk.time());
+        if matches!(status.phase, Phase::Running | Phase::Paused) {
+            status.glance(&sights, time);
+        }
+        status
+    }
+
+    /// The simulation has ended: signals are not for it any more.
+    pub(crate) fn retire(&self) {
+        let mut state = self.lock();
+        state.children = None;
+        state.interrupted = Interrupted::Killed;
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
+    /// Has the next run begin with a pause.
+    pub(crate) fn pause_at_the_start(&self) {
+        let (nobody, _) = std::sync::mpsc::channel();
+        self.lock().orders.push_front(Order::Pause(nobody));
+        self.raised.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn begin_run(&self, brake: Brake) {
+        let mut state = self.lock();
+        if state.stop {
+            brake.pull();
+        } else {
+            state.interrupted = Interrupted::No;
+        }
+        state.brake = Some(brake);
+        state.runner = Some(std::thread::current().id());
+        self.board.show(Phase::Running);
+    }
+
+    pub(crate) fn end_run(&self) {
+        let mut state = self.lock();
+        state.brake = None;
+        state.runner = None;
+        state.stop = false;
+        state.attended = false;
+        self.raised
+            .store(!state.orders.is_empty(), Ordering::SeqCst);
+        self.board.note_end_of_run();
+        self.board.show(Phase::Resting);
+    }
+
+    /// There will be no further run: whoever waits or comes later is told why.
+    pub(crate) fn close(&self, why: ControlError) {
+        let mut state = self.lock();
+        state.over.get_or_insert(why);
+        // Who has left an order sees it dropped.
+        state.orders.clear();
+        state.brake = None;
+        state.runner = None;
+        self.board.note_end_of_run();
+        self.board.show(Phase::Ended);
+    }
+
+    /// Why there is no answer to an order that was dropped.
+    pub(crate) fn why_over(&self) -> ControlError {
+        self.lock().over.clone().unwrap_or(ControlError::Ended)
+    }
+
+    /// What to do next, for a run whose clusters are at rest. If it is paused, waits for orders until
+    /// `deadline`; but not for orders that nobody can give.
+    pub(crate) fn next(&self, paused: bool, deadline: Option<Instant>) -> Next {
+        let mut state = self.lock();
+        state.attended = true;
+        loop {
+            if state.stop {
+                return Next::Stop;
+            }
+            if let Some(order) = state.orders.pop_front() {
+                return Next::Do(order);
+            }
+            self.raised.store(false, Ordering::SeqCst);
+            if let Some(brake) = &state.brake {
+                brake.let_go();
+            }
+            if !paused || state.controllers == 0 {
+                state.attended = false;
+                self.board.show(Phase::Running);
+                return Next::GoOn;
+            }
+            state = match deadline.map(|until| until.saturating_duration_since(wall())) {
+                Some(Duration::ZERO) => return Next::Stop,
+                Some(rest) => {
+                    let waited = self.wake.wait_timeout(state, rest);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.wake.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
+    /// The orders that are left at the end of a run.
+    pub(crate) fn take_left(&self) -> VecDeque<Order> {
+        std::mem::take(&mut self.lock().orders)
+    }
+
+    pub(crate) fn admit(&self) {
+        self.lock().controllers += 1;
+    }
+
+    /// Whether somebody may look at the board. Between two runs controllers come and go; during one
+    /// there come only copies of those that are there.
+    pub(crate) fn has_controllers(&self) -> bool {
+        self.lock().controllers > 0
+    }
+
+    pub(crate) fn dismiss(&self) {
+        self.lock().controllers -= 1;
+        self.wake.notify_all();
+    }
+
+    /// The state is consistent at every unlock, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

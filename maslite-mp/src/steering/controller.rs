@@ -1,0 +1,305 @@
+//! Steering a run from other threads.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlarm, SimTime};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::protocol::codec;
+use crate::simulation::mp_main::ClusterId;
+use crate::simulation::registry::{Registry, WireMessage};
+use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
+use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Stretch};
+use crate::steering::status::Status;
+
+/// Steers a simulation from other threads than the one that runs it.
+///
+/// What is asked for is done between two supersteps, with all clusters at one instant, and the run
+/// goes on as if nothing had been: its trace and digest are those of an undisturbed run, unless
+/// something was changed by a command, by mail, or by taking an agent out. An agent at work is not
+/// interrupted, so only [`status`](Self::status) and [`stop`](Self::stop) answer at once.
+///
+/// Between runs what is asked for waits for the next one; [`MpMain`](crate::MpMain) has the same calls
+/// for then. When there will be none any more, every call is an error. A run that is paused goes on
+/// when there is no controller left.
+///
+/// ```
+/// use maslite_mp::Halt;
+/// use maslite_mp::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+/// # enum Msg { Tick }
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Clock { ticks: u32 }
+/// # impl Agent<Msg> for Clock {
+/// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) { ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick); }
+/// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+/// #         self.ticks += 1;
+/// #         ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
+/// #     }
+/// # }
+/// # let agents = Registry::new().with::<Clock>().enter();
+/// let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
+/// let cluster = main.new_scheduler();
+/// main.add(cluster, 1, Clock { ticks: 0 })?;
+/// main.pause(); // at the start, until the other thread is ready
+/// let controller = main.controller();
+/// let steering = std::thread::spawn(move || {
+///     let halt = controller.run_until(SimTime::from_secs(10))?;
+///     assert_eq!(halt, Halt::Paused(SimTime::from_secs(10)));
+///     assert_eq!(controller.inspect::<Clock>(1)?.ticks, 9);
+///     controller.stop();
+///     Ok::<(), maslite_mp::ControlError>(())
+/// });
+/// assert_eq!(main.run(Run::until_idle())?.stopped_by, StopReason::Interrupted);
+/// steering.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Controller<M: Message> {
+    console: Arc<Console>,
+    registry: Arc<Registry<M>>,
+}
+
+impl<M: WireMessage> Controller<M> {
+    /// Lets the superstep at hand finish, and pauses.
+    ///
+    /// # Errors
+    /// What ends the simulation; [`ControlError::OwnThread`]. So it is for all calls.
+    pub fn pause(&self) -> Result<Halt, ControlError> {
+        self.order(Order::Pause)
+    }
+
+    /// Lets a paused run go on.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<(), ControlError> {
+        self.console.leave(Order::Resume)
+    }
+
+    /// Lets the run go on for so many supersteps, paused or not, and waits for the pause after them.
+    /// Under a lookahead each cluster counts its own, and all finish the instant.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn step(&self, supersteps: u64) -> Result<Halt, ControlError> {
+        self.go(Stretch::Supersteps(supersteps))
+    }
+
+    /// Lets the run finish this instant, and waits for the pause at the next one, where nothing has
+    /// happened yet. Under a lookahead mail that leaves is something that happens.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn step_instant(&self) -> Result<Halt, ControlError> {
+        self.go(Stretch::NextInstant)
+    }
+
+    /// Lets the run go on until simulated time reaches `time`, and waits for the pause there. What
+    /// would happen at that time or later has not happened. If that time is past, the pause is now.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn run_until(&self, time: SimTime) -> Result<Halt, ControlError> {
+        self.go(Stretch::Until(time))
+    }
+
+    /// Ends the run that goes on, or the next one, after the superstep at hand. Does not wait for it. A
+    /// process that does not come to rest within two seconds is killed, and the run is an error.
+    pub fn stop(&self) {
+        self.console.stop();
+    }
+
+    /// How the simulation stands, as far as main knows. Answers at once, whatever agents do.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.console.board.read()
+    }
+
+    /// The same with what the clusters say of themselves: where those are that run alone, the agents at work, the memory of
+    /// their processes. They are given about `limit` to answer; of one that does not, it is what main knows.
+    #[must_use]
+    pub fn look(&self, limit: Duration) -> Status {
+        self.console.look(limit)
+    }
+
+    /// Sends mail into the simulation, and tells the instant at which it was posted. It becomes a part
+    /// of the trace, as mail that its owner queued before a run that began at that instant.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn send(&self, mail: &Mail<M>) -> Result<SimTime, ControlError> {
+        let mut body = Vec::new();
+        codec::put(&mail.body, &mut body).map_err(|why| ControlError::Encode {
+            what: format!("message {} from outside", mail.topic()),
+            why: why.to_string(),
+        })?;
+        let (sender, receiver) = (mail.sender, mail.receiver);
+        let mail = EncodedMail {
+            sender,
+            receiver,
+            body,
+        };
+        self.order(|reply| Order::Send { mail, reply })?
+    }
+
+    /// As [`MpMain::command`](crate::MpMain::command).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn command(&self, agent: impl Into<AgentId>, request: M) -> Result<M, ControlError> {
+        self.put(commands::ask_command(agent.into(), &request)?)
+    }
+
+    /// As [`MpMain::command_all`](crate::MpMain::command_all).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn command_all(&self, audience: Audience, request: M) -> Result<Answers<M>, ControlError> {
+        self.put(commands::ask_command_all(audience, &request)?)
+    }
+
+    /// As [`MpMain::inspect`](crate::MpMain::inspect).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn inspect<A: Agent<M> + DeserializeOwned>(
+        &self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(commands::ask_state::<M, A>(agent.into())?)
+    }
+
+    /// As [`MpMain::take_out`](crate::MpMain::take_out).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn take_out<A: Agent<M> + DeserializeOwned>(
+        &self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(commands::ask_out::<M, A>(agent.into())?)
+    }
+
+    /// As [`MpMain::replace`](crate::MpMain::replace).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn replace<A: Agent<M> + Serialize>(
+        &self,
+        agent: impl Into<AgentId>,
+        by: A,
+    ) -> Result<(), ControlError> {
+        self.put(commands::ask_replace(&self.registry, agent.into(), &by)?)
+    }
+
+    /// As [`MpMain::agents`](crate::MpMain::agents).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn agents(&self) -> Result<Vec<AgentInfo>, ControlError> {
+        self.put(commands::ask_agents(0, u64::MAX)?)
+    }
+
+    /// The first `limit` agents with an insertion index from `from` on.
+    pub(crate) fn agents_from(
+        &self,
+        from: u64,
+        limit: u64,
+    ) -> Result<Vec<AgentInfo>, ControlError> {
+        let mut agents = self.put(commands::ask_agents(from, limit)?)?;
+        agents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(agents)
+    }
+
+    /// An agent, as far as it can be shown to somebody who does not know its type.
+    pub(crate) fn show(&self, agent: AgentId) -> Result<View, ControlError> {
+        self.put(commands::ask_show(agent)?)
+    }
+
+    /// As [`MpMain::alarms`](crate::MpMain::alarms).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn alarms(&self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
+        self.put(commands::ask_alarms(cluster)?)
+    }
+
+    /// As [`MpMain::subscriptions`](crate::MpMain::subscriptions).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn subscriptions(
+        &self,
+        cluster: ClusterId,
+    ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {
+        self.put(commands::ask_subscriptions(cluster)?)
+    }
+
+    /// As [`MpMain::counters_of`](crate::MpMain::counters_of).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn counters_of(&self, cluster: ClusterId) -> Result<Counters, ControlError> {
+        self.put(commands::ask_counters(cluster)?)
+    }
+
+    fn go(&self, stretch: Stretch) -> Result<Halt, ControlError> {
+        self.order(|reply| Order::Go(stretch, reply))
+    }
+
+    fn put<T>(&self, question: Question<T>) -> Result<T, ControlError> {
+        let Question {
+            scope,
+            request,
+            read,
+        } = question;
+        let replies = self.order(|reply| Order::Ask {
+            scope,
+            request,
+            reply,
+        })?;
+        read(replies?)
+    }
+
+    /// Leaves an order, and waits for what comes of it.
+    fn order<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T, ControlError> {
+        let (reply, answer) = mpsc::channel();
+        self.console.leave(order(reply))?;
+        answer.recv().map_err(|_| self.console.why_over())
+    }
+}
+
+impl<M: Message> Controller<M> {
+    pub(crate) fn new(console: &Arc<Console>, registry: &Arc<Registry<M>>) -> Self {
+        console.admit();
+        Self {
+            console: Arc::clone(console),
+            registry: Arc::clone(registry),
+        }
+    }
+}
+
+impl<M: Message> Clone for Controller<M> {
+    fn clone(&self) -> Self {
+        Self::new(&self.console, &self.registry)
+    }
+}
+
+impl<M: Message> Drop for Controller<M> {
+    fn drop(&mut self) {
+        self.console.dismiss();
+    }
+}
+
+impl<M: Message> fmt::Debug for Controller<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller")
+            .field("status", &self.console.board.read())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! A run that can be steered: it comes to the console when somebody wants something, and goes on from
+//! there as if nothing had been.
+//!
+//! **Invariant:** at the console all clusters stand at one instant, between two supersteps, and no mail
+//! waits to be posted.
+
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use maslite_core::{Mail, SimDuration, SimTime, StopReason};
+
+use crate::coordination::rounds::{Rounds, Standing};
+use crate::error::Error;
+use crate::protocol::codec;
+use crate::protocol::wire::Task;
+use crate::simulation::registry::WireMessage;
+use crate::stall::detector::Chore;
+use crate::steering::commands::{ControlError, Replies, Scope};
+use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Stretch};
+use crate::steering::status::Phase;
+
+/// How far the run is to go.
+struct Course {
+    paused: bool,
+    /// When to pause, if before the run's own end.
+    end: Option<SimTime>,
+    supersteps: u64,
+    /// To pause where the next thing happens, once this instant is over.
+    to_the_next: bool,
+    /// Who waits for the next pause.
+    waiting: Vec<Sender<Halt>>,
+}
+
+impl Course {
+    /// To the end of the run, unless somebody says otherwise.
+    fn free() -> Self {
+        Self {
+            paused: false,
+            end: None,
+            supersteps: u64::MAX,
+            to_the_next: false,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Sets a course; who waits for the next pause waits on.
+    fn go(&mut self, stretch: Option<Stretch>, now: SimTime) {
+        let waiting = std::mem::take(&mut self.waiting);
+        *self = Self::free();
+        self.waiting = waiting;
+        match stretch {
+            None => {}
+            Some(Stretch::Supersteps(count)) => self.supersteps = count,
+            Some(Stretch::Until(time)) => self.end = Some(time),
+            Some(Stretch::NextInstant) => {
+                self.end = now.checked_add(SimDuration::from_nanos(1));
+                self.to_the_next = true;
+            }
+        }
+    }
+
+    fn tell(&mut self, halt: Halt) {
+        for waiting in self.waiting.drain(..) {
+            // Who has gone meanwhile does not want to know.
+            let _ = waiting.send(halt);
+        }
+    }
+}
+
+impl<M: WireMessage> Rounds<'_, '_, M> {
+    /// Runs until something ends it, and does meanwhile what is wanted from outside. Mail that came
+    /// too late for this run is handed back.
+    pub(crate) fn run_steered(
+        &mut self,
+        console: &Console,
+        deadline: Option<Instant>,
+    ) -> Result<(StopReason, Vec<Mail<M>>), Error> {
+        self.watched = console.has_controllers();
+        if self.watched {
+            self.fleet.show(self.standing, self.routing);
+        }
+        let mut course = Course::free();
+        let mut reason = self.steer(console, deadline, &mut course)?;
+        if reason == StopReason::Timeout && console.is_stopped() {
+            reason = StopReason::Interrupted;
+        }
+        // Of an instant that is not over, some clusters have told what happened in it and others will yet.
+        let is_over = self.lookaheads.is_empty() || reason == StopReason::Idle;
+        self.write_trace_before((!is_over).then_some(self.standing.time));
+        self.fleet.show(self.standing, self.routing);
+        let halt = Halt::Ended(self.standing.time, reason);
+        course.tell(halt);
+        let mut late = Vec::new();
+        for order in console.take_left() {
+            match order {
+                Order::Resume => {}
+                Order::Pause(reply) | Order::Go(_, reply) => {
+                    let _ = reply.send(halt);
+                }
+                Order::Ask {
+                    scope,
+                    request,
+                    reply,
+                } => self.reply(scope, &request, &reply)?,
+                Order::Send { mail, reply } => {
+                    let mail = mail.decode();
+                    let taken = mail.map(|mail| late.push(mail));
+                    let _ = reply.send(taken.map(|()| halt.time()));
+                }
+            }
+        }
+        Ok((reason, late))
+    }
+
+    fn steer(
+        &mut self,
+        console: &Console,
+        deadline: Option<Instant>,
+        course: &mut Course,
+    ) -> Result<StopReason, Error> {
+        let (end, mut supersteps) = (self.end, self.supersteps);
+        loop {
+            if course.paused || console.is_raised() {
+                self.fleet.show(self.standing, self.routing);
+                if !self.attend(console, deadline, course)? {
+                    return Ok(StopReason::Timeout);
+                }
+            }
+            self.end = end.into_iter().chain(course.end).min();
+            self.supersteps = supersteps.min(course.supersteps);
+            let before = self.supersteps;
+            let reason = self.run_on()?;
+            let done = before - self.supersteps;
+            supersteps = supersteps.saturating_sub(done);
+            course.supersteps = course.supersteps.saturating_sub(done);
+            let now = self.standing.time;
+            match reason {
+                // Somebody is at the console.
+                StopReason::Timeout if !self.fleet.is_over() => self.held = false,
+                StopReason::TimeLimit if end.is_none_or(|end| now < end) => {
+                    match self.next_time() {
+                        Some(next) if course.to_the_next => {
+                            course.to_the_next = false;
+                            course.end = Some(next);
+                        }
+                        _ => self.pause(course)?,
+                    }
+                }
+                StopReason::Supersteps if supersteps > 0 => self.pause(course)?,
+                reason => return Ok(reason),
+            }
+        }
+    }
+
+    /// Does what is wanted, and waits as long as the run is paused. False if it is to end.
+    fn attend(
+        &mut self,
+        console: &Console,
+        deadline: Option<Instant>,
+        course: &mut Course,
+    ) -> Result<bool, Error> {
+        loop {
+            let now = self.standing.time;
+            self.fleet.desk.turn_to(Chore::Pause, now);
+            let next = console.next(course.paused, deadline);
+            self.fleet.desk.turn_to(Chore::Routing, now);
+            match next {
+                Next::Stop => return Ok(false),
+                Next::GoOn => {
+                    if course.paused {
+                        // Nobody is left who could let it go on.
+                        course.go(None, now);
+                    }
+                    return Ok(true);
+                }
+                Next::Do(Order::Resume) => course.go(None, now),
+                Next::Do(Order::Pause(reply)) => {
+                    course.waiting.push(reply);
+                    self.pause(course)?;
+                }
+                Next::Do(Order::Go(stretch, reply)) => {
+                    course.waiting.push(reply);
+                    course.go(Some(stretch), now);
+                }
+                Next::Do(Order::Ask {
+                    scope,
+                    request,
+                    reply,
+                }) => self.reply(scope, &request, &reply)?,
+                Next::Do(Order::Send { mail, reply }) => {
+                    let taken = match mail.decode() {
+                        Ok(mail) => self.setup(vec![mail]).map(|()| Ok(now))?,
+                        Err(error) => Err(error),
+                    };
+                    let _ = reply.send(taken);
+                }
+            }
+        }
+    }
+
+    /// Pauses: each cluster now stands where main stands, and main has its report of that.
+    fn pause(&mut self, course: &mut Course) -> Result<(), Error> {
+        let all: Vec<usize> = (0..self.fleet.members.len()).collect();
+        self.ask(&all, &[])?;
+        course.paused = true;
+        self.fleet.console.board.show(Phase::Paused);
+        course.tell(Halt::Paused(self.standing.time));
+        Ok(())
+    }
+
+    /// Asks clusters something for somebody else.
+    fn reply(
+        &mut self,
+        scope: Scope,
+        request: &[u8],
+        reply: &Sender<Result<Replies, ControlError>>,
+    ) -> Result<(), Error> {
+        let replies = match scope.places(self.routing, self.under_way, self.fleet.members.len()) {
+            Err(error) => Err(error),
+            Ok(places) => match self.ask(&places, request) {
+                Ok(replies) => Ok(places.into_iter().zip(replies).collect()),
+                Err(error) => {
+                    let _ = reply.send(Err(ControlError::from(&error)));
+                    return Err(error);
+                }
+            },
+        };
+        // Who has gone meanwhile does not want to know.
+        let _ = reply.send(replies);
+        Ok(())
+    }
+
+    /// Shows those who may look what the clusters begin to do.
+    #[cold]
+    pub(crate) fn show_work(&self, tasks: &[(usize, Task)]) {
+        let Standing {
+            time,
+            supersteps,
+            counters,
+            ..
+        } = &*self.standing;
+        let board = &self.fleet.console.board;
+        board.stands(*time, *supersteps, counters.delivered);
+        for (place, _) in tasks {
+            self.fleet.members[*place].board.begins();
+        }
+    }
+}
+
+impl EncodedMail {
+    fn decode<M: WireMessage>(&self) -> Result<Mail<M>, ControlError> {
+        let body = codec::decode(&self.body).map_err(|why| ControlError::Decode {
+            what: "mail from outside".to_owned(),
+            why: why.to_string(),
+        })?;
+        Ok(Mail::new(self.sender, self.receiver, body))
+    }
+}

@@ -1,0 +1,457 @@
+//! How a simulation stands, for others to read at once while it goes on.
+//!
+//! ```text
+//! the thread that runs ── numbers ──► Board ──► Status (any thread)
+//! clusters ── Pulse, or an answer over the control line ──► Glance ──┘ (who has a moment)
+//! ```
+//!
+//! **Invariant:** reading waits for nobody who runs, and nobody who runs waits for a reader.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use maslite_core::SimTime;
+use maslite_core::clock::wall;
+use serde::{Deserialize, Serialize};
+
+use crate::coordination::meter::Spent;
+use crate::stall::detector::{Says, Sight};
+
+/// What a simulation is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Phase {
+    /// No run goes on.
+    #[default]
+    Resting,
+    /// A run goes on.
+    Running,
+    /// A run is paused.
+    Paused,
+    /// There will be no run any more.
+    Ended,
+}
+
+impl Phase {
+    const ALL: [Self; 4] = [Self::Resting, Self::Running, Self::Paused, Self::Ended];
+}
+
+/// How a simulation stands. As JSON its times are whole nanoseconds, and its fields have the names that are
+/// given in brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// The simulated time (`time_ns`). While one cluster runs on its own, that of its last report, or where
+    /// it says that it is, if it was asked.
+    #[serde(rename = "time_ns")]
+    pub time: SimTime,
+    /// The simulated time at which the run began (`start_ns`); of the last one, between runs.
+    #[serde(rename = "start_ns")]
+    pub start: SimTime,
+    /// The simulated time at which the run ends at the latest, if it has such a limit (`end_ns`).
+    #[serde(rename = "end_ns")]
+    pub end: Option<SimTime>,
+    /// For how long the run goes on \[wall\] (`wall_ns`); how long the last one took, between runs.
+    #[serde(rename = "wall_ns", with = "nanos")]
+    pub wall: Duration,
+    /// Supersteps since the simulation began.
+    pub supersteps: u64,
+    /// Mail taken by agents and main in this run.
+    pub events: u64,
+    /// The clusters that have been started.
+    pub clusters: Vec<ClusterStatus>,
+}
+
+/// How a cluster stands. Times are of the run that goes on, or of the last one; the numbers of mail count since the
+/// simulation began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Its name.
+    pub name: String,
+    /// The process it runs in.
+    pub pid: u32,
+    /// Where it stood when it last reported, or where it says that it is (`time_ns`).
+    #[serde(rename = "time_ns")]
+    pub time: SimTime,
+    /// Mail that its agents had taken by then.
+    pub delivered: u64,
+    /// Main waits for its next report.
+    pub at_work: bool,
+    /// The agent at work, by its name or number, if it was asked and one is.
+    pub agent: Option<String>,
+    /// How many agents were awake in its last superstep.
+    pub awake: u64,
+    /// Mail that came to it from other clusters and main.
+    pub mail_in: u64,
+    /// Mail that it sent to other clusters and main.
+    pub mail_out: u64,
+    /// How long it worked \[wall\] (`busy_ns`).
+    #[serde(rename = "busy_ns", with = "nanos")]
+    pub busy: Duration,
+    /// How long it had something to do, but had to wait until others had got as far \[wall\] (`blocked_ns`).
+    #[serde(rename = "blocked_ns", with = "nanos")]
+    pub blocked: Duration,
+    /// How long it had nothing to do \[wall\] (`waiting_ns`).
+    #[serde(rename = "waiting_ns", with = "nanos")]
+    pub waiting: Duration,
+    /// The memory that its process has in use \[bytes\]; none inline, where the system does not tell, and
+    /// if nobody asked.
+    pub memory: Option<u64>,
+}
+
+impl Status {
+    /// The share of the run that is done, from 0 to 1, if it has a limit of simulated time.
+    #[must_use]
+    pub fn share_done(&self) -> Option<f64> {
+        let whole = self.end?.since(self.start).as_secs_f64();
+        let done = self.time.since(self.start).as_secs_f64();
+        (whole > 0.0).then(|| (done / whole).min(1.0))
+    }
+
+    /// Simulated time over wall time in this run.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.time.since(self.start).as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    /// Mail taken per second of wall time in this run.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+    pub fn events_per_s(&self) -> f64 {
+        self.events as f64 / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    /// The names of the clusters for which simulated time waits: those at work that are the farthest behind. None if no run goes
+    /// on, or main itself is at work.
+    #[must_use]
+    pub fn holders(&self) -> Vec<&str> {
+        if self.phase != Phase::Running {
+            return Vec::new();
+        }
+        let at_work = self.clusters.iter().filter(|cluster| cluster.at_work);
+        let least = at_work.clone().map(|cluster| cluster.time).min();
+        at_work
+            .filter(|cluster| Some(cluster.time) == least)
+            .map(|cluster| cluster.name.as_str())
+            .collect()
+    }
+
+    /// Adds what clusters say of themselves, and where main stands.
+    pub(crate) fn glance(&mut self, sights: &[Sight], time: SimTime) {
+        for (cluster, sight) in self.clusters.iter_mut().zip(sights) {
+            cluster.memory = sight.memory;
+            let Says::Fine { busy, sample } = sight.says else {
+                continue;
+            };
+            // It may have reported since it was asked.
+            cluster.time = cluster.time.max(sample.time);
+            let before = cluster.delivered;
+            cluster.delivered = before.max(sample.delivered);
+            self.events += cluster.delivered - before;
+            if busy {
+                cluster.awake = sample.awake;
+                let working = sample.phase.and(sample.agent);
+                cluster.agent = working.map(|agent| agent.to_string());
+            }
+            cluster.at_work = busy;
+        }
+        self.time = self.time.max(time);
+        // Who runs ahead under a lookahead is not where the simulation is. If nobody is at work just now, all have come as far as
+        // they may, and who has nothing to do is behind.
+        let at_work = self.clusters.iter().filter(|cluster| cluster.at_work);
+        let least = at_work.map(|cluster| cluster.time).min();
+        let farthest = self.clusters.iter().map(|cluster| cluster.time).max();
+        self.time = self.time.max(least.or(farthest).unwrap_or_default());
+    }
+}
+
+/// What main writes down as it goes if somebody may look, for them to read at once. They see each number as it was
+/// a moment ago, not all of one moment.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// From which moments are counted.
+    epoch: Instant,
+    phase: AtomicU8,
+    time: AtomicU64,
+    supersteps: AtomicU64,
+    delivered_by_main: AtomicU64,
+    run: Mutex<RunBoard>,
+    clusters: Mutex<Vec<Arc<ClusterBoard>>>,
+}
+
+/// What stays the same in a run.
+#[derive(Clone, Copy, Debug)]
+struct RunBoard {
+    began: Instant,
+    /// How long it took, once it is over.
+    took: Option<Duration>,
+    start: SimTime,
+    end: Option<SimTime>,
+    /// What had been delivered before it.
+    delivered: u64,
+}
+
+/// The same of one cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterBoard {
+    name: String,
+    epoch: Instant,
+    pid: AtomicU32,
+    time: AtomicU64,
+    delivered: AtomicU64,
+    at_work: AtomicBool,
+    /// When it was last given something to do.
+    granted: AtomicU64,
+    awake: AtomicU64,
+    mail_in: AtomicU64,
+    mail_out: AtomicU64,
+    busy: AtomicU64,
+    blocked: AtomicU64,
+    waiting: AtomicU64,
+    /// Until when these three are.
+    until: AtomicU64,
+    has_plans: AtomicBool,
+}
+
+/// What one report told of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    pub(crate) time: SimTime,
+    pub(crate) delivered: u64,
+    pub(crate) awake: u64,
+    pub(crate) mail: (u64, u64),
+    pub(crate) spent: Spent,
+}
+
+fn nanos_of(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl ClusterBoard {
+    pub(crate) fn lives_in(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// It is given something to do.
+    pub(crate) fn begins(&self) {
+        let now = nanos_of(wall().saturating_duration_since(self.epoch));
+        self.granted.store(now, Ordering::Relaxed);
+        self.at_work.store(true, Ordering::Relaxed);
+    }
+
+    /// It has done it.
+    pub(crate) fn stands(&self, account: Account) {
+        let Account {
+            time,
+            delivered,
+            awake,
+            mail: (mail_in, mail_out),
+            spent,
+        } = account;
+        let until = spent.until.saturating_duration_since(self.epoch);
+        for (number, value) in [
+            (&self.time, time.as_nanos()),
+            (&self.delivered, delivered),
+            (&self.awake, awake),
+            (&self.mail_in, mail_in),
+            (&self.mail_out, mail_out),
+            (&self.busy, nanos_of(spent.busy)),
+            (&self.blocked, nanos_of(spent.blocked)),
+            (&self.waiting, nanos_of(spent.waiting)),
+            (&self.until, nanos_of(until)),
+        ] {
+            number.store(value, Ordering::Relaxed);
+        }
+        self.has_plans.store(spent.has_plans, Ordering::Relaxed);
+        self.at_work.store(false, Ordering::Relaxed);
+    }
+
+    /// `now`: how long after the epoch \[ns\]; none if no run goes on, so that no time passes.
+    fn read(&self, now: Option<u64>) -> ClusterStatus {
+        let number = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let at_work = self.at_work.load(Ordering::Relaxed);
+        let [mut busy, mut blocked, mut waiting] =
+            [&self.busy, &self.blocked, &self.waiting].map(number);
+        if let Some(now) = now {
+            let until = number(&self.until);
+            let granted = if at_work { number(&self.granted) } else { now };
+            let rested = granted.saturating_sub(until);
+            if self.has_plans.load(Ordering::Relaxed) {
+                blocked += rested;
+            } else {
+                waiting += rested;
+            }
+            busy += now.saturating_sub(granted.max(until));
+        }
+        ClusterStatus {
+            name: self.name.clone(),
+            pid: self.pid.load(Ordering::Relaxed),
+            time: SimTime::from_nanos(number(&self.time)),
+            delivered: number(&self.delivered),
+            at_work,
+            agent: None,
+            awake: number(&self.awake),
+            mail_in: number(&self.mail_in),
+            mail_out: number(&self.mail_out),
+            busy: Duration::from_nanos(busy),
+            blocked: Duration::from_nanos(blocked),
+            waiting: Duration::from_nanos(waiting),
+            memory: None,
+        }
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let epoch = wall();
+        Self {
+            epoch,
+            phase: AtomicU8::default(),
+            time: AtomicU64::default(),
+            supersteps: AtomicU64::default(),
+            delivered_by_main: AtomicU64::default(),
+            run: Mutex::new(RunBoard {
+                began: epoch,
+                took: Some(Duration::ZERO),
+                start: SimTime::ZERO,
+                end: None,
+                delivered: 0,
+            }),
+            clusters: Mutex::default(),
+        }
+    }
+}
+
+impl Board {
+    pub(crate) fn add(&self, name: String) -> Arc<ClusterBoard> {
+        let cluster = Arc::new(ClusterBoard {
+            name,
+            epoch: self.epoch,
+            pid: AtomicU32::default(),
+            time: AtomicU64::default(),
+            delivered: AtomicU64::default(),
+            at_work: AtomicBool::default(),
+            granted: AtomicU64::default(),
+            awake: AtomicU64::default(),
+            mail_in: AtomicU64::default(),
+            mail_out: AtomicU64::default(),
+            busy: AtomicU64::default(),
+            blocked: AtomicU64::default(),
+            waiting: AtomicU64::default(),
+            until: AtomicU64::default(),
+            has_plans: AtomicBool::default(),
+        });
+        self.clusters().push(Arc::clone(&cluster));
+        cluster
+    }
+
+    /// A run begins, or has ended after so long.
+    pub(crate) fn note_run(&self, start: SimTime, end: Option<SimTime>, delivered: u64) {
+        *self.run() = RunBoard {
+            began: wall(),
+            took: None,
+            start,
+            end,
+            delivered,
+        };
+    }
+
+    pub(crate) fn note_end_of_run(&self) {
+        let mut run = self.run();
+        let took = wall().saturating_duration_since(run.began);
+        run.took.get_or_insert(took);
+    }
+
+    #[inline]
+    pub(crate) fn stands(&self, time: SimTime, supersteps: u64, delivered_by_main: u64) {
+        self.time.store(time.as_nanos(), Ordering::Relaxed);
+        self.supersteps.store(supersteps, Ordering::Relaxed);
+        let delivered = &self.delivered_by_main;
+        delivered.store(delivered_by_main, Ordering::Relaxed);
+    }
+
+    /// For how long the run goes on, or how long the last one took.
+    pub(crate) fn wall(&self) -> Duration {
+        let run = self.run();
+        run.took
+            .unwrap_or_else(|| wall().saturating_duration_since(run.began))
+    }
+
+    #[cfg(test)]
+    /// As if a run had taken so long.
+    pub(crate) fn set_wall(&self, took: Duration) {
+        self.run().took = Some(took);
+    }
+
+    pub(crate) fn show(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Status {
+        let phase = usize::from(self.phase.load(Ordering::Relaxed));
+        let run = *self.run();
+        let now = wall();
+        let epochs = nanos_of(now.saturating_duration_since(self.epoch));
+        let passing = run.took.is_none().then_some(epochs);
+        let clusters: Vec<_> = self
+            .clusters()
+            .iter()
+            .map(|cluster| cluster.read(passing))
+            .collect();
+        let delivered: u64 = clusters.iter().map(|cluster| cluster.delivered).sum();
+        let delivered = delivered + self.delivered_by_main.load(Ordering::Relaxed);
+        Status {
+            phase: Phase::ALL[phase],
+            time: SimTime::from_nanos(self.time.load(Ordering::Relaxed)),
+            start: run.start,
+            end: run.end,
+            wall: run
+                .took
+                .unwrap_or_else(|| now.saturating_duration_since(run.began)),
+            supersteps: self.supersteps.load(Ordering::Relaxed),
+            events: delivered.saturating_sub(run.delivered),
+            clusters,
+        }
+    }
+
+    fn run(&self) -> MutexGuard<'_, RunBoard> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterBoard>>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wall times as whole nanoseconds.
+pub(crate) mod nanos {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(super::nanos_of(*time))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        Ok(Duration::from_nanos(u64::deserialize(deserializer)?))
+    }
+}
+
+/// The memory that a process has in use \[bytes\], where the system tells.
+pub(crate) fn memory_of(pid: u32) -> Option<u64> {
+    // Linux only: sizes in pages, the second one of what is resident.
+    let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let resident: u64 = sizes.split_whitespace().nth(1)?.parse().ok()?;
+    Some(resident * rustix::param::page_size() as u64)
+}
