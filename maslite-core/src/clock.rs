@@ -42,9 +42,15 @@ pub enum Clock {
 pub struct Speed(f64);
 
 /// A number that is no speed.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("time cannot pass at {0} times the speed of the wall: it takes a finite number above 0")]
-pub struct BadSpeed(f64);
+#[derive(Clone, Copy, PartialEq, thiserror::Error)]
+#[error(
+    "time cannot pass at {factor} times the speed of the wall: it takes a finite number above 0"
+)]
+pub struct BadSpeed {
+    factor: f64,
+}
+
+crate::readable_debug!(struct BadSpeed { factor });
 
 impl Speed {
     /// Simulated time passes `factor` times as fast as the wall's.
@@ -55,7 +61,7 @@ impl Speed {
         if factor.is_finite() && factor > 0.0 {
             Ok(Self(factor))
         } else {
-            Err(BadSpeed(factor))
+            Err(BadSpeed { factor })
         }
     }
 }

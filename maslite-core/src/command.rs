@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::AgentId;
 
 /// An agent's reason for not doing what it was asked to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason}")]
 pub struct Refusal {
     reason: String,
 }
+
+crate::readable_debug!(struct Refusal { reason });
 
 impl Refusal {
     /// A refusal with this reason, in words that go on "agent 3 refuses: …".
@@ -20,7 +22,7 @@ impl Refusal {
 }
 
 /// Why an agent could not be asked, or did not answer. The simulation is as it was.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CommandError {
     /// No agent has this id, or none has it any more.
@@ -54,3 +56,10 @@ pub enum CommandError {
         message: String,
     },
 }
+
+crate::readable_debug!(enum CommandError {
+    UnknownAgent(source),
+    WrongType { agent, asked, found },
+    Refused { agent, refusal },
+    Panicked { agent, message },
+});

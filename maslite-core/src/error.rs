@@ -10,7 +10,7 @@ use crate::{AgentId, IdError, SimDuration, SimTime};
 ///
 /// After an error from `run` the simulation cannot go on: what the failing superstep did is only
 /// half done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
     /// Two agents with one id. An id is never used twice in a run.
@@ -86,6 +86,16 @@ pub enum Error {
     #[error("an earlier run failed, so this simulation cannot go on: build a new one")]
     Failed,
 }
+
+crate::readable_debug!(enum Error {
+    DuplicateAgent { id, first, second },
+    BadId(source),
+    RemovedUnknown { id, by, time },
+    AgentPanicked { agent, phase, time, superstep, message, place, backtrace },
+    TimeOverflow { agent, time, delay },
+    EndlessExchange { time, limit, agents },
+    Failed,
+});
 
 /// Who added an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -105,7 +105,7 @@ impl AgentId {
 }
 
 /// Why an agent cannot have an id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum IdError {
     /// The id belongs to the supervisor or to the kernel.
@@ -118,6 +118,14 @@ pub enum IdError {
     #[error("the names {0:?} and {1:?} have the same id: rename one of them")]
     Collision(String, String),
 }
+
+crate::readable_debug!(
+    enum IdError {
+        Reserved(source),
+        OutOfRange(source),
+        Collision(source, second),
+    }
+);
 
 /// The names behind the ids, for people: nothing in the kernel's order depends on them.
 static NAMES: RwLock<BTreeMap<u64, Names>> = RwLock::new(BTreeMap::new());

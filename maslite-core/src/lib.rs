@@ -93,6 +93,7 @@
 
 mod agent;
 mod alarm;
+mod chain;
 pub mod clock;
 mod command;
 mod digest;
@@ -116,6 +117,7 @@ mod trace;
 
 pub use agent::{Agent, Alarm, AlarmFilter, Context, Delivery, PendingAlarm};
 pub use alarm::AlarmId;
+pub use chain::Chain;
 pub use clock::{BadSpeed, Clock, Speed};
 pub use command::{CommandError, Refusal};
 pub use error::{Adder, Error, Phase};

@@ -26,9 +26,13 @@ pub struct Pattern {
 }
 
 /// A pattern must name a sender, a receiver or a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a subscription must name a sender, a receiver or a topic")]
 pub struct EmptyPattern;
+
+crate::readable_debug!(
+    struct EmptyPattern {}
+);
 
 impl Pattern {
     /// All that `sender` sends.

@@ -23,13 +23,15 @@ pub struct SimDuration(u64);
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A number of seconds that is no length of simulated time.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, thiserror::Error)]
 #[error(
     "{seconds} s is no simulated duration: it must be finite, not negative and below 584 years"
 )]
 pub struct BadDuration {
     seconds: f64,
 }
+
+crate::readable_debug!(struct BadDuration { seconds });
 
 impl SimTime {
     /// The start of every simulation.

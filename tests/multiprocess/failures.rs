@@ -153,6 +153,28 @@ fn an_agent_that_never_returns_is_stuck() {
 }
 
 #[test]
+fn what_a_program_prints_that_returns_an_error_is_its_text_with_all_causes() {
+    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    let spawn = maslite_mp::SpawnError::Spawn {
+        cluster: 0,
+        name: "pier".to_owned(),
+        source: missing,
+    };
+    let error = Error::Start(spawn);
+    let text = "the clusters could not be started: the process of cluster pier (0) could not be started: entity not found";
+    assert_eq!(format!("{error:?}"), text);
+    let structure = format!("{error:#?}");
+    assert!(structure.starts_with("Start(\n    Spawn {"), "{structure}");
+
+    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let cluster = main.new_scheduler();
+    main.add(cluster, 1, Worker::Panic(When::Update)).unwrap();
+    main.send(go(1));
+    let error = main.run(Run::until_idle()).unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string());
+}
+
+#[test]
 fn mail_for_nobody_is_counted_as_undeliverable() {
     for ground in ALL {
         let nobody = AgentId::from("nobody");

@@ -21,7 +21,7 @@ use crate::protocol::wire::{Destination, Events, Report, Task};
 
 /// The ways in which a message can be impossible although its frames are well formed. The numbers are stable, so that a report can
 /// be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum MessageFault {
@@ -65,6 +65,24 @@ pub enum MessageFault {
     #[error("nothing of what was granted was done, again and again")]
     Idle = 13,
 }
+
+maslite_core::readable_debug!(
+    enum MessageFault {
+        Undecodable,
+        Untimely,
+        Loaded,
+        TimeBack,
+        TimeBeyond,
+        Supersteps,
+        Counter,
+        Cluster,
+        Batch,
+        Receiver,
+        Arrival,
+        Trace,
+        Idle,
+    }
+);
 
 /// Bytes of an impossible message that its error shows: the last ones, where its note is.
 const SHOWN: usize = 64;

@@ -1,5 +1,6 @@
 //! What can go wrong between processes.
 
+pub use maslite_core::Chain;
 use maslite_core::{AgentId, SimTime};
 
 use crate::coordination::checks::MessageFault;
@@ -12,7 +13,7 @@ use crate::stall::warning::{ClockHolder, Limit};
 ///
 /// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have been stopped
 /// and the simulation cannot go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An agent panicked, or the kernel refused what agents did.
@@ -200,6 +201,31 @@ pub enum Error {
     Ended,
 }
 
+maslite_core::readable_debug!(enum Error {
+    Agent { cluster, source },
+    Model(source),
+    ChildDied { cluster, pid, exit, time, stderr, others },
+    Stuck { cluster, holder, limit, time },
+    Link { cluster, time, source },
+    Start(source),
+    Protocol { cluster, time, reason, tail },
+    Refused { cluster, reason, time },
+    UnknownAgentType { kind, known },
+    UnknownBuilder { builder, known },
+    Encode { what, why },
+    EncodeInCluster { cluster, what, why },
+    Decode { cluster, what, why },
+    DuplicateCluster(source),
+    MissingLookahead(source),
+    UnknownCluster(source),
+    UnknownAgent(source),
+    Nested,
+    Interrupted { time },
+    Signals(source),
+    ControlSocket { name, source },
+    Ended,
+});
+
 struct Reason<'a>(Option<&'a ClockHolder>);
 
 impl std::fmt::Display for Reason<'_> {
@@ -233,28 +259,6 @@ impl std::fmt::Display for Others<'_> {
         for (place, death) in self.0.iter().enumerate() {
             let before = if place == 0 { "; after it " } else { ", " };
             write!(f, "{before}{death}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Shows an error with all its causes on one line, as a program prints it to its user.
-#[derive(Debug)]
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut text = self.0.to_string();
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let further = error.to_string();
-            // Some errors have their cause in their own text.
-            if !text.contains(&further) {
-                write!(f, ": {further}")?;
-            }
-            text = further;
-            cause = error.source();
         }
         Ok(())
     }

@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Why a message could not be sent or received.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// The peer closed its end or its process is gone. What it had sent before has been delivered.
@@ -239,8 +239,15 @@ pub enum LinkError {
     Io(#[from] io::Error),
 }
 
+maslite_core::readable_debug!(enum LinkError {
+    Disconnected,
+    BadFrame { reason, received, head },
+    TooLarge { length, limit },
+    Io(source),
+});
+
 /// The ways in which a frame can be malformed. The numbers are stable, so that a report can be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum FrameFault {
@@ -284,6 +291,24 @@ pub enum FrameFault {
     #[error("wrong checksum")]
     Checksum = 13,
 }
+
+maslite_core::readable_debug!(
+    enum FrameFault {
+        TooShort,
+        TooLong,
+        UnknownKind,
+        OutOfOrder,
+        FalseAck,
+        WindowOverrun,
+        EmptyPart,
+        CreditWithPayload,
+        EmptyCredit,
+        MessageTooLarge,
+        Torn,
+        FalseIndex,
+        Checksum,
+    }
+);
 
 /// Bytes as a reader of an error wants them.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);

@@ -27,7 +27,7 @@ use crate::simulation::registry::{Registry, WireMessage};
 use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 
 /// Why somebody outside could not ask or steer a simulation, or got no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ControlError {
     /// The agent could not be asked, or did not answer. The simulation goes on.
@@ -84,6 +84,18 @@ pub enum ControlError {
     #[error("the thread that runs a simulation cannot steer it: use another thread")]
     OwnThread,
 }
+
+maslite_core::readable_debug!(enum ControlError {
+    Agent(source),
+    Unregistered { agent, kind },
+    Encode { what, why },
+    Decode { what, why },
+    UnknownCluster(source),
+    ClusterDied { cluster, exit },
+    Failed(source),
+    Ended,
+    OwnThread,
+});
 
 impl From<Error> for ControlError {
     fn from(error: Error) -> Self {

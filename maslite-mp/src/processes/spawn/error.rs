@@ -8,7 +8,7 @@ use super::PROTOCOL;
 use crate::processes::death::{EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, Explained};
 
 /// Why child processes could not be started. None is left running.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// The directory for temporary files cannot hold a socket.
@@ -131,6 +131,21 @@ pub enum SpawnError {
     },
 }
 
+maslite_core::readable_debug!(enum SpawnError {
+    TempDir(source),
+    TempDirUnusable { directory, source },
+    TooManyClusters { asked, possible, limit },
+    ProgramReplaced(source),
+    Resources(source),
+    Spawn { cluster, name, source },
+    ExitedBeforeHello { cluster, name, exit, stderr },
+    HandshakeTimeout { cluster, name, waited },
+    Handshake { cluster, name, source },
+    NoRing { cluster, name, source },
+    Stranger { cluster, name },
+    Mismatch { cluster, name, what, ours, theirs },
+});
+
 impl SpawnError {
     /// With what is known after the end of the children.
     pub(super) fn explained(mut self, ends: &[(u32, ExitKind, String)]) -> Self {
@@ -159,7 +174,7 @@ fn before_hello(exit: ExitKind, stderr: &str) -> String {
 }
 
 /// Why a child could not set itself up. It ends with `exit_code`.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ChildError {
     /// Main speaks another protocol.
@@ -177,6 +192,12 @@ pub enum ChildError {
     #[error("a child process could not set itself up")]
     Init(#[from] io::Error),
 }
+
+maslite_core::readable_debug!(enum ChildError {
+    Protocol { theirs },
+    EnteredTwice,
+    Init(source),
+});
 
 impl ChildError {
     /// The code to exit with.

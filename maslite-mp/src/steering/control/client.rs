@@ -11,7 +11,7 @@ use super::protocol::{Answer, Question, Reply, Request, VERSION};
 const ANSWER_LIMIT: u64 = 64 * 1_024 * 1_024;
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
     /// Nobody listens there.
@@ -27,6 +27,15 @@ pub enum AskError {
     #[error("{0}")]
     Refused(String),
 }
+
+maslite_core::readable_debug!(
+    enum AskError {
+        Connect(source),
+        Silent(source),
+        Protocol(source),
+        Refused(source),
+    }
+);
 
 /// Asks the simulation with this control socket. Waits for the answer, for at most `limit` \[wall\] if there is one: a pause, for one,
 /// waits for agents at work.
