@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use tracing::{Span, error_span};
 
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
+use crate::cluster::registry::WireMessage;
 use crate::links::transport::{Draft, LinkError, Sheet, Transport};
-use crate::simulation::registry::WireMessage;
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {

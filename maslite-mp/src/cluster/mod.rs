@@ -1,7 +1,8 @@
-//! A cluster's side: it obeys grants, hands out the mail that leaves, and reports.
+//! A cluster's side: the agent types it knows, the grants it obeys, the mail that leaves it, its reports.
 //!
-//! It may use `protocol` and `links`. It does not know main's state or other clusters.
+//! It may use `processes` and the rooms below. It does not know main's state or other clusters.
 
 pub(crate) mod inline;
 pub(crate) mod mp_scheduler;
 pub(crate) mod outbound;
+pub(crate) mod registry;

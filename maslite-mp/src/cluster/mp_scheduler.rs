@@ -22,19 +22,19 @@ use rustc_hash::FxHashMap;
 use tracing::error;
 
 use crate::cluster::outbound::Outbound;
+use crate::cluster::registry::{Crew, Registry, WireMessage};
 use crate::coordination::checks::MessageFault;
 use crate::error::Chain;
+use crate::error::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
+use crate::links::codec;
 use crate::links::jitter::{Shake, Shaken};
 use crate::links::transport::{Draft, LinkError, Transport, Wait, now};
-use crate::processes::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::processes::spawn::ChildSide;
-use crate::protocol::codec;
 use crate::protocol::rare::Seldom;
 use crate::protocol::wire::{
     self, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
     ToMain, ToProc, TraceLine,
 };
-use crate::simulation::registry::{Crew, Registry, WireMessage};
 use crate::stall::detector::Pulse;
 use crate::steering::commands;
 

@@ -320,8 +320,7 @@ mod tests {
                 if to == OWNER {
                     let mut mail = wire::take_measured(&mut mails).unwrap();
                     MailHead::take(&mut mail).unwrap();
-                    let (number, said): (u64, String) =
-                        crate::protocol::codec::decode(mail).unwrap();
+                    let (number, said): (u64, String) = crate::links::codec::decode(mail).unwrap();
                     assert_eq!(said, text);
                     numbers.push(number);
                     continue;

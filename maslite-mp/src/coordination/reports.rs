@@ -4,14 +4,14 @@ use std::mem;
 
 use maslite_core::{AgentId, Mail, SimTime};
 
+use crate::cluster::registry::WireMessage;
 use crate::coordination::checks::{Ground, MessageFault};
 use crate::coordination::rounds::{Rounds, UnderWay};
 use crate::coordination::routing::Traffic;
 use crate::coordination::windows::Homeless;
 use crate::error::Error;
-use crate::protocol::codec;
+use crate::links::codec;
 use crate::protocol::wire::{self, Destination, Events, MailHead, Report, Task, ToMain, TraceLine};
-use crate::simulation::registry::WireMessage;
 use crate::stall::detector::Chore;
 
 /// What is wrong with what main looks into.
@@ -217,10 +217,10 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
+    use crate::coordination::clusters::Fleet;
     use crate::coordination::rounds::Standing;
     use crate::coordination::routing::Routing;
     use crate::links::transport::{Draft, Sheet};
-    use crate::processes::clusters::Fleet;
     use crate::protocol::rare::Seldom;
     use crate::protocol::wire::{Batch, Batches};
 

@@ -21,13 +21,13 @@ use maslite_core::{
 use smallvec::SmallVec;
 
 use crate::cluster::mp_scheduler::names_of;
+use crate::cluster::registry::{TraceFormat, WireMessage};
 use crate::coordination::checks::MessageFault;
+use crate::coordination::clusters::Fleet;
 use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::windows::{Births, Homeless};
 use crate::error::Error;
-use crate::processes::clusters::Fleet;
 use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
-use crate::simulation::registry::{TraceFormat, WireMessage};
 use crate::stall::detector::Chore;
 
 /// Where the simulation stands.

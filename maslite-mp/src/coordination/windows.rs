@@ -12,10 +12,10 @@ use maslite_core::engine::Newborn;
 use maslite_core::{Adder, AgentId, SimTime, StopReason};
 
 use crate::cluster::mp_scheduler::names_of;
+use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Rounds, UnderWay, rank_of_pause};
 use crate::error::Error;
 use crate::protocol::wire::Task;
-use crate::simulation::registry::WireMessage;
 
 /// Agents that wait for their insertion indices, and with them their cluster.
 #[derive(Debug)]

@@ -15,12 +15,12 @@ use std::os::unix::net::UnixStream;
 use maslite_core::{Run, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::clusters::Fleet;
 use crate::coordination::rounds::{Rounds, Standing, UnderWay};
 use crate::coordination::routing::Routing;
 use crate::links::frame::{self, Framed, Packets};
 use crate::links::ring;
 use crate::links::transport::{LinkError, Transport, Wait};
-use crate::processes::clusters::Fleet;
 use crate::processes::spawn::handshake::{Hello, Invitation, Summons};
 use crate::processes::supervision::Answer;
 use crate::protocol::wire::{self, Task, ToProc};

@@ -1,13 +1,17 @@
 //! What can go wrong between processes.
 
+pub(crate) mod death;
+pub(crate) mod spawn;
+pub(crate) mod warning;
+
 pub use maslite_core::Chain;
 use maslite_core::{AgentId, SimTime};
 
 use crate::coordination::checks::MessageFault;
+use crate::error::death::{Death, ExitKind, Explained};
+use crate::error::warning::{ClockHolder, Limit};
 use crate::links::transport::{Hex, LinkError};
-use crate::processes::death::{Death, ExitKind, Explained};
 use crate::processes::spawn::SpawnError;
-use crate::stall::warning::{ClockHolder, Limit};
 
 /// Why a call or a run failed.
 ///

@@ -2,6 +2,7 @@
 //!
 //! It may use `error` only. It does not know what a message says.
 
+pub(crate) mod codec;
 pub(crate) mod frame;
 pub(crate) mod ipc;
 pub(crate) mod jitter;

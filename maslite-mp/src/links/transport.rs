@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::codec;
+use crate::links::codec;
 
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {

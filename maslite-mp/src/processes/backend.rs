@@ -16,8 +16,8 @@ use maslite_core::engine::{Signal, Watchdog};
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
 use crate::error::Error;
+use crate::error::death::{Death, ExitKind};
 use crate::links::transport::{LinkError, Transport};
-use crate::processes::death::{Death, ExitKind};
 use crate::processes::supervision::{ChildEnd, EndKind, Failure, Supervisor};
 use crate::steering::control_queue::{Brake, Console};
 

@@ -22,9 +22,9 @@ use smallvec::SmallVec;
 
 use crate::coordination::checks::MessageFault;
 use crate::error::Error;
+use crate::links::codec::{self, Appending, Numbers, Within};
 use crate::links::jitter::Shake;
 use crate::links::transport::{Draft, Sheet, Wait};
-use crate::protocol::codec::{self, Appending, Numbers, Within};
 use crate::protocol::rare::{Blank, Seldom};
 
 /// Something ends before it should.
@@ -702,7 +702,7 @@ mod tests {
     use serde::Serializer;
 
     use super::*;
-    use crate::protocol::codec::{decode, put, take};
+    use crate::links::codec::{decode, put, take};
 
     /// Begins well and cannot be encoded to its end.
     struct Unfinished;

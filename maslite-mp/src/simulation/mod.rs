@@ -1,7 +1,6 @@
-//! What a program calls: the registry of agent types, the supervisor `MpMain`, and the report of a run.
+//! What a program calls: the supervisor `MpMain`, and the report of a run.
 //!
-//! It may use every other room. No other room but `steering` and `dev` knows `MpMain`.
+//! It may use every other room. No other room knows `MpMain`.
 
 pub(crate) mod mp_main;
-pub(crate) mod registry;
 pub(crate) mod report;

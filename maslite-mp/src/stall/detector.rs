@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use maslite_core::{Progress, Sample, SimTime};
 
-use crate::stall::warning::{Activity, ClockHolder, Limit, Warning};
+use crate::error::warning::{Activity, ClockHolder, Limit, Warning};
 
 /// What a cluster shows of itself.
 #[derive(Debug, Default)]

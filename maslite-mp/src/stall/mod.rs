@@ -1,7 +1,6 @@
-//! Who keeps simulated time from moving, and how far a run has come.
+//! Which cluster keeps simulated time from moving, and where the wall time goes.
 //!
-//! It reads what main and the clusters show of their activity. No result depends on it.
+//! It may use `protocol` and the rooms below. No result depends on it.
 
 pub(crate) mod detector;
-pub(crate) mod progress;
-pub(crate) mod warning;
+pub(crate) mod meter;

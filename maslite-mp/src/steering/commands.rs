@@ -17,13 +17,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::mp_scheduler::names_of;
+use crate::cluster::registry::{Registry, WireMessage};
 use crate::coordination::rounds::UnderWay;
 use crate::coordination::routing::Routing;
+use crate::error::death::ExitKind;
 use crate::error::{Chain, Error};
-use crate::processes::death::ExitKind;
-use crate::protocol::codec;
+use crate::links::codec;
 use crate::simulation::mp_main::{ClusterId, MpMain};
-use crate::simulation::registry::{Registry, WireMessage};
 use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 
 /// Why somebody outside could not ask or steer a simulation, or got no answer.

@@ -9,9 +9,9 @@ use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlar
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::codec;
+use crate::cluster::registry::{Registry, WireMessage};
+use crate::links::codec;
 use crate::simulation::mp_main::ClusterId;
-use crate::simulation::registry::{Registry, WireMessage};
 use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Stretch};
 use crate::steering::status::Status;

@@ -1,12 +1,12 @@
-//! How other threads and terminals ask and steer a run: controller, commands, control socket, stop handle, signals, status.
+//! How other threads and terminals ask and steer a run: control queue, controller, control socket, stop handle, signals, status.
 //!
-//! It may use `coordination` and the rooms below. A run works the same when nobody asks.
+//! It may use `cluster` and the rooms below. It does not know how main grants time.
 
 pub(crate) mod commands;
 pub mod control;
 pub(crate) mod control_queue;
 pub(crate) mod controller;
-pub(crate) mod serve;
+pub(crate) mod progress;
 pub(crate) mod signals;
 pub(crate) mod status;
 pub(crate) mod stop;

@@ -15,8 +15,8 @@ use maslite_core::SimTime;
 use maslite_core::clock::wall;
 use serde::{Deserialize, Serialize};
 
-use crate::coordination::meter::Spent;
 use crate::stall::detector::{Says, Sight};
+use crate::stall::meter::Spent;
 
 /// What a simulation is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

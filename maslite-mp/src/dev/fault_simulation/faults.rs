@@ -6,9 +6,9 @@ use maslite_core::{AgentRng, SimTime};
 use rand::RngExt;
 
 use crate::error::Error;
+use crate::error::death::ExitKind;
+use crate::error::warning::Limit;
 use crate::links::transport::{FrameFault, LinkError};
-use crate::processes::death::ExitKind;
-use crate::stall::warning::Limit;
 use crate::steering::commands::ControlError;
 
 /// A fault. Numbers say where in the packet, if that is a question.

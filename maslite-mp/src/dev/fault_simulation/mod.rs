@@ -24,12 +24,12 @@ use maslite_core::{
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::registry::{Entered, Registry};
 use crate::coordination::checks::MessageFault;
+use crate::coordination::clusters::{Placement, Waiting};
 use crate::error::{Chain, Error};
-use crate::processes::clusters::{Placement, Waiting};
 use crate::processes::supervision::EndKind;
 use crate::simulation::mp_main::{MpMain, Shutdown};
-use crate::simulation::registry::{Entered, Registry};
 use crate::steering::commands::{Audience, ControlError};
 use faults::{Fault, Plan};
 use lies::Lies;

@@ -28,15 +28,15 @@ use rand::RngExt;
 use super::faults::{Fault, Plan};
 use super::lies::{Liar, Lies};
 use crate::cluster::mp_scheduler::MpScheduler;
+use crate::cluster::registry::WireMessage;
+use crate::error::death::{Death, EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH, ExitKind};
+use crate::error::warning::Limit;
 use crate::links::frame::{Framed, Packets};
 use crate::links::transport::{Draft, LinkError, Transport, Wait};
 use crate::processes::backend::NEWS_LIMIT;
-use crate::processes::death::{Death, EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH, ExitKind};
 use crate::processes::spawn::ChildSide;
 use crate::processes::supervision::{ChildEnd, EndKind, Failure};
 use crate::protocol::wire::{self, Task, ToProc};
-use crate::simulation::registry::WireMessage;
-use crate::stall::warning::Limit;
 
 /// How long main waits for an answer that does not come.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

@@ -17,8 +17,8 @@ use std::thread;
 use rustix::process::{Signal, getpgrp, getpid, kill_process};
 
 use super::MARKER;
-use super::error::ChildError;
 use super::handshake::{Hello, Invitation, Summons};
+use crate::error::spawn::ChildError;
 use crate::links::frame::Framed;
 use crate::links::ipc;
 use crate::links::ring;

@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
-use super::error::ChildError;
-use crate::protocol::codec;
+use crate::error::spawn::ChildError;
+use crate::links::codec;
 
 /// How the invitation is sent and taken. Files come with it on Linux alone.
 #[cfg(target_os = "linux")]

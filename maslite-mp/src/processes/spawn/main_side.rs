@@ -24,15 +24,15 @@ use rustix::io::Errno;
 use shared_child::SharedChild;
 
 use super::PROTOCOL;
-use super::error::SpawnError;
 use super::handshake::{Hello, Invitation, Summons};
 use super::program::Program;
+use crate::coordination::clusters::Link;
+use crate::error::death::ExitKind;
+use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
 use crate::links::ipc::{self, Door, IpcPackets};
 use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait, now};
-use crate::processes::clusters::Link;
-use crate::processes::death::ExitKind;
 use crate::processes::limits;
 use crate::processes::logs::Log;
 use crate::processes::output::{self, Output};

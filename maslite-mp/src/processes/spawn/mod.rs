@@ -30,7 +30,6 @@
 //! unless it lends them its own (see [`Output`](crate::processes::output::Output)).
 
 mod child_side;
-mod error;
 pub(crate) mod handshake;
 mod main_side;
 mod program;
@@ -39,16 +38,15 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use crate::error::spawn::SpawnError;
 pub(crate) use child_side::{ChildSide, child_side, is_child};
-pub use error::{ChildError, SpawnError};
 pub(crate) use main_side::{Order, start};
 pub(crate) use program::Program;
 
 /// The environment variable that makes a process a child: the process id of its parent.
 pub(crate) const MARKER: &str = "MASLITE_CHILD";
 
-/// Of the invitation, the handshake, the control line and the frames.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) use crate::error::spawn::PROTOCOL;
 
 /// How long a start may take by default.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);

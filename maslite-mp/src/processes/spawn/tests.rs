@@ -17,17 +17,17 @@ use super::handshake::{Hello, Invitation, Summons};
 use super::main_side::MainSide;
 use super::program::own_executable;
 use super::*;
+use crate::coordination::clusters::Link;
+use crate::error::death::ExitKind;
+use crate::error::warning::Activity;
 use crate::links::frame::Framed;
 use crate::links::ipc;
 use crate::links::transport::{LinkError, Transport, Wait, now};
-use crate::processes::clusters::Link;
-use crate::processes::death::ExitKind;
 use crate::processes::limits;
 use crate::processes::logs::Log;
 use crate::processes::output::Output;
 use crate::processes::supervision::{Answer, EndKind, Failure, Supervisor};
 use crate::stall::detector::{Pulse, Says};
-use crate::stall::warning::Activity;
 
 const SCHEMA: u64 = 0x5CED;
 

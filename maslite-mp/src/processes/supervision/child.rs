@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
 
 use super::{ChildEnd, EndKind};
+use crate::error::death::ExitKind;
+use crate::error::warning::Activity;
+use crate::links::codec;
 use crate::links::transport::now;
-use crate::processes::death::ExitKind;
 use crate::processes::output::Outlet;
-use crate::protocol::codec;
 use crate::stall::detector::{Pulse, Says, Sight};
-use crate::stall::warning::Activity;
 
 /// The first byte of a Hold in the control line.
 pub(crate) const HOLD: u8 = b'H';

@@ -46,9 +46,9 @@ pub(crate) use child::{ASK, Answer, HOLD};
 pub(crate) use grants::Grants;
 pub(crate) use watch::Watch;
 
-use crate::processes::death::{Death, ExitKind};
+use crate::error::death::{Death, ExitKind};
+use crate::error::warning::{ClockHolder, Limit};
 use crate::stall::detector::Sight;
-use crate::stall::warning::{ClockHolder, Limit};
 
 /// Why the children were stopped.
 #[derive(Clone, Debug)]

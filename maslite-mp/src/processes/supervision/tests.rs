@@ -10,9 +10,9 @@ use shared_child::SharedChild;
 use super::child::ANSWER_LENGTH;
 use super::watch::{ANSWER_LIMIT, REAP_LIMIT};
 use super::*;
+use crate::error::warning::Activity;
 use crate::links::transport::now;
 use crate::stall::detector::Says;
-use crate::stall::warning::Activity;
 
 /// Puts a shell that runs `script` under supervision; its process id.
 fn adopt(supervisor: &Supervisor, cluster: u32, script: &'static str) -> u32 {

@@ -15,12 +15,12 @@ use shared_child::SharedChild;
 use super::child::{HOLD, Watched, kill_group_at_end};
 use super::grants::Grants;
 use super::{ChildEnd, Event, Failure, Job, Shared};
+use crate::error::death::{Death, ExitKind, OomKills};
+use crate::error::warning::Limit;
 use crate::links::transport::now;
-use crate::processes::death::{Death, ExitKind, OomKills};
 use crate::processes::output::{self, Closing, Outlet, Pump};
 use crate::stall::detector::{Lookout, Sight};
-use crate::stall::progress::{self, Teller};
-use crate::stall::warning::Limit;
+use crate::steering::progress::{self, Teller};
 
 /// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);

@@ -29,7 +29,7 @@ pub(crate) use server::ControlSocket;
 
 use maslite_core::{AgentId, CommandError};
 
-use crate::simulation::registry::WireMessage;
+use crate::cluster::registry::WireMessage;
 use crate::steering::commands::ControlError;
 use crate::steering::control_queue::Halt;
 use crate::steering::controller::Controller;

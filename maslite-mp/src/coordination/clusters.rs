@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::cluster::inline::InlineLink;
 use crate::cluster::mp_scheduler::{Hold, MpScheduler};
-use crate::coordination::meter::Meter;
+use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::rounds::Standing;
 use crate::coordination::routing::{Routing, Traffic};
 #[cfg(test)]
@@ -21,10 +21,10 @@ use crate::processes::logs::Log;
 use crate::processes::output::Output;
 use crate::processes::spawn::{self, Order, START_DEADLINE};
 use crate::processes::supervision::{ChildEnd, Supervisor};
-use crate::simulation::registry::{Entered, WireMessage};
 use crate::stall::detector::{Chore, Desk, Lookout, Patience, Pulse, WarningSink};
-use crate::stall::progress::Teller;
+use crate::stall::meter::Meter;
 use crate::steering::control_queue::Console;
+use crate::steering::progress::Teller;
 use crate::steering::status::{Account, ClusterBoard};
 
 /// Where clusters run. The same model gives the same trace in every placement.

@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::error::Error;
+use crate::links::codec;
 use crate::links::transport::Wait;
 use crate::processes::limits;
 use crate::processes::logs;
 use crate::processes::spawn::{self, Program};
-use crate::protocol::codec;
 
 /// A message that can cross to another process. Every message that serde can carry is one.
 pub trait WireMessage: Message + Serialize + DeserializeOwned {}

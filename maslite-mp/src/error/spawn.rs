@@ -4,8 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::PROTOCOL;
-use crate::processes::death::{EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, Explained};
+use crate::error::death::{EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, Explained};
+
+/// The version of the invitation, the handshake, the control line and the frames.
+pub(crate) const PROTOCOL: u32 = 1;
 
 /// Why child processes could not be started. None is left running.
 #[derive(thiserror::Error)]
@@ -148,7 +150,7 @@ maslite_core::readable_debug!(enum SpawnError {
 
 impl SpawnError {
     /// With what is known after the end of the children.
-    pub(super) fn explained(mut self, ends: &[(u32, ExitKind, String)]) -> Self {
+    pub(crate) fn explained(mut self, ends: &[(u32, ExitKind, String)]) -> Self {
         if let Self::ExitedBeforeHello {
             cluster,
             exit,

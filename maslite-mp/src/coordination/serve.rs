@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use maslite_core::{Mail, SimDuration, SimTime, StopReason};
 
+use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Rounds, Standing};
 use crate::error::Error;
-use crate::protocol::codec;
+use crate::links::codec;
 use crate::protocol::wire::Task;
-use crate::simulation::registry::WireMessage;
 use crate::stall::detector::Chore;
 use crate::steering::commands::{ControlError, Replies, Scope};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Stretch};
