@@ -1,7 +1,8 @@
 //! Simulated time: integer nanoseconds, so that there is no drift and equal times are equal.
 
 use std::fmt;
-use std::ops::{Add, AddAssign, Mul, Sub};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Rem, Sub, SubAssign};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,12 @@ impl SimTime {
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
+    }
+
+    /// The moment `micros` \[µs\] after the start; the last moment there is, if that is later.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros.saturating_mul(1_000))
     }
 
     /// The moment `millis` \[ms\] after the start; the last moment there is, if that is later.
@@ -153,10 +160,52 @@ impl SimDuration {
         self.0
     }
 
+    /// Whole microseconds; what is left is dropped.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// Whole milliseconds; what is left is dropped.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Whole seconds; what is left is dropped.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0 / NANOS_PER_SECOND
+    }
+
+    /// Whether it is no time at all.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
     /// Seconds, for people: rounded.
     #[must_use]
     pub fn as_secs_f64(self) -> f64 {
         SimTime(self.0).as_secs_f64()
+    }
+
+    /// This much longer, unless there is no such duration.
+    #[must_use]
+    pub const fn checked_add(self, more: Self) -> Option<Self> {
+        match self.0.checked_add(more.0) {
+            Some(nanos) => Some(Self(nanos)),
+            None => None,
+        }
+    }
+
+    /// This much shorter, unless that is less than nothing.
+    #[must_use]
+    pub const fn checked_sub(self, less: Self) -> Option<Self> {
+        match self.0.checked_sub(less.0) {
+            Some(nanos) => Some(Self(nanos)),
+            None => None,
+        }
     }
 
     /// This much longer, or the longest duration there is.
@@ -195,12 +244,15 @@ impl Add<SimDuration> for SimTime {
     }
 }
 
+/// # Panics
+/// On overflow, as integers do in debug builds; use [`SimTime::checked_add`] where that can happen.
 impl AddAssign<SimDuration> for SimTime {
     fn add_assign(&mut self, delay: SimDuration) {
         *self = *self + delay;
     }
 }
 
+/// How long after the other this is; zero if it is before it.
 impl Sub for SimTime {
     type Output = SimDuration;
     fn sub(self, earlier: Self) -> SimDuration {
@@ -208,6 +260,22 @@ impl Sub for SimTime {
     }
 }
 
+/// This much earlier, or the start of time.
+impl Sub<SimDuration> for SimTime {
+    type Output = Self;
+    fn sub(self, delay: SimDuration) -> Self {
+        self.saturating_sub(delay)
+    }
+}
+
+/// This much earlier, or the start of time.
+impl SubAssign<SimDuration> for SimTime {
+    fn sub_assign(&mut self, delay: SimDuration) {
+        *self = *self - delay;
+    }
+}
+
+/// This much longer, or the longest duration there is.
 impl Add for SimDuration {
     type Output = Self;
     fn add(self, more: Self) -> Self {
@@ -215,10 +283,105 @@ impl Add for SimDuration {
     }
 }
 
+/// This much longer, or the longest duration there is.
+impl AddAssign for SimDuration {
+    fn add_assign(&mut self, more: Self) {
+        *self = *self + more;
+    }
+}
+
+/// This much shorter, or zero.
+impl Sub for SimDuration {
+    type Output = Self;
+    fn sub(self, less: Self) -> Self {
+        self.saturating_sub(less)
+    }
+}
+
+/// This much shorter, or zero.
+impl SubAssign for SimDuration {
+    fn sub_assign(&mut self, less: Self) {
+        *self = *self - less;
+    }
+}
+
+/// So many times as long, or the longest duration there is.
 impl Mul<u64> for SimDuration {
     type Output = Self;
     fn mul(self, times: u64) -> Self {
         Self(self.0.saturating_mul(times))
+    }
+}
+
+/// So many times as long, or the longest duration there is.
+impl Mul<SimDuration> for u64 {
+    type Output = SimDuration;
+    fn mul(self, duration: SimDuration) -> SimDuration {
+        duration * self
+    }
+}
+
+/// So many times as long, or the longest duration there is.
+impl MulAssign<u64> for SimDuration {
+    fn mul_assign(&mut self, times: u64) {
+        *self = *self * times;
+    }
+}
+
+/// One of so many equal parts, in whole nanoseconds; what is left is dropped.
+///
+/// # Panics
+/// On division by zero, as integers do.
+impl Div<u64> for SimDuration {
+    type Output = Self;
+    fn div(self, parts: u64) -> Self {
+        Self(self.0 / parts)
+    }
+}
+
+/// One of so many equal parts, in whole nanoseconds; what is left is dropped.
+///
+/// # Panics
+/// On division by zero, as integers do.
+impl DivAssign<u64> for SimDuration {
+    fn div_assign(&mut self, parts: u64) {
+        *self = *self / parts;
+    }
+}
+
+/// How often the other goes into this one, in whole times.
+///
+/// # Panics
+/// On division by zero, as integers do.
+impl Div for SimDuration {
+    type Output = u64;
+    fn div(self, part: Self) -> u64 {
+        self.0 / part.0
+    }
+}
+
+/// What is left when the other is taken as often as it goes into this one.
+///
+/// # Panics
+/// On division by zero, as integers do.
+impl Rem for SimDuration {
+    type Output = Self;
+    fn rem(self, part: Self) -> Self {
+        Self(self.0 % part.0)
+    }
+}
+
+/// All of them one after the other, or the longest duration there is.
+impl Sum for SimDuration {
+    fn sum<I: Iterator<Item = Self>>(durations: I) -> Self {
+        durations.fold(Self::ZERO, Self::saturating_add)
+    }
+}
+
+/// All of them one after the other, or the longest duration there is.
+impl<'a> Sum<&'a Self> for SimDuration {
+    fn sum<I: Iterator<Item = &'a Self>>(durations: I) -> Self {
+        durations.copied().sum()
     }
 }
 
@@ -255,6 +418,42 @@ mod tests {
         assert_eq!(SimDuration::from_nanos(1).to_string(), "0.000000001 s");
         assert_eq!(t - SimTime::from_secs(4), SimDuration::from_millis(750));
         assert_eq!(SimTime::ZERO - t, SimDuration::ZERO);
+    }
+
+    #[test]
+    fn durations_and_times_are_reckoned_with_like_numbers() {
+        let second = SimDuration::from_secs(1);
+        let mut sum = second;
+        sum += second;
+        sum *= 3;
+        sum -= SimDuration::from_millis(500);
+        assert_eq!(
+            (sum, sum.to_string()),
+            (11 * second / 2, "5.5 s".to_owned())
+        );
+        sum /= 2;
+        assert_eq!(
+            (sum / second, sum % second),
+            (2, SimDuration::from_millis(750))
+        );
+        assert_eq!(
+            (sum.as_secs(), sum.as_millis(), sum.as_micros()),
+            (2, 2_750, 2_750_000)
+        );
+        assert_eq!(
+            [second, second, sum].iter().sum::<SimDuration>(),
+            second + second + sum
+        );
+        assert_eq!(second - sum, SimDuration::ZERO);
+        assert!(second.checked_sub(sum).is_none() && (second - second).is_zero());
+        assert_eq!(SimDuration::MAX.checked_add(second), None);
+        assert_eq!(SimDuration::MAX + second, SimDuration::MAX);
+
+        let mut time = SimTime::from_micros(2_000_000) - second;
+        time += second * 2;
+        time -= SimDuration::from_millis(1);
+        assert_eq!(time, SimTime::from_millis(2_999));
+        assert_eq!(SimTime::ZERO - second, SimTime::ZERO);
     }
 
     #[test]
