@@ -89,6 +89,27 @@ fn every_rule_names_code_and_tests_that_exist() {
     }
 }
 
+/// A program that a reader copies from the guide: nothing of it is hidden, and it is all there.
+#[test]
+fn programs_of_the_guide_can_be_pasted_whole() {
+    let guide = text("docs/guide.md");
+    let mut programs = 0;
+    for block in guide.split("\n```rust").skip(1) {
+        let (language, program) = block.split_once('\n').unwrap();
+        let (program, _) = program.split_once("\n```").unwrap();
+        programs += 1;
+        assert!(
+            language == ",test_harness" || program.contains("fn main()"),
+            "no main in\n{program}"
+        );
+        assert!(
+            !program.lines().any(|line| line.starts_with("# ")),
+            "hidden lines in\n{program}"
+        );
+    }
+    assert!(programs > 15, "{programs}");
+}
+
 /// The faults that chaos knows: its table has one in each line.
 fn chaos() -> BTreeSet<String> {
     let source = text("examples/chaos/faults.rs");

@@ -479,7 +479,7 @@ impl<'a, M: Message> Context<'a, M> {
         self.kernel.report_error(self.slot, error.to_string());
     }
 
-    /// The agent's own generator; see [`AgentRng`]. Draw with `rand`'s `RngExt`.
+    /// The agent's own generator; see [`AgentRng`]. Draw with [`rand::RngExt`].
     #[inline]
     pub fn rng(&mut self) -> &mut AgentRng {
         let (seed, seat) = (self.kernel.seed, &mut self.kernel.slots[self.slot as usize]);

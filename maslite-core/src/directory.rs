@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn dense_and_sparse_ids_are_found() {
         let mut directory = Directory::default();
-        let ids = [0, 5, 1_000_000, 2_000, 1 << 62].map(AgentId::from);
+        let ids = [0, 5, 1_000_000, 2_000, 1_u64 << 62].map(AgentId::from);
         for (slot, id) in (0..).zip(ids) {
             assert_eq!(directory.find(id), Whereabouts::Unknown);
             directory.insert(id, slot);

@@ -24,6 +24,9 @@ pub struct AgentId(u64);
 /// Set in every id made of a name, clear in every id made of a number.
 const NAMED: u64 = 1 << 63;
 
+/// Where negative numbers go, which are no ids: so an error can show them as they were written.
+const NEGATIVE: u64 = 0xffff_fffe << 32;
+
 impl AgentId {
     /// The supervisor. Mail to it reaches the handler given to `run`.
     pub const MAIN: Self = Self(u64::MAX);
@@ -71,10 +74,20 @@ impl AgentId {
         Self(hash | NAMED)
     }
 
+    /// The number this id was made of, if it was made of one.
+    #[must_use]
+    pub const fn number(self) -> Option<u64> {
+        if self.0 & NAMED == 0 {
+            Some(self.0)
+        } else {
+            None
+        }
+    }
+
     /// The name this id was made of, if it was made of one and this process has heard of it.
     #[must_use]
     pub fn name(self) -> Option<Arc<str>> {
-        if self.0 & NAMED == 0 {
+        if self.number().is_some() {
             return None;
         }
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +102,7 @@ impl AgentId {
         if self == Self::MAIN || self == Self::NOBODY {
             return Err(IdError::Reserved(self));
         }
-        if self.0 & NAMED == 0 {
+        if self.number().is_some() {
             return Ok(());
         }
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +124,8 @@ pub enum IdError {
     /// The id belongs to the supervisor or to the kernel.
     #[error("the id {0} is reserved for the kernel: give the agent another number or a name")]
     Reserved(AgentId),
-    /// Numbers end at 2⁶³ − 1; the rest are hashes of names.
-    #[error("the id {0} is out of range: numbers of agents end at 2^63 - 1")]
+    /// Numbers are 0 to 2⁶³ − 1; the rest are hashes of names.
+    #[error("the id {} is out of range: numbers of agents are 0 to 2^63 - 1", Number(*.0))]
     OutOfRange(u64),
     /// Two names hash to the same 64 bits.
     #[error("the names {0:?} and {1:?} have the same id: rename one of them")]
@@ -150,9 +163,46 @@ impl Names {
     }
 }
 
-impl From<u64> for AgentId {
-    fn from(number: u64) -> Self {
-        Self(number)
+macro_rules! from_unsigned {
+    ($($number:ty),*) => {$(
+        impl From<$number> for AgentId {
+            #[inline]
+            fn from(number: $number) -> Self {
+                Self(u64::from(number))
+            }
+        }
+    )*};
+}
+
+from_unsigned!(u8, u16, u32, u64);
+
+impl From<usize> for AgentId {
+    #[inline]
+    fn from(number: usize) -> Self {
+        Self(number as u64)
+    }
+}
+
+/// What a bare `7` in a program is. No agent may bear a negative number: adding it is an error.
+impl From<i32> for AgentId {
+    #[inline]
+    fn from(number: i32) -> Self {
+        match u64::try_from(number) {
+            Ok(number) => Self(number),
+            Err(_) => Self(NEGATIVE | u64::from(number.unsigned_abs())),
+        }
+    }
+}
+
+impl From<&String> for AgentId {
+    fn from(name: &String) -> Self {
+        Self::named(name)
+    }
+}
+
+impl From<String> for AgentId {
+    fn from(name: String) -> Self {
+        Self::named(&name)
     }
 }
 
@@ -162,22 +212,63 @@ impl From<&str> for AgentId {
     }
 }
 
+/// A name as it is, unless it could be taken for another id: `"1"` is no 1, and `"main"` is not main.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::MAIN {
+            return f.pad(MAIN_NAME);
+        }
         match self.name() {
-            _ if *self == Self::MAIN => f.pad("main"),
+            Some(name) if is_misleading(&name) => f.pad(&format!("{name:?}")),
             Some(name) => f.pad(&name),
-            None => self.0.fmt(f),
+            None if self.number().is_some() => self.0.fmt(f),
+            None => f.pad(&self.unknown()),
         }
     }
 }
 
+/// A name in quotes, so that it is told from a number.
 impl fmt::Debug for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
-            _ if *self == Self::MAIN => f.write_str("main"),
+            _ if *self == Self::MAIN => f.write_str(MAIN_NAME),
             Some(name) => write!(f, "{name:?}"),
-            None => write!(f, "{}", self.0),
+            None if self.number().is_some() => write!(f, "{}", self.0),
+            None => f.write_str(&self.unknown()),
+        }
+    }
+}
+
+impl AgentId {
+    /// An id whose name this process has not heard of, or that is none: its bits in hexadecimal digits, or the negative number.
+    fn unknown(self) -> String {
+        match u32::try_from(self.0 ^ NEGATIVE) {
+            Ok(number) => format!("-{number}"),
+            Err(_) => format!("#{:016x}", self.0),
+        }
+    }
+}
+
+/// How the supervisor is written.
+const MAIN_NAME: &str = "main";
+
+/// Whether a name, written as it is, would read as another id.
+fn is_misleading(name: &str) -> bool {
+    let number = name.strip_prefix('-').unwrap_or(name);
+    name == MAIN_NAME
+        || name.is_empty()
+        || name.starts_with(['#', '"'])
+        || number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A number that is no id, as it was written.
+struct Number(u64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u32::try_from(self.0 ^ NEGATIVE) {
+            Ok(number) => write!(f, "-{number}"),
+            Err(_) => self.0.fmt(f),
         }
     }
 }
@@ -198,6 +289,48 @@ mod tests {
             "crane \"crane\"    3"
         );
         assert_eq!(crane.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_number_of_any_type_is_the_same_id() {
+        let seven = AgentId::from(7_u64);
+        let others: [AgentId; 5] = [
+            7_u8.into(),
+            7_u16.into(),
+            7_u32.into(),
+            7_usize.into(),
+            7.into(),
+        ];
+        assert_eq!(others, [seven; 5]);
+        assert_eq!(AgentId::from(String::from("crane")), AgentId::from("crane"));
+        for negative in [-1, -2, i32::MIN] {
+            let id = AgentId::from(negative);
+            assert_eq!(id.to_string(), negative.to_string());
+            let text =
+                format!("the id {negative} is out of range: numbers of agents are 0 to 2^63 - 1");
+            assert_eq!(id.check().unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_id_reads_as_no_other() {
+        let shown = |name: &str| AgentId::from(name).to_string();
+        assert_eq!([AgentId::from(1).to_string(), shown("1")], ["1", "\"1\""]);
+        assert_eq!(
+            [AgentId::MAIN.to_string(), shown("main")],
+            ["main", "\"main\""]
+        );
+        assert_eq!(
+            [shown("-1"), shown(""), shown("#8"), shown("\"8\"")],
+            ["\"-1\"", "\"\"", "\"#8\"", "\"\\\"8\\\"\""]
+        );
+        assert_eq!(
+            [shown("crane 2"), shown("1.2"), shown("m1")],
+            ["crane 2", "1.2", "m1"]
+        );
+        let unknown = AgentId::of_name("never made known");
+        assert_eq!(unknown.to_string(), format!("#{:016x}", unknown.as_u64()));
+        assert_eq!(format!("{unknown:?}"), unknown.to_string());
     }
 
     #[test]

@@ -46,12 +46,12 @@
 //! - A [`Scheduler`] runs the agents, as far as a [`Run`] says, and answers with a [`Report`]. A
 //!   [`Clock`] ties simulated time to the wall, if it is to be tied at all.
 //!
-//! Every agent draws its random numbers from a generator of its own, with the tools of the `rand`
-//! crate:
+//! Every agent draws its random numbers from a generator of its own, with the tools of the crate
+//! [`rand`], which is re-exported so that its version fits:
 //!
 //! ```
 //! use maslite_core::Context;
-//! use rand::RngExt;
+//! use maslite_core::rand::RngExt;
 //! # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Tea }
 //!
 //! fn throw_a_die(ctx: &mut Context<'_, Msg>) -> u32 {
@@ -69,12 +69,14 @@
 //!    of each sender's own sends. An answer never arrives in the superstep of its question.
 //! 3. Time stands still while there is mail. When none is left it jumps to the earliest alarm; alarms
 //!    due together arrive in the order (time they were set at, insertion of who set them, sequence).
-//! 4. Time is an integer number of nanoseconds, so it neither drifts nor depends on the platform.
+//! 4. Time is an integer number of nanoseconds, so it neither drifts nor depends on the platform. A duration made of an `f64` does
+//!    as far as that number does.
 //! 5. Nobody gets one mail twice, whatever it subscribed to.
 //! 6. `setup` is called once, before anything else; `teardown` once, when the agent is removed or when
 //!    the simulation ends.
 //! 7. The same agents, added in the same order, with the same seed and the same mail from outside give
-//!    the same trace, on every platform. Nothing depends on addresses, hash seeds or the wall clock,
+//!    the same trace, on every platform, as far as what agents compute is: integers, and floating-point `+ - * /` and `sqrt`, but
+//!    no logarithm or sine of the standard library, whose last bit is the platform's. Nothing depends on addresses, hash seeds or the wall clock,
 //!    unless the clock follows the wall ([`Clock::RealTime`]) or another thread sends mail
 //!    ([`Handle::send`]).
 //! 8. In every report sent = delivered + undeliverable + queued.
@@ -126,6 +128,9 @@ pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
 pub use message::{Mail, MailKey, Message, Receiver};
 pub use progress::{Progress, Sample};
+/// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with `maslite_core::rand::RngExt` there is no second
+/// version of it in a program.
+pub use rand;
 pub use rng::AgentRng;
 #[doc(hidden)]
 pub use run::Predicate;

@@ -25,11 +25,18 @@ use crate::{AgentId, SimTime, Topic};
 /// }
 /// assert_eq!(Reading { celsius: 95.0 }.topic(), Topic::new("Alarm"));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a message: it needs `Clone`, `Send` and a topic",
+    label = "no message",
+    note = "write `#[derive(Clone, strum::IntoStaticStr)]` above `{Self}`, and have in Cargo.toml: strum = {{ version = \"0.28\", features = [\"derive\"] }}",
+    note = "or, for topics of your own, implement `From<&{Self}> for &'static str`"
+)]
 pub trait Message: Clone + Send + 'static {
     /// What the message is about; subscriptions can name it.
     fn topic(&self) -> Topic;
 }
 
+#[diagnostic::do_not_recommend]
 impl<M> Message for M
 where
     M: Clone + Send + 'static,
@@ -64,9 +71,10 @@ impl Receiver {
     }
 }
 
-impl From<AgentId> for Receiver {
-    fn from(id: AgentId) -> Self {
-        Self::Agent(id)
+/// Whatever is an id: a number, a name, or an [`AgentId`].
+impl<T: Into<AgentId>> From<T> for Receiver {
+    fn from(id: T) -> Self {
+        Self::Agent(id.into())
     }
 }
 

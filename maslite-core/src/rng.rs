@@ -10,8 +10,8 @@ use crate::AgentId;
 
 /// The generator of one agent, seeded from the run's seed and the agent's id.
 ///
-/// It is made when first used and is part of the agent's saved state. With `rand`'s `RngExt` it
-/// draws ranges, shuffles and whatever else. Algorithm: PCG XSL RR 128/64 (MCG), with the start
+/// It is made when first used and is part of the agent's saved state. With
+/// [`rand::RngExt`] it draws ranges, shuffles and whatever else. Algorithm: PCG XSL RR 128/64 (MCG), with the start
 /// state *h* ∥ *l* (made odd) of *h* = mix(mix(seed) ⊕ id) and *l* = mix(*h*), where mix is a step of
 /// SplitMix64. Sources: O'Neill, "PCG", 2014; Steele, Lea, Flood, "Fast splittable pseudorandom
 /// number generators", 2014.

@@ -106,7 +106,10 @@ impl Serialize for Id {
         match self.0.name() {
             _ if self.0 == AgentId::MAIN => serializer.serialize_str("main"),
             Some(name) => serializer.serialize_str(&name),
-            None => serializer.serialize_u64(self.0.as_u64()),
+            None => match self.0.number() {
+                Some(number) => serializer.serialize_u64(number),
+                None => serializer.collect_str(&self.0),
+            },
         }
     }
 }

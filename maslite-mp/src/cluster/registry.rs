@@ -18,6 +18,11 @@ use crate::processes::logs;
 use crate::processes::spawn::{self, Program};
 
 /// A message that can cross to another process. Every message that serde can carry is one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot cross to another process: it needs `Clone`, `Send`, a topic, `Serialize` and `Deserialize`",
+    label = "no message that can cross",
+    note = "write `#[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]` above `{Self}`"
+)]
 pub trait WireMessage: Message + Serialize + DeserializeOwned {}
 
 impl<M: Message + Serialize + DeserializeOwned> WireMessage for M {}
