@@ -6,7 +6,8 @@ use tracing::{Span, error_span};
 
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
 use crate::cluster::registry::WireMessage;
-use crate::links::transport::{Draft, LinkError, Sheet, Transport};
+use crate::error::link::LinkError;
+use crate::links::transport::{Draft, Sheet, Transport};
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {

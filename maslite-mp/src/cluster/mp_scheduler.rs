@@ -23,12 +23,13 @@ use tracing::error;
 
 use crate::cluster::outbound::Outbound;
 use crate::cluster::registry::{Crew, Registry, WireMessage};
-use crate::coordination::checks::MessageFault;
 use crate::error::Chain;
 use crate::error::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
+use crate::error::link::LinkError;
+use crate::error::message_fault::MessageFault;
 use crate::links::codec;
 use crate::links::jitter::{Shake, Shaken};
-use crate::links::transport::{Draft, LinkError, Transport, Wait, now};
+use crate::links::transport::{Draft, Transport, Wait, now};
 use crate::processes::spawn::ChildSide;
 use crate::protocol::rare::Seldom;
 use crate::protocol::wire::{

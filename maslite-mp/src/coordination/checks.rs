@@ -14,90 +14,9 @@
 //! cluster.
 
 use maslite_core::{Counters, SimDuration, SimTime};
-use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::message_fault::MessageFault;
 use crate::protocol::wire::{Destination, Events, Report, Task};
-
-/// The ways in which a message can be impossible although its frames are well formed. The numbers are stable, so that a report can
-/// be looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum MessageFault {
-    /// Its bytes are no message, or there are too many or too few.
-    #[error("its bytes are no message")]
-    Undecodable = 1,
-    /// It is a message, and not one that is expected now.
-    #[error("it is not what was asked for")]
-    Untimely = 2,
-    /// Agents were made for fewer or more calls than were sent.
-    #[error("not the agents that were to be made")]
-    Loaded = 3,
-    /// Its time, or that of an alarm in it, is before one that was reached.
-    #[error("time goes back")]
-    TimeBack = 4,
-    /// Its time is beyond what was granted.
-    #[error("time passes what was granted")]
-    TimeBeyond = 5,
-    /// More supersteps than were granted.
-    #[error("supersteps that were not granted")]
-    Supersteps = 6,
-    /// A counter shrinks, or is beyond all bounds.
-    #[error("a counter that cannot be")]
-    Counter = 7,
-    /// Mail for a cluster that there is not.
-    #[error("a cluster that there is not")]
-    Cluster = 8,
-    /// Its mail is not within it, is there twice, or is not as much as it says.
-    #[error("mail that does not fit into it")]
-    Batch = 9,
-    /// Mail to main that is for somebody else, or mail to an agent that names none.
-    #[error("mail that is for others than it says")]
-    Receiver = 10,
-    /// Mail, a pause or a removal that comes before it can.
-    #[error("something arrives before it can")]
-    Arrival = 11,
-    /// Lines of a trace that are not within it.
-    #[error("a trace that cannot be read")]
-    Trace = 12,
-    /// Again and again nothing of what was granted was done.
-    #[error("nothing of what was granted was done, again and again")]
-    Idle = 13,
-}
-
-maslite_core::readable_debug!(
-    enum MessageFault {
-        Undecodable,
-        Untimely,
-        Loaded,
-        TimeBack,
-        TimeBeyond,
-        Supersteps,
-        Counter,
-        Cluster,
-        Batch,
-        Receiver,
-        Arrival,
-        Trace,
-        Idle,
-    }
-);
-
-/// Bytes of an impossible message that its error shows: the last ones, where its note is.
-const SHOWN: usize = 64;
-
-impl MessageFault {
-    /// What a run ends with when a cluster sends such a message. `time`: where the simulation stands.
-    pub(crate) fn blame(self, cluster: &str, time: SimTime, message: &[u8]) -> Error {
-        Error::Protocol {
-            cluster: cluster.to_owned(),
-            time,
-            reason: self,
-            tail: message[message.len().saturating_sub(SHOWN)..].to_vec(),
-        }
-    }
-}
 
 /// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of clusters can be added up.
 const MOST: u64 = 1 << 52;

@@ -5,11 +5,12 @@ use std::mem;
 use maslite_core::{AgentId, Mail, SimTime};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::checks::{Ground, MessageFault};
+use crate::coordination::checks::Ground;
 use crate::coordination::rounds::{Rounds, UnderWay};
 use crate::coordination::routing::Traffic;
 use crate::coordination::windows::Homeless;
 use crate::error::Error;
+use crate::error::message_fault::MessageFault;
 use crate::links::codec;
 use crate::protocol::wire::{self, Destination, Events, MailHead, Report, Task, ToMain, TraceLine};
 use crate::stall::detector::Chore;

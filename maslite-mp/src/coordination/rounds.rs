@@ -22,11 +22,11 @@ use smallvec::SmallVec;
 
 use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::{TraceFormat, WireMessage};
-use crate::coordination::checks::MessageFault;
 use crate::coordination::clusters::Fleet;
 use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::windows::{Births, Homeless};
 use crate::error::Error;
+use crate::error::message_fault::MessageFault;
 use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
 

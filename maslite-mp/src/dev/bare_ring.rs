@@ -6,9 +6,10 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::coordination::clusters::Waiting;
+use crate::error::link::LinkError;
 use crate::links::ring::{self, RingLink};
-use crate::links::transport::{LinkError, Transport};
+use crate::links::transport::Transport;
+use crate::settings::Waiting;
 
 /// One end of a ring between two processes.
 pub struct BareRing(RingLink);

@@ -1,17 +1,19 @@
 //! What can go wrong between processes.
 
 pub(crate) mod death;
+pub(crate) mod link;
+pub(crate) mod message_fault;
 pub(crate) mod spawn;
 pub(crate) mod warning;
 
 pub use maslite_core::Chain;
 use maslite_core::{AgentId, SimTime};
 
-use crate::coordination::checks::MessageFault;
 use crate::error::death::{Death, ExitKind, Explained};
+use crate::error::link::{Hex, LinkError};
+use crate::error::message_fault::MessageFault;
+use crate::error::spawn::SpawnError;
 use crate::error::warning::{ClockHolder, Limit};
-use crate::links::transport::{Hex, LinkError};
-use crate::processes::spawn::SpawnError;
 
 /// Why a call or a run failed.
 ///

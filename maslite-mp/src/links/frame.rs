@@ -40,7 +40,8 @@ use std::collections::VecDeque;
 use std::hint;
 use std::mem;
 
-use crate::links::transport::{Draft, FrameFault, LinkError, Sheet, Transport, Wait, now};
+use crate::error::link::{FrameFault, LinkError};
+use crate::links::transport::{Draft, Sheet, Transport, Wait, now};
 
 /// Data frames that may be under way, unacknowledged, in one direction.
 const WINDOW: u32 = 2;

@@ -18,8 +18,8 @@ use ipc_channel::platform::OsIpcSender;
 use ipc_channel::{IpcError, TryRecvError};
 use serde::{Deserialize, Serialize};
 
+use crate::error::link::LinkError;
 use crate::links::frame::{FRAME_LIMIT, Packets};
-use crate::links::transport::LinkError;
 
 /// A sending and a receiving channel. Holds only its own end of each, so that the peer's death is seen.
 #[derive(Debug)]

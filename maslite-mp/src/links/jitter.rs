@@ -16,7 +16,8 @@ use maslite_core::{AgentId, AgentRng};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::links::transport::{Draft, LinkError, Transport, Wait};
+use crate::error::link::LinkError;
+use crate::links::transport::{Draft, Transport, Wait};
 
 /// Delays that are not pauses are shorter than this [µs].
 const DELAY: u64 = 200;

@@ -17,9 +17,9 @@ use maslite_core::engine::{Signal, Watchdog};
 use crate::dev::fault_simulation::World;
 use crate::error::Error;
 use crate::error::death::{Death, ExitKind};
-use crate::links::transport::{LinkError, Transport};
-use crate::processes::supervision::{ChildEnd, EndKind, Failure, Supervisor};
-use crate::steering::control_queue::{Brake, Console};
+use crate::error::link::LinkError;
+use crate::links::transport::Transport;
+use crate::processes::supervision::{ChildEnd, EndKind, Failure, Holder, Supervisor};
 
 /// How long the news of a death may take after its link broke.
 pub(crate) const NEWS_LIMIT: Duration = Duration::from_secs(1);
@@ -29,6 +29,37 @@ pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
 
 /// The bits that hold a run to end it.
 const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
+
+/// What makes the clusters come to rest after the superstep they are in.
+pub(crate) enum Brake {
+    Inline(Arc<Signal>),
+    Processes(Holder),
+}
+
+impl Brake {
+    /// For a moment, and with patience.
+    pub(crate) fn touch(&self) {
+        match self {
+            Self::Inline(signal) => signal.raise(Signal::CALL),
+            Self::Processes(holder) => holder.call(),
+        }
+    }
+
+    pub(crate) fn pull(&self) {
+        match self {
+            Self::Inline(signal) => signal.raise(Signal::STOP),
+            Self::Processes(holder) => holder.hold_now(),
+        }
+    }
+
+    pub(crate) fn let_go(&self) {
+        match self {
+            Self::Inline(signal) => signal.lower(Signal::CALL),
+            // A call concerns the grants that were under way, and no later ones.
+            Self::Processes(_) => {}
+        }
+    }
+}
 
 /// What runs the clusters, by their placement.
 pub(crate) enum Machinery {
@@ -142,8 +173,8 @@ impl Machinery {
     }
 
     /// The number of the next grant, and whether the run is held. In this order: a grant that is
-    /// sent although the run is not held is then one that a Hold ends.
-    pub(crate) fn next_grant(&mut self, console: &Console) -> (u64, bool) {
+    /// sent although the run is not held is then one that a Hold ends. `is_called`: whether the console wants it to be.
+    pub(crate) fn next_grant(&mut self, is_called: impl FnOnce() -> bool) -> (u64, bool) {
         match self {
             Self::Inline(inline) => {
                 inline.grants += 1;
@@ -152,10 +183,10 @@ impl Machinery {
             }
             Self::Processes(supervisor) => {
                 let grants = supervisor.grants();
-                (grants.issue(), grants.held() || console.is_raised())
+                (grants.issue(), grants.held() || is_called())
             }
             #[cfg(test)]
-            Self::Simulated(world) => (world.issue(), world.held() || console.is_raised()),
+            Self::Simulated(world) => (world.issue(), world.held() || is_called()),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::processes::spawn::SpawnError;
+use crate::error::spawn::SpawnError;
 
 /// Descriptors that a child takes here: its control line, its stdout and stderr, and the two channels of its link. One on a ring takes fewer.
 pub(crate) const DESCRIPTORS_PER_CHILD: usize = 5;

@@ -20,8 +20,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
-use crate::coordination::checks::MessageFault;
 use crate::error::Error;
+use crate::error::message_fault::MessageFault;
 use crate::links::codec::{self, Appending, Numbers, Within};
 use crate::links::jitter::Shake;
 use crate::links::transport::{Draft, Sheet, Wait};

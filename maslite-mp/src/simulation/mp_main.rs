@@ -15,12 +15,12 @@ use tracing::debug;
 
 use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::{Entered, Registry, WireMessage};
-use crate::coordination::checks::MessageFault;
-use crate::coordination::clusters::{Fleet, Link, Placement, Waiting};
+use crate::coordination::clusters::Fleet;
 use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
 use crate::coordination::routing::{Routing, Traffic};
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
+use crate::error::message_fault::MessageFault;
 use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
@@ -29,6 +29,7 @@ use crate::processes::output::Output;
 use crate::processes::spawn;
 use crate::processes::supervision::ChildEnd;
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
+use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::detector::{Patience, WarningSink};
 use crate::stall::meter::{Meter, Spent};
@@ -39,10 +40,6 @@ use crate::steering::controller::Controller;
 use crate::steering::signals;
 use crate::steering::status::memory_of;
 use crate::steering::stop::StopHandle;
-
-/// A cluster of a simulation: the agents that share one scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(pub(crate) u32);
 
 /// How long `Drop` gives the clusters to end.
 const GRACE: Duration = Duration::from_secs(2);

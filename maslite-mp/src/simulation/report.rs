@@ -7,8 +7,8 @@ use std::time::Duration;
 use maslite_core::{AgentError, Counters, Report, SimDuration};
 use serde::{Serialize, Serializer};
 
-use crate::coordination::clusters::{Link, Placement};
 use crate::processes::spawn::PROTOCOL;
+use crate::settings::{Link, Placement};
 
 /// What a run over several clusters did: enough to tell whether processes paid, and where the next cut should be. It is also
 /// a [`Report`].

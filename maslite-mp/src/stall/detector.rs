@@ -539,6 +539,18 @@ impl Sight {
     }
 }
 
+/// Tells people how far a run has come, when the supervisor looks at it.
+pub(crate) trait ProgressLines: fmt::Debug + Send {
+    /// How long after a look the next one is due.
+    fn interval(&self) -> Duration;
+
+    /// Whether a line is due, in a run that goes on.
+    fn is_due(&mut self, run: u64) -> bool;
+
+    /// Tells how a run stands, as seen just now; main stands at `time`.
+    fn tell(&self, sights: &[Sight], time: SimTime);
+}
+
 #[cfg(test)]
 mod tests {
     use maslite_core::engine::Engine;

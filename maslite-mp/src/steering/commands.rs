@@ -23,7 +23,8 @@ use crate::coordination::routing::Routing;
 use crate::error::death::ExitKind;
 use crate::error::{Chain, Error};
 use crate::links::codec;
-use crate::simulation::mp_main::{ClusterId, MpMain};
+use crate::settings::ClusterId;
+use crate::simulation::mp_main::MpMain;
 use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 
 /// Why somebody outside could not ask or steer a simulation, or got no answer.

@@ -18,10 +18,10 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
-use maslite_core::engine::Signal;
 use maslite_core::{AgentId, Receiver, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
+use crate::processes::backend::Brake;
 use crate::processes::supervision::Holder;
 use crate::stall::detector::{Desk, Pulse, Sight};
 use crate::steering::commands::{ControlError, Replies, Scope};
@@ -84,37 +84,6 @@ pub(crate) enum Next {
     Do(Order),
     GoOn,
     Stop,
-}
-
-/// What makes the clusters come to rest after the superstep they are in.
-pub(crate) enum Brake {
-    Inline(Arc<Signal>),
-    Processes(Holder),
-}
-
-impl Brake {
-    /// For a moment, and with patience.
-    fn touch(&self) {
-        match self {
-            Self::Inline(signal) => signal.raise(Signal::CALL),
-            Self::Processes(holder) => holder.call(),
-        }
-    }
-
-    fn pull(&self) {
-        match self {
-            Self::Inline(signal) => signal.raise(Signal::STOP),
-            Self::Processes(holder) => holder.hold_now(),
-        }
-    }
-
-    fn let_go(&self) {
-        match self {
-            Self::Inline(signal) => signal.lower(Signal::CALL),
-            // A call concerns the grants that were under way, and no later ones.
-            Self::Processes(_) => {}
-        }
-    }
 }
 
 /// The console of one simulation.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::links::codec;
-use crate::simulation::mp_main::ClusterId;
+use crate::settings::ClusterId;
 use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Stretch};
 use crate::steering::status::Status;

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use maslite_core::SimTime;
 
-use crate::stall::detector::Sight;
+use crate::stall::detector::{ProgressLines, Sight};
 use crate::steering::control_queue::Console;
 use crate::steering::status::{Board, Status};
 
 /// When the first line is due; the next ones are due after twice as long each.
-pub(crate) const FIRST: Duration = Duration::from_secs(2);
+const FIRST: Duration = Duration::from_secs(2);
 
 /// The longest time between two lines.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -54,8 +54,17 @@ impl Teller {
         }
     }
 
-    /// Whether a line is due, in a run that goes on.
-    pub(crate) fn is_due(&mut self, run: u64) -> bool {
+    fn board(&self) -> &Board {
+        &self.console.board
+    }
+}
+
+impl ProgressLines for Teller {
+    fn interval(&self) -> Duration {
+        FIRST
+    }
+
+    fn is_due(&mut self, run: u64) -> bool {
         if self.run != run {
             self.run = run;
             self.next = FIRST;
@@ -70,8 +79,7 @@ impl Teller {
         true
     }
 
-    /// Tells how a run stands, as seen just now; main stands at `time`.
-    pub(crate) fn tell(&self, sights: &[Sight], time: SimTime) {
+    fn tell(&self, sights: &[Sight], time: SimTime) {
         let mut status = self.board().read();
         status.glance(sights, time);
         let line = format!("{}\n", Line(&status));
@@ -84,10 +92,6 @@ impl Teller {
                     sink(&line);
                 }
             });
-    }
-
-    fn board(&self) -> &Board {
-        &self.console.board
     }
 }
 

@@ -7,8 +7,8 @@ use rand::RngExt;
 
 use crate::error::Error;
 use crate::error::death::ExitKind;
+use crate::error::link::{FrameFault, LinkError};
 use crate::error::warning::Limit;
-use crate::links::transport::{FrameFault, LinkError};
 use crate::steering::commands::ControlError;
 
 /// A fault. Numbers say where in the packet, if that is a question.

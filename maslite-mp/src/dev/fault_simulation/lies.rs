@@ -3,8 +3,9 @@
 use maslite_core::engine::Newborn;
 use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReason};
 
+use crate::error::link::LinkError;
 use crate::links::codec;
-use crate::links::transport::{Draft, LinkError, Sheet, Transport, Wait};
+use crate::links::transport::{Draft, Sheet, Transport, Wait};
 use crate::protocol::wire::{self, Destination, Report, ToMain};
 
 /// Which messages to main are lies, counted from 0 over all links; the number says what of it is changed, and how.

@@ -25,10 +25,10 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::registry::{Entered, Registry};
-use crate::coordination::checks::MessageFault;
-use crate::coordination::clusters::{Placement, Waiting};
+use crate::error::message_fault::MessageFault;
 use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
+use crate::settings::{Placement, Waiting};
 use crate::simulation::mp_main::{MpMain, Shutdown};
 use crate::steering::commands::{Audience, ControlError};
 use faults::{Fault, Plan};

@@ -36,8 +36,9 @@ use std::time::Duration;
 
 use super::protocol::{self, FalseIndex};
 use super::sys::{Bells, Consumer, Ends, Producer};
+use crate::error::link::{FrameFault, LinkError};
 use crate::links::frame::MESSAGE_LIMIT;
-use crate::links::transport::{Draft, FrameFault, LinkError, Sheet, Transport, Wait, now};
+use crate::links::transport::{Draft, Sheet, Transport, Wait, now};
 
 /// Bytes of a frame's header.
 const HEADER: usize = 12;

@@ -60,7 +60,8 @@ pub(crate) use absent::{RingLink, create, open, well_formed};
 #[cfg(not(target_os = "linux"))]
 mod absent {
     use super::{OwnedFd, Wait, io};
-    use crate::links::transport::{Draft, LinkError, Transport};
+    use crate::error::link::LinkError;
+    use crate::links::transport::{Draft, Transport};
 
     /// There is none.
     #[derive(Debug)]

@@ -26,7 +26,6 @@ use shared_child::SharedChild;
 use super::PROTOCOL;
 use super::handshake::{Hello, Invitation, Summons};
 use super::program::Program;
-use crate::coordination::clusters::Link;
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
@@ -37,6 +36,7 @@ use crate::processes::limits;
 use crate::processes::logs::Log;
 use crate::processes::output::{self, Output};
 use crate::processes::supervision::{Supervisor, Watch};
+use crate::settings::Link;
 
 /// How long the thread at the doors may take to notice that it is not needed any more, and the news of an end to come.
 const JOIN_LIMIT: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@
 //!
 //! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the first unexpected exit is
 //!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
-//!   [`Disconnected`](crate::links::transport::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
+//!   [`Disconnected`](crate::error::link::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
 //! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two kinds of commands: `H` and eight bytes, little endian,
 //!   *hold all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
 //!   whatever its agents do. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.

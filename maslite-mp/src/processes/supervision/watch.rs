@@ -19,8 +19,7 @@ use crate::error::death::{Death, ExitKind, OomKills};
 use crate::error::warning::Limit;
 use crate::links::transport::now;
 use crate::processes::output::{self, Closing, Outlet, Pump};
-use crate::stall::detector::{Lookout, Sight};
-use crate::steering::progress::{self, Teller};
+use crate::stall::detector::{Lookout, ProgressLines, Sight};
 
 /// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
@@ -58,7 +57,7 @@ pub(crate) struct Watch {
     timers: Vec<Timer>,
     pub(crate) lookout: Lookout,
     /// Tells people how far a run has come, if they want to know.
-    pub(crate) teller: Option<Teller>,
+    pub(crate) teller: Option<Box<dyn ProgressLines>>,
     expecting_exits: bool,
     kills: OomKills,
     /// Reads what children print, from the first that is to be heard. After them, because it ends when they have let go of it.
@@ -298,7 +297,7 @@ impl Watch {
 
     /// How long after a look the next one is due; none if nobody wants to know anything.
     fn interval(&self) -> Option<Duration> {
-        let telling = self.teller.as_ref().map(|_| progress::FIRST);
+        let telling = self.teller.as_ref().map(|teller| teller.interval());
         self.lookout.interval().into_iter().chain(telling).min()
     }
 

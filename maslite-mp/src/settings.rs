@@ -1,0 +1,99 @@
+//! What a program chooses: where clusters run, what carries their messages, how processes wait; and the name of a cluster.
+
+use std::time::Duration;
+
+use crate::links::transport::Wait;
+
+/// A cluster of a simulation: the agents that share one scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub(crate) u32);
+
+/// Where clusters run. The same model gives the same trace in every placement.
+///
+/// ```
+/// # use maslite_mp::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
+/// # impl Agent<Msg> for Crane {}
+/// # fn main() -> Result<(), maslite_mp::Error> {
+/// # let agents = Registry::new().with::<Crane>().enter();
+/// let mut main = MpMain::new(agents)?.with_placement(Placement::Inline); // to debug, say
+/// let yard = main.new_scheduler();
+/// main.add(yard, "crane", Crane)?;
+/// main.run(Run::until_idle())?;
+/// assert_eq!(main.pids(), [("1".to_owned(), std::process::id())]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Each in a child process of its own.
+    #[default]
+    Processes,
+    /// All in this process, in the thread that calls `run`.
+    Inline,
+}
+
+/// How a process waits for the next message of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
+    /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, main looks for
+    /// 10 µs before that while the one cluster it waits for is on another processor.
+    #[default]
+    Auto,
+    /// It blocks at once: it takes no processor while it waits, and a while to wake up.
+    Block,
+    /// It looks again and again for so long, by the wall clock, and then blocks.
+    Spin(Duration),
+    /// It looks, then looks and lets others run in between, then blocks; for so long each, by the wall
+    /// clock. Letting others run is for processes in shared memory; over a [`Link::Channel`] it is not done.
+    Steps {
+        /// How long it looks without a pause.
+        spin: Duration,
+        /// How long it lets others run between two looks.
+        yielding: Duration,
+    },
+}
+
+/// What carries the messages between main and the processes of clusters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Link {
+    /// Rings where they can be had, and channels otherwise.
+    #[default]
+    Auto,
+    /// Rings of bytes in memory that both processes share. Linux only; a start without them is an error.
+    Ring,
+    /// ipc-channel: sockets on Linux. Slower, and works everywhere.
+    Channel,
+}
+
+impl Waiting {
+    /// The steps, with so many clusters.
+    pub(crate) fn steps(self, clusters: usize) -> Wait {
+        /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
+        const SHORT: Duration = Duration::from_micros(50);
+        /// An exchange with little work is over by then.
+        const GLANCE: Duration = Duration::from_micros(10);
+        let processors = std::thread::available_parallelism().map_or(1, Into::into);
+        let (spin, yielding) = match self {
+            Self::Auto if clusters < processors => (SHORT, Duration::ZERO),
+            Self::Auto => (Duration::ZERO, SHORT),
+            Self::Block => (Duration::ZERO, Duration::ZERO),
+            Self::Spin(spin) => (spin, Duration::ZERO),
+            Self::Steps { spin, yielding } => (spin, yielding),
+        };
+        let glance = match self {
+            Self::Auto => GLANCE,
+            _ => Duration::ZERO,
+        };
+        Wait {
+            spin,
+            yielding,
+            glance,
+        }
+    }
+}
