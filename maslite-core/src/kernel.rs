@@ -612,7 +612,10 @@ impl<M: Message> Kernel<M> {
         let topic = envelope.topic();
         let holds = |slot: u32, pattern: &Pattern| {
             let made = ahead.subscribed_at.get(&(slot, *pattern));
-            made.is_none_or(|made| made.saturating_add(ahead.lookahead) <= left_at)
+            made.is_none_or(|made| {
+                let from = made.checked_add(ahead.lookahead);
+                from.is_some_and(|from| from <= left_at)
+            })
         };
         let list = &self.mailing_list;
         recipients.retain(|slot| {

@@ -813,6 +813,8 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
             None => left = SimTime::ZERO,
             Some(ahead) => {
                 arrives = left.saturating_add(ahead.lookahead);
+                // What would arrive after the end of time arrives at the end, as if it had left in time.
+                left = arrives.saturating_sub(ahead.lookahead);
                 ahead.held_back += u64::from(due < arrives);
                 if matches!(to, Some(Destination::Main | Destination::Owner)) {
                     ahead.limit_to(arrives);

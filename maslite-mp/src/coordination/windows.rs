@@ -5,6 +5,11 @@
 //! the time of the next event of j. Main is a cluster without a lookahead and without events of its
 //! own, but for what is addressed to it or to agents that only it can find. Horizons are exclusive,
 //! so mail that comes in is in time by construction.
+//!
+//! The last instant of time, [`SimTime::MAX`], has no time after it, so no exclusive horizon can grant
+//! it, and mail between clusters that is sent in it or shortly before arrives in it. Main grants the last
+//! instant when no cluster has an event before it: each cluster goes on until it has nothing to do
+//! in it, then the mail that crosses arrives, and so on.
 //! Source: Chandy, Misra, "Distributed simulation", 1979; the synchronous form with windows is due
 //! to Lubachevsky, 1989.
 
@@ -97,16 +102,18 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 }
                 continue;
             }
-            self.open_windows(&next, own, end, stopping.is_some())?;
+            let own = own.into_iter().chain(end).min();
+            self.open_windows(&next, upcoming, own, stopping.is_some())?;
         }
     }
 
-    /// Lets every cluster run as far as no other can reach it.
+    /// Lets every cluster run as far as no other can reach it, and before `barrier`. The earliest event
+    /// of all clusters is at `upcoming`.
     fn open_windows(
         &mut self,
         next: &[Option<SimTime>],
-        own: Option<SimTime>,
-        end: Option<SimTime>,
+        upcoming: SimTime,
+        barrier: Option<SimTime>,
         aligning: bool,
     ) -> Result<(), Error> {
         let mut windows = Vec::new();
@@ -115,7 +122,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let reach = others
                 .clone()
                 .filter_map(|other| Some(next[other]?.saturating_add(self.lookaheads[other])));
-            let horizon = reach.chain(own).chain(end).min();
+            let horizon = match upcoming {
+                SimTime::MAX => None,
+                _ => reach.chain(barrier).min(),
+            };
             let blocked = self
                 .under_way
                 .births
@@ -129,6 +139,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 windows.push((place, Task::Window { horizon, others }));
             }
         }
+        // A round that grants nothing would be repeated for ever: only exchanges look at stops.
+        assert!(
+            !windows.is_empty(),
+            "the cluster with the earliest event gets a window"
+        );
         self.since.clear();
         let since = next.iter().map(|next| next.unwrap_or(SimTime::ZERO));
         self.since.extend(since);
