@@ -280,7 +280,7 @@ fn outcome(
         "supersteps": report.counters.supersteps,
         "routed": report.routed,
         "exchanges": report.exchanges,
-        "digest": format!("{:016x}", report.digest.unwrap_or_default()),
+        "digest": report.digest.unwrap_or_default(),
         "startup_ms": startup.as_secs_f64() * 1e3,
         "run_ms": report.wall.as_secs_f64() * 1e3,
         "shutdown_ms": shutdown.as_secs_f64() * 1e3,

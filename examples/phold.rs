@@ -303,10 +303,7 @@ fn run_unconnected(model: &Model, placement: Where, options: &Options) -> Result
         let report = report?;
         sum.wall = sum.wall.max(report.wall);
         sum.counters.add(&report.counters);
-        sum.digest = sum
-            .digest
-            .zip(report.digest)
-            .map(|(a, b)| a.wrapping_add(b));
+        sum.digest = sum.digest.zip(report.digest).map(|(a, b)| a.with(b));
     }
     Ok(Outcome {
         report: sum,
@@ -369,7 +366,7 @@ fn print(outcome: &Outcome, placement: Where, options: &Options) {
     let (sim_s, wall_s) = (report.simulated().as_secs_f64(), report.wall.as_secs_f64());
     let events = report.counters.delivered;
     let events_per_s = events as f64 / wall_s;
-    let digest = format!("{:016x}", report.digest.unwrap_or_default());
+    let digest = report.digest.unwrap_or_default();
     let placement = format!("{placement:?}").to_lowercase();
     if options.json {
         let object = serde_json::json!({

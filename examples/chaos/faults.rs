@@ -310,16 +310,16 @@ fn stop_and_continue(chaos: &mut Chaos) -> Round {
 }
 
 /// The digest of a run in this process.
-fn undisturbed(stage: Stage) -> Result<u64, Failure> {
+fn undisturbed(stage: Stage) -> Result<Digest, Failure> {
     let mut main = players(Placement::Inline, stage, None)?;
     digest(&main.run(Run::lasting(SPAN))?)
 }
 
-fn digest(report: &MpReport) -> Result<u64, Failure> {
+fn digest(report: &MpReport) -> Result<Digest, Failure> {
     report.digest.ok_or_else(|| wrong("no digest"))
 }
 
-fn same(report: &MpReport, expected: u64) -> Result<(), Failure> {
+fn same(report: &MpReport, expected: Digest) -> Result<(), Failure> {
     if digest(report)? == expected {
         Ok(())
     } else {
@@ -588,7 +588,7 @@ pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
         }
     });
     match outcome {
-        Ok(report) => println!("{} {:016x}", report.stopped_by, digest(&report)?),
+        Ok(report) => println!("{} {}", report.stopped_by, digest(&report)?),
         Err(error) => println!("{error}"),
     }
     if what == "forget" {

@@ -96,7 +96,7 @@ impl From<&Report> for Summary {
             supersteps: counters.supersteps,
             sim_ms: report.now.as_nanos() / 1_000_000,
             stopped_by: report.stopped_by.name(),
-            digest: format!("{:016x}", report.digest.unwrap_or(0)),
+            digest: report.digest.unwrap_or_default().to_string(),
         }
     }
 }

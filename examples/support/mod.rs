@@ -200,7 +200,7 @@ impl Outcome {
             "supersteps": counters.supersteps,
             "routed": self.routed,
             "exchanges": self.exchanges,
-            "digest": format!("{:016x}", self.report.digest.unwrap_or_default()),
+            "digest": self.report.digest.unwrap_or_default(),
         });
         if let (Value::Object(object), Value::Object(common)) = (&mut object, common) {
             object.extend(common);

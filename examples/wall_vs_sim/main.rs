@@ -231,7 +231,7 @@ fn same_trace(one: &Outcome, many: &Outcome) -> Result<(), Failure> {
         return Ok(());
     }
     let (one, many) = (one.digest, many.digest);
-    Err(format!("one scheduler gives {one:016x}, many give {many:016x}").into())
+    Err(format!("one scheduler gives {one}, many give {many}").into())
 }
 
 fn print_table(figures: &Figures, options: &Options) {
@@ -432,7 +432,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "supersteps": outcome.supersteps,
         "routed": outcome.routed,
         "exchanges": outcome.exchanges,
-        "digest": format!("{:016x}", outcome.digest),
+        "digest": outcome.digest,
         "main_load": outcome.main_load,
     })
 }

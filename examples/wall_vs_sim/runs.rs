@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
     pub(crate) supersteps: u64,
     pub(crate) routed: u64,
     pub(crate) exchanges: u64,
-    pub(crate) digest: u64,
+    pub(crate) digest: Digest,
     /// The share of one processor that this process used, where it is known.
     pub(crate) main_load: Option<f64>,
 }
@@ -110,7 +110,7 @@ pub(crate) fn unconnected(model: &Model, span: Span) -> Result<Outcome, Error> {
         all.wall = all.wall.max(outcome.wall);
         all.events += outcome.events;
         all.supersteps += outcome.supersteps;
-        all.digest = all.digest.wrapping_add(outcome.digest);
+        all.digest = all.digest.with(outcome.digest);
     }
     Ok(all)
 }

@@ -1,8 +1,91 @@
 //! A fingerprint of a trace: 64 bits, the same on every placement.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::agent::Delivery;
 use crate::topic::TopicTable;
 use crate::{AgentId, Message};
+
+/// The fingerprint of a trace. Wherever it is shown it is 16 hexadecimal digits, also as `Debug` and as JSON.
+///
+/// ```
+/// use maslite_core::Digest;
+/// let digest = Digest::from(0xc0ff_ee00_0000_0001);
+/// assert_eq!(format!("{digest} {digest:?}"), "c0ffee0000000001 c0ffee0000000001");
+/// assert_eq!("c0ffee0000000001".parse(), Ok(digest));
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// Its 64 bits.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The digest of the deliveries of both traces together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+}
+
+impl From<u64> for Digest {
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ParseIntError;
+
+    fn from_str(digits: &str) -> Result<Self, ParseIntError> {
+        u64::from_str_radix(digits, 16).map(Self)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:016x}", self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::LowerHex for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u64::deserialize(deserializer).map(Self);
+        }
+        let digits = String::deserialize(deserializer)?;
+        digits.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// Sums up deliveries. The sum does not depend on their order, so clusters sum their own and the
 /// supervisor adds them up; each delivery carries its place in the order within what is hashed.
@@ -12,7 +95,7 @@ use crate::{AgentId, Message};
 /// the topic's name, with a constant *k* per field; mix is the finalizer of SplitMix64. The
 /// constants are written out in `docs/semantics.md`.
 #[derive(Debug, Default)]
-pub struct Digest {
+pub struct DigestSum {
     sum: u64,
     topics: TopicTable,
     topic_hashes: Vec<u64>,
@@ -29,11 +112,11 @@ const K: [u64; 7] = [
     0xc0ac_29b7_c97c_50dd,
 ];
 
-impl Digest {
-    /// The sum so far.
+impl DigestSum {
+    /// The digest so far.
     #[must_use]
-    pub fn value(&self) -> u64 {
-        self.sum
+    pub fn value(&self) -> Digest {
+        Digest(self.sum)
     }
 
     /// Adds a delivery.
@@ -72,4 +155,29 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_prints_as_it_reads() {
+        let digest = Digest::from(0xabc);
+        let text = "0000000000000abc";
+        assert_eq!(
+            format!("{digest} {digest:?} {digest:016x}"),
+            format!("{text} {text} {text}")
+        );
+        assert_eq!(format!("{:?}", Some(digest)), format!("Some({text})"));
+        assert_eq!(text.parse(), Ok(digest));
+        assert!("no digest".parse::<Digest>().is_err());
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, format!("\"{text}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        assert_eq!(
+            Digest::from(u64::MAX).with(Digest::from(3)),
+            Digest::from(2)
+        );
+    }
 }

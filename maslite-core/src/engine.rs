@@ -12,7 +12,8 @@ use tracing::{debug, error_span, trace};
 
 use crate::agent::{Agent, Context, PendingAlarm};
 use crate::command::CommandError;
-pub use crate::digest::Digest;
+use crate::digest::Digest;
+pub use crate::digest::DigestSum;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
@@ -686,8 +687,8 @@ impl<M: Message> Engine<M> {
 
     /// The digest so far, if one is kept.
     #[must_use]
-    pub fn digest(&self) -> Option<u64> {
-        self.kernel.digest.as_ref().map(Digest::value)
+    pub fn digest(&self) -> Option<Digest> {
+        self.kernel.digest.as_ref().map(DigestSum::value)
     }
 
     // ---- main

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::agent::{Agent, Delivery};
 use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
-use crate::digest::Digest;
+use crate::digest::DigestSum;
 use crate::directory::{Directory, Whereabouts};
 use crate::error::{Adder, Error};
 use crate::mailing_list::{MailingList, Pattern};
@@ -265,7 +265,7 @@ pub(crate) struct Kernel<M: Message> {
     /// Where it stands and who is at work: for the error if that agent panics, and for other threads.
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Counters,
-    pub(crate) digest: Option<Digest>,
+    pub(crate) digest: Option<DigestSum>,
     pub(crate) observer: Option<Observer<M>>,
 }
 

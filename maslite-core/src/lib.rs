@@ -122,6 +122,7 @@ pub use alarm::AlarmId;
 pub use chain::Chain;
 pub use clock::{BadSpeed, Clock, Speed};
 pub use command::{CommandError, Refusal};
+pub use digest::Digest;
 pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
 pub use kernel::Observer;

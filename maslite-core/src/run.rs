@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, SimDuration, SimTime};
+use crate::{AgentId, Digest, SimDuration, SimTime};
 
 /// When a run ends. Whatever is given, whichever comes first; and always when idle.
 ///
@@ -379,7 +379,7 @@ pub struct Report {
     /// What was counted since the simulation began.
     pub counters: Counters,
     /// The digest of the trace since the simulation began, if it was asked for.
-    pub digest: Option<u64>,
+    pub digest: Option<Digest>,
     /// How far a paced or real-time run fell behind the wall at worst.
     pub behind: Duration,
     /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
@@ -459,7 +459,7 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(digest) = self.digest {
-            write!(f, "; digest {digest:016x}")?;
+            write!(f, "; digest {digest}")?;
         }
         Ok(())
     }

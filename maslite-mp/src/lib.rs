@@ -113,7 +113,7 @@ mod steering;
 extern crate self as maslite_mp;
 
 pub use maslite_core as core;
-pub use maslite_core::{AgentError, CommandError, Refusal, clock, engine};
+pub use maslite_core::{AgentError, CommandError, Digest, Refusal, clock, engine};
 
 pub use crate::error::link::{FrameFault, LinkError};
 pub use crate::error::message_fault::MessageFault;
@@ -139,7 +139,7 @@ pub use steering::stop::StopHandle;
 pub mod prelude {
     pub use maslite_core::{
         Agent, AgentId, AgentRng, Alarm, AlarmFilter, AlarmId, Clock, Context, Counters, Delivery,
-        Mail, MainContext, Message, Pattern, Receiver, Report, Run, Scheduler, SimDuration,
+        Digest, Mail, MainContext, Message, Pattern, Receiver, Report, Run, Scheduler, SimDuration,
         SimTime, StopReason, Topic,
     };
 

@@ -63,7 +63,7 @@ fn part(to: u64, steps: u64) -> Mail<Msg> {
 }
 
 /// The parts of a report that must be the same everywhere.
-type Story = Vec<(StopReason, SimTime, Vec<AgentError>, u64, Option<u64>)>;
+type Story = Vec<(StopReason, SimTime, Vec<AgentError>, u64, Option<Digest>)>;
 
 /// Runs until idle, however often an error stops it in between.
 fn tell(mut run: impl FnMut() -> Report) -> Story {

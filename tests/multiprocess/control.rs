@@ -35,7 +35,7 @@ fn open(ground: Ground, name: &str, hops: u64) -> (MpMain<Msg>, PathBuf) {
     (main, path)
 }
 
-fn undisturbed(ground: Ground, hops: u64) -> Option<u64> {
+fn undisturbed(ground: Ground, hops: u64) -> Option<Digest> {
     let mut main = game(ground, 3, 0);
     (1..=4).for_each(|player| main.send(token(player, hops)));
     main.run(Run::until_idle()).unwrap().digest

@@ -16,7 +16,7 @@ use crate::ground::{ALL, Ground};
 use crate::workers::{exists, kill};
 
 /// How a run ended, as it would have without anybody who steered.
-type Outcome = (StopReason, SimTime, Counters, Option<u64>);
+type Outcome = (StopReason, SimTime, Counters, Option<Digest>);
 
 fn outcome(report: &MpReport) -> Outcome {
     let Report {

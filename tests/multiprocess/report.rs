@@ -203,7 +203,7 @@ fn a_report_is_an_object_of_known_names() {
         assert_eq!(json["seed"], 7);
         assert_eq!(json["stopped_by"], "idle");
         assert_eq!(json["now_ns"], report.now.as_nanos());
-        let digest = format!("{:016x}", report.digest.unwrap());
+        let digest = report.digest.unwrap().to_string();
         assert_eq!(json["digest"], digest.as_str());
         assert_eq!(json["flows"][0]["from"], Value::Null);
         assert_eq!(json["flows"][0]["to"], "east");

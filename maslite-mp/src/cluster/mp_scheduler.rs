@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{
-    AgentId, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
+    AgentId, Digest, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
     StopReason,
 };
 use rustc_hash::FxHashMap;
@@ -526,7 +526,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),
             awake_last: u32::try_from(engine.awake_last()).unwrap_or(u32::MAX),
             local: engine.local(),
-            digest: engine.digest(),
+            digest: engine.digest().map(Digest::as_u64),
             batches: border.outbound.finish(draft),
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),

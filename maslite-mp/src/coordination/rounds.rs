@@ -12,10 +12,10 @@
 
 use std::mem;
 
-use maslite_core::engine::{Digest, Newborn};
+use maslite_core::engine::{DigestSum, Newborn};
 use maslite_core::{
-    Adder, AgentError, AgentId, Counters, Delivery, Mail, MailKey, MainContext, Predicate, Run,
-    SimDuration, SimTime, StopReason,
+    Adder, AgentError, AgentId, Counters, Delivery, Digest, Mail, MailKey, MainContext, Predicate,
+    Run, SimDuration, SimTime, StopReason,
 };
 
 use smallvec::SmallVec;
@@ -44,7 +44,7 @@ pub(crate) struct Standing {
     pub(crate) reports: Vec<Option<Report>>,
     /// What main itself counted: mail to it, and mail to nobody.
     pub(crate) counters: Counters,
-    pub(crate) digest: Digest,
+    pub(crate) digest: DigestSum,
     delivered: u64,
     sequence: u64,
     owner_sequence: u64,
@@ -89,12 +89,12 @@ impl Standing {
     }
 
     /// The digest over all clusters, if they keep one.
-    pub(crate) fn digest(&self) -> Option<u64> {
+    pub(crate) fn digest(&self) -> Option<Digest> {
         self.reports
             .iter()
             .flatten()
             .try_fold(self.digest.value(), |sum, report| {
-                Some(sum.wrapping_add(report.digest?))
+                Some(sum.with(report.digest?.into()))
             })
     }
 }

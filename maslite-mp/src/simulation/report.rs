@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::time::Duration;
 
-use maslite_core::{AgentError, Counters, Report, SimDuration};
+use maslite_core::{AgentError, Counters, Digest, Report, SimDuration};
 use serde::{Serialize, Serializer};
 
 use crate::processes::spawn::PROTOCOL;
@@ -476,7 +476,7 @@ struct Fields<'a> {
     events: u64,
     events_per_s: f64,
     counters: &'a Counters,
-    digest: Option<String>,
+    digest: Option<Digest>,
     errors: Vec<ErrorFields<'a>>,
     advice: String,
     seed: u64,
@@ -565,7 +565,7 @@ impl Serialize for MpReport {
             events: self.events,
             events_per_s: self.events_per_s(),
             counters: &self.counters,
-            digest: self.digest.map(|digest| format!("{digest:016x}")),
+            digest: self.digest,
             errors: errors.collect(),
             advice: self.advice(),
             seed: self.seed,

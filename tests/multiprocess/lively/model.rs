@@ -190,7 +190,7 @@ pub(crate) struct Story {
     pub(crate) stops: Vec<String>,
     pub(crate) now: SimTime,
     pub(crate) counters: Counters,
-    pub(crate) digest: Option<u64>,
+    pub(crate) digest: Option<Digest>,
     pub(crate) trace: Vec<String>,
 }
 

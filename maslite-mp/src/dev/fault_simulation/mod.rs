@@ -206,7 +206,7 @@ impl Play {
         &self,
         main: &mut MpMain<Msg>,
         stops: &mut Vec<String>,
-        digest: &mut Option<u64>,
+        digest: &mut Option<maslite_core::Digest>,
     ) -> Result<(), Failed> {
         let (mut heard, handle) = (0, main.stop_handle());
         let mut handler = |mail: Mail<Msg>, context: &mut MainContext<Msg>| {
