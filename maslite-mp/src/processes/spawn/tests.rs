@@ -37,7 +37,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn order(entry: &str, clusters: u32) -> Order {
     Order {
-        program: Program::test_entry(&format!("spawn::tests::{entry}")),
+        program: Program::test_entry(&format!("processes::spawn::tests::{entry}")),
         clusters: (1..=clusters)
             .map(|number| (number, format!("c{number}")))
             .collect(),
@@ -130,7 +130,11 @@ fn echo_entry() {
                 let output = own_executable()
                     .and_then(|mut command| {
                         command
-                            .args(["spawn::tests::is_child_entry", "--exact", "--ignored"])
+                            .args([
+                                "processes::spawn::tests::is_child_entry",
+                                "--exact",
+                                "--ignored",
+                            ])
                             .output()
                     })
                     .expect("it runs");
@@ -609,7 +613,11 @@ fn a_temporary_directory_that_cannot_hold_a_socket_is_refused() {
     let status = own_executable()
         .and_then(|mut command| {
             command
-                .args(["spawn::tests::long_temp_dir_entry", "--exact", "--ignored"])
+                .args([
+                    "processes::spawn::tests::long_temp_dir_entry",
+                    "--exact",
+                    "--ignored",
+                ])
                 .env("TMPDIR", format!("/{}", "a".repeat(89)))
                 .output()
         })
@@ -626,7 +634,11 @@ fn run_alone(entry: &str) -> (ExitStatus, String, usize) {
     let output = own_executable()
         .and_then(|mut command| {
             command
-                .args([&*format!("spawn::tests::{entry}"), "--exact", "--ignored"])
+                .args([
+                    &*format!("processes::spawn::tests::{entry}"),
+                    "--exact",
+                    "--ignored",
+                ])
                 .args(["--nocapture", "--test-threads=1"])
                 .env("TMPDIR", &temp)
                 .output()
@@ -685,7 +697,7 @@ fn what_children_print_is_told_apart() {
         let output = own_executable()
             .and_then(|mut command| {
                 command
-                    .arg(format!("spawn::tests::{entry}"))
+                    .arg(format!("processes::spawn::tests::{entry}"))
                     .args(harness)
                     .output()
             })
@@ -802,7 +814,7 @@ fn more_children_than_there_are_descriptors_for_are_refused() {
         .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
         .arg(env::current_exe().expect("this is it"))
         .args([
-            "spawn::tests::few_descriptors_entry",
+            "processes::spawn::tests::few_descriptors_entry",
             "--exact",
             "--ignored",
         ])
@@ -838,7 +850,7 @@ fn a_temporary_directory_that_cannot_be_written_to_is_refused() {
             .and_then(|mut command| {
                 command
                     .args([
-                        "spawn::tests::unusable_temp_dir_entry",
+                        "processes::spawn::tests::unusable_temp_dir_entry",
                         "--exact",
                         "--ignored",
                     ])
@@ -874,7 +886,7 @@ fn a_program_that_was_replaced_while_it_runs_starts_its_own_children() {
     fs::copy(env::current_exe().expect("this is it"), &copy).expect("there is room");
     let output = Command::new(&copy)
         .args([
-            "spawn::tests::deleted_program_entry",
+            "processes::spawn::tests::deleted_program_entry",
             "--exact",
             "--ignored",
         ])
