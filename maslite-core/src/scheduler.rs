@@ -315,11 +315,12 @@ impl<M: Message> Scheduler<M> {
             }
             // One instant at a time, so that each is compared with the wall as it begins.
             let reached = due.map_or(now, |due| due.min(now));
-            let reached = reached.saturating_add(SimDuration::from_nanos(1));
-            let horizon = end.map_or(reached, |end| end.min(reached));
+            // A horizon is exclusive, so the last instant of time has none.
+            let after = reached.checked_add(SimDuration::from_nanos(1));
+            let horizon = end.into_iter().chain(after).min();
             // In real time the clock is read again after every superstep.
             let allowed = if real { supersteps.min(1) } else { supersteps };
-            let (rest, done) = self.run_engine(run, end, Some(horizon), allowed, around)?;
+            let (rest, done) = self.run_engine(run, end, horizon, allowed, around)?;
             supersteps -= done;
             if rest == Rest::Supersteps && supersteps > 0 {
                 continue;

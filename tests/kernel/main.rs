@@ -21,6 +21,7 @@ mod life;
 mod main_mail;
 mod panics;
 mod priority_inbox;
+mod request_sequences;
 mod run_ends;
 mod scenario_files;
 mod scenario_traces;

@@ -36,6 +36,7 @@ mod placement;
 mod race;
 mod refusals;
 mod report;
+mod request_sequences;
 mod run_ends;
 mod scenario_traces;
 mod shaken;

@@ -51,7 +51,8 @@ impl Course {
         match stretch {
             None => {}
             Some(Stretch::Supersteps(count)) => self.supersteps = count,
-            Some(Stretch::Until(time)) => self.end = Some(time),
+            // Time that is past has been reached.
+            Some(Stretch::Until(time)) => self.end = Some(time.max(now)),
             Some(Stretch::NextInstant) => {
                 self.end = now.checked_add(SimDuration::from_nanos(1));
                 self.to_the_next = true;
@@ -126,7 +127,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     return Ok(StopReason::Timeout);
                 }
             }
-            self.end = end.into_iter().chain(course.end).min();
+            let nearest = end.into_iter().chain(course.end).min();
+            // Time only moves forward: an end that is past is now.
+            self.end = nearest.map(|end| end.max(self.standing.time));
             self.supersteps = supersteps.min(course.supersteps);
             let before = self.supersteps;
             let reason = self.run_on()?;

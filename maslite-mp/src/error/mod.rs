@@ -175,6 +175,11 @@ pub enum Error {
          one with `with_lookahead`"
     )]
     MissingLookahead(String),
+    /// A cluster that has started keeps its lookahead.
+    #[error(
+        "cluster {0} has started, so its lookahead cannot be changed: set it before the first run"
+    )]
+    LateLookahead(String),
     /// The handle belongs to another simulation.
     #[error("there is no cluster number {0} in this simulation")]
     UnknownCluster(u32),
@@ -223,6 +228,7 @@ maslite_core::readable_debug!(enum Error {
     Decode { cluster, what, why },
     DuplicateCluster(source),
     MissingLookahead(source),
+    LateLookahead(source),
     UnknownCluster(source),
     UnknownAgent(source),
     Nested,

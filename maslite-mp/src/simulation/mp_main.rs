@@ -99,6 +99,8 @@ pub struct MpMain<M: WireMessage> {
     /// Of each cluster; none where none was declared.
     lookaheads: Vec<Option<SimDuration>>,
     lookahead: Option<SimDuration>,
+    /// Of each cluster that has started: it keeps this one.
+    kept_lookaheads: Vec<Option<SimDuration>>,
     waiting: Waiting,
     shake: Option<u64>,
     carrier: Link,
@@ -140,6 +142,7 @@ impl<M: WireMessage> MpMain<M> {
             digest: false,
             lookaheads: Vec::new(),
             lookahead: None,
+            kept_lookaheads: Vec::new(),
             waiting: Waiting::default(),
             shake: None,
             carrier: Link::default(),
@@ -309,7 +312,7 @@ impl<M: WireMessage> MpMain<M> {
 
     /// The same with a lookahead for all clusters that have none of their own: the least simulated
     /// time that mail from one cluster to another takes. Clusters then run at the same time, and are
-    /// part of the model. Zero is no lookahead.
+    /// part of the model. Zero is no lookahead. Has no effect on clusters that have started.
     #[must_use]
     pub fn with_lookahead(mut self, lookahead: SimDuration) -> Self {
         self.lookahead = (lookahead > SimDuration::ZERO).then_some(lookahead);
@@ -319,14 +322,18 @@ impl<M: WireMessage> MpMain<M> {
     /// Sets the lookahead of one cluster. Either all clusters have one or none.
     ///
     /// # Errors
-    /// [`Error::UnknownCluster`].
+    /// [`Error::UnknownCluster`]; [`Error::LateLookahead`] for a cluster that has started.
     pub fn set_lookahead(
         &mut self,
         cluster: ClusterId,
         lookahead: SimDuration,
     ) -> Result<(), Error> {
         self.check(cluster)?;
-        self.lookaheads[cluster.0 as usize] = (lookahead > SimDuration::ZERO).then_some(lookahead);
+        let place = cluster.0 as usize;
+        if place < self.kept_lookaheads.len() {
+            return Err(Error::LateLookahead(self.names[place].clone()));
+        }
+        self.lookaheads[place] = (lookahead > SimDuration::ZERO).then_some(lookahead);
         Ok(())
     }
 
@@ -649,7 +656,9 @@ impl<M: WireMessage> MpMain<M> {
 
     /// The lookahead of each cluster; empty if none has one.
     fn effective_lookaheads(&self) -> Result<Vec<SimDuration>, Error> {
-        let declared = self.lookaheads.iter().map(|own| own.or(self.lookahead));
+        let later = self.lookaheads.iter().skip(self.kept_lookaheads.len());
+        let later = later.map(|own| own.or(self.lookahead));
+        let declared = self.kept_lookaheads.iter().copied().chain(later);
         let lookaheads: Vec<_> = declared.clone().flatten().collect();
         match declared.clone().position(|lookahead| lookahead.is_none()) {
             Some(place) if !lookaheads.is_empty() => {
@@ -692,6 +701,9 @@ impl<M: WireMessage> MpMain<M> {
             tell(fleet, place, &ToProc::Settings(settings), time)?;
             self.routing.tell_interest(place);
         }
+        self.kept_lookaheads = (0..self.names.len())
+            .map(|place| lookaheads.get(place).copied())
+            .collect();
         if self.calls.is_empty() {
             return Ok(());
         }

@@ -27,6 +27,9 @@ use crate::stall::detector::{Desk, Pulse, Sight};
 use crate::steering::commands::{ControlError, Replies, Scope};
 use crate::steering::status::{Board, Phase, Status};
 
+/// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does nothing else.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
 /// Where a steered run has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -217,7 +220,7 @@ impl Console {
         let (children, desk) = (state.children.clone(), state.desk.clone());
         drop(state);
         if let Some(children) = children {
-            sights = children.glance(limit).unwrap_or_default();
+            sights = children.glance(limit.min(LONGEST_LOOK)).unwrap_or_default();
         }
         let mut status = self.board.read();
         let time = desk.map_or(SimTime::ZERO, |desk| desk.time());

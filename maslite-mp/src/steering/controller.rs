@@ -121,7 +121,7 @@ impl<M: WireMessage> Controller<M> {
     }
 
     /// The same with what the clusters say of themselves: where those are that run alone, the agents at work, the memory of
-    /// their processes. They are given about `limit` to answer; of one that does not, it is what main knows.
+    /// their processes. They are given about `limit` to answer, at most 1 s; of one that does not, it is what main knows.
     #[must_use]
     pub fn look(&self, limit: Duration) -> Status {
         self.console.look(limit)

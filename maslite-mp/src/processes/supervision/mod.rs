@@ -126,7 +126,7 @@ impl Holder {
             let _ = reply.send(watch.ask_all(limit));
         }));
         self.events.send(Event::Job(job)).ok()?;
-        answer.recv_timeout(limit * 2).ok()
+        answer.recv_timeout(limit.saturating_mul(2)).ok()
     }
 
     /// Kills all children, whether there is a run or not.
