@@ -105,7 +105,7 @@ struct Market {
     costs: BTreeMap<(AgentId, AgentId), i64>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// To oneself: thought about it.
     Decide,

@@ -64,7 +64,7 @@ struct Signature {
     stamp: u32,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// The contract on its way, with the hops it has made.
     Chain {

@@ -86,7 +86,7 @@ const fn travel(distance: u64) -> SimDuration {
     SimDuration::from_millis(distance * 1_000 / SPEED)
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// To oneself: another unit is laid on.
     Load,

@@ -82,7 +82,7 @@ const ACQUAINTANCES: u32 = 3;
 /// The story has a line for every so many days.
 const TOLD: usize = 10;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// From somebody infectious.
     Contact,

@@ -95,7 +95,7 @@ enum Where {
     Processes,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Event,
 }

@@ -36,7 +36,7 @@ const DIVISION: u64 = 1_000;
 /// How often the cell grows.
 const STEP: SimDuration = SimDuration::from_secs(1);
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// To oneself: grow.
     Grow,

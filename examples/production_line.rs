@@ -81,7 +81,7 @@ struct Known {
     makespan: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// To both machines: make these.
     Order { items: Vec<String> },

@@ -35,7 +35,7 @@ const JOBS: u64 = 4;
 const STEPS: u64 = 10;
 const STEP: SimDuration = SimDuration::from_secs(1);
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// To oneself: a step is over.
     Tick,
@@ -162,7 +162,7 @@ fn until(controller: &Controller<Msg>, seconds: u64) -> Result<(), ControlError>
 
 /// The same for all jobs, in all processes at once.
 fn all(controller: &Controller<Msg>, command: Msg) -> Result<(), ControlError> {
-    let name: &str = (&command).into();
+    let name = command.topic().as_str();
     let name = name.to_lowercase();
     for (job, reply) in controller.command_all(Audience::all().of_type::<Job>(), command)? {
         println!("{name} all, job {job}: {}", answer(reply));

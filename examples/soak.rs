@@ -65,7 +65,7 @@ const GROWTH: u64 = 8 * 1024;
 /// Every so manieth ball is followed by one that nobody gets.
 const LOST: u64 = 1_000;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// It has been thrown so often.
     Ball(u64),

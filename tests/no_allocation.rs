@@ -101,7 +101,7 @@ fn counting_counts() {
     assert_eq!(ALLOCATIONS.get() - before, 1);
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Word {
     Begin,
     Question(u64),

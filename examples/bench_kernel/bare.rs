@@ -104,7 +104,7 @@ impl World {
                 if patterns.is_empty() {
                     continue;
                 }
-                let topic = mail.body.into();
+                let topic = maslite_core::Message::topic(&mail.body).as_str();
                 let key = (
                     if kind & 4 == 0 { 0 } else { mail.sender },
                     if kind & 2 == 0 { 0 } else { mail.receiver },

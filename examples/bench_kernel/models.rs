@@ -5,7 +5,7 @@ use maslite_core::{
 };
 
 /// What all models say; small, as messages are.
-#[derive(Clone, Copy, Debug, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, maslite_core::Message)]
 pub(crate) enum Msg {
     Ball(u64),
     Token(u64),

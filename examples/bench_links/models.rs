@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measuring::spin;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
     /// To oneself: it is time.
     Tick,

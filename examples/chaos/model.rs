@@ -38,7 +38,7 @@ pub(crate) enum Deed {
     EndureSignals,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
     Tick,
     Ball(u64),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use maslite_core::{Agent, AgentId, Alarm, Context, Mail, Pattern, Receiver, SimDuration, Topic};
+use maslite_core::{
+    Agent, AgentId, Alarm, Context, Mail, Message, Pattern, Receiver, SimDuration, Topic,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Action, Listen, Script, StartMail};
@@ -14,9 +16,9 @@ pub(crate) struct ScenarioMessage {
     pub(crate) ttl: u64,
 }
 
-impl From<&ScenarioMessage> for &'static str {
-    fn from(message: &ScenarioMessage) -> Self {
-        message.topic.as_str()
+impl Message for ScenarioMessage {
+    fn topic(&self) -> Topic {
+        self.topic
     }
 }
 

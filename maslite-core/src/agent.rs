@@ -21,8 +21,7 @@ use crate::{AgentId, Pattern, SimDuration, SimTime, Topic};
 ///
 /// ```
 /// use maslite_core::{Agent, Context, Mail};
-/// # #[derive(Clone)] enum Msg { Ping, Pong }
-/// # impl From<&Msg> for &'static str { fn from(m: &Msg) -> &'static str { "" } }
+/// # #[derive(Clone, maslite_core::Message)] enum Msg { Ping, Pong }
 /// struct Player { hits: u32 }
 ///
 /// impl Agent<Msg> for Player {
@@ -233,7 +232,7 @@ impl PendingAlarm {
 /// ```
 /// use maslite_core::{Agent, AgentId, Context, Mail, Pattern, SimDuration};
 ///
-/// #[derive(Clone, strum::IntoStaticStr)]
+/// #[derive(Clone, maslite_core::Message)]
 /// enum Msg { Free, Load, Loaded }
 ///
 /// struct Truck { depot: AgentId }

@@ -17,7 +17,7 @@ pub fn wall() -> Instant {
 /// ```
 /// use maslite_core::clock::Speed;
 /// use maslite_core::{Clock, Scheduler};
-/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(Clone, maslite_core::Message)] enum Msg { Tick }
 /// let as_fast_as_it_goes = Scheduler::<Msg>::new();
 /// let an_hour_in_a_minute = Scheduler::<Msg>::new().with_clock(Clock::Paced(Speed::new(60.0)?));
 /// let live = Scheduler::<Msg>::new().with_clock(Clock::RealTime);

@@ -3,7 +3,7 @@
 //! ```
 //! use maslite_core::{Agent, Context, Mail, Run, Scheduler, SimDuration, SimTime};
 //!
-//! #[derive(Clone, strum::IntoStaticStr)]
+//! #[derive(Clone, maslite_core::Message)]
 //! enum Msg { Boiled, Tea }
 //!
 //! struct Cook;
@@ -52,7 +52,7 @@
 //! ```
 //! use maslite_core::Context;
 //! use maslite_core::rand::RngExt;
-//! # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Tea }
+//! # #[derive(Clone, maslite_core::Message)] enum Msg { Tea }
 //!
 //! fn throw_a_die(ctx: &mut Context<'_, Msg>) -> u32 {
 //!     ctx.rng().random_range(1..=6)
@@ -127,6 +127,7 @@ pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
 pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
+pub use maslite_derive::Message;
 pub use message::{Mail, MailKey, Message, Receiver};
 pub use progress::{Progress, Sample};
 /// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with `maslite_core::rand::RngExt` there is no second
@@ -144,4 +145,10 @@ pub use trace::JsonLines;
 /// A count of things kept in memory as the 32 bits that slots, mails and alarms are numbered with.
 fn narrow(count: usize) -> u32 {
     u32::try_from(count).expect("fewer than 2^32 things at a time")
+}
+
+/// For `maslite-mp`, which has a derive of its own beside this trait.
+#[doc(hidden)]
+pub mod without_derive {
+    pub use crate::message::Message;
 }

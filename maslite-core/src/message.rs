@@ -6,46 +6,34 @@ use crate::{AgentId, SimTime, Topic};
 
 /// What the agents of one simulation say to each other: one type, usually an enum.
 ///
-/// Nothing needs to be implemented by hand. Derive `strum`'s `IntoStaticStr` and the topic is the
-/// name of the variant; for topics of your own implement `From<&YourMessage> for &'static str`.
+/// `#[derive(Message)]` makes the name of the variant the topic. `#[message(topic = "…")]` on a variant gives another one. A type
+/// whose topic depends on its content implements the trait by hand.
 ///
 /// ```
 /// use maslite_core::{Message, Topic};
 ///
-/// #[derive(Clone, strum::IntoStaticStr)]
-/// enum Msg { Order { pieces: u32 }, Delivered }
+/// #[derive(Clone, Message)]
+/// enum Msg { Order { pieces: u32 }, #[message(topic = "Arrival")] Delivered }
 /// assert_eq!(Msg::Order { pieces: 3 }.topic(), Topic::new("Order"));
+/// assert_eq!(Msg::Delivered.topic(), Topic::new("Arrival"));
 ///
 /// #[derive(Clone)]
 /// struct Reading { celsius: f64 }
-/// impl From<&Reading> for &'static str {
-///     fn from(reading: &Reading) -> Self {
-///         if reading.celsius > 90.0 { "Alarm" } else { "Reading" }
+/// impl Message for Reading {
+///     fn topic(&self) -> Topic {
+///         Topic::new(if self.celsius > 90.0 { "Alarm" } else { "Reading" })
 ///     }
 /// }
 /// assert_eq!(Reading { celsius: 95.0 }.topic(), Topic::new("Alarm"));
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a message: it needs `Clone`, `Send` and a topic",
-    label = "no message",
-    note = "write `#[derive(Clone, strum::IntoStaticStr)]` above `{Self}`, and have in Cargo.toml: strum = {{ version = \"0.28\", features = [\"derive\"] }}",
-    note = "or, for topics of your own, implement `From<&{Self}> for &'static str`"
+    message = "`{Self}` is no message",
+    label = "the trait `Message` is missing",
+    note = "write `#[derive(Clone, Message)]` above `{Self}`, or implement `Message` by hand"
 )]
 pub trait Message: Clone + Send + 'static {
     /// What the message is about; subscriptions can name it.
     fn topic(&self) -> Topic;
-}
-
-#[diagnostic::do_not_recommend]
-impl<M> Message for M
-where
-    M: Clone + Send + 'static,
-    for<'a> &'a M: Into<&'static str>,
-{
-    #[inline]
-    fn topic(&self) -> Topic {
-        Topic::new(self.into())
-    }
 }
 
 /// Whom mail is for. Copies go to agents that subscribed to mail like it.

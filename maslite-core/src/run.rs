@@ -353,7 +353,7 @@ impl fmt::Display for StopReason {
 ///
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
-/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Hello }
+/// # #[derive(Clone, maslite_core::Message)] enum Msg { Hello }
 /// let mut scheduler = Scheduler::new().with_digest();
 /// scheduler.send(Mail::new(AgentId::MAIN, AgentId::from("nobody"), Msg::Hello));
 /// let report = scheduler.run(Run::until_idle())?;

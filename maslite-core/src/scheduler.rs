@@ -20,7 +20,7 @@ use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 /// ```
 /// use maslite_core::{Agent, Context, Mail, Run, Scheduler, SimDuration, SimTime};
 ///
-/// #[derive(Clone, strum::IntoStaticStr)]
+/// #[derive(Clone, maslite_core::Message)]
 /// enum Msg { Tick }
 ///
 /// struct Metronome { ticks: u32 }
@@ -565,7 +565,7 @@ impl<M> MainContext<M> {
 /// ```
 /// use maslite_core::{Clock, Run, Scheduler, StopReason};
 /// # use maslite_core::{Agent, Context, SimDuration};
-/// # #[derive(Clone, strum::IntoStaticStr)] enum Msg { Evening }
+/// # #[derive(Clone, maslite_core::Message)] enum Msg { Evening }
 /// # struct Shop;
 /// # impl Agent<Msg> for Shop {
 /// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {

@@ -13,7 +13,7 @@ use crate::{AgentId, Pattern, SimTime};
 /// use maslite_core::testing::Solo;
 /// use maslite_core::{Agent, AgentId, Context, Mail, Receiver, SimDuration, SimTime};
 ///
-/// #[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
+/// #[derive(Clone, Debug, PartialEq, maslite_core::Message)]
 /// enum Msg { Order { pieces: u32 }, Delivered { pieces: u32 }, Done }
 ///
 /// struct Workshop { minutes_per_piece: u64 }
@@ -168,9 +168,9 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Say(&'static str);
 
-    impl From<&Say> for &'static str {
-        fn from(say: &Say) -> Self {
-            say.0
+    impl Message for Say {
+        fn topic(&self) -> crate::Topic {
+            crate::Topic::new(self.0)
         }
     }
 

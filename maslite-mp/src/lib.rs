@@ -4,7 +4,7 @@
 //! use maslite_mp::prelude::*;
 //! use serde::{Deserialize, Serialize};
 //!
-//! #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+//! #[derive(Clone, Serialize, Deserialize, Message)]
 //! enum Msg { Ping, Pong }
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -113,7 +113,9 @@ mod steering;
 extern crate self as maslite_mp;
 
 pub use maslite_core as core;
+pub use maslite_core::without_derive::Message;
 pub use maslite_core::{AgentError, CommandError, Digest, Refusal, clock, engine};
+pub use maslite_derive::MpMessage as Message;
 
 pub use crate::error::link::{FrameFault, LinkError};
 pub use crate::error::message_fault::MessageFault;
@@ -139,13 +141,13 @@ pub use steering::stop::StopHandle;
 pub mod prelude {
     pub use maslite_core::{
         Agent, AgentId, AgentRng, Alarm, AlarmFilter, AlarmId, Clock, Context, Counters, Delivery,
-        Digest, Mail, MainContext, Message, Pattern, Receiver, Report, Run, Scheduler, SimDuration,
-        SimTime, StopReason, Topic,
+        Digest, Mail, MainContext, Pattern, Receiver, Report, Run, Scheduler, SimDuration, SimTime,
+        StopReason, Topic,
     };
 
     pub use crate::{
-        Audience, ClusterId, Controller, Crew, Entered, Link, MpMain, MpReport, Placement, Refusal,
-        Registry, Waiting,
+        Audience, ClusterId, Controller, Crew, Entered, Link, Message, MpMain, MpReport, Placement,
+        Refusal, Registry, Waiting,
     };
 }
 

@@ -12,7 +12,7 @@ pub struct ClusterId(pub(crate) u32);
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
 /// # impl Agent<Msg> for Crane {}
 /// # fn main() -> Result<(), maslite_mp::Error> {

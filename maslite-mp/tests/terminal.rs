@@ -12,7 +12,7 @@ use std::time::Duration;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {
     Ping,
 }

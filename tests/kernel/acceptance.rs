@@ -9,21 +9,11 @@ use maslite_core::{
 
 use crate::actor::{Say, World, balanced};
 
-#[derive(Clone, Debug)]
+#[derive(maslite_core::Message, Clone, Debug)]
 enum Ball {
     Ping,
     Pong,
     Smash,
-}
-
-impl From<&Ball> for &'static str {
-    fn from(ball: &Ball) -> Self {
-        match ball {
-            Ball::Ping => "Ping",
-            Ball::Pong => "Pong",
-            Ball::Smash => "Smash",
-        }
-    }
 }
 
 struct Player {

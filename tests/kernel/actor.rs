@@ -10,9 +10,9 @@ use maslite_core::{Agent, AgentId, Context, Error, Mail, Receiver, Report, Run, 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Say(pub(crate) &'static str);
 
-impl From<&Say> for &'static str {
-    fn from(say: &Say) -> Self {
-        say.0
+impl maslite_core::Message for Say {
+    fn topic(&self) -> maslite_core::Topic {
+        maslite_core::Topic::new(self.0)
     }
 }
 

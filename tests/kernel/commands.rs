@@ -4,7 +4,7 @@ use maslite_core::{
     Agent, AgentId, CommandError, Context, Mail, Refusal, Run, Scheduler, StopReason,
 };
 
-#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, maslite_core::Message)]
 enum Msg {
     Paint,
     Colour(&'static str),

@@ -76,9 +76,9 @@ struct Dare {
     ttl: u32,
 }
 
-impl From<&Dare> for &'static str {
-    fn from(dare: &Dare) -> Self {
-        dare.topic
+impl maslite_core::Message for Dare {
+    fn topic(&self) -> maslite_core::Topic {
+        maslite_core::Topic::new(self.topic)
     }
 }
 

@@ -27,4 +27,5 @@ mod scenario_files;
 mod scenario_traces;
 mod subscriptions;
 mod time;
+mod topics;
 mod wall_clock;

@@ -12,7 +12,7 @@ use rand::RngExt;
 
 const PLAYERS: u64 = 5;
 
-#[derive(Clone, Debug, strum::IntoStaticStr)]
+#[derive(Clone, Debug, maslite_core::Message)]
 enum Msg {
     Token(u64),
     Last,

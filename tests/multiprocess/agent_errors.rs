@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ground::{ALL, Ground, Grounded, PROCESSES};
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Part { steps: u64 },
 }

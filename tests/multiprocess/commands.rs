@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ground::{ALL, Ground, Grounded};
 use crate::workers::kill;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
     /// Is passed on until nothing is left of it.
     Token { hops: u64 },

@@ -7,7 +7,7 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind, Output};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Go,
 }

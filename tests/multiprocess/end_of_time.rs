@@ -14,7 +14,7 @@ const LOOKAHEADS: [SimDuration; 3] = [
     SimDuration::MAX,
 ];
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// Due in the last instant.
     End,

@@ -145,7 +145,7 @@ struct Thrower {
     caught: u32,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Thrown {
     Ball(u32),
     /// To main: so many were caught.
@@ -272,7 +272,7 @@ struct Sluggard {
     heard: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Load {
     Tick,
     Parcel(String),

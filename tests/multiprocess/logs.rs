@@ -11,7 +11,7 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, debug, info, info_span, warn};
 use tracing_subscriber::EnvFilter;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Tick,
 }

@@ -17,7 +17,7 @@ const SECONDS: u64 = 4;
 /// Of the one who is called, after each second.
 const ALARMS: u64 = 100;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Second,
     Millisecond,

@@ -4,7 +4,7 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind, SpawnError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Go,
     Secret(#[serde(serialize_with = "keep")] u8),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::ground::{ALL, Ground, Grounded};
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     /// Work for so long \[ms\], and hand on one less than this many hops.
     Work { milliseconds: u64, hops: u64 },

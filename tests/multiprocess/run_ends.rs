@@ -3,7 +3,7 @@
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {
     Ring,
 }

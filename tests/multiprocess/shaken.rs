@@ -20,7 +20,7 @@ thread_local! {
     static WORKED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {}
 
 /// Does what no agent of a model must do: it tells others something without mail.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ground::{Ground, Grounded};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
     /// Do what you are there for.
     Go,

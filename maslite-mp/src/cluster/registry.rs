@@ -19,9 +19,9 @@ use crate::processes::spawn::{self, Program};
 
 /// A message that can cross to another process. Every message that serde can carry is one.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot cross to another process: it needs `Clone`, `Send`, a topic, `Serialize` and `Deserialize`",
+    message = "`{Self}` cannot cross to another process: it needs `Message`, `Clone`, `Serialize` and `Deserialize`",
     label = "no message that can cross",
-    note = "write `#[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]` above `{Self}`"
+    note = "write `#[derive(Clone, serde::Serialize, serde::Deserialize, Message)]` above `{Self}`"
 )]
 pub trait WireMessage: Message + Serialize + DeserializeOwned {}
 
@@ -50,7 +50,7 @@ pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 ///
 /// ```
 /// use maslite_mp::prelude::*;
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
 /// # impl Agent<Msg> for Crane {}
 /// fn main() -> Result<(), maslite_mp::Error> {
@@ -113,7 +113,7 @@ impl<M: WireMessage> Registry<M> {
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// # struct Machine { power: f64 }
     /// # impl Agent<Msg> for Machine {}
     /// let registry = Registry::<Msg>::new().with_builder("shop floor", |machines: u64, crew| {
@@ -150,7 +150,7 @@ impl<M: WireMessage> Registry<M> {
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// fn agents() -> Entered<Msg> {
     ///     Registry::new().entered_by_test("child").enter()
     /// }

@@ -225,7 +225,7 @@ mod tests {
     use crate::protocol::rare::Seldom;
     use crate::protocol::wire::{Batch, Batches};
 
-    #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+    #[derive(Clone, Serialize, Deserialize, maslite_mp::Message)]
     enum Msg {
         Hello,
     }

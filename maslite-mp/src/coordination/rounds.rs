@@ -813,7 +813,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 mod tests {
     use super::*;
 
-    #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)]
+    #[derive(Clone, serde::Serialize, serde::Deserialize, maslite_mp::Message)]
     enum Msg {}
 
     const NOON: SimTime = SimTime::from_millis(12);

@@ -34,21 +34,11 @@ const CLUSTERS: usize = 3;
 const NOON: SimTime = SimTime::from_millis(12);
 
 /// A message with all that a model's may have.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(maslite_core::Message, Clone, Debug, Serialize, Deserialize)]
 enum Word {
     Said(String),
     Counted { numbers: Vec<u64>, last: Option<i8> },
     Nothing,
-}
-
-impl From<&Word> for &'static str {
-    fn from(word: &Word) -> Self {
-        match word {
-            Word::Said(_) => "Said",
-            Word::Counted { .. } => "Counted",
-            Word::Nothing => "Nothing",
-        }
-    }
 }
 
 /// Packets as a script has them. Each begins with a number (u16, little endian): its length, and above that 1 if its checksum is

@@ -56,7 +56,7 @@ const LONG: Duration = Duration::from_millis(10);
 /// use maslite_mp::prelude::*;
 /// use serde::{Deserialize, Serialize};
 ///
-/// #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+/// #[derive(Clone, Serialize, Deserialize, Message)]
 /// enum Msg { Begin, Done { by: u32 } }
 ///
 /// #[derive(Serialize, Deserialize)]
@@ -285,7 +285,7 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// # fn show(main: MpMain<Msg>, dialog: std::sync::mpsc::Sender<String>) {
     /// let main = main.with_warnings(move |warning| {
     ///     let _ = dialog.send(warning.to_string());
@@ -791,7 +791,7 @@ impl<M: WireMessage> MpMain<M> {
     /// ```
     /// # use maslite_mp::prelude::*;
     /// use maslite_mp::control::{ask, protocol::{Reply, Request}, simulations};
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let agents: Entered<Msg> = Registry::new().enter();
     /// let mut main = MpMain::new(agents)?;

@@ -32,7 +32,7 @@ use crate::settings::{Link, Placement};
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Word }
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Word }
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Gossip { next: u64 }
 /// # impl Agent<Msg> for Gossip {
 /// #     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
@@ -186,7 +186,7 @@ impl MpReport {
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Tick }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// # #[derive(serde::Serialize, serde::Deserialize)] struct Crane;
     /// # impl Agent<Msg> for Crane {}
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

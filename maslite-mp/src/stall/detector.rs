@@ -859,7 +859,7 @@ mod tests {
 
     #[test]
     fn a_busy_engine_without_an_agent_at_work_is_told_so() {
-        #[derive(Clone, strum::IntoStaticStr)]
+        #[derive(Clone, maslite_mp::Message)]
         enum Msg {}
         struct Quiet;
         impl Agent<Msg> for Quiet {}

@@ -31,7 +31,7 @@ use crate::steering::status::Status;
 /// use maslite_mp::Halt;
 /// use maslite_mp::prelude::*;
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Clone, Serialize, Deserialize, strum::IntoStaticStr)]
+/// # #[derive(Clone, Serialize, Deserialize, Message)]
 /// # enum Msg { Tick }
 /// # #[derive(Serialize, Deserialize)]
 /// # struct Clock { ticks: u32 }

@@ -12,7 +12,7 @@ use crate::steering::control_queue::Console;
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize, strum::IntoStaticStr)] enum Msg { Again }
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Again }
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Tireless;
 /// # impl Agent<Msg> for Tireless {
 /// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const FIRST: u64 = 9;
 pub(crate) const SEED: u64 = 5;
 
-#[derive(Clone, Debug, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
     Call(u32),
     News(u32),
