@@ -139,17 +139,58 @@ fn what_does_not_deserialise_is_named_where_it_happens() {
     );
 }
 
+/// A slip in the name, a test that is not ignored, and one that does not enter: the harness runs nothing, or the wrong thing.
 #[test]
-fn a_program_that_does_not_enter_cannot_start_clusters() {
-    let nowhere = registry().entered_by_test("refusals::nowhere").enter();
-    let mut main = MpMain::new(nowhere).unwrap();
-    let cluster = main.new_scheduler();
-    main.add(cluster, 1, Gossip).unwrap();
-    let error = main.run(Run::until_idle()).unwrap_err();
-    let Error::Start(SpawnError::ExitedBeforeHello { exit, .. }) = &error else {
+fn a_test_that_is_no_entry_is_named() {
+    for test in [
+        "refusals::nowhere",
+        "refusals::names_and_numbers_that_do_not_fit_are_refused",
+        "refusals::idle",
+    ] {
+        let nowhere = registry().entered_by_test(test).enter();
+        let mut main = MpMain::new(nowhere).unwrap();
+        let cluster = main.new_scheduler();
+        main.add(cluster, 1, Gossip).unwrap();
+        let error = main.run(Run::until_idle()).unwrap_err();
+        let Error::Start(error @ SpawnError::ExitedBeforeHello { exit, .. }) = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*exit, ExitKind::Success);
+        let expected = format!(
+            "the process of cluster 1 (0) ended before its handshake: it exited silently, with code 0; no ignored test of this \
+             program is called {test:?}, or it does not call `enter`: give `entered_by_test` the whole name of the test, with its \
+             modules, and write `#[ignore]` above the test"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+#[ignore = "what child processes are started for by mistake"]
+fn idle() {}
+
+/// A test may be the entry of several registries; the builders behind their names must be the same.
+#[test]
+fn another_registry_in_the_entry_is_told() {
+    let other = Registry::<Msg>::new().with_builder("factory", |(): (), _| {});
+    let mut main = MpMain::new(other.entered_by_test("refusals::child").enter()).unwrap();
+    main.new_scheduler();
+    let error = main.start().unwrap_err();
+    let Error::Start(SpawnError::ExitedBeforeHello { passed, .. }) = &error else {
         panic!("{error}");
     };
-    assert_eq!(*exit, ExitKind::Success);
+    let [passed] = passed.as_slice() else {
+        panic!("{passed:?}");
+    };
+    assert!(passed.starts_with("`enter` at "), "{passed}");
+    assert!(
+        passed.ends_with(
+            "(builder \"factory\" is missing, agent type multiprocess::refusals::Ambitious is there in addition, \
+             agent type multiprocess::refusals::Forgetful is there in addition, \
+             agent type multiprocess::refusals::Gossip is there in addition, and 1 more differences)"
+        ),
+        "{passed}"
+    );
 }
 
 #[test]
@@ -157,14 +198,15 @@ fn an_agent_that_starts_a_simulation_ends_its_process() {
     let (mut main, clusters) = main_of(1);
     main.add(clusters[0], 1, Ambitious).unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();
+    let Error::ChildDied { exit, stderr, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*exit, ExitKind::InitFailed);
+    let last = stderr.lines().last().unwrap();
     assert!(
-        matches!(
-            &error,
-            Error::ChildDied {
-                exit: ExitKind::InitFailed,
-                ..
-            }
-        ),
-        "{error}"
+        last.starts_with("`enter` was called in the process of a cluster, at ")
+            && last.ends_with(": an agent cannot start a simulation of its own in a process"),
+        "{last}"
     );
+    assert!(error.to_string().contains(last), "{error}");
 }

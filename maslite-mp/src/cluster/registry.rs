@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use maslite_core::{Agent, AgentId, Delivery, Message};
@@ -15,7 +16,8 @@ use crate::links::codec;
 use crate::links::transport::Wait;
 use crate::processes::limits;
 use crate::processes::logs;
-use crate::processes::spawn::{self, Program};
+use crate::processes::spawn::entry::{Point, Signature};
+use crate::processes::spawn::{self, Arrival, Program, remember_origin};
 
 /// A message that can cross to another process. Every message that serde can carry is one.
 #[diagnostic::on_unimplemented(
@@ -65,6 +67,8 @@ pub struct Registry<M: Message> {
     kinds: BTreeMap<&'static str, Kind<M>>,
     by_type: BTreeMap<TypeId, &'static str>,
     builders: BTreeMap<String, BuilderFn<M>>,
+    /// What child processes must have, too.
+    signature: Signature,
     trace_format: TraceFormat<M>,
     program: Program,
 }
@@ -79,10 +83,16 @@ impl<M: WireMessage> Registry<M> {
     /// A registry without any types.
     #[must_use]
     pub fn new() -> Self {
+        let mut signature = Signature::default();
+        let version = format!("maslite {}", env!("CARGO_PKG_VERSION"));
+        signature.add(version, ());
+        let message = format!("message type {}", type_name::<M>());
+        signature.add(message, TypeId::of::<M>());
         Self {
             kinds: BTreeMap::new(),
             by_type: BTreeMap::new(),
             builders: BTreeMap::new(),
+            signature,
             trace_format: |delivery, line| delivery.write_json(line),
             program: Program::default(),
         }
@@ -93,6 +103,8 @@ impl<M: WireMessage> Registry<M> {
     pub fn with<A: Agent<M> + Serialize + DeserializeOwned>(mut self) -> Self {
         let name = type_name::<A>();
         self.by_type.insert(TypeId::of::<A>(), name);
+        let what = format!("agent type {name}");
+        self.signature.add(what, TypeId::of::<A>());
         self.kinds.insert(
             name,
             Kind {
@@ -129,11 +141,14 @@ impl<M: WireMessage> Registry<M> {
         name: impl Into<String>,
         build: impl Fn(C, &mut Crew<M>) + Send + Sync + 'static,
     ) -> Self {
+        let name = name.into();
+        let what = format!("builder {name:?}");
+        self.signature.add_function(what, &build);
         let build = move |bytes: &[u8], crew: &mut Crew<M>| {
             build(codec::decode(bytes)?, crew);
             Ok(())
         };
-        self.builders.insert(name.into(), Box::new(build));
+        self.builders.insert(name, Box::new(build));
         self
     }
 
@@ -142,6 +157,9 @@ impl<M: WireMessage> Registry<M> {
     #[must_use]
     pub fn with_trace_format(mut self, format: fn(&Delivery<'_, M>, &mut String)) -> Self {
         self.trace_format = format;
+        // Programs lie at other addresses in each process, as a whole.
+        let place = (format as usize).wrapping_sub(remember_origin as fn() as usize);
+        self.signature.add("trace format".to_owned(), place);
         self
     }
 
@@ -169,35 +187,34 @@ impl<M: WireMessage> Registry<M> {
 
     /// In a child process: runs its cluster, and ends the process. Elsewhere: what
     /// [`MpMain`](crate::MpMain) needs.
+    ///
+    /// A child process is this program, started again with the same arguments, and with the environment and the working directory that
+    /// this process had when it first came to an `enter`. So what stands before this call does the same in each child. The child goes on
+    /// until it comes to the call that main meant:
+    ///
+    /// - If no builder captures a value, that is the first one that enters the same types and builders.
+    /// - Otherwise it is the same call, by its place in the source and its number among the calls from there.
+    ///
+    /// From other calls the child returns as main did. It cannot start clusters with what it was given there: if it comes to a start of
+    /// clusters first, it ends, and main's start is an error that says so. So enter all registries before the first simulation starts,
+    /// or give builders what differs as their configuration.
     #[must_use]
+    #[track_caller]
     pub fn enter(self) -> Entered<M> {
         limits::remember_program();
-        let schema = self.schema();
-        match spawn::child_side(schema, Wait::default()) {
-            None => Entered {
+        remember_origin();
+        let point = Point::reached(Location::caller(), self.signature.clone());
+        match spawn::arrive(&point, Wait::default()) {
+            Arrival::Main | Arrival::Passing => Entered {
                 registry: Arc::new(self),
-                schema,
+                point: Arc::new(point),
             },
-            Some(Ok(side)) => {
+            Arrival::Child(side) => {
                 logs::record();
                 std::process::exit(MpScheduler::new(Arc::new(self)).run(side))
             }
-            Some(Err(error)) => std::process::exit(error.exit_code()),
+            Arrival::Failed(error) => std::process::exit(error.exit_code()),
         }
-    }
-
-    /// What both sides of a link must agree on.
-    fn schema(&self) -> u64 {
-        let names = self.kinds.keys().copied();
-        let builders = self.builders.keys().map(String::as_str);
-        let all = [env!("CARGO_PKG_VERSION"), type_name::<M>()].into_iter();
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for name in all.chain(names).chain(builders) {
-            for byte in name.bytes().chain([0]) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        hash
     }
 }
 
@@ -205,7 +222,7 @@ impl<M: WireMessage> Registry<M> {
 /// be cloned, for several simulations in one program.
 pub struct Entered<M: Message> {
     pub(crate) registry: Arc<Registry<M>>,
-    pub(crate) schema: u64,
+    pub(crate) point: Arc<Point>,
 }
 
 impl<M: Message> Registry<M> {
@@ -285,7 +302,7 @@ impl<M: Message> Clone for Entered<M> {
     fn clone(&self) -> Self {
         Self {
             registry: Arc::clone(&self.registry),
-            schema: self.schema,
+            point: Arc::clone(&self.point),
         }
     }
 }

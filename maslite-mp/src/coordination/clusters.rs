@@ -195,7 +195,7 @@ impl Fleet {
                 let order = Order {
                     program: entered.registry.program(),
                     clusters: clusters.collect(),
-                    schema: entered.schema,
+                    point: Arc::clone(&entered.point),
                     deadline: START_DEADLINE,
                     wait: Wait::default(),
                     carrier,

@@ -22,7 +22,7 @@ use crate::error::link::LinkError;
 use crate::links::frame::{self, Framed, Packets};
 use crate::links::ring;
 use crate::links::transport::{Transport, Wait};
-use crate::processes::spawn::handshake::{Hello, Invitation, Summons};
+use crate::processes::spawn::handshake::{Invitation, Summons, Word as Said};
 use crate::processes::supervision::Answer;
 use crate::protocol::wire::{self, Task, ToProc};
 use crate::steering::control::protocol::{self, Reply};
@@ -170,7 +170,7 @@ pub fn handshake(bytes: &[u8]) -> usize {
     }
     let understood = match what % 4 {
         0 => Invitation::read(&control).is_ok(),
-        1 => matches!(Hello::take(&control, &mut Vec::new()), Ok(Some(_))),
+        1 => matches!(Said::take(&control, &mut Vec::new()), Ok(Some(_))),
         _ => Summons::read(&control).is_ok(),
     };
     usize::from(understood)
@@ -272,6 +272,7 @@ mod tests {
 
     use super::*;
     use crate::links::transport::{Draft, Sheet};
+    use crate::processes::spawn::handshake::Hello;
     use crate::protocol::wire::{
         Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
         ToMain,
@@ -429,8 +430,14 @@ mod tests {
             cluster: 1,
             nonce: [7; 16],
             ring: false,
+            place: "src/main.rs:3:5".to_owned(),
+            call: 1,
+            schema: 0x5CED,
+            by_test: false,
+            directory: Some(b"/home".to_vec()),
         };
         let hello = Hello::new(&invitation, 0x5CED, Some("no room".to_owned()));
+        let hello = Said::Hello(hello);
         let summons = Summons {
             door: "/tmp/door".to_owned(),
         };

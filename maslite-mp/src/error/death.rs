@@ -101,7 +101,7 @@ impl ExitKind {
     }
 
     /// What to do about it.
-    fn next_step(self) -> Option<&'static str> {
+    pub(crate) fn next_step(self) -> Option<&'static str> {
         Some(match self {
             Self::Success | Self::Code(_) => {
                 "an agent has probably called `std::process::exit`, which is not theirs to call"

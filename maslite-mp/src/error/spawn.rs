@@ -1,13 +1,14 @@
 //! Why children could not be started, and why a child could not set itself up.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::death::{EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind, Explained};
+use crate::error::death::{EXIT_ENTRY_MISSING, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind};
 
 /// The version of the invitation, the handshake, the control line and the frames.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// Why child processes could not be started. None is left running.
 #[derive(thiserror::Error)]
@@ -61,7 +62,7 @@ pub enum SpawnError {
     /// The process ended before it had introduced itself.
     #[error(
         "the process of cluster {name} ({cluster}) ended before its handshake: it {}",
-        before_hello(*.exit, .stderr)
+        BeforeHello::new(*.exit, .stderr, .test.as_deref(), .passed)
     )]
     ExitedBeforeHello {
         /// Its cluster's number.
@@ -72,10 +73,40 @@ pub enum SpawnError {
         exit: ExitKind,
         /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
         stderr: String,
+        /// The test that was to be its entry, if this program is a test harness:
+        /// see [`Registry::entered_by_test`](crate::Registry::entered_by_test).
+        test: Option<String>,
+        /// The calls of `enter` that it had passed, and how the registries there differ from the one that was meant.
+        passed: Vec<String>,
+    },
+    /// The process could not set itself up, and said why.
+    #[error("the process of cluster {name} ({cluster}) could not become a cluster: {why}")]
+    ChildFailed {
+        /// Its cluster's number.
+        cluster: u32,
+        /// Its cluster's name.
+        name: String,
+        /// What it said.
+        why: String,
+    },
+    /// The process came to the `enter` that was meant, and the registry there is another one.
+    #[error(
+        "the process of cluster {name} ({cluster}) has another registry at {point}: {difference}; \
+         what a program registers must be the same in each of its processes"
+    )]
+    OtherRegistry {
+        /// Its cluster's number.
+        cluster: u32,
+        /// Its cluster's name.
+        name: String,
+        /// The call of `enter`.
+        point: String,
+        /// What differs in it from the registry of this process.
+        difference: String,
     },
     /// The process did not introduce itself in time.
     #[error(
-        "the process of cluster {name} ({cluster}) did not introduce itself within {waited:?}: does its program call the entry of child processes in the first line of main? Is ipc-channel's feature `force-inprocess` off?"
+        "the process of cluster {name} ({cluster}) did not introduce itself within {waited:?}: its program must call `Registry::enter` in the first line of main, with nothing before it that takes long or reads the standard input"
     )]
     HandshakeTimeout {
         /// Its cluster's number.
@@ -140,7 +171,9 @@ maslite_core::readable_debug!(enum SpawnError {
     ProgramReplaced(source),
     Resources(source),
     Spawn { cluster, name, source },
-    ExitedBeforeHello { cluster, name, exit, stderr },
+    ExitedBeforeHello { cluster, name, exit, stderr, test, passed },
+    ChildFailed { cluster, name, why },
+    OtherRegistry { cluster, name, point, difference },
     HandshakeTimeout { cluster, name, waited },
     Handshake { cluster, name, source },
     NoRing { cluster, name, source },
@@ -165,14 +198,81 @@ impl SpawnError {
     }
 }
 
-/// How a child ended that had not said hello, and what its program has most likely forgotten.
-fn before_hello(exit: ExitKind, stderr: &str) -> String {
-    match exit {
-        ExitKind::Success => format!(
-            "{exit}; its program has probably not called the entry of child processes, which must be the first line of main"
-        ),
-        _ => Explained(exit, stderr).to_string(),
+/// Shows how a child ended that had not said hello, what it said last, and what to do. No agent is to blame: there was none.
+struct BeforeHello<'a> {
+    exit: ExitKind,
+    stderr: &'a str,
+    test: Option<&'a str>,
+    passed: &'a [String],
+}
+
+impl<'a> BeforeHello<'a> {
+    fn new(exit: ExitKind, stderr: &'a str, test: Option<&'a str>, passed: &'a [String]) -> Self {
+        Self {
+            exit,
+            stderr,
+            test,
+            passed,
+        }
     }
+}
+
+impl fmt::Display for BeforeHello<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            exit,
+            stderr,
+            test,
+            passed,
+        } = *self;
+        write!(f, "{exit}")?;
+        if let Some(said) = last_lines(stderr) {
+            write!(f, ", having said {said:?}")?;
+        }
+        if let [first, others @ ..] = passed {
+            write!(f, "; it has passed {first}")?;
+            others.iter().try_for_each(|other| write!(f, ", {other}"))?;
+            return f.write_str(
+                ", and not come to the `enter` that it was started for: enter all registries before the first simulation starts",
+            );
+        }
+        match (exit, test) {
+            (ExitKind::Success, Some(test)) => write!(
+                f,
+                "; no ignored test of this program is called {test:?}, or it does not call `enter`: give `entered_by_test` the whole \
+                 name of the test, with its modules, and write `#[ignore]` above the test"
+            ),
+            (ExitKind::Success, None) => f.write_str(
+                "; its program has probably not called the entry of child processes, which must be the first line of main",
+            ),
+            (ExitKind::Code(_) | ExitKind::Panic, None) => f.write_str(
+                "; its program ended before it came to `Registry::enter`, which should be the first line of main: what stands before it \
+                 runs in every child process, with the same arguments",
+            ),
+            (ExitKind::Code(_) | ExitKind::Panic, Some(test)) => {
+                write!(f, "; the test {test:?} ended before it came to `enter`")
+            }
+            _ => exit
+                .next_step()
+                .map_or(Ok(()), |step| write!(f, "; {step}")),
+        }
+    }
+}
+
+/// How many lines of a stderr are shown, and how many characters of them.
+const SHOWN: (usize, usize) = (8, 600);
+
+/// The end of a stderr in one line.
+fn last_lines(stderr: &str) -> Option<String> {
+    let lines = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    let text = lines[lines.len().saturating_sub(SHOWN.0)..].join(" ");
+    let cut = text.char_indices().rev().nth(SHOWN.1 - 1);
+    let text = &text[cut.map_or(0, |(place, _)| place)..];
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Why a child could not set itself up. It ends with `exit_code`.
@@ -181,24 +281,49 @@ fn before_hello(exit: ExitKind, stderr: &str) -> String {
 pub enum ChildError {
     /// Main speaks another protocol.
     #[error(
-        "main speaks protocol {theirs}, this child process {PROTOCOL}: both must be the same build of the program"
+        "main speaks protocol {theirs}, this child process {PROTOCOL}: both must be the same build of the program, \
+         which must not read its standard input before `enter`"
     )]
     Protocol {
         /// Main's.
         theirs: u32,
     },
-    /// The entry was called a second time.
-    #[error("the entry of child processes was called twice")]
-    EnteredTwice,
+    /// The entry was called in the process of a cluster.
+    #[error(
+        "`enter` was called in the process of a cluster, at {place}: an agent cannot start a simulation of its own in a process"
+    )]
+    EnteredTwice {
+        /// Where in the source.
+        place: String,
+    },
+    /// The registry at the `enter` that main meant is not main's.
+    #[error("the registry at `enter` is not the one that main has there")]
+    OtherRegistry,
+    /// The program came to a start of clusters before it came to the `enter` that main meant.
+    #[error(
+        "its program starts a simulation in processes before it comes to {point}, for which this process was started: enter all registries \
+         before the first simulation starts, or give builders what differs in their configuration"
+    )]
+    NotReached {
+        /// The call of `enter`.
+        point: String,
+    },
     /// The system refused, or main went away.
-    #[error("a child process could not set itself up")]
-    Init(#[from] io::Error),
+    #[error("{what}")]
+    Init {
+        /// What could not be done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 maslite_core::readable_debug!(enum ChildError {
     Protocol { theirs },
-    EnteredTwice,
-    Init(source),
+    EnteredTwice { place },
+    OtherRegistry,
+    NotReached { point },
+    Init { what, source },
 });
 
 impl ChildError {
@@ -206,7 +331,58 @@ impl ChildError {
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::Protocol { .. } => EXIT_PROTOCOL_MISMATCH,
-            Self::EnteredTwice | Self::Init(_) => EXIT_INIT_FAILED,
+            Self::NotReached { .. } => EXIT_ENTRY_MISSING,
+            Self::EnteredTwice { .. } | Self::OtherRegistry | Self::Init { .. } => EXIT_INIT_FAILED,
         }
+    }
+
+    /// Of something that the system refused.
+    pub(crate) fn refused(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Init { what, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(exit: ExitKind, stderr: &str, test: Option<&str>, passed: &[&str]) -> String {
+        let error = SpawnError::ExitedBeforeHello {
+            cluster: 0,
+            name: "north".to_owned(),
+            exit,
+            stderr: stderr.to_owned(),
+            test: test.map(str::to_owned),
+            passed: passed.iter().map(|&passed| passed.to_owned()).collect(),
+        };
+        let text = error.to_string();
+        let head = "the process of cluster north (0) ended before its handshake: it ";
+        text.strip_prefix(head).expect("it begins so").to_owned()
+    }
+
+    #[test]
+    fn no_agent_is_blamed_for_an_end_before_the_handshake() {
+        let usage = "error: unexpected argument\n\nUsage: shop [OPTIONS]\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            ended(ExitKind::Code(2), usage, None, &[]),
+            "exited with code 2, having said \"error: unexpected argument Usage: shop [OPTIONS] For more information, try '--help'.\"; \
+             its program ended before it came to `Registry::enter`, which should be the first line of main: what stands before it runs in \
+             every child process, with the same arguments"
+        );
+        assert_eq!(
+            ended(ExitKind::Success, "", Some("shop::chid"), &[]),
+            "exited silently, with code 0; no ignored test of this program is called \"shop::chid\", or it does not call `enter`: give \
+             `entered_by_test` the whole name of the test, with its modules, and write `#[ignore]` above the test"
+        );
+        assert_eq!(
+            ended(
+                ExitKind::Success,
+                "",
+                None,
+                &["`enter` at a.rs:1:2 (agent type B is missing)"]
+            ),
+            "exited silently, with code 0; it has passed `enter` at a.rs:1:2 (agent type B is missing), and not come to the `enter` that it \
+             was started for: enter all registries before the first simulation starts"
+        );
     }
 }

@@ -131,7 +131,7 @@ impl<M: WireMessage> MpMain<M> {
     /// # Errors
     /// [`Error::Nested`] in a process that is itself a cluster.
     pub fn new(entered: Entered<M>) -> Result<Self, Error> {
-        if spawn::is_child() {
+        if spawn::is_child() && !spawn::is_passing() {
             // Whoever comes here in a child would start children of its own, and so on.
             return Err(Error::Nested);
         }

@@ -4,24 +4,30 @@
 //! reads it. So no child outlives main.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
-use std::process::abort;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::process::{abort, exit, id};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use rustix::process::{Signal, getpgrp, getpid, kill_process};
 
 use super::MARKER;
-use super::handshake::{Hello, Invitation, Summons};
+use super::entry::{Meant, Point, write_point};
+use super::handshake::{Hello, Invitation, Summons, Word};
+use crate::error::Chain;
 use crate::error::spawn::ChildError;
 use crate::links::frame::Framed;
 use crate::links::ipc;
-use crate::links::ring;
+use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait};
 use crate::processes::supervision::{ASK, Answer, HOLD};
 use crate::stall::detector::Pulse;
@@ -49,8 +55,13 @@ pub(crate) struct ChildSide {
 
 /// Whether this process was started as a child of ours. Such a process must not start a simulation of its own.
 pub(crate) fn is_child() -> bool {
-    marked_parent().is_some_and(|parent| parent == parent_id() || is_orphan())
+    let is_marked = || marked_parent().is_some_and(|parent| parent == parent_id() || is_orphan());
+    // What tells an orphan is gone once it has taken its control line.
+    STARTED_AS_CHILD.get() == Some(&id()) || is_marked()
 }
+
+/// The process id of this process, if it is a child that has come to an `enter`.
+static STARTED_AS_CHILD: OnceLock<u32> = OnceLock::new();
 
 /// Whether this process, which has the marker and another parent, is a child whose main process has died since it was started. What
 /// agents start inherits the marker, but it has no control line, and seldom a process group of its own.
@@ -67,71 +78,236 @@ fn marked_parent() -> Option<u32> {
     env::var(MARKER).ok()?.parse().ok()
 }
 
-/// Sets this process up as a child. None if it is none. `schema` must equal main's; `wait` is for the child's end of the link.
-///
-/// From here on a thread of this process reads its stdin, and ends the process when main is gone.
-pub(crate) fn child_side(schema: u64, wait: Wait) -> Option<Result<ChildSide, ChildError>> {
-    static ENTERED: AtomicBool = AtomicBool::new(false);
-    if !is_child() {
-        return None;
-    }
-    if ENTERED.swap(true, Ordering::SeqCst) {
-        return Some(Err(ChildError::EnteredTwice));
-    }
-    Some(set_up(schema, wait))
+/// What a call of `enter` comes to.
+pub(crate) enum Arrival {
+    /// This process is no child.
+    Main,
+    /// It is a child, and goes on: another call of `enter` is meant.
+    Passing,
+    /// It is a child, and from here on a cluster.
+    Child(ChildSide),
+    Failed(ChildError),
 }
 
-fn set_up(schema: u64, wait: Wait) -> Result<ChildSide, ChildError> {
-    let control = take_stdin()?;
-    let (invitation, memory) = Invitation::read(&control)?;
-    let cluster = invitation.cluster;
-    let ring = invitation.ring.then(|| match &memory {
-        Some(memory) => ring::open(memory, wait),
-        // The system drops it without a word if this process may open no more files.
-        None => Err(io::Error::other("the memory was lost on its way")),
-    });
-    show_as(cluster);
-    let no_ring = ring
-        .as_ref()
-        .and_then(|ring| ring.as_ref().err().map(ToString::to_string));
-    Hello::new(&invitation, schema, no_ring).write(&control)?;
-    let hold = Arc::new(AtomicU64::new(0));
-    let pulse = Arc::new(Pulse::default());
-    let watch = {
+/// What has become of this process as a child.
+enum Progress {
+    /// It has not come to any `enter`.
+    Fresh,
+    /// It has not come to the `enter` that main meant.
+    Passing(Guest),
+    Entered,
+}
+
+static PROGRESS: Mutex<Progress> = Mutex::new(Progress::Fresh);
+
+/// A child that is not set up yet.
+struct Guest {
+    control: UnixStream,
+    invitation: Invitation,
+    memory: Option<OwnedFd>,
+}
+
+/// Sets this process up as a child, if it is one, and main meant this call of `enter`. `wait` is for the child's end of the link.
+///
+/// From the handshake on a thread of this process reads its control line, and ends the process when main is gone.
+pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
+    if !is_child() {
+        return Arrival::Main;
+    }
+    STARTED_AS_CHILD.get_or_init(id);
+    let mut progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    let guest = match mem::replace(&mut *progress, Progress::Entered) {
+        Progress::Fresh => Guest::receive(),
+        Progress::Passing(guest) => Ok(guest),
+        Progress::Entered => {
+            let place = point.place.clone();
+            let error = ChildError::EnteredTwice { place };
+            say_in_stderr(&error);
+            return Arrival::Failed(error);
+        }
+    };
+    let guest = match guest {
+        Ok(guest) => guest,
+        Err(error) => return Arrival::Failed(error),
+    };
+    match point.is_meant_by(&guest.invitation) {
+        Meant::Here => guest
+            .set_up(point, wait)
+            .map_or_else(Arrival::Failed, Arrival::Child),
+        Meant::HereButChanged => {
+            // If main is gone, nobody wants to know.
+            let _ = Word::Changed(point.signature.clone()).write(&guest.control);
+            Arrival::Failed(ChildError::OtherRegistry)
+        }
+        Meant::Elsewhere => {
+            let passed = Word::Passed(point.to_string(), point.signature.clone());
+            let _ = passed.write(&guest.control);
+            *progress = Progress::Passing(guest);
+            Arrival::Passing
+        }
+    }
+}
+
+/// Whether this process is a child that has not come to the `enter` that main meant.
+pub(crate) fn is_passing() -> bool {
+    let progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    matches!(*progress, Progress::Passing(_)) && is_child()
+}
+
+/// Ends this process if it is a child that has not come to the `enter` that main meant: clusters of its own would be started in main
+/// as well, and theirs would have clusters again. It cannot get past what the program does with their results.
+pub(super) fn refuse_to_start() {
+    if !is_passing() {
+        return;
+    }
+    let mut progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Progress::Passing(guest) = mem::replace(&mut *progress, Progress::Entered) {
+        let mut point = String::new();
+        let _ = write_point(&guest.invitation.place, guest.invitation.call, &mut point);
+        let error = ChildError::NotReached { point };
+        guest.say(&error);
+        exit(error.exit_code());
+    }
+}
+
+/// Says it where main may find it, when there is no other way.
+fn say_in_stderr(error: &ChildError) {
+    let _ = writeln!(io::stderr(), "{}", Chain(error));
+}
+
+impl Guest {
+    /// Takes the control line, and the invitation that lies in it.
+    fn receive() -> Result<Self, ChildError> {
+        let control = io::stdin().as_fd().try_clone_to_owned();
+        let control = control
+            .map_err(ChildError::refused("the control line cannot be taken"))
+            .inspect_err(say_in_stderr)?;
+        let control = UnixStream::from(control);
+        let received = leave_nothing_in_stdin()
+            .map_err(ChildError::refused("/dev/null cannot be opened"))
+            .and_then(|()| Invitation::read(&control));
+        match received {
+            Ok((invitation, memory)) => Ok(Self {
+                control,
+                invitation,
+                memory,
+            }),
+            Err(error) => {
+                say(&control, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells main why this process ends.
+    fn say(&self, error: &ChildError) {
+        say(&self.control, error);
+    }
+
+    fn set_up(self, point: &Point, wait: Wait) -> Result<ChildSide, ChildError> {
+        let prepared = self.prepare(wait).inspect_err(|error| self.say(error))?;
+        let Self {
+            control,
+            invitation,
+            ..
+        } = self;
+        let Prepared {
+            ring,
+            hold,
+            pulse,
+            watch,
+        } = prepared;
+        let no_ring = ring
+            .as_ref()
+            .and_then(|ring| ring.as_ref().err().map(ToString::to_string));
+        let lost = || ChildError::refused("main is gone");
+        let hello = Hello::new(&invitation, point.signature.hash(), no_ring);
+        Word::Hello(hello).write(&control).map_err(lost())?;
+        let (link, door): (Box<dyn Transport>, _) = match ring {
+            Some(Ok(ring)) => {
+                let _ = watch.send((control, None));
+                (Box::new(ring), None)
+            }
+            _ => {
+                let Summons { door } = Summons::read(&control).map_err(lost())?;
+                let _ = watch.send((control, Some(door.clone())));
+                let packets = ipc::knock(&door, invitation.nonce);
+                let packets = packets
+                    .inspect_err(|_| ipc::take_away(&door))
+                    .map_err(ChildError::refused("no channel to main can be made"))
+                    .inspect_err(say_in_stderr)?;
+                let framed = Framed::new(packets, ipc::frame_limit(), wait);
+                (Box::new(framed), Some(door))
+            }
+        };
+        Ok(ChildSide {
+            link,
+            hold,
+            pulse,
+            door,
+            is_process: true,
+            cluster: invitation.cluster,
+        })
+    }
+
+    /// Does all that may fail before main hears that this child is ready.
+    fn prepare(&self, wait: Wait) -> Result<Prepared, ChildError> {
+        let invitation = &self.invitation;
+        if let Some(directory) = &invitation.directory {
+            env::set_current_dir(OsStr::from_bytes(directory)).map_err(ChildError::refused(
+                "the working directory of main cannot be entered",
+            ))?;
+        }
+        let ring = invitation.ring.then(|| match &self.memory {
+            Some(memory) => ring::open(memory, wait),
+            // The system drops it without a word if this process may open no more files.
+            None => Err(io::Error::other("the memory was lost on its way")),
+        });
+        show_as(invitation.cluster);
+        let hold = Arc::new(AtomicU64::new(0));
+        let pulse = Arc::new(Pulse::default());
+        let (watch, line) = mpsc::channel::<(UnixStream, Option<String>)>();
         let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
-        move |control: UnixStream, door: Option<String>| {
-            let watching = thread::Builder::new().name("maslite-control".to_owned());
-            watching.spawn(move || {
+        let watching = thread::Builder::new().name("maslite-control".to_owned());
+        watching
+            .spawn(move || {
+                let Ok((control, door)) = line.recv() else {
+                    return;
+                };
                 // Main is gone, or says what this build does not understand.
                 let _ = obey(&control, &told, &shown);
                 // Main takes its door away when it has let this child in, if it lives so long.
                 door.iter().for_each(|door| ipc::take_away(door));
                 die();
             })
-        }
-    };
-    let (link, door): (Box<dyn Transport>, _) = match ring {
-        Some(Ok(ring)) => {
-            watch(control, None)?;
-            (Box::new(ring), None)
-        }
-        _ => {
-            let Summons { door } = Summons::read(&control)?;
-            watch(control, Some(door.clone()))?;
-            let packets = ipc::knock(&door, invitation.nonce);
-            let packets = packets.inspect_err(|_| ipc::take_away(&door))?;
-            let framed = Framed::new(packets, ipc::frame_limit(), wait);
-            (Box::new(framed), Some(door))
-        }
-    };
-    Ok(ChildSide {
-        link,
-        hold,
-        pulse,
-        door,
-        is_process: true,
-        cluster,
-    })
+            .map_err(ChildError::refused("no thread can be started"))?;
+        Ok(Prepared {
+            ring,
+            hold,
+            pulse,
+            watch,
+        })
+    }
+}
+
+/// What a child has when nothing can fail any more before its Hello.
+struct Prepared {
+    /// Its end of the ring it was offered.
+    ring: Option<io::Result<RingLink>>,
+    hold: Arc<AtomicU64>,
+    pulse: Arc<Pulse>,
+    /// To the thread that reads the control line once main has heard of this child.
+    watch: Sender<(UnixStream, Option<String>)>,
+}
+
+/// Tells main over the control line why this process ends, or in its stderr if main does not hear.
+fn say(control: &UnixStream, error: &ChildError) {
+    if Word::Failed(Chain(error).to_string())
+        .write(control)
+        .is_err()
+    {
+        say_in_stderr(error);
+    }
 }
 
 impl ChildSide {
@@ -163,12 +339,18 @@ impl ChildSide {
     }
 }
 
-/// Takes the control line and leaves `/dev/null` in its place, so that nothing an agent does or starts reads main's bytes.
+/// Leaves `/dev/null` in the place of the control line, so that nothing an agent does or starts reads main's bytes.
 ///
-/// Unbuffered: `std::io::stdin()` would take bytes that are not its own.
+/// The line itself is read without a buffer: `std::io::stdin()` would take bytes that are not its own.
+fn leave_nothing_in_stdin() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
+}
+
+#[cfg(test)]
+/// Takes the control line as a child does.
 pub(super) fn take_stdin() -> io::Result<UnixStream> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    leave_nothing_in_stdin()?;
     Ok(UnixStream::from(control))
 }
 

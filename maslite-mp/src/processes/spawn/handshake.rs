@@ -3,11 +3,14 @@
 //! | from | what | |
 //! |---|---|---|
 //! | main | [`Invitation`] | who the child is; shared memory, if there is any, comes with it |
-//! | child | [`Hello`] | that it is the right one, and whether it has mapped the memory |
+//! | child | [`Word::Passed`] | that it has passed an `enter` that was not meant |
+//! | child | [`Word::Hello`] | that it is the right one, and whether it has mapped the memory |
+//! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
 //! | main | [`Summons`] | where to knock, if the link is to be a channel |
 //!
-//! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message is a length
-//! (u16, little endian), then itself in postcard. All are short: writing one does not wait for who reads it.
+//! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message of main is a
+//! length (u16, little endian), then itself in postcard. They are short: writing one does not wait for the child to read it. The length of
+//! what a child says is a u32.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -24,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
+use super::entry::Signature;
 use crate::error::spawn::ChildError;
 use crate::links::codec;
 
@@ -45,7 +49,33 @@ pub(crate) struct Invitation {
     pub(crate) nonce: [u8; 16],
     /// Whether shared memory comes with it.
     pub(crate) ring: bool,
+    /// Where in its source main called the `enter` that is meant.
+    pub(crate) place: String,
+    /// The number of that call among those from there.
+    pub(crate) call: u32,
+    /// The hash of the registry that is meant.
+    pub(crate) schema: u64,
+    /// The child is a test harness, in which any `enter` of that registry is the right one.
+    pub(crate) by_test: bool,
+    /// Where main stands, as the bytes of a path, if the child was started elsewhere.
+    pub(crate) directory: Option<Vec<u8>>,
 }
+
+/// What a child says before it is a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Word {
+    /// It has reached the `enter` that is meant.
+    Hello(Hello),
+    /// It has passed another `enter`, which is at this place and enters this registry.
+    Passed(String, Signature),
+    /// It has reached the `enter` that is meant, and the registry is this one.
+    Changed(Signature),
+    /// Something went wrong, and it ends.
+    Failed(String),
+}
+
+/// The longest thing that a child says \[bytes\].
+const LONGEST: u32 = 1 << 20;
 
 /// What a child says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +127,7 @@ impl Invitation {
             &mut enclosed,
             CLOSE_ON_EXEC,
         )
-        .map_err(io::Error::from)?;
+        .map_err(|error| unread(error.into()))?;
         let memory = enclosed
             .drain()
             .filter_map(|message| match message {
@@ -105,13 +135,15 @@ impl Invitation {
                 _ => None,
             })
             .next();
-        control.read_exact(&mut head[received.bytes..])?;
+        control
+            .read_exact(&mut head[received.bytes..])
+            .map_err(unread)?;
         let [p0, p1, p2, p3, l0, l1] = head;
         let protocol = u32::from_le_bytes([p0, p1, p2, p3]);
         if protocol != PROTOCOL {
             return Err(ChildError::Protocol { theirs: protocol });
         }
-        let invitation = read_body(control, [l0, l1])?;
+        let invitation = read_body(control, [l0, l1]).map_err(unread)?;
         Ok((invitation, memory))
     }
 }
@@ -129,30 +161,47 @@ impl Hello {
             no_ring,
         }
     }
+}
 
+impl Word {
     pub(crate) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
-        control.write_all(&framed(self)?)
+        let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+        control.write_all(&[&length.to_le_bytes()[..], &body].concat())
     }
 
-    /// Takes in what has come of it, and returns it once it is whole. Does not wait.
+    /// Takes in what has come, and returns the next word once it is whole. Does not wait.
     pub(crate) fn take(control: &UnixStream, come: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let mut bytes = [0; 512];
         loop {
-            let received = rustix::net::recv(control, &mut bytes, RecvFlags::DONTWAIT);
-            match received {
+            if let Some(word) = Self::split_off(come)? {
+                return Ok(Some(word));
+            }
+            match rustix::net::recv(control, &mut bytes, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((received, _)) => come.extend_from_slice(&bytes[..received]),
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            if let Some((length, body)) = come.split_first_chunk()
-                && body.len() >= usize::from(u16::from_le_bytes(*length))
-            {
-                // More than that is not a Hello either.
-                return decode(body).map(Some);
-            }
         }
+    }
+
+    /// Takes the first word off what has come, if it is whole.
+    fn split_off(come: &mut Vec<u8>) -> io::Result<Option<Self>> {
+        let Some((length, rest)) = come.split_first_chunk() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length);
+        if length > LONGEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let Some(body) = usize::try_from(length).ok().and_then(|end| rest.get(..end)) else {
+            return Ok(None);
+        };
+        let (word, whole) = (decode(body)?, 4 + body.len());
+        come.drain(..whole);
+        Ok(Some(word))
     }
 }
 
@@ -166,6 +215,10 @@ impl Summons {
         control.read_exact(&mut length)?;
         read_body(control, length)
     }
+}
+
+fn unread(error: io::Error) -> ChildError {
+    ChildError::refused("the invitation of main cannot be read")(error)
 }
 
 /// A message with its length before it.

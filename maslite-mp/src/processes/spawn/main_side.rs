@@ -12,6 +12,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -24,8 +25,10 @@ use rustix::io::Errno;
 use shared_child::SharedChild;
 
 use super::PROTOCOL;
-use super::handshake::{Hello, Invitation, Summons};
-use super::program::Program;
+use super::child_side::refuse_to_start;
+use super::entry::Point;
+use super::handshake::{Hello, Invitation, Summons, Word};
+use super::program::{Program, directory_to_go_to, explain_failure};
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
@@ -50,8 +53,8 @@ pub(crate) struct Order {
     pub(crate) program: Program,
     /// Number and name of each cluster.
     pub(crate) clusters: Vec<(u32, String)>,
-    /// What both sides must agree on, as a hash.
-    pub(crate) schema: u64,
+    /// Where the children become clusters, and the registry that both sides must have there.
+    pub(crate) point: Arc<Point>,
     /// How long all of it may take: [`START_DEADLINE`](super::START_DEADLINE).
     pub(crate) deadline: Duration,
     /// How main's ends of the links wait.
@@ -79,6 +82,7 @@ pub(crate) struct MainSide {
 ///
 /// As [`SpawnError`] says; no child of this call is then left.
 pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSide>, SpawnError> {
+    refuse_to_start();
     if order.carrier == Link::Channel {
         check_doors()?;
     }
@@ -123,8 +127,10 @@ struct Invited<'a> {
     nonce: [u8; 16],
     /// Its control line. Its end shows there, whoever else may hold the other end.
     control: Arc<UnixStream>,
-    /// What has come of its Hello.
+    /// What has come of its next word.
     come: Vec<u8>,
+    /// The calls of `enter` that it has passed, for people.
+    passed: Vec<String>,
     is_known: bool,
     /// Main's end of a ring, as long as both can have it.
     ring: Option<RingLink>,
@@ -297,6 +303,11 @@ fn invite<'a>(
         cluster,
         nonce,
         ring: ring.is_some(),
+        place: order.point.place.clone(),
+        call: order.point.call,
+        schema: order.point.signature.hash(),
+        by_test: order.program.test.is_some(),
+        directory: directory_to_go_to().map(|path| path.into_os_string().into_vec()),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
     let hearing = control.try_clone().map_err(SpawnError::Resources)?;
@@ -310,7 +321,9 @@ fn invite<'a>(
     let quiet = order.program.quiet_stdout;
     let outlet = output::connect(&mut command, watch, name, order.output, &order.log, quiet)
         .map_err(SpawnError::Resources)?;
-    let process = SharedChild::spawn(&mut command).map_err(spawn_error)?;
+    let process = SharedChild::spawn(&mut command)
+        .map_err(explain_failure)
+        .map_err(spawn_error)?;
     // It holds the child's ends.
     drop(command);
     let pid = process.id();
@@ -340,6 +353,7 @@ fn invite<'a>(
         nonce,
         control: hearing,
         come: Vec::new(),
+        passed: Vec::new(),
         is_known: false,
         ring,
     })
@@ -379,10 +393,12 @@ fn hear_all(
             .collect();
         for index in speaking {
             let child = &mut invited[index];
-            match Hello::take(&child.control, &mut child.come) {
-                Ok(None) => {}
-                Ok(Some(hello)) => child.meet(hello, order)?,
-                Err(source) => return Err(child.gone(index, signs, source)),
+            while !child.is_known {
+                match Word::take(&child.control, &mut child.come) {
+                    Ok(None) => break,
+                    Ok(Some(word)) => child.listen(word, order)?,
+                    Err(source) => return Err(child.gone(index, order, signs, source)),
+                }
             }
         }
     }
@@ -441,7 +457,7 @@ fn let_in(
             Ok(Sign::Knocked(Ok(_))) => return Err(child.stranger()),
             Ok(Sign::Knocked(Err(source))) => return Err(child.broken(source)),
             Ok(Sign::Exited(index, status)) if waiting[channels.len()..].contains(&index) => {
-                return Err(invited[index].ended(status));
+                return Err(invited[index].ended(status, order));
             }
             // It was let in and died since: the supervisor's business.
             Ok(Sign::Exited(..)) => {}
@@ -455,6 +471,30 @@ fn let_in(
 }
 
 impl Invited<'_> {
+    fn listen(&mut self, word: Word, order: &Order) -> Result<(), SpawnError> {
+        let (cluster, name) = (self.cluster, self.name.to_owned());
+        match word {
+            Word::Hello(hello) if self.come.is_empty() => self.meet(hello, order),
+            // Nobody asked it anything.
+            Word::Hello(_) => Err(self.broken(io::ErrorKind::InvalidData.into())),
+            Word::Passed(point, signature) => {
+                let difference = order.point.signature.differences(&signature);
+                self.passed.push(match &*difference {
+                    "" => point,
+                    difference => format!("{point} ({difference})"),
+                });
+                Ok(())
+            }
+            Word::Changed(signature) => Err(SpawnError::OtherRegistry {
+                cluster,
+                name,
+                point: order.point.to_string(),
+                difference: order.point.signature.differences(&signature),
+            }),
+            Word::Failed(why) => Err(SpawnError::ChildFailed { cluster, name, why }),
+        }
+    }
+
     /// Checks a Hello.
     fn meet(&mut self, hello: Hello, order: &Order) -> Result<(), SpawnError> {
         if hello.nonce != self.nonce {
@@ -466,7 +506,7 @@ impl Invited<'_> {
         self.same("the cluster number", &self.cluster, &hello.cluster)?;
         self.same(
             "the schema",
-            &format!("{:016x}", order.schema),
+            &format!("{:016x}", order.point.signature.hash()),
             &format!("{:016x}", hello.schema),
         )?;
         if let Some(why) = hello.no_ring
@@ -484,26 +524,34 @@ impl Invited<'_> {
     }
 
     /// Its control line has closed, or says what no child says.
-    fn gone(&self, index: usize, signs: &Receiver<Sign>, source: io::Error) -> SpawnError {
+    fn gone(
+        &self,
+        index: usize,
+        order: &Order,
+        signs: &Receiver<Sign>,
+        source: io::Error,
+    ) -> SpawnError {
         if source.kind() != io::ErrorKind::InvalidData {
             // If it has ended, its end is known now or in a moment.
             while let Ok(sign) = signs.recv_timeout(JOIN_LIMIT) {
                 if let Sign::Exited(ended, status) = sign
                     && ended == index
                 {
-                    return self.ended(status);
+                    return self.ended(status, order);
                 }
             }
         }
         self.broken(source)
     }
 
-    fn ended(&self, status: Option<ExitStatus>) -> SpawnError {
+    fn ended(&self, status: Option<ExitStatus>, order: &Order) -> SpawnError {
         SpawnError::ExitedBeforeHello {
             cluster: self.cluster,
             name: self.name.to_owned(),
             exit: ExitKind::of(status),
             stderr: String::new(),
+            test: order.program.test.clone(),
+            passed: self.passed.clone(),
         }
     }
 

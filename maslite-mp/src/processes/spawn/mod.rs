@@ -6,7 +6,7 @@
 //! ```text
 //! main                                             child
 //!  makes shared memory, starts the process
-//!  ── Invitation and memory, through its stdin ──►  maps the memory
+//!  ── Invitation and memory, through its stdin ──►  goes on to the `enter` that is meant, maps the memory
 //!  checks everything  ◄──────────────── Hello ────
 //!
 //!  without shared memory:
@@ -30,6 +30,7 @@
 //! unless it lends them its own (see [`Output`](crate::processes::output::Output)).
 
 mod child_side;
+pub(crate) mod entry;
 pub(crate) mod handshake;
 mod main_side;
 mod program;
@@ -39,9 +40,9 @@ mod tests;
 use std::time::Duration;
 
 pub(crate) use crate::error::spawn::SpawnError;
-pub(crate) use child_side::{ChildSide, child_side, is_child};
+pub(crate) use child_side::{Arrival, ChildSide, arrive, is_child, is_passing};
 pub(crate) use main_side::{Order, start};
-pub(crate) use program::Program;
+pub(crate) use program::{Program, remember_origin};
 
 /// The environment variable that makes a process a child: the process id of its parent.
 pub(crate) const MARKER: &str = "MASLITE_CHILD";

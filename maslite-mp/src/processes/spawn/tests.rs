@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, setrlimit,
+};
 
 use super::child_side::{obey, take_stdin};
-use super::handshake::{Hello, Invitation, Summons};
+use super::entry::{Point, Signature};
+use super::handshake::{Hello, Invitation, Summons, Word};
 use super::main_side::MainSide;
 use super::program::own_executable;
 use super::*;
@@ -30,7 +33,16 @@ use crate::processes::supervision::{Answer, EndKind, Failure, Supervisor};
 use crate::settings::Link;
 use crate::stall::detector::{Pulse, Says};
 
-const SCHEMA: u64 = 0x5CED;
+/// The entry of all children here, with a registry of this kind.
+fn point(kind: u64) -> Point {
+    let mut signature = Signature::default();
+    signature.add("agent type Echo".to_owned(), kind);
+    Point {
+        place: "tests.rs:1:1".to_owned(),
+        call: 1,
+        signature,
+    }
+}
 
 /// Long enough for anything that happens at all.
 const LONG: Duration = Duration::from_secs(20);
@@ -41,7 +53,7 @@ fn order(entry: &str, clusters: u32) -> Order {
         clusters: (1..=clusters)
             .map(|number| (number, format!("c{number}")))
             .collect(),
-        schema: SCHEMA,
+        point: point(7).into(),
         deadline: LONG,
         wait: Wait::default(),
         carrier: Link::Auto,
@@ -82,9 +94,11 @@ fn asked(side: &mut MainSide, question: &[u8]) -> Result<Vec<u8>, LinkError> {
 }
 
 fn child() -> ChildSide {
-    child_side(SCHEMA, Wait::default())
-        .expect("this is a child process")
-        .expect("main is there")
+    match arrive(&point(7), Wait::default()) {
+        Arrival::Child(side) => side,
+        Arrival::Failed(error) => panic!("{error}"),
+        Arrival::Main | Arrival::Passing => panic!("this is a child process, and means this"),
+    }
 }
 
 #[test]
@@ -154,7 +168,7 @@ fn echo_entry() {
 fn is_child_entry() {
     assert!(env::var_os(MARKER).is_some());
     assert!(!is_child());
-    assert!(child_side(SCHEMA, Wait::default()).is_none());
+    assert!(matches!(arrive(&point(7), Wait::default()), Arrival::Main));
 }
 
 #[test]
@@ -416,12 +430,9 @@ fn a_child_that_ends_before_its_hello() {
         panic!("{error:?}");
     };
     assert_eq!(*exit, ExitKind::Success);
-    assert!(
-        error
-            .to_string()
-            .contains("has probably not called the entry"),
-        "{error}"
-    );
+    let test =
+        "no ignored test of this program is called \"processes::spawn::tests::forgetful_entry\"";
+    assert!(error.to_string().contains(test), "{error}");
 }
 
 #[test]
@@ -451,13 +462,46 @@ fn a_child_that_says_nothing_is_given_up() {
     assert!(supervisor.pids().is_empty());
 }
 
+#[test]
+#[ignore = "entry of a child that may open one more file"]
+fn crowded_entry() {
+    let limit = Rlimit {
+        current: Some(64),
+        maximum: Some(64),
+    };
+    setrlimit(Resource::Nofile, limit).expect("it is lowered");
+    let mut open: Vec<fs::File> = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        open.push(file);
+    }
+    open.pop();
+    let Arrival::Failed(error) = arrive(&point(7), Wait::default()) else {
+        panic!("there is no room for the control line and /dev/null");
+    };
+    exit(error.exit_code());
+}
+
+#[test]
+fn a_child_that_cannot_set_itself_up_says_why() {
+    for output in [Output::Inherit, Output::Null, Output::Prefixed] {
+        let supervisor = supervisor();
+        let mut order = order("crowded_entry", 1);
+        order.output = output;
+        let error = start(&supervisor, order).err().expect("it fails");
+        assert_eq!(
+            error.to_string(),
+            "the process of cluster c1 (1) could not become a cluster: /dev/null cannot be opened: Too many open files (os error 24)"
+        );
+    }
+}
+
 /// Says a Hello with something changed in it.
 fn introduce(change: impl FnOnce(&mut Hello)) -> (UnixStream, Invitation) {
     let stdin = take_stdin().expect("there is one");
     let (invitation, _) = Invitation::read(&stdin).expect("it was written");
-    let mut hello = Hello::new(&invitation, SCHEMA, None);
+    let mut hello = Hello::new(&invitation, invitation.schema, None);
     change(&mut hello);
-    hello.write(&stdin).expect("main is there");
+    Word::Hello(hello).write(&stdin).expect("main is there");
     (stdin, invitation)
 }
 
