@@ -41,5 +41,6 @@ mod run_ends;
 mod scenario_traces;
 mod shaken;
 mod shutdown;
+mod sick_agents;
 mod signals;
 mod workers;

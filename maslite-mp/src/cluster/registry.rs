@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::error::Error;
-use crate::links::codec;
 use crate::links::transport::Wait;
+use crate::links::{codec, guarded};
 use crate::processes::limits;
 use crate::processes::logs;
 use crate::processes::spawn::entry::{Point, Signature};
@@ -34,8 +34,10 @@ pub(crate) struct Kind<M: Message> {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
     pub(crate) decode: DecodeFn<M>,
-    /// As JSON, for people.
-    pub(crate) show: fn(&dyn Any) -> serde_json::Result<String>,
+    /// The same for somebody who asks, of at most so many bytes.
+    pub(crate) copy: fn(&dyn Any, &mut Vec<u8>, usize) -> Result<(), String>,
+    /// As JSON of at most so many bytes, for people.
+    pub(crate) show: fn(&dyn Any, usize) -> Result<String, String>,
 }
 
 type DecodeFn<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
@@ -114,7 +116,14 @@ impl<M: WireMessage> Registry<M> {
                     None => Err(postcard::Error::SerdeSerCustom),
                 },
                 decode: |bytes| Ok(Box::new(codec::decode::<A>(bytes)?)),
-                show: |agent| serde_json::to_string(&agent.downcast_ref::<A>()),
+                copy: |agent, into, limit| match agent.downcast_ref::<A>() {
+                    Some(agent) => guarded::put(agent, into, limit),
+                    None => Err(postcard::Error::SerdeSerCustom.to_string()),
+                },
+                show: |agent, limit| match agent.downcast_ref::<A>() {
+                    Some(agent) => guarded::show(agent, limit),
+                    None => Err(postcard::Error::SerdeSerCustom.to_string()),
+                },
             },
         );
         self

@@ -12,10 +12,9 @@ use maslite_core::{Mail, SimDuration, SimTime, StopReason};
 use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Rounds, Standing};
 use crate::error::Error;
-use crate::links::codec;
 use crate::protocol::wire::Task;
 use crate::stall::detector::Chore;
-use crate::steering::commands::{ControlError, Replies, Scope};
+use crate::steering::commands::{self, ControlError, Replies, Scope};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Stretch};
 use crate::steering::status::Phase;
 
@@ -252,10 +251,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
 impl EncodedMail {
     fn decode<M: WireMessage>(&self) -> Result<Mail<M>, ControlError> {
-        let body = codec::decode(&self.body).map_err(|why| ControlError::Decode {
-            what: "mail from outside".to_owned(),
-            why: why.to_string(),
-        })?;
+        let body = commands::decode(&self.body, || "mail from outside".to_owned())?;
         Ok(Mail::new(self.sender, self.receiver, body))
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod guarded;
 pub(crate) mod ipc;
 pub(crate) mod jitter;
 pub(crate) mod ring;

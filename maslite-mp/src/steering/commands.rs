@@ -22,7 +22,7 @@ use crate::coordination::rounds::UnderWay;
 use crate::coordination::routing::Routing;
 use crate::error::death::ExitKind;
 use crate::error::{Chain, Error};
-use crate::links::codec;
+use crate::links::{codec, guarded};
 use crate::settings::ClusterId;
 use crate::simulation::mp_main::MpMain;
 use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
@@ -212,21 +212,35 @@ struct Said {
     answer: Result<Vec<u8>, ControlError>,
 }
 
-/// Answers an encoded request: puts the encoded answer into `into`.
+/// Answers an encoded request: puts into `into` a `Result<(), ControlError>`, and behind a good one the encoded answer.
 pub(crate) fn answer<M: WireMessage>(
     engine: &mut Engine<M>,
     registry: &Registry<M>,
     request: &[u8],
     into: &mut Vec<u8>,
 ) {
-    let answered = match codec::decode(request) {
-        Ok(request) => try_to_answer(engine, registry, request, into),
-        Err(why) => Err(why),
-    };
-    if answered.is_err() {
+    into.clear();
+    let Ok(request) = codec::decode(request) else {
         // Nothing was asked; or not by this build, and whoever asked cannot decode nothing.
+        return;
+    };
+    let good: Result<(), ControlError> = Ok(());
+    let answered = codec::put(&good, into).map_err(|why| why.to_string());
+    let answered = answered.and_then(|()| {
+        guarded::catch(|| try_to_answer(engine, registry, request, into))
+            .unwrap_or_else(|panic| Err(format!("the program panicked over it: {panic}")))
+    });
+    if let Err(why) = answered {
         into.clear();
+        let what = "an answer".to_owned();
+        let bad: Result<(), ControlError> = Err(ControlError::Encode { what, why });
+        let _ = codec::put(&bad, into);
     }
+}
+
+/// Appends an answer, unless it is too long.
+fn say<T: Serialize>(answer: &T, into: &mut Vec<u8>) -> Result<(), String> {
+    guarded::put(answer, into, guarded::ANSWER_LIMIT)
 }
 
 fn try_to_answer<M: WireMessage>(
@@ -234,9 +248,9 @@ fn try_to_answer<M: WireMessage>(
     registry: &Registry<M>,
     request: Request,
     into: &mut Vec<u8>,
-) -> postcard::Result<()> {
+) -> Result<(), String> {
     match request {
-        Request::Command { agent, body } => codec::put(&command(engine, agent, &body), into),
+        Request::Command { agent, body } => say(&command(engine, agent, &body), into),
         Request::CommandAll { kind, body } => {
             let agents = engine.agents();
             let wanted = agents.filter(|(_, agent)| {
@@ -249,9 +263,9 @@ fn try_to_answer<M: WireMessage>(
                 index: engine.index(agent).unwrap_or(u64::MAX),
                 answer: command(engine, agent, &body),
             });
-            codec::put(&said.collect::<Vec<_>>(), into)
+            say(&said.collect::<Vec<_>>(), into)
         }
-        Request::State { agent, kind } => codec::put(&state(engine, registry, agent, &kind), into),
+        Request::State { agent, kind } => say(&state(engine, registry, agent, &kind), into),
         Request::TakeOut { agent, kind } => {
             let state = state(engine, registry, agent, &kind).and_then(|state| {
                 // What main could not read would be lost.
@@ -261,14 +275,14 @@ fn try_to_answer<M: WireMessage>(
                 let _ = discard(agent, taken);
                 Ok(state)
             });
-            codec::put(&state, into)
+            say(&state, into)
         }
         Request::Replace { agent, kind, state } => {
             let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
                 engine.replace(agent, new)?;
                 Ok(())
             });
-            codec::put(&replaced, into)
+            say(&replaced, into)
         }
         Request::Agents { from, limit } => {
             let agents = engine.agents().map(|(id, agent)| {
@@ -277,18 +291,18 @@ fn try_to_answer<M: WireMessage>(
             });
             let wanted = agents.filter(|(_, index, _)| *index >= from);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            codec::put(&wanted.take(limit).collect::<Vec<_>>(), into)
+            say(&wanted.take(limit).collect::<Vec<_>>(), into)
         }
-        Request::Show { agent } => codec::put(&show(engine, registry, agent), into),
-        Request::Alarms => codec::put(&engine.alarms(AlarmFilter::all()), into),
+        Request::Show { agent } => say(&show(engine, registry, agent), into),
+        Request::Alarms => say(&engine.alarms(AlarmFilter::all()), into),
         Request::Subscriptions => {
             let subscriptions = engine.agents().flat_map(|(id, _)| {
                 let patterns = engine.subscriptions(id).into_iter();
                 patterns.map(move |pattern| (id, pattern))
             });
-            codec::put(&subscriptions.collect::<Vec<_>>(), into)
+            say(&subscriptions.collect::<Vec<_>>(), into)
         }
-        Request::Counters => codec::put(&engine.counters(), into),
+        Request::Counters => say(&engine.counters(), into),
     }
 }
 
@@ -328,14 +342,8 @@ fn show<M: WireMessage>(
         None => Err(format!(
             "its type is not registered: add `.with::<{kind}>()` to the registry"
         )),
-        Some(known) => match (known.show)(agent) {
-            Ok(state) if state.len() > STATE_LIMIT => Err(format!(
-                "its state is {} bytes long, over the limit of {STATE_LIMIT}",
-                state.len()
-            )),
-            Ok(state) => Ok(state),
-            Err(why) => Err(format!("its state cannot be written as JSON: {why}")),
-        },
+        Some(known) => (known.show)(agent, STATE_LIMIT)
+            .map_err(|why| format!("its state cannot be written as JSON: {why}")),
     };
     let receivers = alarms.iter().filter_map(|alarm| alarm.receiver.agent());
     Ok(Shown {
@@ -425,9 +433,9 @@ fn state<M: WireMessage>(
             kind: found.to_owned(),
         })?;
     let mut state = Vec::new();
-    (kind.encode)(agent, &mut state).map_err(|why| ControlError::Encode {
+    (kind.copy)(agent, &mut state, guarded::ANSWER_LIMIT).map_err(|why| ControlError::Encode {
         what: format!("agent {id} of type {found}"),
-        why: why.to_string(),
+        why,
     })?;
     Ok(state)
 }
@@ -444,29 +452,32 @@ fn revive<M: WireMessage>(
         kind: kind.to_owned(),
     };
     let known = registry.kind(kind).ok_or_else(unregistered)?;
-    (known.decode)(state).map_err(|why| ControlError::Decode {
+    let revived = guarded::catch(|| (known.decode)(state));
+    let revived = match revived {
+        Ok(revived) => revived.map_err(|why| why.to_string()),
+        Err(panic) => Err(format!("its `Deserialize` panicked: {panic}")),
+    };
+    revived.map_err(|why| ControlError::Decode {
         what: format!("agent {agent} of type {kind}"),
-        why: why.to_string(),
+        why,
     })
 }
 
-fn encode<T: Serialize>(value: &T, what: impl FnOnce() -> String) -> Result<Vec<u8>, ControlError> {
+pub(crate) fn encode<T: Serialize>(
+    value: &T,
+    what: impl FnOnce() -> String,
+) -> Result<Vec<u8>, ControlError> {
     let mut bytes = Vec::new();
-    codec::put(value, &mut bytes).map_err(|why| ControlError::Encode {
-        what: what(),
-        why: why.to_string(),
-    })?;
+    let put = guarded::put(value, &mut bytes, guarded::ANSWER_LIMIT);
+    put.map_err(|why| ControlError::Encode { what: what(), why })?;
     Ok(bytes)
 }
 
-fn decode<T: DeserializeOwned>(
+pub(crate) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     what: impl FnOnce() -> String,
 ) -> Result<T, ControlError> {
-    codec::decode(bytes).map_err(|why| ControlError::Decode {
-        what: what(),
-        why: why.to_string(),
-    })
+    guarded::decode(bytes).map_err(|why| ControlError::Decode { what: what(), why })
 }
 
 /// Which clusters a request goes to.
@@ -530,7 +541,18 @@ impl<T> Question<T> {
 fn the_only<T: DeserializeOwned>(replies: Replies) -> Result<T, ControlError> {
     let reply = replies.into_iter().next();
     let (_, bytes) = reply.unwrap_or_default();
-    decode(&bytes, || "an answer".to_owned())
+    read(&bytes, "an answer")
+}
+
+/// Reads what a cluster has answered, or why it has not.
+fn read<T: DeserializeOwned>(mut bytes: &[u8], what: &str) -> Result<T, ControlError> {
+    let what = || what.to_owned();
+    let answered: Result<(), ControlError> =
+        codec::take(&mut bytes).map_err(|why| ControlError::Decode {
+            what: what(),
+            why: why.to_string(),
+        })?;
+    answered.and_then(|()| decode(bytes, what))
 }
 
 /// Reads an answer that is itself encoded.
@@ -563,7 +585,7 @@ pub(crate) fn ask_command_all<M: WireMessage>(
     Question::new(scope, &request, |replies| {
         let mut said: Vec<Said> = Vec::new();
         for (_, bytes) in replies {
-            said.append(&mut decode(&bytes, || "answers of agents".to_owned())?);
+            said.append(&mut read(&bytes, "answers of agents")?);
         }
         said.sort_by_key(|said| said.index);
         let answers = said.into_iter().map(|said| {
@@ -595,14 +617,17 @@ pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
     agent: AgentId,
     new: &A,
 ) -> Result<Question<()>, ControlError> {
-    let unregistered = |_| ControlError::Unregistered {
-        agent,
-        kind: type_name::<A>().to_owned(),
-    };
-    let (kind, state) = registry.encode(agent, new).map_err(|error| match error {
-        Error::UnknownAgentType { .. } => unregistered(()),
-        other => other.into(),
-    })?;
+    let known = registry
+        .kind_of(new)
+        .ok_or_else(|| ControlError::Unregistered {
+            agent,
+            kind: type_name::<A>().to_owned(),
+        })?;
+    let kind = known.name.to_owned();
+    let what = || format!("agent {agent} of type {kind}");
+    let mut state = Vec::new();
+    let copied = (known.copy)(new, &mut state, guarded::ANSWER_LIMIT);
+    copied.map_err(|why| ControlError::Encode { what: what(), why })?;
     let request = Request::Replace { agent, kind, state };
     Question::new(Scope::Owner(agent), &request, |replies| {
         the_only::<Result<(), ControlError>>(replies)?
@@ -615,8 +640,7 @@ pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo
         let mut agents = Vec::new();
         for (place, bytes) in replies {
             let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
-            let here: Vec<(AgentId, u64, String)> =
-                decode(&bytes, || "a list of agents".to_owned())?;
+            let here: Vec<(AgentId, u64, String)> = read(&bytes, "a list of agents")?;
             agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
                 id,
                 index,

@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::registry::{Registry, WireMessage};
-use crate::links::codec;
 use crate::settings::ClusterId;
 use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Stretch};
@@ -133,11 +132,8 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
     pub fn send(&self, mail: &Mail<M>) -> Result<SimTime, ControlError> {
-        let mut body = Vec::new();
-        codec::put(&mail.body, &mut body).map_err(|why| ControlError::Encode {
-            what: format!("message {} from outside", mail.topic()),
-            why: why.to_string(),
-        })?;
+        let what = || format!("message {} from outside", mail.topic());
+        let body = commands::encode(&mail.body, what)?;
         let (sender, receiver) = (mail.sender, mail.receiver);
         let mail = EncodedMail {
             sender,
