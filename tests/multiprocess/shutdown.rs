@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use maslite_mp::prelude::*;
-use maslite_mp::{EndKind, Error, Shutdown};
+use maslite_mp::{EndKind, Error, ExitKind, Shutdown};
 
 use crate::ground::{Ground, PROCESSES};
 use crate::workers::{Gate, Msg, When, Worker, clusters, exists, go, pids, stop};
@@ -46,6 +46,36 @@ fn last_words_may_be_long() {
     }
 }
 
+/// The agents behind it are not torn down, whatever the code says.
+#[test]
+fn an_exit_in_teardown_is_no_clean_end() {
+    for ground in PROCESSES {
+        for (code, exit, how) in [
+            (0, ExitKind::Success, "exited silently, with code 0"),
+            (7, ExitKind::Code(7), "exited with code 7"),
+        ] {
+            let exits = [
+                Worker::Farewell,
+                Worker::ExitAtTheEnd(code),
+                Worker::Farewell,
+            ];
+            let main = clusters(ground, &[&[Worker::Farewell], &exits, &[Worker::Farewell]]);
+            let mut pid = 0;
+            let shutdown = shut_down(main, |pids| pid = pids[1]);
+            let expected = [EndKind::Clean, EndKind::Failed(exit), EndKind::Clean];
+            assert_eq!(ends(&shutdown), expected);
+            let errors: Vec<_> = shutdown.errors.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                errors,
+                [format!(
+                    "cluster 2 (pid {pid}) ended at 0 s before all its agents were torn down: its process {how}, having said \"enough\"; \
+                     an agent has probably called `std::process::exit`, which is not theirs to call"
+                )]
+            );
+        }
+    }
+}
+
 #[test]
 fn a_stopped_cluster_and_one_that_hangs_are_killed() {
     for ground in PROCESSES {
@@ -57,6 +87,11 @@ fn a_stopped_cluster_and_one_that_hangs_are_killed() {
             ends(&shutdown),
             [EndKind::Clean, EndKind::Killed, EndKind::Killed]
         );
+        let errors = shutdown.errors.iter().map(|error| match error {
+            Error::NotTornDown { cluster, exit, .. } => (cluster.as_str(), *exit),
+            other => panic!("{other}"),
+        });
+        assert_eq!(errors.collect::<Vec<_>>(), [("3", None), ("2", None)]);
     }
 }
 

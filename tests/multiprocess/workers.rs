@@ -47,6 +47,8 @@ pub(crate) enum Worker {
     Grandchild(PathBuf),
     /// Ends its process with a code.
     Exit(i32),
+    /// Ends its process with a code in its teardown.
+    ExitAtTheEnd(i32),
     /// Ends its process without a word.
     KillItself,
     /// Says a word to main at the end.
@@ -89,7 +91,7 @@ impl Agent<Msg> for Worker {
             }
             Self::Panic(When::Update) => panic!("no update for me"),
             Self::Panic(_) | Self::Farewell | Self::Hang(_) => self.hang(When::Update),
-            Self::LastWords(_) | Self::Flood(_) => {}
+            Self::LastWords(_) | Self::Flood(_) | Self::ExitAtTheEnd(_) => {}
             Self::Grandchild(gate) => {
                 let gate = OwnedFd::from(UnixStream::connect(gate).unwrap());
                 let mut program = std::process::Command::new("sleep");
@@ -113,6 +115,10 @@ impl Agent<Msg> for Worker {
                 // Not for those who look at the output of tests.
                 std::panic::set_hook(Box::new(|_| ()));
                 panic!("{}", "x".repeat(*length));
+            }
+            Self::ExitAtTheEnd(code) => {
+                eprintln!("enough");
+                std::process::exit(*code);
             }
             Self::Flood(length) => std::io::stderr().write_all(&vec![b'x'; *length]).unwrap(),
             _ => {}

@@ -410,13 +410,14 @@ impl Fleet {
     }
 
     /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is
-    /// handed to `heard`, the last one's first. Takes at most `grace` and a little, whatever they do.
+    /// handed to `heard`, the last one's first. Takes at most `grace` and a little, whatever they do. Also tells whether all were heard
+    /// to their ends.
     pub(crate) fn shutdown(
         &mut self,
         stop: &[u8],
         grace: Duration,
         mut heard: impl FnMut(&str, &[u8]),
-    ) -> Vec<ChildEnd> {
+    ) -> (Vec<ChildEnd>, bool) {
         self.machinery.expect_exits();
         let (mut names, mut links) = (Vec::new(), Vec::new());
         for member in self.members.iter_mut().rev() {

@@ -53,6 +53,24 @@ pub enum Error {
         /// Others that ended without being told to before they could be stopped, in order: consequences of the first, or of what caused it.
         others: Vec<Death>,
     },
+    /// The process of a cluster ended at the end of the simulation before all its agents were torn down: see
+    /// [`Shutdown::errors`](crate::Shutdown::errors).
+    #[error(
+        "cluster {cluster} (pid {pid}) ended at {time} before all its agents were torn down: its process {}",
+        Ending(*.exit, .stderr)
+    )]
+    NotTornDown {
+        /// Its cluster.
+        cluster: String,
+        /// Its process id; somebody else may have it by now.
+        pid: u32,
+        /// How it ended; none if it did not end in time and was killed.
+        exit: Option<ExitKind>,
+        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        stderr: String,
+        /// Where the simulation stood.
+        time: SimTime,
+    },
     /// A cluster took too long: an agent is stuck, or its process is.
     #[error(
         "cluster {cluster} {limit}, at {time} or later: {}; all clusters were stopped",
@@ -216,6 +234,7 @@ maslite_core::readable_debug!(enum Error {
     Agent { cluster, source },
     Model(source),
     ChildDied { cluster, pid, exit, time, stderr, others },
+    NotTornDown { cluster, pid, exit, stderr, time },
     Stuck { cluster, holder, limit, time },
     Link { cluster, time, source },
     Start(source),
@@ -237,6 +256,20 @@ maslite_core::readable_debug!(enum Error {
     ControlSocket { name, source },
     Ended,
 });
+
+/// Shows how a process ended that was to tear its agents down.
+struct Ending<'a>(Option<ExitKind>, &'a str);
+
+impl std::fmt::Display for Ending<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(exit) => Explained(exit, self.1).fmt(f),
+            None => f.write_str(
+                "did not end in time and was killed; look for a `teardown` or a `Drop` that does not return",
+            ),
+        }
+    }
+}
 
 struct Reason<'a>(Option<&'a ClockHolder>);
 

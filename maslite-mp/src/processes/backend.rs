@@ -282,17 +282,18 @@ impl Machinery {
     }
 
     /// Waits up to `grace` for the end of clusters that were told to stop, kills who is left, and hands what they said last to
-    /// `heard`, with the place of the link it came over.
+    /// `heard`, with the place of the link it came over. Also tells whether they were heard to their ends: then whoever has not said
+    /// something has not said it.
     pub(crate) fn hear_out(
         &mut self,
         links: Vec<Box<dyn Transport>>,
         grace: Duration,
         mut heard: impl FnMut(usize, &[u8]),
-    ) -> Vec<ChildEnd> {
+    ) -> (Vec<ChildEnd>, bool) {
         match self {
             Self::Inline(_) => {
                 hear(links, heard);
-                Vec::new()
+                (Vec::new(), true)
             }
             Self::Processes(supervisor) => {
                 // They are heard while their ends are awaited: last words may be longer than what a link holds.
@@ -306,22 +307,23 @@ impl Machinery {
                 let listener = thread::Builder::new().name("maslite-listener".to_owned());
                 let listener = listener.spawn(listen);
                 let ends = supervisor.wait_all(grace);
+                let mut to_the_end = false;
                 if let Ok(listener) = listener
                     && !ends.iter().any(|end| end.how == EndKind::Leaked)
                 {
                     // All links have closed.
-                    let _ = listener.join();
+                    to_the_end = listener.join().is_ok();
                 }
                 for (place, message) in said.try_iter() {
                     heard(place, &message);
                 }
-                ends
+                (ends, to_the_end)
             }
             #[cfg(test)]
             Self::Simulated(world) => {
                 world.give(grace);
                 hear(links, heard);
-                world.ends()
+                (world.ends(), true)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The supervisor: owns the clusters, and is all that a program sees of them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay
 use crate::coordination::routing::{Routing, Traffic};
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
+use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
 use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
@@ -27,7 +29,7 @@ use crate::links::codec;
 use crate::links::jitter::Shake;
 use crate::processes::output::Output;
 use crate::processes::spawn;
-use crate::processes::supervision::ChildEnd;
+use crate::processes::supervision::{ChildEnd, EndKind};
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
@@ -907,17 +909,26 @@ impl<M: WireMessage> MpMain<M> {
         self.console.close(ControlError::Ended);
         self.control = None;
         let mut errors = Vec::new();
-        let mut ends = Vec::new();
+        let (mut ends, mut torn_down) = (Vec::new(), BTreeSet::new());
         if let Some(mut fleet) = self.fleet.take()
             && let Ok(stop) = wire::message(&ToProc::Stop)
         {
             self.under_way.write_trace_before(None, &mut self.trace);
-            ends = fleet.shutdown(&stop, grace, |cluster, message| {
-                if let Ok((ToMain::Bye(Some(source)), _)) = wire::take_note(message) {
+            let heard;
+            (ends, heard) = fleet.shutdown(&stop, grace, |cluster, message| {
+                if let Ok((ToMain::Bye(panic), _)) = wire::take_note(message) {
                     let cluster = cluster.to_owned();
-                    errors.push(Error::Agent { cluster, source });
+                    torn_down.insert(cluster.clone());
+                    errors.extend(panic.map(|source| Error::Agent { cluster, source }));
                 }
             });
+            for end in ends.iter_mut().rev() {
+                let cluster = &self.names[end.cluster as usize];
+                if !torn_down.contains(cluster) && (heard || end.how != EndKind::Clean) {
+                    let cluster = cluster.clone();
+                    errors.push(not_torn_down(cluster, end, self.standing.time));
+                }
+            }
         }
         Shutdown {
             took: wall().duration_since(started),
@@ -936,6 +947,24 @@ impl<M: WireMessage> Drop for MpMain<M> {
         };
         self.end(grace);
         self.console.retire();
+    }
+}
+
+/// A cluster has ended without the word that all its agents were torn down: an end that looks clean was none.
+fn not_torn_down(cluster: String, end: &mut ChildEnd, time: SimTime) -> Error {
+    if end.how == EndKind::Clean {
+        end.how = EndKind::Failed(ExitKind::Success);
+    }
+    let exit = match end.how {
+        EndKind::Failed(exit) => Some(exit),
+        EndKind::Clean | EndKind::Killed | EndKind::Leaked => None,
+    };
+    Error::NotTornDown {
+        cluster,
+        pid: end.pid,
+        exit,
+        stderr: end.stderr.clone(),
+        time,
     }
 }
 
@@ -975,7 +1004,8 @@ pub struct Shutdown {
     pub took: Duration,
     /// How each process ended; empty if the clusters ran inline.
     pub ends: Vec<ChildEnd>,
-    /// Panics of agents in `teardown`.
+    /// What went wrong, the last cluster's first: panics of agents in `teardown` and `Drop`, then clusters whose processes ended before all
+    /// their agents were torn down ([`Error::NotTornDown`]).
     pub errors: Vec<Error>,
 }
 

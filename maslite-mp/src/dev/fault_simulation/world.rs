@@ -305,6 +305,7 @@ impl World {
             pid: child.pid,
             how: child.end.unwrap_or(EndKind::Leaked),
             took: Duration::ZERO,
+            stderr: String::new(),
         });
         let ends = ends.collect();
         let threads = state.children.iter_mut();

@@ -198,6 +198,7 @@ impl Watched {
             pid: self.pid,
             how,
             took,
+            stderr: std::mem::take(&mut self.stderr),
         }
     }
 }

@@ -82,15 +82,17 @@ pub struct ChildEnd {
     pub how: EndKind,
     /// Time \[wall\] from the start of the shutdown to its end; zero if it had ended before.
     pub took: Duration,
+    /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+    pub stderr: String,
 }
 
 /// What a child's end was like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndKind {
-    /// It ended itself with code 0.
+    /// It said that all its agents were torn down, and ended itself with code 0.
     Clean,
-    /// It ended by itself in another way.
+    /// It ended by itself in another way: also with code 0, if some agents were not torn down.
     Failed(ExitKind),
     /// We killed it: because another cluster failed, or because it did not end in time.
     Killed,
