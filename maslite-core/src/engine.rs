@@ -175,13 +175,11 @@ impl<M: Message> Engine<M> {
     /// Removes an agent from outside; it leaves as if it had asked for it itself. False if there
     /// is none with this id.
     pub fn remove(&mut self, id: AgentId) -> bool {
-        match self.kernel.directory.find(id) {
-            Whereabouts::Here(slot) => {
-                self.kernel.dismiss(slot);
-                true
-            }
-            _ => false,
+        let slot = self.slot(id);
+        if let Some(slot) = slot {
+            self.kernel.dismiss(slot);
         }
+        slot.is_some()
     }
 
     /// The agent with this id.
@@ -203,6 +201,9 @@ impl<M: Message> Engine<M> {
     }
 
     fn slot(&self, id: AgentId) -> Option<u32> {
+        if id.collision().is_some() {
+            return None;
+        }
         match self.kernel.directory.find(id) {
             Whereabouts::Here(slot) => Some(slot),
             Whereabouts::Removed | Whereabouts::Unknown => None,
@@ -305,6 +306,7 @@ impl<M: Message> Engine<M> {
         });
         self.kernel.outbox.splice(0..0, envelopes);
         self.kernel.unseen = true;
+        self.kernel.check_names();
     }
 
     /// Runs superstep by superstep and instant by instant until something ends it.
@@ -326,6 +328,10 @@ impl<M: Message> Engine<M> {
         around: &mut impl Surroundings<M>,
     ) -> Result<Rest, Error> {
         let mut supersteps = limits.supersteps;
+        if self.kernel.failure.is_some() {
+            // Mail from outside is for whom it cannot be for.
+            return Ok(Rest::Called);
+        }
         loop {
             if std::mem::take(&mut self.kernel.unseen) && around.before_posting(self) {
                 return Ok(Rest::Called);
@@ -374,6 +380,9 @@ impl<M: Message> Engine<M> {
             assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
+            if AgentId::collisions_are_known() && !self.kernel.check_names() {
+                return Ok(Rest::Called);
+            }
         }
     }
 
@@ -385,6 +394,9 @@ impl<M: Message> Engine<M> {
         if self.kernel.superstep >= supersteps_per_instant {
             return Err(self.endless(supersteps_per_instant));
         }
+        if let Some(error) = self.kernel.failure.take() {
+            return Err(error);
+        }
         self.guarded(Self::update_awake)
     }
 
@@ -395,6 +407,7 @@ impl<M: Message> Engine<M> {
     pub fn fire(&mut self, time: SimTime) {
         assert!(time <= self.kernel.now, "no alarm fires before its time");
         self.kernel.fire(time);
+        self.kernel.check_names();
     }
 
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
@@ -475,6 +488,7 @@ impl<M: Message> Engine<M> {
         if !self.kernel.removals.is_empty() {
             self.dismiss_removed();
         }
+        self.kernel.check_names();
     }
 
     #[cold]
@@ -504,6 +518,7 @@ impl<M: Message> Engine<M> {
         let removals = std::mem::take(&mut self.kernel.removals);
         for (id, by) in removals {
             debug!(target: "maslite", sim_time = %self.kernel.now, agent = %id, %by, "agent removed");
+            self.kernel.check_name(id);
             match self.kernel.directory.find(id) {
                 Whereabouts::Here(slot) => self.kernel.dismiss(slot),
                 Whereabouts::Removed => {}

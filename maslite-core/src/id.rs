@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
@@ -48,16 +49,20 @@ impl AgentId {
 
     /// The id of a name: the 64-bit FNV-1a hash of its bytes, with the highest bit set.
     ///
-    /// Two names with one hash are found when the second agent is added, and refused there.
+    /// Two names may have one hash, if hardly ever by chance. A run in which both could be meant is an error that names both:
+    /// when mail is addressed to that id, or an agent with it is added, removed or listened to.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let id = Self::of_name(name);
         let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        let fresh = known.get(&id.0).is_none_or(|names| !names.contains(name));
+        let fresh = known
+            .by_id
+            .get(&id.0)
+            .is_none_or(|names| !names.contains(name));
         drop(known);
         if fresh {
             let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
-            names.entry(id.0).or_default().insert(name);
+            names.insert(id, name);
         }
         id
     }
@@ -91,7 +96,49 @@ impl AgentId {
             return None;
         }
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(&self.0).and_then(|names| names.first.clone())
+        names
+            .by_id
+            .get(&self.0)
+            .and_then(|names| names.first.clone())
+    }
+
+    /// That two names have this id, if this process has heard of both.
+    #[inline]
+    pub(crate) fn collision(self) -> Option<IdError> {
+        if !Self::collisions_are_known() || self.number().is_some() {
+            return None;
+        }
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.by_id.get(&self.0)?.collision()
+    }
+
+    /// Whether any two names with one id are known to this process.
+    #[inline]
+    pub(crate) fn collisions_are_known() -> bool {
+        COLLIDED.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that this id can mean one agent only.
+    ///
+    /// # Errors
+    /// [`IdError::Collision`].
+    #[doc(hidden)]
+    pub fn check_name(self) -> Result<(), IdError> {
+        self.collision().map_or(Ok(()), Err)
+    }
+
+    /// The names that this process has heard of since it had heard of `known`, which then counts them all.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn names_since(known: &mut usize) -> Vec<String> {
+        if HEARD.load(Ordering::Acquire) == *known {
+            return Vec::new();
+        }
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = names.in_order[*known..].iter().map(ToString::to_string);
+        let fresh = fresh.collect();
+        *known = names.in_order.len();
+        fresh
     }
 
     /// Whether an agent may bear this id.
@@ -106,13 +153,9 @@ impl AgentId {
             return Ok(());
         }
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        match names.get(&self.0) {
+        match names.by_id.get(&self.0) {
             None => Err(IdError::OutOfRange(self.0)),
-            Some(Names {
-                first: Some(first),
-                second: Some(second),
-            }) => Err(IdError::Collision(first.to_string(), second.to_string())),
-            Some(_) => Ok(()),
+            Some(names) => names.collision().map_or(Ok(()), Err),
         }
     }
 }
@@ -140,9 +183,43 @@ crate::readable_debug!(
     }
 );
 
-/// The names behind the ids, for people: nothing in the kernel's order depends on them.
-static NAMES: RwLock<BTreeMap<u64, Names>> = RwLock::new(BTreeMap::new());
+/// The names behind the ids, for people, and to find two with one id: nothing in the kernel's order depends on them.
+static NAMES: RwLock<Table> = RwLock::new(Table {
+    by_id: BTreeMap::new(),
+    in_order: Vec::new(),
+});
 
+/// How many names there are in `NAMES`.
+static HEARD: AtomicUsize = AtomicUsize::new(0);
+
+/// Some id in `NAMES` has two names.
+static COLLIDED: AtomicBool = AtomicBool::new(false);
+
+struct Table {
+    by_id: BTreeMap<u64, Names>,
+    /// All of them, as they were heard of.
+    in_order: Vec<Arc<str>>,
+}
+
+impl Table {
+    fn insert(&mut self, id: AgentId, name: &str) {
+        let names = self.by_id.entry(id.0).or_default();
+        if names.contains(name) {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        if names.first.is_none() {
+            names.first = Some(Arc::clone(&name));
+        } else {
+            names.second = Some(Arc::clone(&name));
+            COLLIDED.store(true, Ordering::Relaxed);
+        }
+        self.in_order.push(name);
+        HEARD.store(self.in_order.len(), Ordering::Release);
+    }
+}
+
+/// The names of one id. Of more than two the first two are enough.
 #[derive(Default)]
 struct Names {
     first: Option<Arc<str>>,
@@ -154,12 +231,11 @@ impl Names {
         self.first.as_deref() == Some(name) || self.second.is_some()
     }
 
-    fn insert(&mut self, name: &str) {
-        if self.first.is_none() {
-            self.first = Some(name.into());
-        } else if !self.contains(name) {
-            self.second = Some(name.into());
-        }
+    /// The two names in the order of their letters, since each process hears of them in its own.
+    fn collision(&self) -> Option<IdError> {
+        let (first, second) = (self.first.as_deref()?, self.second.as_deref()?);
+        let (first, second) = (first.min(second), first.max(second));
+        Some(IdError::Collision(first.to_owned(), second.to_owned()))
     }
 }
 
@@ -334,6 +410,23 @@ mod tests {
     }
 
     #[test]
+    fn two_names_with_one_id_are_found() {
+        let (later, first) = ("lhdboacdggbpmdli", "eeikbjcakhhemhmk");
+        let id = AgentId::named(later);
+        assert_eq!(id.check_name(), Ok(()));
+        assert_eq!(AgentId::named(first), id);
+        let both = Err(IdError::Collision(first.to_owned(), later.to_owned()));
+        assert_eq!((id.check(), id.check_name()), (both.clone(), both));
+        assert_eq!(AgentId::named("not one of them").check_name(), Ok(()));
+
+        let mut known = 0;
+        let names = AgentId::names_since(&mut known);
+        for name in [later, first] {
+            assert_eq!(names.iter().filter(|known| *known == name).count(), 1);
+        }
+    }
+
+    #[test]
     fn the_hash_is_fixed() {
         assert_eq!(AgentId::named("a").as_u64(), 0xaf63_dc4c_8601_ec8c);
     }
@@ -345,13 +438,5 @@ mod tests {
             AgentId::from(NAMED + 5).check(),
             Err(IdError::OutOfRange(_))
         ));
-        let a = AgentId::named("first of a pair");
-        NAMES
-            .write()
-            .unwrap()
-            .get_mut(&a.as_u64())
-            .unwrap()
-            .insert("second of a pair");
-        assert!(matches!(a.check(), Err(IdError::Collision(_, _))));
     }
 }

@@ -356,7 +356,8 @@ impl<M: Message> Kernel<M> {
         }
         self.keep_awake(slot, false);
         let seat = &mut self.slots[slot as usize];
-        seat.flags |= GONE;
+        // One that was never set up is not to be, either.
+        seat.flags = seat.flags & !NEWBORN | GONE;
         seat.rng = None;
         self.directory.remove(seat.id);
     }
@@ -976,6 +977,7 @@ impl<M: Message> Kernel<M> {
     // ---- subscriptions
 
     pub(crate) fn subscribe(&mut self, slot: u32, pattern: Pattern) {
+        pattern.agents().for_each(|id| self.check_name(id));
         if self.mailing_list.subscribe(slot, pattern) {
             if let Some(ahead) = &mut self.ahead
                 && !ahead.starting
@@ -1018,6 +1020,34 @@ impl<M: Message> Kernel<M> {
         if self.stop_at_error && !matches!(self.paused_by, Some(StopReason::AgentError(_))) {
             self.paused_by = Some(StopReason::AgentError(seat.id));
             self.unseen = true;
+        }
+    }
+
+    /// Whether all mail that waits to be posted is for ids that mean one agent each; an error otherwise.
+    #[inline]
+    pub(crate) fn check_names(&mut self) -> bool {
+        !AgentId::collisions_are_known() || self.check_receivers()
+    }
+
+    #[cold]
+    fn check_receivers(&mut self) -> bool {
+        let receivers = self
+            .outbox
+            .iter()
+            .filter_map(|mail| mail.receiver().agent());
+        let collision = receivers.filter_map(AgentId::collision).next();
+        let passes = collision.is_none();
+        if let Some(collision) = collision {
+            self.fail(collision.into());
+        }
+        passes
+    }
+
+    /// Makes sure that an id means one agent only, wherever it is said.
+    #[inline]
+    pub(crate) fn check_name(&mut self, id: AgentId) {
+        if let Some(collision) = id.collision() {
+            self.fail(collision.into());
         }
     }
 

@@ -110,6 +110,11 @@ impl Pattern {
             && self.topic.is_none_or(|wanted| wanted == topic)
     }
 
+    /// The agents that it names.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = AgentId> + use<> {
+        [self.sender, self.receiver].into_iter().flatten()
+    }
+
     /// Which of the three it names, as three bits.
     fn kind(&self) -> usize {
         usize::from(self.sender.is_some()) << 2

@@ -32,6 +32,7 @@ mod lively;
 mod load;
 mod logs;
 mod lookahead;
+mod names;
 mod placement;
 mod race;
 mod refusals;

@@ -83,6 +83,42 @@ pub(crate) struct MpScheduler<M: Message> {
     pulse: Arc<Pulse>,
     /// How long it worked under grants, if it is to tell.
     busy: Option<Duration>,
+    names: Names,
+}
+
+/// What this process has heard of names: main is to hear it too, unless it is the same process.
+#[derive(Default)]
+struct Names {
+    /// So many have been told, or come from main.
+    known: usize,
+    /// Heard of otherwise, and not told yet.
+    pending: Vec<String>,
+    /// Main is another process.
+    is_told: bool,
+}
+
+impl Names {
+    /// Takes the names that main has not heard of.
+    fn take(&mut self) -> Vec<String> {
+        if !self.is_told {
+            return Vec::new();
+        }
+        let mut names = std::mem::take(&mut self.pending);
+        names.extend(AgentId::names_since(&mut self.known));
+        names
+    }
+
+    /// Takes in names that main tells.
+    fn learn(&mut self, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        self.pending = self.take();
+        for name in names {
+            let _ = AgentId::named(name);
+        }
+        let _ = AgentId::names_since(&mut self.known);
+    }
 }
 
 /// What a scheduler has to say to a message of main.
@@ -109,6 +145,7 @@ impl<M: WireMessage> MpScheduler<M> {
             shake: None,
             pulse: Arc::default(),
             busy: None,
+            names: Names::default(),
         }
     }
 
@@ -130,6 +167,7 @@ impl<M: WireMessage> MpScheduler<M> {
         let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
         // Elsewhere than in a process there is no wall time of its own.
         this.busy = side.is_process.then_some(Duration::ZERO);
+        this.names.is_told = side.is_process;
         loop {
             let reply = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
@@ -247,9 +285,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 kind,
                 state,
             } => {
-                if let Some(name) = name {
-                    let _ = AgentId::named(&name);
-                }
+                self.names.learn(name.as_slice());
                 let known = self
                     .registry
                     .kind(&kind)
@@ -269,9 +305,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 let what = || format!("the configuration of builder {builder:?}");
                 build(&config, &mut crew).map_err(|why| undecodable(&what(), why))?;
                 loaded.ids = crew.agents.iter().map(|(id, _)| *id).collect();
-                loaded.names = names_of(loaded.ids.iter().copied());
             }
         }
+        loaded.names = self.names.take();
         self.loaded.push(crew);
         Ok(loaded)
     }
@@ -423,9 +459,7 @@ impl<M: WireMessage> MpScheduler<M> {
 
     /// Takes news in. Tells what others began to listen to.
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
-        for name in &news.names {
-            let _ = AgentId::named(name);
-        }
+        self.names.learn(&news.names);
         self.border.routes.extend(news.routes);
         let mut begun = Vec::new();
         for (cluster, pattern, begins, from) in news.interest {
@@ -479,11 +513,8 @@ impl<M: WireMessage> MpScheduler<M> {
 
     /// An error of the engine, with the names of agents that main has not heard of.
     fn agent_fault(&mut self, error: maslite_core::Error) -> Fault {
-        let newborn = self.engine.take_newborn(&mut Vec::new());
-        Fault::Agent {
-            error,
-            names: names_of(newborn.iter().map(|newborn| newborn.id)),
-        }
+        let names = self.names.take();
+        Fault::Agent { error, names }
     }
 
     fn report(
@@ -512,7 +543,7 @@ impl<M: WireMessage> MpScheduler<M> {
             kept_awake: engine.has_kept_awake(),
             events: Seldom::from(Events {
                 paused: border.take_pauses(engine),
-                names: names_of(newborn.iter().map(|newborn| newborn.id)),
+                names: self.names.take(),
                 newborn,
                 removals: border.take_removals(engine),
                 interest: border.interest(engine.take_changed_interest()),

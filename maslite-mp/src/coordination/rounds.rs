@@ -20,7 +20,6 @@ use maslite_core::{
 
 use smallvec::SmallVec;
 
-use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::{TraceFormat, WireMessage};
 use crate::coordination::clusters::Fleet;
 use crate::coordination::routing::{Routing, Traffic};
@@ -520,6 +519,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     fn grant(&mut self, place: usize, number: u64, task: Task) -> Result<(), Error> {
         let inbound = &mut self.routing.inbound[place];
+        inbound.tell_names();
         let note = ToProc::Grant(Grant {
             number,
             time: self.standing.time,
@@ -578,11 +578,6 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 .numbers
                 .push(self.standing.next_index);
             self.standing.next_index += 1;
-            for name in names_of([newborn.id].into_iter()) {
-                for inbound in &mut self.routing.inbound {
-                    inbound.news.names.push(name.clone());
-                }
-            }
         }
         Ok(())
     }
@@ -643,6 +638,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     pub(crate) fn find_home(&mut self, mail: &Homeless) -> Result<(), Error> {
+        check_name(mail.receiver)?;
         match self.routing.owner(mail.receiver) {
             Some(cluster) => {
                 let from = Traffic::place_of(mail.sender);
@@ -686,6 +682,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         time: SimTime,
         place: usize,
     ) -> Result<(), Error> {
+        check_name(id)?;
         let Some(owner) = self.routing.owner(id) else {
             let cluster = self.fleet.members[place].name.clone();
             let source = maslite_core::Error::RemovedUnknown { id, by, time };
@@ -770,6 +767,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Sends mail of the simulation's owner, or a reply of main.
     fn send(&mut self, key: MailKey, mail: Mail<M>, is_reply: bool) -> Result<(), Error> {
         let (sender, receiver, topic) = (mail.sender, mail.receiver, mail.topic());
+        receiver.agent().map_or(Ok(()), check_name)?;
         let clusters = self.routing.destinations(sender, receiver, topic);
         match receiver.agent() {
             // Main does not talk to itself: no superstep would end that.
@@ -807,6 +805,12 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         Ok(())
     }
+}
+
+/// Makes sure that an id means one agent only.
+pub(crate) fn check_name(id: AgentId) -> Result<(), Error> {
+    let checked = id.check_name();
+    checked.map_err(|collision| Error::Model(collision.into()))
 }
 
 #[cfg(test)]

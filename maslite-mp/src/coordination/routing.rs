@@ -83,6 +83,8 @@ pub(crate) struct Inbound {
     /// When the first of it arrives, under a lookahead.
     pub(crate) earliest: Option<SimTime>,
     pub(crate) news: Seldom<News>,
+    /// How many of the names that this process has heard of it was told.
+    names_told: usize,
 }
 
 impl Inbound {
@@ -90,6 +92,16 @@ impl Inbound {
     pub(crate) fn brings_listeners(&self) -> bool {
         let mut interest = self.news.interest.iter();
         interest.any(|(_, _, begins, _)| *begins)
+    }
+
+    /// Puts the names among the news that this process has heard of since: of agents, and of those that were written to, so that two
+    /// with one id are found where they meet, and all processes write the same traces.
+    #[inline]
+    pub(crate) fn tell_names(&mut self) {
+        let fresh = AgentId::names_since(&mut self.names_told);
+        if !fresh.is_empty() {
+            self.news.names.extend(fresh);
+        }
     }
 
     /// Whether it must be told in this superstep.

@@ -16,7 +16,6 @@
 use maslite_core::engine::Newborn;
 use maslite_core::{Adder, AgentId, SimTime, StopReason};
 
-use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Rounds, UnderWay, rank_of_pause};
 use crate::error::Error;
@@ -274,11 +273,6 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 let index = self.standing.next_index;
                 self.standing.next_index += 1;
                 self.routing.inbound[place].news.numbers.push(index);
-                for name in names_of([agent.id].into_iter()) {
-                    for inbound in &mut self.routing.inbound {
-                        inbound.news.names.push(name.clone());
-                    }
-                }
             }
         }
         Ok(())

@@ -12,7 +12,7 @@
 
 use maslite_core::engine::Newborn;
 use maslite_core::{
-    AgentError, AgentId, Counters, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime,
+    AgentError, AgentId, Counters, IdError, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime,
     StopReason,
 };
 use postcard::ser_flavors::Flavor;
@@ -514,8 +514,11 @@ impl Fault {
                 for name in &names {
                     let _ = AgentId::named(name);
                 }
-                let source = error;
-                Error::Agent { cluster, source }
+                match error {
+                    // Which cluster heard of the second name is chance.
+                    maslite_core::Error::BadId(IdError::Collision(..)) => Error::Model(error),
+                    source => Error::Agent { cluster, source },
+                }
             }
             Self::UnknownKind { kind, known } => Error::UnknownAgentType { kind, known },
             Self::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },

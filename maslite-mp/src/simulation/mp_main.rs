@@ -14,10 +14,9 @@ use maslite_core::{
 use serde::Serialize;
 use tracing::debug;
 
-use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::{Entered, Registry, WireMessage};
 use crate::coordination::clusters::Fleet;
-use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay};
+use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay, check_name};
 use crate::coordination::routing::{Routing, Traffic};
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
@@ -444,9 +443,10 @@ impl<M: WireMessage> MpMain<M> {
     /// update.
     ///
     /// # Errors
-    /// [`Error::UnknownAgent`] if there was never an agent with this id.
+    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::Model`] if its name and another have one id.
     pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
         let id = id.into();
+        check_name(id)?;
         let cluster = self.routing.owner(id).ok_or(Error::UnknownAgent(id))?;
         self.routing.inbound[cluster as usize]
             .news
@@ -711,11 +711,6 @@ impl<M: WireMessage> MpMain<M> {
         }
         fleet.begin_loading();
         let calls = std::mem::take(&mut self.calls);
-        let known = calls.iter().filter_map(|(_, call)| match call {
-            Call::Add { id, .. } => Some(*id),
-            Call::Build { .. } => None,
-        });
-        let mut names = names_of(known);
         // All clusters build at the same time; who they built decides the indices of the rest.
         let order: Vec<(u32, bool)> = calls
             .iter()
@@ -755,14 +750,10 @@ impl<M: WireMessage> MpMain<M> {
                     self.routing.insert(id, cluster, Adder::Owner)?;
                 }
             }
-            names.extend(built.names);
         }
         for (place, _) in asked {
             let seats = std::mem::take(&mut seats[place]);
             tell(fleet, place, &ToProc::Seat(seats), time)?;
-        }
-        for inbound in &mut self.routing.inbound {
-            inbound.news.names.extend(names.iter().cloned());
         }
         fleet.end_loading();
         Ok(())

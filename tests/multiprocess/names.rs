@@ -1,0 +1,200 @@
+//! Names that become ids, wherever they do: two with one id are an error, and traces show them as one scheduler does.
+
+use std::sync::{Arc, Mutex};
+
+use maslite_mp::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::ground::{ALL, Ground, Grounded};
+
+#[derive(Clone, Serialize, Deserialize, Message)]
+enum Msg {
+    Go,
+    Letter,
+}
+
+/// What an agent does with a name. It is written backwards, so that only the process where the agent lives hears of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Clerk {
+    Write(String),
+    WriteTo(AgentId),
+    WriteLater(String),
+    Listen(String),
+    Dismiss(String),
+    /// Listens to letters.
+    Archive,
+    Idle,
+}
+
+fn backwards(name: &str) -> String {
+    name.chars().rev().collect()
+}
+
+impl Agent<Msg> for Clerk {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        if matches!(self, Self::Archive) {
+            ctx.subscribe(Pattern::topic("Letter"));
+        }
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        match self {
+            Self::Write(name) => ctx.send(backwards(name), Msg::Letter),
+            Self::WriteTo(id) => ctx.send(*id, Msg::Letter),
+            Self::WriteLater(name) => {
+                let alarm = Alarm::after(SimDuration::from_secs(1)).to(backwards(name));
+                ctx.set_alarm(alarm, Msg::Letter);
+            }
+            Self::Listen(name) => ctx.subscribe(Pattern::sender(backwards(name))),
+            Self::Dismiss(name) => ctx.remove(backwards(name)),
+            Self::Archive | Self::Idle => {}
+        }
+    }
+}
+
+fn agents() -> Entered<Msg> {
+    Registry::new()
+        .with::<Clerk>()
+        .entered_by_test("names::child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+/// Two names with one id.
+const ONE: &str = "eeikbjcakhhemhmk";
+const OTHER: &str = "lhdboacdggbpmdli";
+
+fn go(clerks: usize) -> impl Iterator<Item = Mail<Msg>> {
+    (1..=clerks).map(|number| Mail::new(AgentId::MAIN, number, Msg::Go))
+}
+
+/// What a run of these clerks ends with, a cluster each, and the lines of its trace. `named`: the name of the last one.
+fn run(ground: Option<Ground>, clerks: &[Clerk], named: Option<&str>) -> (String, Vec<String>) {
+    let ids = (1..=clerks.len()).map(|number| match named {
+        Some(name) if number == clerks.len() => AgentId::from(name),
+        _ => AgentId::from(number),
+    });
+    let trace = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&trace);
+    let result = match ground {
+        None => {
+            let mut scheduler =
+                Scheduler::new().with_trace(Box::new(move |delivery: &Delivery<'_, Msg>| {
+                    let mut line = String::new();
+                    delivery.write_json(&mut line);
+                    lines.lock().unwrap().push(line);
+                }) as maslite_core::Observer<Msg>);
+            for (id, clerk) in ids.zip(clerks) {
+                if let Err(error) = scheduler.add(id, clerk.clone()) {
+                    return (error.to_string(), Vec::new());
+                }
+            }
+            go(clerks.len()).for_each(|mail| scheduler.send(mail));
+            let report = scheduler.run(Run::until_idle());
+            report
+                .map(|report| report.stopped_by.to_string())
+                .map_err(|error| error.to_string())
+        }
+        Some(ground) => {
+            let mut main = MpMain::new(agents()).unwrap().on(ground);
+            main = main.with_trace(move |line| lines.lock().unwrap().push(line.to_owned()));
+            for (id, clerk) in ids.zip(clerks) {
+                let cluster = main.new_scheduler();
+                if let Err(error) = main.add(cluster, id, clerk.clone()) {
+                    return (error.to_string(), Vec::new());
+                }
+            }
+            go(clerks.len()).for_each(|mail| main.send(mail));
+            let report = main.run(Run::until_idle());
+            report
+                .map(|report| report.stopped_by.to_string())
+                .map_err(|error| error.to_string())
+        }
+    };
+    let trace = trace.lock().unwrap().clone();
+    (result.unwrap_or_else(|error| error), trace)
+}
+
+#[test]
+fn two_names_with_one_id_are_an_error_wherever_they_are_used() {
+    let (one, other) = (backwards(ONE), backwards(OTHER));
+    let both = format!("the names {ONE:?} and {OTHER:?} have the same id: rename one of them");
+    let idle = || Clerk::Idle;
+    let stories = [
+        // Nobody has either name.
+        (
+            vec![Clerk::Write(one.clone()), Clerk::Write(other.clone())],
+            None,
+        ),
+        (
+            vec![
+                Clerk::WriteLater(one.clone()),
+                Clerk::WriteLater(other.clone()),
+            ],
+            None,
+        ),
+        // An agent has one, and the other one is meant.
+        (vec![Clerk::Write(other.clone()), idle(), idle()], Some(ONE)),
+        (vec![Clerk::WriteLater(other.clone()), idle()], Some(ONE)),
+        (vec![Clerk::Listen(other.clone()), idle()], Some(ONE)),
+        (vec![Clerk::Dismiss(other), idle()], Some(ONE)),
+        // One cluster hears of the second name, another one sends to the id.
+        (
+            vec![
+                Clerk::Write(one),
+                Clerk::WriteTo(AgentId::of_name(OTHER)),
+                idle(),
+            ],
+            Some(OTHER),
+        ),
+    ];
+    for (clerks, named) in stories {
+        for ground in ALL.map(Some).into_iter().rev().chain([None]) {
+            let (end, _) = run(ground, &clerks, named);
+            assert_eq!(end, both, "{ground:?} {clerks:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_owner_stores_sends_or_removes_by_the_wrong_name_is_the_same_error() {
+    let both = format!("the names {ONE:?} and {OTHER:?} have the same id: rename one of them");
+    let clerks = [Clerk::WriteTo(AgentId::from(OTHER)), Clerk::Idle];
+    for ground in ALL.map(Some).into_iter().chain([None]) {
+        // It is made known here, so already the agent with that id is one too many.
+        let id = AgentId::from(ONE);
+        assert_eq!(id.check().unwrap_err().to_string(), both);
+        let (end, _) = run(ground, &clerks, None);
+        assert_eq!(end, both, "{ground:?}");
+    }
+    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let cluster = main.new_scheduler();
+    let added = main.add(cluster, ONE, Clerk::Idle).unwrap_err();
+    let removed = main.remove(OTHER).unwrap_err();
+    assert_eq!([added.to_string(), removed.to_string()], [both.as_str(); 2]);
+    main.add(cluster, 1, Clerk::Idle).unwrap();
+    main.send(Mail::new(AgentId::MAIN, ONE, Msg::Go));
+    assert_eq!(main.run(Run::until_idle()).unwrap_err().to_string(), both);
+}
+
+#[test]
+fn a_trace_shows_names_that_nobody_has_as_one_scheduler_does() {
+    let clerks = [
+        Clerk::Write(backwards("nobody at all")),
+        Clerk::Archive,
+        Clerk::WriteLater(backwards("nobody later")),
+    ];
+    let (end, alone) = run(None, &clerks, None);
+    assert_eq!((end.as_str(), alone.len()), ("idle", 5));
+    let letter =
+        r#"{"t_ns":0,"step":1,"to":2,"from":1,"receiver":"nobody at all","topic":"Letter"}"#;
+    assert_eq!(alone[3], letter);
+    for ground in ALL {
+        assert_eq!(run(Some(ground), &clerks, None).1, alone, "{ground:?}");
+    }
+}
