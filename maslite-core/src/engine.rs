@@ -17,7 +17,7 @@ pub use crate::digest::DigestSum;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
-use crate::message::{Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
+use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::{AgentError, Counters, StopReason};
@@ -90,6 +90,39 @@ pub struct Outgoing<'a, M> {
     pub body: &'a M,
     /// The receiver is an agent that this engine has never heard of.
     pub receiver_is_elsewhere: bool,
+}
+
+/// Mail from another engine.
+#[derive(Debug)]
+pub struct Import<M> {
+    /// Its place in the kernel's order.
+    pub key: MailKey,
+    /// The mail.
+    pub mail: Mail<M>,
+    /// It is for those who listen here: its receiver lives in another engine, which counts it. Other mail whose receiver was
+    /// never here is counted as undeliverable.
+    pub is_copy: bool,
+}
+
+impl<M> From<(MailKey, Mail<M>)> for Import<M> {
+    fn from((key, mail): (MailKey, Mail<M>)) -> Self {
+        let is_copy = false;
+        Self { key, mail, is_copy }
+    }
+}
+
+impl<M> Import<M> {
+    #[inline]
+    pub(crate) fn into_envelope(self) -> Envelope<M> {
+        let Mail {
+            sender,
+            receiver,
+            body,
+        } = self.mail;
+        let mut envelope = Envelope::new(self.key, sender, receiver, body);
+        envelope.mark(FOREIGN | if self.is_copy { COPY } else { 0 });
+        envelope
+    }
 }
 
 /// A new agent, as other engines need to know of it.
@@ -837,14 +870,10 @@ impl<M: Message> Engine<M> {
 
     /// Takes in mail from other engines: it is posted with what waits here, in the kernel's order.
     /// Of mail that came twice one is kept.
-    pub fn import(&mut self, mails: impl IntoIterator<Item = (MailKey, Mail<M>)>) {
+    pub fn import<I: Into<Import<M>>>(&mut self, mails: impl IntoIterator<Item = I>) {
         let outbox = &mut self.kernel.outbox;
         let own = outbox.len();
-        outbox.extend(mails.into_iter().map(|(key, mail)| {
-            let mut envelope = Envelope::new(key, mail.sender, mail.receiver, mail.body);
-            envelope.mark(FOREIGN);
-            envelope
-        }));
+        outbox.extend(mails.into_iter().map(|mail| mail.into().into_envelope()));
         if outbox.len() > own {
             outbox.sort_by_key(|envelope| envelope.key);
             outbox.dedup_by(|second, first| {
@@ -904,11 +933,19 @@ impl<M: Message> Engine<M> {
     /// # Panics
     /// If the engine has passed that time: whoever grants time has broken its promise.
     pub fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
+        self.take_in(time, left_at, (key, mail).into());
+    }
+
+    /// As [`arrive`](Self::arrive), for mail that may be a copy.
+    ///
+    /// # Panics
+    /// As [`arrive`](Self::arrive).
+    pub fn take_in(&mut self, time: SimTime, left_at: SimTime, import: Import<M>) {
         assert!(
             time >= self.kernel.now,
             "mail comes for a time that is past"
         );
-        self.kernel.arrive(time, left_at, key, mail);
+        self.kernel.arrive(time, left_at, import);
     }
 
     /// Under a lookahead: removes an agent at `time`.

@@ -13,10 +13,11 @@ use crate::agent::{Agent, Delivery};
 use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::DigestSum;
 use crate::directory::{Directory, Whereabouts};
+use crate::engine::Import;
 use crate::error::{Adder, Error};
 use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{
-    ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
+    COPY, ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
 };
 use crate::progress::Progress;
 use crate::rng::AgentRng;
@@ -544,10 +545,16 @@ impl<M: Message> Kernel<M> {
     #[cold]
     fn post_elsewhere(&mut self, mail: u32, id: AgentId, whereabouts: Whereabouts) -> u32 {
         if whereabouts == Whereabouts::Unknown {
-            if self.has_neighbours || self.posted[mail as usize].is(FOREIGN) {
+            // Mail from elsewhere was brought to where its receiver should be, or it is a copy.
+            let foreign = self.posted[mail as usize].is(FOREIGN);
+            let is_counted_elsewhere = match foreign {
+                true => self.posted[mail as usize].is(COPY),
+                false => self.has_neighbours,
+            };
+            if is_counted_elsewhere {
                 return 0;
             }
-            if id == AgentId::MAIN && self.main_listens {
+            if !foreign && id == AgentId::MAIN && self.main_listens {
                 self.main_inbox.push(mail);
                 return 1;
             }
@@ -891,14 +898,9 @@ impl<M: Message> Kernel<M> {
     }
 
     /// Under a lookahead: takes in mail that arrives at `time`.
-    pub(crate) fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
-        let Mail {
-            sender,
-            receiver,
-            body,
-        } = mail;
-        let mut load = Envelope::new(key, sender, receiver, body);
-        load.mark(FOREIGN | REQUIRED);
+    pub(crate) fn arrive(&mut self, time: SimTime, left_at: SimTime, import: Import<M>) {
+        let mut load = import.into_envelope();
+        load.mark(REQUIRED);
         if let Some(ahead) = &mut self.ahead {
             load.origin = ahead.origin(time.since(left_at));
         }

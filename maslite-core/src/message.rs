@@ -151,6 +151,13 @@ impl MailKey {
         self.sequence
     }
 
+    /// When it was sent, or the alarm was set.
+    #[must_use]
+    #[inline]
+    pub const fn sent_at(&self) -> SimTime {
+        self.sent_at
+    }
+
     /// All there is to it, as numbers: to be written down.
     #[must_use]
     #[inline]
@@ -200,6 +207,8 @@ pub(crate) const SETTLED: u8 = 4;
 pub(crate) const REQUIRED: u8 = 8;
 /// This alarm is for an agent that this scheduler has never heard of.
 pub(crate) const ELSEWHERE: u8 = 16;
+/// It came for those who listen here; its receiver lives elsewhere, where it is counted.
+pub(crate) const COPY: u8 = 32;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {

@@ -23,6 +23,7 @@ mod commands;
 mod control;
 mod controller;
 mod deaths;
+mod encodings;
 mod end_of_time;
 mod failures;
 mod ground;

@@ -9,14 +9,14 @@
 //! and the next grant posts all of it in the kernel's order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use maslite_core::engine::{Engine, Limits, Outgoing, Rest, Signal, Surroundings};
+use maslite_core::engine::{Engine, Import, Limits, Outgoing, Rest, Signal, Surroundings};
 use maslite_core::{
-    AgentId, Digest, Mail, MailKey, MailingList, Message, Pattern, Receiver, SimDuration, SimTime,
-    StopReason,
+    AgentId, Digest, MailingList, Message, Pattern, Receiver, SimDuration, SimTime, StopReason,
 };
 use rustc_hash::FxHashMap;
 use tracing::error;
@@ -31,10 +31,11 @@ use crate::links::codec;
 use crate::links::jitter::{Shake, Shaken};
 use crate::links::transport::{Draft, Transport, Wait, now};
 use crate::processes::spawn::ChildSide;
+use crate::protocol::layout;
 use crate::protocol::rare::Seldom;
 use crate::protocol::wire::{
-    self, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings, Task,
-    ToMain, ToProc, TraceLine,
+    self, Call, Destination, Events, Fault, Grant, Loaded, MailFlaw, MailHead, News, Report,
+    Settings, Task, ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::Pulse;
 use crate::steering::commands;
@@ -69,7 +70,7 @@ pub(crate) struct MpScheduler<M: Message> {
     /// Agents that wait for their insertion indices, as one list per call.
     loaded: Vec<Crew<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
-    arrived: Vec<(MailKey, Mail<M>)>,
+    arrived: Vec<Import<M>>,
     /// The slots of agents that were reported as added and wait for their insertion indices.
     newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
@@ -350,16 +351,20 @@ impl<M: WireMessage> MpScheduler<M> {
             interest = self.learn(*news)?;
         }
         while !mail.is_empty() {
-            let (head, mail) = wire::take_mail::<M>(&mut mail)
-                .map_err(|why| undecodable("mail from another cluster", why))?;
+            let (head, mail) = wire::take_mail::<M>(&mut mail).map_err(misread::<M>)?;
             let is_timed = head.arrives > SimTime::ZERO;
             if is_timed && (head.arrives < self.engine.now() || self.border.ahead.is_none()) {
                 return Err(self.refuse(MessageFault::Arrival));
             }
+            let import = Import {
+                key: head.key,
+                mail,
+                is_copy: head.is_copy,
+            };
             if is_timed {
-                self.engine.arrive(head.arrives, head.left, head.key, mail);
+                self.engine.take_in(head.arrives, head.left, import);
             } else {
-                self.arrived.push((head.key, mail));
+                self.arrived.push(import);
             }
         }
         self.engine.import(self.arrived.drain(..));
@@ -867,6 +872,7 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
             receiver,
             arrives,
             left,
+            is_copy: to.is_none(),
         };
         match outbound.encode(first, &head, body, self.draft) {
             Ok(encoded) => {
@@ -877,8 +883,8 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
                 }
             }
             Err(why) => {
-                let what = format!("message {} of agent {sender}", body.topic());
-                let why = why.to_string();
+                let what = layout::name_mail(&head, body.topic());
+                let why = layout::reason(body, why);
                 failure.get_or_insert(Fault::Encode { what, why });
             }
         }
@@ -947,7 +953,19 @@ fn fault(error: maslite_core::Error) -> Fault {
     Fault::Agent { error, names }
 }
 
-fn undecodable(what: &str, why: postcard::Error) -> Fault {
+/// What is wrong with mail that was brought.
+fn misread<M: WireMessage>(flaw: MailFlaw) -> Fault {
+    let (what, why) = match flaw {
+        MailFlaw::Head => (
+            "mail from another cluster".to_owned(),
+            "it is cut".to_owned(),
+        ),
+        MailFlaw::Body(bad) => (layout::describe_mail::<M>(&bad), bad.why.to_string()),
+    };
+    Fault::Decode { what, why }
+}
+
+fn undecodable(what: &str, why: impl Display) -> Fault {
     let (what, why) = (what.to_owned(), why.to_string());
     Fault::Decode { what, why }
 }

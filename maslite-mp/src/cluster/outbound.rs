@@ -103,37 +103,21 @@ impl Outbound {
     ) -> postcard::Result<Encoded> {
         let place = self.place_of(to);
         let out = &mut self.outs[place];
-        // The length before mail for unknown owners.
-        let skip = if place == TO_OWNER { 4 } else { 0 };
-        if let Some(space) = out.room(draft).get_mut(skip..)
-            && let Ok(length) = wire::write_mail(head, body, space)
-        {
+        if let Ok(length) = wire::write_mail(head, body, out.room(draft)) {
             let start = out.end;
-            out.end += skip + length;
-            if place == TO_OWNER {
-                let space = &mut draft.bytes()[start..start + skip];
-                space.copy_from_slice(&number(length).to_le_bytes());
-            }
+            out.end += length;
             out.count(0, head.arrives);
             return Ok(Encoded {
                 place,
                 in_section: true,
-                start: start + skip,
+                start,
                 end: out.end,
             });
         }
         // Either it has no room or it cannot be encoded at all: that shows now.
-        let before = out.rest.len();
-        out.rest.extend(&[0; 4][..skip]);
         let start = out.rest.len();
-        if let Err(why) = wire::put_mail(head, body, &mut out.rest) {
-            out.rest.truncate(before);
-            return Err(why);
-        }
+        wire::put_mail(head, body, &mut out.rest)?;
         let end = out.rest.len();
-        if place == TO_OWNER {
-            out.rest[before..start].copy_from_slice(&number(end - start).to_le_bytes());
-        }
         out.count(1, head.arrives);
         Ok(Encoded {
             place,
@@ -143,7 +127,7 @@ impl Outbound {
         })
     }
 
-    /// Hands mail that has been encoded to another cluster as well.
+    /// Hands mail that has been encoded to another cluster as well, whose agents listen to it.
     pub(crate) fn copy(
         &mut self,
         from: Encoded,
@@ -169,15 +153,18 @@ impl Outbound {
             } else {
                 bytes[out.end..out.end + length].copy_from_slice(&from.rest[start..end]);
             }
+            wire::mark_copy(&mut bytes[out.end..]);
             out.end += length;
             out.count(0, arrives);
             return;
         }
+        let copy = out.rest.len();
         out.rest.extend_from_slice(if in_section {
             &draft.bytes()[start..end]
         } else {
             &from.rest[start..end]
         });
+        wire::mark_copy(&mut out.rest[copy..]);
         out.count(1, arrives);
     }
 
@@ -275,6 +262,7 @@ mod tests {
             receiver: Receiver::Agent(AgentId::from(1)),
             arrives: SimTime::from_nanos(1_000 - sequence),
             left: SimTime::ZERO,
+            is_copy: false,
         }
     }
 
@@ -317,16 +305,12 @@ mod tests {
             let mut mails = batch.take(message).unwrap();
             let before = numbers.len();
             while !mails.is_empty() {
-                if to == OWNER {
-                    let mut mail = wire::take_measured(&mut mails).unwrap();
-                    MailHead::take(&mut mail).unwrap();
-                    let (number, said): (u64, String) = crate::links::codec::decode(mail).unwrap();
-                    assert_eq!(said, text);
-                    numbers.push(number);
-                    continue;
-                }
                 let (taken, mail) = wire::take_mail::<(u64, String)>(&mut mails).unwrap();
-                assert_eq!((taken, &*mail.body.1), (head(mail.body.0), text));
+                let expected = MailHead {
+                    is_copy: to == FIVE,
+                    ..head(mail.body.0)
+                };
+                assert_eq!((taken, &*mail.body.1), (expected, text));
                 numbers.push(mail.body.0);
             }
             assert_eq!(batch.mails, number(numbers.len() - before));

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::error::Error;
+use crate::links::codec::Misread;
 use crate::links::transport::Wait;
 use crate::links::{codec, guarded};
 use crate::processes::limits;
@@ -40,9 +41,9 @@ pub(crate) struct Kind<M: Message> {
     pub(crate) show: fn(&dyn Any, usize) -> Result<String, String>,
 }
 
-type DecodeFn<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
+type DecodeFn<M> = fn(&[u8]) -> Result<Box<dyn Agent<M>>, Misread>;
 
-type BuilderFn<M> = Box<dyn Fn(&[u8], &mut Crew<M>) -> postcard::Result<()> + Send + Sync>;
+type BuilderFn<M> = Box<dyn Fn(&[u8], &mut Crew<M>) -> Result<(), Misread> + Send + Sync>;
 
 /// How a delivery becomes a line of a trace.
 pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);

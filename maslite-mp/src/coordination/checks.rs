@@ -16,13 +16,10 @@
 use maslite_core::{Counters, SimDuration, SimTime};
 
 use crate::error::message_fault::MessageFault;
-use crate::protocol::wire::{Destination, Events, Report, Task};
+use crate::protocol::wire::{Destination, Events, Report, SHORTEST_MAIL, Task};
 
 /// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of clusters can be added up.
 const MOST: u64 = 1 << 52;
-
-/// Bytes of the shortest mail: the head of one to subscribers.
-const SHORTEST_MAIL: u64 = 1 + 8 * 4;
 
 /// What main knows of a cluster when a report comes.
 #[derive(Clone, Copy, Debug)]
@@ -158,8 +155,7 @@ impl Ground<'_> {
                 Destination::Cluster(to) if to as usize >= self.clusters => {
                     return Err(MessageFault::Cluster);
                 }
-                Destination::Cluster(_) | Destination::Main => SHORTEST_MAIL,
-                Destination::Owner => 4 + SHORTEST_MAIL,
+                _ => SHORTEST_MAIL as u64,
             };
             let (mails, length) = (u64::from(batch.mails), u64::from(batch.bytes));
             all += length;

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use maslite_core::{AgentId, Mail, SimTime};
+use maslite_core::{AgentId, SimTime};
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::checks::Ground;
@@ -12,17 +12,17 @@ use crate::coordination::windows::Homeless;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
-use crate::protocol::wire::{self, Destination, Events, MailHead, Report, Task, ToMain, TraceLine};
+use crate::protocol::layout;
+use crate::protocol::wire::{
+    self, BadBody, Destination, Events, MailFlaw, MailHead, Report, Task, ToMain, TraceLine,
+};
 use crate::stall::detector::Chore;
 
 /// What is wrong with what main looks into.
 enum Flaw {
     Impossible(MessageFault),
     /// A message of the model does not deserialise.
-    Message {
-        sender: AgentId,
-        why: postcard::Error,
-    },
+    Message(Box<BadBody>),
 }
 
 impl From<MessageFault> for Flaw {
@@ -98,11 +98,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         match judged.and_then(|()| look_into(&ground, &report, before, place, into)) {
             Ok(()) => {}
             Err(Flaw::Impossible(reason)) => return Err(refuse(reason, self)),
-            Err(Flaw::Message { sender, why }) => {
+            Err(Flaw::Message(bad)) => {
                 return Err(Error::Decode {
                     cluster: self.fleet.members[place].name.clone(),
-                    what: format!("mail of agent {sender} to main"),
-                    why: why.to_string(),
+                    what: layout::describe_mail::<M>(&bad),
+                    why: bad.why.to_string(),
                 });
             }
         }
@@ -178,6 +178,7 @@ fn look_into<M: WireMessage>(
         let mut bytes = batch.take(before).map_err(|_| MessageFault::Batch)?;
         for _ in 0..batch.mails {
             if batch.to == Destination::Owner {
+                let rest = bytes;
                 let mail = wire::take_measured(&mut bytes).map_err(|_| MessageFault::Batch)?;
                 let head = MailHead::take(&mut &mail[..]).map_err(|_| MessageFault::Batch)?;
                 ground.judge_arrival(head.arrives)?;
@@ -186,17 +187,19 @@ fn look_into<M: WireMessage>(
                     arrives: head.arrives,
                     sender: place,
                     receiver,
-                    bytes: mail.to_vec(),
+                    bytes: rest[..rest.len() - bytes.len()].to_vec(),
                 });
             } else {
-                let head = MailHead::take(&mut bytes).map_err(|_| MessageFault::Batch)?;
+                let (head, mail) = match wire::take_mail(&mut bytes) {
+                    Ok((head, mail)) => (head, Ok(mail)),
+                    Err(MailFlaw::Head) => return Err(MessageFault::Batch.into()),
+                    Err(MailFlaw::Body(bad)) => (bad.head, Err(bad)),
+                };
                 ground.judge_arrival(head.arrives)?;
                 if head.receiver.agent() != Some(AgentId::MAIN) {
                     return Err(MessageFault::Receiver.into());
                 }
-                let sender = head.sender;
-                let body = codec::take(&mut bytes).map_err(|why| Flaw::Message { sender, why })?;
-                let mail = Mail::new(sender, head.receiver, body);
+                let mail = mail.map_err(Flaw::Message)?;
                 into.main_mail.push((head.arrives, head.key, mail));
             }
         }
@@ -284,6 +287,7 @@ mod tests {
             receiver,
             arrives,
             left: arrives,
+            is_copy: false,
         };
         let mut bytes = Vec::new();
         wire::put_mail(&head, &Msg::Hello, &mut bytes).unwrap();
@@ -298,15 +302,13 @@ mod tests {
             _ => SimTime::ZERO,
         };
         let stranger = Receiver::Agent(AgentId::from(8));
-        let for_owner = mail(stranger, arrives);
-        let length = u32::try_from(for_owner.len()).unwrap().to_le_bytes();
         let parts = [
             (Destination::Cluster(1), mail(stranger, arrives)),
             (
                 Destination::Main,
                 mail(Receiver::Agent(AgentId::MAIN), arrives),
             ),
-            (Destination::Owner, [&length[..], &for_owner].concat()),
+            (Destination::Owner, mail(stranger, arrives)),
         ];
         let (mut before, mut batches) = (Vec::new(), Batches::new());
         for (to, bytes) in parts.iter().filter(|_| follows) {
@@ -496,7 +498,7 @@ mod tests {
             }),
             (Fault::Batch, STEP, "no head", |it| {
                 let start = it.report.batches[1].start as usize;
-                it.before[start] = 7;
+                it.before[start + 4] = 7;
             }),
             (Fault::Batch, STEP, "a length that is too long", |it| {
                 let start = it.report.batches[2].start as usize;
@@ -512,7 +514,12 @@ mod tests {
             }),
             (Fault::Receiver, STEP, "mail to main for all", |it| {
                 let start = it.report.batches[1].start as usize;
-                it.before[start] = 2;
+                it.before[start + 4] = 2;
+                // The bytes that named the receiver are now of the message, which has the right length without them.
+                it.before.drain(start + 4 + 33..start + 4 + 41);
+                it.before[start] -= 8;
+                it.report.batches[1].bytes -= 8;
+                it.report.batches[2].start -= 8;
             }),
             (Fault::Arrival, WINDOW, "a batch before it can", |it| {
                 it.report.batches[0].earliest = LATER;
@@ -539,7 +546,7 @@ mod tests {
                 "mail to nobody before it can",
                 |it| {
                     let early = mail(Receiver::Agent(AgentId::from(8)), LATER);
-                    let start = it.report.batches[2].start as usize + 4;
+                    let start = it.report.batches[2].start as usize;
                     it.before[start..start + early.len()].copy_from_slice(&early);
                 },
             ),

@@ -26,6 +26,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::windows::{Births, Homeless};
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
+use crate::protocol::layout;
 use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
 
@@ -793,15 +794,23 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             receiver,
             arrives,
             left: arrives,
+            is_copy: false,
         };
         let encoded = wire::put_mail(&head, &mail.body, &mut bytes);
         encoded.map_err(|why| Error::Encode {
-            what: format!("message {topic} of {sender}"),
-            why: why.to_string(),
+            what: layout::name_mail(&head, topic),
+            why: layout::reason(&mail.body, why),
         })?;
+        let owner = receiver.agent().and_then(|id| self.routing.owner(id));
+        let earliest = self.standing.time;
+        if let Some(owner) = owner {
+            self.relay(Traffic::MAIN, owner, 1, &bytes, earliest)?;
+        }
+        wire::mark_copy(&mut bytes);
         for cluster in clusters {
-            let earliest = self.standing.time;
-            self.relay(Traffic::MAIN, cluster, 1, &bytes, earliest)?;
+            if Some(cluster) != owner {
+                self.relay(Traffic::MAIN, cluster, 1, &bytes, earliest)?;
+            }
         }
         Ok(())
     }

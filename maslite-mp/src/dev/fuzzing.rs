@@ -332,6 +332,7 @@ mod tests {
                 receiver,
                 arrives,
                 left: arrives,
+                is_copy: false,
             };
             wire::put_mail(&head, word, &mut bytes).unwrap();
         }
@@ -357,10 +358,9 @@ mod tests {
             receiver: Receiver::Agent(AgentId::from(8)),
             arrives: SimTime::ZERO,
             left: SimTime::ZERO,
+            is_copy: false,
         };
         wire::put_mail(&head, &Word::Nothing, &mut single).unwrap();
-        let length = u32::try_from(single.len()).unwrap();
-        single.splice(0..0, length.to_le_bytes());
         let (all, own, one) = (mail.len(), to_main.len(), single.len());
         let number = |number: usize| u32::try_from(number).unwrap();
         let batch = |to, mails, start, bytes| Batch {

@@ -1,4 +1,6 @@
 //! How values become bytes and bytes values: postcard, told where to write and what is left over.
+//!
+//! A struct whose fields are left out one time and not another ([`Strict`](crate::links::strict::Strict)) is refused when it is written.
 
 use std::fmt;
 
@@ -6,10 +8,12 @@ use postcard::ser_flavors::Flavor;
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::links::strict::Whole;
+
 /// Appends the encoding of a value; after an error nothing is appended.
 pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postcard::Result<()> {
     let start = into.len();
-    let put = postcard::serialize_with_flavor(value, Appending(into));
+    let put = postcard::serialize_with_flavor(&Whole(value), Appending(into));
     if put.is_err() {
         into.truncate(start);
     }
@@ -22,7 +26,7 @@ pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postc
 /// Also [`SerializeBufferFull`](postcard::Error::SerializeBufferFull); what is written then is of no use.
 #[inline]
 pub(crate) fn write<T: Serialize + ?Sized>(value: &T, space: &mut [u8]) -> postcard::Result<usize> {
-    postcard::serialize_with_flavor(value, Within { space, used: 0 })
+    postcard::serialize_with_flavor(&Whole(value), Within { space, used: 0 })
 }
 
 /// Where postcard puts what it encodes: behind what is there.
@@ -100,13 +104,25 @@ pub(crate) fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> postcard::Result<T
     Ok(value)
 }
 
+/// Why bytes are not a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Misread {
+    /// The value cannot be read from them.
+    #[error(transparent)]
+    Refused(#[from] postcard::Error),
+    /// They are read as a value that is shorter.
+    #[error("{0} bytes are left over behind it")]
+    LeftOver(usize),
+}
+
 /// Decodes a value that is all there is.
-pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> postcard::Result<T> {
+#[inline]
+pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, Misread> {
     let value = take(&mut bytes)?;
     if bytes.is_empty() {
         Ok(value)
     } else {
-        Err(postcard::Error::DeserializeBadEncoding)
+        Err(Misread::LeftOver(bytes.len()))
     }
 }
 

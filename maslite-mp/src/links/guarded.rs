@@ -19,6 +19,7 @@ use serde::ser::{
 };
 
 use crate::links::codec;
+use crate::links::strict::Whole;
 
 /// The longest answer of one cluster \[bytes\].
 pub(crate) const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
@@ -62,7 +63,8 @@ pub(crate) fn put<T: Serialize + ?Sized>(
     let depth = Depth::new(DEPTH_LIMIT);
     let put = catch(|| {
         let end = start.saturating_add(limit);
-        let value = Nested::new(value, &depth);
+        let value = Whole(value);
+        let value = Nested::new(&value, &depth);
         postcard::serialize_with_flavor(&value, Bounded { into, end })
     });
     let why = match put {

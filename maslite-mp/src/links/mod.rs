@@ -7,5 +7,7 @@ pub(crate) mod frame;
 pub(crate) mod guarded;
 pub(crate) mod ipc;
 pub(crate) mod jitter;
+pub(crate) mod outline;
 pub(crate) mod ring;
+pub(crate) mod strict;
 pub(crate) mod transport;

@@ -2,5 +2,6 @@
 //!
 //! It may use `links` and `error`. It does not know what a message causes.
 
+pub(crate) mod layout;
 pub(crate) mod rare;
 pub(crate) mod wire;

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
-use crate::links::codec::{self, Appending, Numbers, Within};
+use crate::links::codec::{self, Appending, Misread, Numbers, Within};
 use crate::links::jitter::Shake;
 use crate::links::transport::{Draft, Sheet, Wait};
 use crate::protocol::rare::{Blank, Seldom};
@@ -468,7 +468,7 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Destination {
     Cluster(u32),
-    /// Whoever owns the receiver. Each mail is preceded by its length.
+    /// Whoever owns the receiver.
     Owner,
     /// The handler of mail to main.
     Main,
@@ -537,12 +537,15 @@ impl Fault {
 ///
 /// | bytes | meaning |
 /// |---|---|
-/// | 1 | the kind of receiver: 0 an agent, 1 it directly, 2 subscribers; and 4 more for mail under a lookahead |
+/// | 4 | the length of all that follows of this mail, its message included |
+/// | 1 | the kind of receiver: 0 an agent, 1 it directly, 2 subscribers; 4 more for mail under a lookahead, 8 more for a copy |
 /// | 24, 8 | key, sender |
 /// | 8 | the receiver, if it is an agent |
 /// | 8, 8 | when it arrives and when it left, under a lookahead |
 ///
-/// Numbers are as wide as they are, little endian: there may be millions of them in a second, and none leaves the machine.
+/// Numbers have a fixed width and are little endian: there may be millions of them in a second, and none leaves the machine.
+///
+/// Each mail has its length, so a message that reads fewer or more bytes than it wrote harms no other mail, and is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MailHead {
     pub(crate) key: MailKey,
@@ -551,17 +554,33 @@ pub(crate) struct MailHead {
     /// When it arrives and when it left, under a lookahead; otherwise zero.
     pub(crate) arrives: SimTime,
     pub(crate) left: SimTime,
+    /// It is for those who listen to such mail: its receiver lives in another cluster, which counts it.
+    pub(crate) is_copy: bool,
 }
 
 /// In the first byte of a head, beside the kind of receiver.
 const TIMED: u8 = 4;
+const COPY: u8 = 8;
+
+/// Bytes of the length before each mail.
+const LENGTH: usize = 4;
+
+/// Bytes of the shortest mail: the head of one to subscribers.
+pub(crate) const SHORTEST_MAIL: usize = LENGTH + 1 + 8 * 4;
+
+/// Marks encoded mail as a copy.
+pub(crate) fn mark_copy(mail: &mut [u8]) {
+    if let Some(kind) = mail.get_mut(LENGTH) {
+        *kind |= COPY;
+    }
+}
 
 impl MailHead {
     /// Hands its encoding to a flavor of postcard.
     #[inline]
     fn put(&self, into: &mut impl Flavor) -> postcard::Result<()> {
-        let mut bytes = [0; 1 + 8 * 7];
-        let mut end = 1;
+        let mut bytes = [0; LENGTH + 1 + 8 * 7];
+        let mut end = LENGTH + 1;
         let mut write = |number: u64| {
             bytes[end..end + 8].copy_from_slice(&number.to_le_bytes());
             end += 8;
@@ -581,10 +600,12 @@ impl MailHead {
             write(self.arrives.as_nanos());
             write(self.left.as_nanos());
         }
-        bytes[0] = kind | if is_timed { TIMED } else { 0 };
+        bytes[LENGTH] =
+            kind | if is_timed { TIMED } else { 0 } | if self.is_copy { COPY } else { 0 };
         into.try_extend(&bytes[..end])
     }
 
+    /// Takes the head from the front of a mail, behind its length.
     pub(crate) fn take(bytes: &mut &[u8]) -> postcard::Result<Self> {
         let (kind, mut rest) = bytes.split_first().ok_or(END)?;
         let mut read = || {
@@ -594,7 +615,7 @@ impl MailHead {
         };
         let key = MailKey::from_numbers([read()?, read()?, read()?]);
         let sender = AgentId::from_u64(read()?);
-        let receiver = match kind & !TIMED {
+        let receiver = match kind & !(TIMED | COPY) {
             0 => Receiver::Agent(AgentId::from_u64(read()?)),
             1 => Receiver::Direct(AgentId::from_u64(read()?)),
             2 => Receiver::Subscribers,
@@ -612,6 +633,7 @@ impl MailHead {
             receiver,
             arrives,
             left,
+            is_copy: kind & COPY != 0,
         })
     }
 }
@@ -649,10 +671,11 @@ pub(crate) fn take_note<T: DeserializeOwned>(message: &[u8]) -> postcard::Result
     let length = u32::from_le_bytes(*length) as usize;
     let start = rest.len().checked_sub(length).ok_or(END)?;
     let (before, note) = rest.split_at(start);
-    Ok((codec::decode(note)?, before))
+    Ok((codec::decode(note).map_err(|_| END)?, before))
 }
 
-/// Takes bytes that have their length before them, as mail for owners that its sender does not know.
+/// Takes the bytes of one mail, behind its length.
+#[inline]
 pub(crate) fn take_measured<'a>(bytes: &mut &'a [u8]) -> postcard::Result<&'a [u8]> {
     let (length, rest) = bytes.split_first_chunk().ok_or(END)?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -669,11 +692,21 @@ pub(crate) fn put_mail<M: Serialize>(
 ) -> postcard::Result<()> {
     let start = into.len();
     let put = head.put(&mut Appending(into));
-    let put = put.and_then(|()| postcard::serialize_with_flavor(body, Appending(into)));
+    let put = put.and_then(|()| codec::put(body, into));
     if put.is_err() {
         into.truncate(start);
+    } else {
+        write_length(&mut into[start..]);
     }
     put
+}
+
+/// Writes its length to the front of a mail.
+#[inline]
+fn write_length(mail: &mut [u8]) {
+    // A link carries no longer messages.
+    let length = u32::try_from(mail.len() - LENGTH).unwrap_or(u32::MAX);
+    mail[..LENGTH].copy_from_slice(&length.to_le_bytes());
 }
 
 /// Writes one mail to the front of some bytes, and tells how many it takes.
@@ -686,18 +719,50 @@ pub(crate) fn write_mail<M: Serialize>(
     body: &M,
     space: &mut [u8],
 ) -> postcard::Result<usize> {
-    let mut within = Within { space, used: 0 };
+    let mut within = Within {
+        space: &mut *space,
+        used: 0,
+    };
     head.put(&mut within)?;
-    postcard::serialize_with_flavor(body, within)
+    let head = within.used;
+    let length = head + codec::write(body, &mut space[head..])?;
+    write_length(&mut space[..length]);
+    Ok(length)
+}
+
+/// What is wrong with encoded mail.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MailFlaw {
+    /// It ends too early, or its head is none.
+    Head,
+    /// Its message does not deserialise, or leaves bytes over.
+    Body(Box<BadBody>),
+}
+
+/// Mail with a message that does not deserialise.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BadBody {
+    pub(crate) head: MailHead,
+    /// The number of the enum's variant, if it is an enum.
+    pub(crate) variant: Option<u32>,
+    pub(crate) why: Misread,
 }
 
 /// Takes one mail from a batch.
+#[inline]
 pub(crate) fn take_mail<M: DeserializeOwned>(
     bytes: &mut &[u8],
-) -> postcard::Result<(MailHead, Mail<M>)> {
-    let head = MailHead::take(bytes)?;
-    let body = codec::take(bytes)?;
-    Ok((head, Mail::new(head.sender, head.receiver, body)))
+) -> Result<(MailHead, Mail<M>), MailFlaw> {
+    let mut mail = take_measured(bytes).map_err(|_| MailFlaw::Head)?;
+    let head = MailHead::take(&mut mail).map_err(|_| MailFlaw::Head)?;
+    match codec::decode(mail) {
+        Ok(body) => Ok((head, Mail::new(head.sender, head.receiver, body))),
+        Err(why) => Err(MailFlaw::Body(Box::new(BadBody {
+            head,
+            variant: codec::take(&mut mail).ok(),
+            why,
+        }))),
+    }
 }
 
 #[cfg(test)]
@@ -705,7 +770,7 @@ mod tests {
     use serde::Serializer;
 
     use super::*;
-    use crate::links::codec::{decode, put, take};
+    use crate::links::codec::{decode, put};
 
     /// Begins well and cannot be encoded to its end.
     struct Unfinished;
@@ -731,8 +796,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn mail_comes_out_of_a_batch_as_it_went_in() {
+    /// Heads of all kinds.
+    fn heads() -> Vec<MailHead> {
         let key = MailKey::of_agent(SimTime::from_millis(3), 7, 1 << 40);
         let sender = AgentId::from(9);
         let mut heads = Vec::new();
@@ -741,7 +806,7 @@ mod tests {
             Receiver::Direct(AgentId::MAIN),
             Receiver::Subscribers,
         ] {
-            for (arrives, left) in [(0, 0), (8, 5)] {
+            for (arrives, left, is_copy) in [(0, 0, false), (8, 5, false), (0, 0, true)] {
                 let [arrives, left] = [arrives, left].map(SimTime::from_millis);
                 heads.push(MailHead {
                     key,
@@ -749,9 +814,16 @@ mod tests {
                     receiver,
                     arrives,
                     left,
+                    is_copy,
                 });
             }
         }
+        heads
+    }
+
+    #[test]
+    fn mail_comes_out_of_a_batch_as_it_went_in() {
+        let heads = heads();
         let mut batch = Vec::new();
         for (head, body) in heads.iter().zip(100_u32..) {
             put_mail(head, &body, &mut batch).unwrap();
@@ -759,13 +831,57 @@ mod tests {
         }
         let mut rest = &batch[..];
         for (head, body) in heads.iter().zip(100_u32..) {
-            let mut short = &rest[..20];
-            assert!(MailHead::take(&mut short).is_err());
-            let taken = MailHead::take(&mut rest).unwrap();
-            assert_eq!((taken, take(&mut rest)), (*head, Ok(body)));
+            assert_eq!(take_mail::<u32>(&mut &rest[..20]), Err(MailFlaw::Head));
+            let mut space = [0; 100];
+            let length = write_mail(head, &body, &mut space).unwrap();
+            assert_eq!(space[..length], rest[..length]);
+            assert!(write_mail(head, &body, &mut space[..length - 1]).is_err());
+            let (taken, mail) = take_mail::<u32>(&mut rest).unwrap();
+            assert_eq!((taken, mail.body), (*head, body));
         }
         assert!(rest.is_empty());
         assert!(MailHead::take(&mut &[3_u8; 64][..]).is_err());
+        assert!(MailHead::take(&mut &[16_u8; 64][..]).is_err());
+    }
+
+    /// A message that reads fewer or more bytes than it wrote is found, and the mail behind it is what it was.
+    #[test]
+    fn mail_that_reads_other_than_it_wrote_harms_no_other() {
+        let [head, ..] = heads()[..] else {
+            panic!("there are some")
+        };
+        let mut batch = Vec::new();
+        for body in [1_u8, 2] {
+            put_mail(&head, &(body, 7_u8), &mut batch).unwrap();
+        }
+        let mut rest = &batch[..];
+        let bad = |why| {
+            MailFlaw::Body(Box::new(BadBody {
+                head,
+                variant: Some(1),
+                why,
+            }))
+        };
+        let short = take_mail::<u8>(&mut rest);
+        assert_eq!(short, Err(bad(Misread::LeftOver(1))));
+        let (_, mail) = take_mail::<(u8, u8)>(&mut rest).unwrap();
+        assert_eq!((mail.body, rest), ((2, 7), &[][..]));
+        let mut rest = &batch[..];
+        let long = take_mail::<(u8, u8, u8)>(&mut rest);
+        assert_eq!(long, Err(bad(Misread::Refused(END))));
+        assert!(take_mail::<(u8, u8)>(&mut rest).is_ok());
+    }
+
+    #[test]
+    fn a_copy_is_marked_where_its_head_says_so() {
+        for head in heads() {
+            let mut bytes = Vec::new();
+            put_mail(&head, &1_u8, &mut bytes).unwrap();
+            mark_copy(&mut bytes);
+            let (taken, _) = take_mail::<u8>(&mut &bytes[..]).unwrap();
+            let is_copy = true;
+            assert_eq!(taken, MailHead { is_copy, ..head });
+        }
     }
 
     #[test]
