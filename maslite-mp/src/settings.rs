@@ -42,6 +42,8 @@ pub enum Waiting {
     /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
     /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, main looks for
     /// 10 µs before that while the one cluster it waits for is on another processor.
+    ///
+    /// On a ring it blocks at once for a while when other programs keep the processors busy.
     #[default]
     Auto,
     /// It blocks at once: it takes no processor while it waits, and a while to wake up.
@@ -86,14 +88,48 @@ impl Waiting {
             Self::Spin(spin) => (spin, Duration::ZERO),
             Self::Steps { spin, yielding } => (spin, yielding),
         };
-        let glance = match self {
-            Self::Auto => GLANCE,
-            _ => Duration::ZERO,
+        let (glance, crowd) = match self {
+            // As many as there are of ours, and one for each processor.
+            Self::Auto => (GLANCE, u32::try_from(clusters + online_processors()).ok()),
+            _ => (Duration::ZERO, None),
         };
         Wait {
             spin,
             yielding,
             glance,
+            crowd,
         }
+    }
+}
+
+/// The processors of the machine, also those that this process may not use.
+fn online_processors() -> usize {
+    let listed = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    let counted = listed.and_then(|text| count_listed(text.trim()));
+    counted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
+}
+
+/// How many numbers are in a list of ranges, as the system writes it: "0-3,6".
+fn count_listed(text: &str) -> Option<usize> {
+    text.split(',').try_fold(0_usize, |count, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        count.checked_add(last.checked_sub(first)?)?.checked_add(1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted() {
+        for (text, count) in [("0", 1), ("0-1", 2), ("0-3,6,8-9", 7)] {
+            assert_eq!(count_listed(text), Some(count), "{text}");
+        }
+        for text in ["", "3-1", "0-", "all"] {
+            assert_eq!(count_listed(text), None, "{text}");
+        }
+        assert!(online_processors() >= 1);
     }
 }

@@ -67,6 +67,9 @@ pub(crate) struct Wait {
     /// How long to look first, where that is more, for the one peer that has something to do if it is on another processor: those that
     /// share ours would be let run for nothing.
     pub(crate) glance: Duration,
+    /// If more threads of the machine than this could run, or others have taken the processor from a thread while it looked, it sleeps at once for
+    /// a while. If none, it waits as the user has said, whatever others do.
+    pub(crate) crowd: Option<u32>,
 }
 
 /// A message that is being written: what of it a link keeps.

@@ -19,7 +19,7 @@
 //! # Waiting
 //!
 //! In three steps, as [`Wait`] says: look again and again, look and yield the processor, sleep at the bell of this link
-//! ([`protocol`](super::protocol)). Now and then both sides tell each other on which processor they are. Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
+//! ([`protocol`](super::protocol)). Where other programs keep the processors busy, it sleeps at once ([`crowd`](super::crowd)). Now and then both sides tell each other on which processor they are. Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
 //!
 //! # Death
 //!
@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::crowd;
 use super::protocol::{self, FalseIndex};
 use super::sys::{Bells, Consumer, Ends, Producer};
 use crate::error::link::{FrameFault, LinkError};
@@ -59,7 +60,7 @@ const AHEAD: usize = 32 * 1024;
 /// How many looks there are between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// The same of looks that yield the processor.
+/// How many yields there are between two looks at the exact clock.
 const YIELDS: u32 = 8;
 
 /// How many frames there are between two looks at who is on which processor: that changes seldom.
@@ -235,10 +236,14 @@ impl RingLink {
         if let Some(found) = self.look(&mut look)? {
             return Ok(found);
         }
-        let Wait { yielding, .. } = self.wait;
+        let yielding = self.wait.yielding;
+        let (spin, yielding) = match self.wait.crowd {
+            Some(crowd) if crowd::is_resting(crowd) => (Duration::ZERO, Duration::ZERO),
+            _ => (spin, yielding),
+        };
         // Most messages are there before the first look at the clock, which costs as much as many at the ring.
         let mut begin = None;
-        let mut has_passed = |limit| begin.get_or_insert_with(now).elapsed() >= limit;
+        let mut spent = || begin.get_or_insert_with(now).elapsed();
         if !spin.is_zero() {
             loop {
                 for _ in 0..LOOKS {
@@ -247,20 +252,29 @@ impl RingLink {
                     }
                     hint::spin_loop();
                 }
-                if has_passed(spin) {
+                let spent = spent();
+                if spent >= spin {
+                    if self.wait.crowd.is_some() {
+                        crowd::note(spent - spin);
+                    }
                     break;
                 }
             }
         }
         if !yielding.is_zero() {
-            loop {
-                for _ in 0..YIELDS {
-                    thread::yield_now();
-                    if let Some(found) = self.look(&mut look)? {
-                        return Ok(found);
+            for yields in 1_u32.. {
+                let is_doubtful = match self.wait.crowd {
+                    Some(_) => crowd::yield_now(),
+                    None => {
+                        thread::yield_now();
+                        false
                     }
+                };
+                if let Some(found) = self.look(&mut look)? {
+                    return Ok(found);
                 }
-                if has_passed(spin + yielding) {
+                let is_over = yields.is_multiple_of(YIELDS) && spent() >= spin + yielding;
+                if is_over || is_doubtful && self.wait.crowd.is_some_and(crowd::is_resting) {
                     break;
                 }
             }

@@ -9,6 +9,8 @@
 pub(crate) mod protocol;
 
 #[cfg(target_os = "linux")]
+mod crowd;
+#[cfg(target_os = "linux")]
 mod link;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "it maps memory and lends it as slices")]
