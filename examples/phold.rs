@@ -134,7 +134,21 @@ impl Model {
 }
 
 /// An agent: only what all have in common, and the generator that the kernel keeps for it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Model", into = "Model")]
 struct Holder(Arc<Model>);
+
+impl From<Model> for Holder {
+    fn from(model: Model) -> Self {
+        Self(Arc::new(model))
+    }
+}
+
+impl From<Holder> for Model {
+    fn from(holder: Holder) -> Self {
+        Self::clone(&holder.0)
+    }
+}
 
 impl Agent<Msg> for Holder {
     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
@@ -167,7 +181,9 @@ struct Part {
 }
 
 fn agents() -> Entered<Msg> {
-    let registry = Registry::new().with_builder("holders", |part: Part, crew| {
+    // The builder makes them where they live; registered, they can be looked at: `maslite agent 1`.
+    let registry = Registry::new().with::<Holder>();
+    let registry = registry.with_builder("holders", |part: Part, crew| {
         let model = Arc::new(part.model);
         for number in part.first..=part.last {
             crew.add(number, Holder(Arc::clone(&model)));

@@ -1,12 +1,47 @@
 //! What a program chooses: where clusters run, what carries their messages, how processes wait; and the name of a cluster.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::links::transport::Wait;
 
-/// A cluster of a simulation: the agents that share one scheduler.
+/// A cluster of a simulation: the agents that share one scheduler. It means nothing to another supervisor, which refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(pub(crate) u32);
+pub struct ClusterId {
+    simulation: SimulationId,
+    number: u32,
+}
+
+impl ClusterId {
+    /// A cluster of a simulation, by its place.
+    pub(crate) fn new(simulation: SimulationId, place: usize) -> Self {
+        let number = u32::try_from(place).expect("fewer than 2^32 clusters");
+        Self { simulation, number }
+    }
+
+    /// Its number in its simulation, from 0.
+    pub(crate) fn number(self) -> u32 {
+        self.number
+    }
+
+    /// Its place among so many clusters of a simulation; none if it is not one of them.
+    pub(crate) fn place(self, simulation: SimulationId, clusters: usize) -> Option<usize> {
+        let place = self.number as usize;
+        (self.simulation == simulation && place < clusters).then_some(place)
+    }
+}
+
+/// Tells the simulations of one process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SimulationId(u32);
+
+impl Default for SimulationId {
+    /// One that was not there before.
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Where clusters run. The same model gives the same trace in every placement.
 ///

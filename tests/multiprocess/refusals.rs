@@ -84,6 +84,30 @@ fn names_and_numbers_that_do_not_fit_are_refused() {
     let error = other.add(clusters[1], 1, Gossip).unwrap_err();
     assert!(matches!(error, Error::UnknownCluster(1)), "{error}");
 
+    // The number would fit; the simulation does not.
+    let error = other.add(clusters[0], 1, Gossip).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no such cluster (number 0) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+    );
+    for refused in [
+        other.build(clusters[0], "factory", ()).unwrap_err(),
+        other
+            .set_lookahead(clusters[0], SimDuration::ZERO)
+            .unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::UnknownCluster(0)), "{refused}");
+    }
+    let (mut inline, _) = main_of(1);
+    inline = inline.with_placement(Placement::Inline);
+    let foreign = maslite_mp::ControlError::UnknownCluster(0);
+    assert_eq!(inline.alarms(clusters[0]).unwrap_err(), foreign);
+    assert_eq!(inline.subscriptions(clusters[0]).unwrap_err(), foreign);
+    assert_eq!(inline.counters_of(clusters[0]).unwrap_err(), foreign);
+    let audience = Audience::all().in_cluster(clusters[0]);
+    let refused = inline.command_all(audience, Msg::Go).err();
+    assert_eq!(refused, Some(foreign), "a cluster of another simulation");
+
     let error = main.remove(99).unwrap_err();
     assert!(
         matches!(error, Error::UnknownAgent(id) if id == AgentId::from(99)),

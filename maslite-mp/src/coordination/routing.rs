@@ -7,10 +7,13 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::rare::Seldom;
 use crate::protocol::wire::News;
+use crate::settings::SimulationId;
 
 /// What main knows of the clusters' agents, and has for the clusters.
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
+    /// Of which simulation the clusters are.
+    pub(crate) simulation: SimulationId,
     owners: FxHashMap<AgentId, u32>,
     /// Who added the agents that agents added.
     adders: BTreeMap<AgentId, (AgentId, SimTime)>,

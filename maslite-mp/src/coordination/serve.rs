@@ -220,7 +220,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let replies = match scope.places(self.routing, self.under_way, self.fleet.members.len()) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
-                Ok(replies) => Ok(places.into_iter().zip(replies).collect()),
+                Ok(replies) => Ok(commands::replies_of(self.routing, places, replies)),
                 Err(error) => {
                     let _ = reply.send(Err(ControlError::from(&error)));
                     return Err(error);

@@ -199,7 +199,9 @@ pub enum Error {
     )]
     LateLookahead(String),
     /// The handle belongs to another simulation.
-    #[error("there is no cluster number {0} in this simulation")]
+    #[error(
+        "there is no such cluster (number {0}) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+    )]
     UnknownCluster(u32),
     /// No agent has this id.
     #[error("there is no agent {0} in this simulation")]

@@ -34,7 +34,7 @@ use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::detector::{Patience, WarningSink};
 use crate::stall::meter::{Meter, Spent};
-use crate::steering::commands::{ControlError, Replies, Scope};
+use crate::steering::commands::{ControlError, Replies, Scope, replies_of};
 use crate::steering::control::{self, ControlSocket};
 use crate::steering::control_queue::Console;
 use crate::steering::controller::Controller;
@@ -329,8 +329,7 @@ impl<M: WireMessage> MpMain<M> {
         cluster: ClusterId,
         lookahead: SimDuration,
     ) -> Result<(), Error> {
-        self.check(cluster)?;
-        let place = cluster.0 as usize;
+        let place = self.check(cluster)? as usize;
         if place < self.kept_lookaheads.len() {
             return Err(Error::LateLookahead(self.names[place].clone()));
         }
@@ -359,12 +358,12 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     fn push_cluster(&mut self, name: String) -> ClusterId {
-        let number = u32::try_from(self.names.len()).expect("fewer than 2^32 clusters");
+        let cluster = ClusterId::new(self.routing.simulation, self.names.len());
         self.names.push(name);
         self.lookaheads.push(None);
         self.routing.add_cluster();
         self.standing.reports.push(None);
-        ClusterId(number)
+        cluster
     }
 
     /// Adds an agent to a cluster. It is serialised at once, and lives there from the next run on.
@@ -379,16 +378,16 @@ impl<M: WireMessage> MpMain<M> {
         agent: A,
     ) -> Result<(), Error> {
         let id = id.into();
-        self.check(cluster)?;
+        let place = self.check(cluster)?;
         let (kind, state) = self.entered.registry.encode(id, &agent)?;
-        self.routing.insert(id, cluster.0, Adder::Owner)?;
+        self.routing.insert(id, place, Adder::Owner)?;
         let call = Call::Add {
             id,
             name: id.name().map(|name| name.to_string()),
             kind,
             state,
         };
-        self.calls.push((cluster.0, call));
+        self.calls.push((place, call));
         Ok(())
     }
 
@@ -404,7 +403,7 @@ impl<M: WireMessage> MpMain<M> {
         builder: &str,
         config: C,
     ) -> Result<(), Error> {
-        self.check(cluster)?;
+        let place = self.check(cluster)?;
         let registry = &self.entered.registry;
         if registry.builder(builder).is_none() {
             return Err(Error::UnknownBuilder {
@@ -418,19 +417,17 @@ impl<M: WireMessage> MpMain<M> {
             why: why.to_string(),
         })?;
         let (builder, config) = (builder.to_owned(), bytes);
-        self.calls
-            .push((cluster.0, Call::Build { builder, config }));
+        self.calls.push((place, Call::Build { builder, config }));
         Ok(())
     }
 
-    fn check(&self, cluster: ClusterId) -> Result<(), Error> {
+    fn check(&self, cluster: ClusterId) -> Result<u32, Error> {
         if self.ended {
             return Err(Error::Ended);
         }
-        if (cluster.0 as usize) < self.names.len() {
-            Ok(())
-        } else {
-            Err(Error::UnknownCluster(cluster.0))
+        match cluster.place(self.routing.simulation, self.names.len()) {
+            Some(_) => Ok(cluster.number()),
+            None => Err(Error::UnknownCluster(cluster.number())),
         }
     }
 
@@ -633,7 +630,7 @@ impl<M: WireMessage> MpMain<M> {
         rounds.lookaheads = lookaheads;
         let replies = rounds.ask(&places, request);
         let replies = replies.inspect_err(|error| self.abandon(error))?;
-        Ok(places.into_iter().zip(replies).collect())
+        Ok(replies_of(&self.routing, places, replies))
     }
 
     pub(crate) fn registry(&self) -> &Registry<M> {

@@ -37,7 +37,7 @@ pub enum ControlError {
     /// The agent's type is not in the registry, so its state cannot be read or written. The
     /// simulation goes on.
     #[error(
-        "agent {agent} is a {kind}, which is not registered: add `.with::<{kind}>()` to the registry"
+        "agent {agent} is a {kind}, which is not registered, so its state cannot cross to this process: derive `Serialize` and `Deserialize` for it, and add `.with::<{kind}>()` to the registry; a builder makes agents, it does not register them"
     )]
     Unregistered {
         /// The agent.
@@ -64,7 +64,9 @@ pub enum ControlError {
         why: String,
     },
     /// The handle belongs to another simulation.
-    #[error("there is no cluster number {0} in this simulation")]
+    #[error(
+        "there is no such cluster (number {0}) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+    )]
     UnknownCluster(u32),
     /// The process of a cluster ended meanwhile, and with it the simulation.
     #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
@@ -340,7 +342,7 @@ fn show<M: WireMessage>(
     let kind = agent.type_name();
     let state = match registry.kind_of(agent) {
         None => Err(format!(
-            "its type is not registered: add `.with::<{kind}>()` to the registry"
+            "its type is not registered: derive `Serialize` and `Deserialize` for it, and add `.with::<{kind}>()` to the registry"
         )),
         Some(known) => (known.show)(agent, STATE_LIMIT)
             .map_err(|why| format!("its state cannot be written as JSON: {why}")),
@@ -400,10 +402,10 @@ impl View {
 
 pub(crate) fn ask_show(agent: AgentId) -> Result<Question<View>, ControlError> {
     Question::new(Scope::Owner(agent), &Request::Show { agent }, |replies| {
-        let place = replies.first().map_or(0, |(place, _)| *place);
-        let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
+        let cluster = replies.first().map(|(cluster, _)| *cluster);
         let shown: Result<Shown, ControlError> = the_only(replies)?;
         let shown = shown?;
+        let cluster = cluster.expect("an answer comes from a cluster");
         for name in &shown.names {
             let _ = AgentId::named(name);
         }
@@ -503,17 +505,24 @@ impl Scope {
                 let owner = owner.or_else(|| under_way.birthplace(agent));
                 Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
             }
-            Self::Cluster(ClusterId(number)) if (number as usize) < clusters => {
-                Ok(vec![number as usize])
-            }
-            Self::Cluster(ClusterId(number)) => Err(ControlError::UnknownCluster(number)),
+            Self::Cluster(cluster) => match cluster.place(routing.simulation, clusters) {
+                Some(place) => Ok(vec![place]),
+                None => Err(ControlError::UnknownCluster(cluster.number())),
+            },
             Self::All => Ok((0..clusters).collect()),
         }
     }
 }
 
-/// The encoded answers of clusters, each with its cluster's place.
-pub(crate) type Replies = Vec<(usize, Vec<u8>)>;
+/// The encoded answers of clusters, each with its cluster.
+pub(crate) type Replies = Vec<(ClusterId, Vec<u8>)>;
+
+/// The answers of the clusters at these places.
+pub(crate) fn replies_of(routing: &Routing, places: Vec<usize>, replies: Vec<Vec<u8>>) -> Replies {
+    let clusters = places.into_iter();
+    let clusters = clusters.map(|place| ClusterId::new(routing.simulation, place));
+    clusters.zip(replies).collect()
+}
 
 /// A request, and how its answers are read.
 pub(crate) struct Question<T> {
@@ -540,7 +549,7 @@ impl<T> Question<T> {
 /// Reads the answer of the only cluster that was asked.
 fn the_only<T: DeserializeOwned>(replies: Replies) -> Result<T, ControlError> {
     let reply = replies.into_iter().next();
-    let (_, bytes) = reply.unwrap_or_default();
+    let bytes = reply.map_or_else(Vec::new, |(_, bytes)| bytes);
     read(&bytes, "an answer")
 }
 
@@ -638,8 +647,7 @@ pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
 pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo>>, ControlError> {
     Question::new(Scope::All, &Request::Agents { from, limit }, |replies| {
         let mut agents = Vec::new();
-        for (place, bytes) in replies {
-            let cluster = ClusterId(u32::try_from(place).unwrap_or(u32::MAX));
+        for (cluster, bytes) in replies {
             let here: Vec<(AgentId, u64, String)> = read(&bytes, "a list of agents")?;
             agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
                 id,

@@ -73,7 +73,7 @@ fn try_to_answer<M: WireMessage>(
                 id: agent.id.to_string(),
                 index: agent.index,
                 type_name: agent.type_name,
-                cluster: clusters[agent.cluster.0 as usize].clone(),
+                cluster: clusters[agent.cluster.number() as usize].clone(),
             });
             Reply::Agents(lines.collect())
         }
@@ -87,7 +87,7 @@ fn try_to_answer<M: WireMessage>(
                 view => view?,
             };
             let clusters = names_of_clusters(controller);
-            let cluster = clusters[view.cluster.0 as usize].clone();
+            let cluster = clusters[view.cluster.number() as usize].clone();
             Reply::Agent(Box::new(view.describe(id, cluster)))
         }
     })
