@@ -177,3 +177,78 @@ fn many_starts_and_stops_leave_nothing_running() {
         assert!(!seen.iter().any(|pid| exists(*pid)), "{seen:?}");
     }
 }
+
+/// A program may fork, and its copy drops what the program had.
+#[test]
+fn a_forked_copy_of_main_touches_nothing() {
+    use std::os::unix::process::CommandExt;
+    for ground in PROCESSES {
+        let mut main = clusters(ground, &[&[Worker::TellPid], &[Worker::TellPid]]);
+        let socket = main.open_control(&format!("forked-{ground:?}")).unwrap();
+        main.start().unwrap();
+        let address = &raw const main as usize;
+        let mut copy = std::process::Command::new("true");
+        // SAFETY: the closure is called in a forked copy of this process, which has a `main` of its own and no other use for it. What it
+        // allocates there is fine: the C library keeps its heap usable across a fork.
+        unsafe {
+            copy.pre_exec(move || {
+                let mut copied = std::ptr::read(address as *const MpMain<Msg>);
+                let refused = copied.run(Run::until_idle());
+                let fine =
+                    matches!(refused, Err(maslite_mp::Error::Forked { owner }) if owner != id());
+                drop(copied);
+                fine.then_some(())
+                    .ok_or_else(|| std::io::ErrorKind::Other.into())
+            });
+        }
+        assert!(copy.status().unwrap().success());
+        assert!(socket.exists());
+        let told = pids(&main);
+        assert!(told.iter().all(|pid| exists(*pid)));
+        main.send(go(1));
+        let mut heard = 0;
+        main.run_with(Run::until_idle(), |_, _| heard += 1).unwrap();
+        assert_eq!(heard, 1);
+        let shutdown = main.shutdown();
+        assert!(shutdown.errors.is_empty(), "{shutdown:?}");
+        assert!(!socket.exists());
+    }
+}
+
+/// In a process of its own, which closes its standard streams.
+#[test]
+#[ignore = "started by the test below"]
+fn without_standard_streams() {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    // SAFETY: nothing here uses them from here on but those who find other files there.
+    (0..3).for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(number) }));
+    let outcome = std::panic::catch_unwind(|| {
+        for ground in PROCESSES {
+            let mut main = clusters(ground, &[&[Worker::Print(1000)], &[Worker::Print(1000)]]);
+            main.send(go(1));
+            main.send(go(2));
+            main.run(Run::until_idle()).unwrap();
+            // What main prints goes where it went before: nowhere.
+            eprintln!("{}", "main prints, too. ".repeat(1000));
+            println!("{}", "main prints, too. ".repeat(1000));
+            main.send(go(2));
+            main.run(Run::until_idle()).unwrap();
+            let shutdown = main.shutdown();
+            assert!(shutdown.errors.is_empty(), "{shutdown:?}");
+        }
+    });
+    std::process::exit(if outcome.is_ok() { 42 } else { 1 });
+}
+
+#[test]
+fn main_may_have_closed_its_standard_streams() {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "life_of_processes::without_standard_streams",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
+        .status();
+    assert_eq!(status.unwrap().code(), Some(42));
+}

@@ -45,6 +45,8 @@ pub(crate) enum Worker {
     Flood(usize),
     /// Starts a program that outlives it, and that holds a gate.
     Grandchild(PathBuf),
+    /// Writes so many lines to the standard error, and to the standard output.
+    Print(usize),
     /// Ends its process with a code.
     Exit(i32),
     /// Ends its process with a code in its teardown.
@@ -98,6 +100,10 @@ impl Agent<Msg> for Worker {
                 // Nobody waits for it.
                 drop(program.arg("1000").stdin(gate).spawn().unwrap());
             }
+            Self::Print(lines) => (0..*lines).for_each(|line| {
+                eprintln!("line {line}");
+                println!("line {line}");
+            }),
             Self::Exit(code) => std::process::exit(*code),
             Self::KillItself => kill(id()),
             Self::Listener(heard) => *heard += 1,

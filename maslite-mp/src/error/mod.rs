@@ -209,6 +209,14 @@ pub enum Error {
     /// A simulation cannot be started within a cluster of another one.
     #[error("this process is a cluster of a simulation; it cannot supervise one itself")]
     Nested,
+    /// This process is a copy, made with `fork`, of the one that the simulation belongs to.
+    #[error(
+        "this process is a copy of process {owner}, made with `fork`: only process {owner} can use its simulation; build a new one here"
+    )]
+    Forked {
+        /// The process id of the process that the simulation belongs to.
+        owner: u32,
+    },
     /// The user, or the system, asked a second time for the end, and the clusters were killed: see
     /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
     #[error("interrupted for the second time, at {time}; all clusters were killed")]
@@ -253,6 +261,7 @@ maslite_core::readable_debug!(enum Error {
     UnknownCluster(source),
     UnknownAgent(source),
     Nested,
+    Forked { owner },
     Interrupted { time },
     Signals(source),
     ControlSocket { name, source },

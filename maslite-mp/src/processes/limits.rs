@@ -1,15 +1,18 @@
 //! What must hold before the first child process is started: descriptors for all, a place for their sockets, the same program.
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::id;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::fcntl_getfd;
 use rustix::process::{Resource, getrlimit};
+use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::spawn::SpawnError;
 
@@ -18,6 +21,18 @@ pub(crate) const DESCRIPTORS_PER_CHILD: usize = 5;
 
 /// Descriptors that a start needs for a moment, and what the program's other threads may open meanwhile.
 const SPARE: usize = 24;
+
+/// Opens `/dev/null` as each of the descriptors 0 to 2 that the program has closed, as the system's runtime does when a program starts.
+/// Otherwise the next thing opened, such as the control line of a child, would be what the program prints into.
+pub(crate) fn open_standard_streams() -> io::Result<()> {
+    let is_closed = |stream| fcntl_getfd(stream).is_err();
+    while [stdin(), stdout(), stderr()].into_iter().any(is_closed) {
+        let nothing = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let number = nothing?.into_raw_fd();
+        debug_assert!(number <= 2, "the lowest number that is free is taken");
+    }
+    Ok(())
+}
 
 /// Refuses to start more children than this process has descriptors for.
 pub(crate) fn check_descriptors(clusters: usize) -> Result<(), SpawnError> {

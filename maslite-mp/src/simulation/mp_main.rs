@@ -93,6 +93,8 @@ const LONG: Duration = Duration::from_millis(10);
 /// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
 /// Should this process be killed itself, the clusters' processes end by themselves.
 pub struct MpMain<M: WireMessage> {
+    /// The process that it was made in. A copy of that process, made with `fork`, must not touch what belongs to it.
+    owner: u32,
     entered: Entered<M>,
     placement: Placement,
     seed: u64,
@@ -137,6 +139,7 @@ impl<M: WireMessage> MpMain<M> {
             return Err(Error::Nested);
         }
         Ok(Self {
+            owner: std::process::id(),
             entered,
             placement: Placement::default(),
             seed: 0,
@@ -421,10 +424,31 @@ impl<M: WireMessage> MpMain<M> {
         Ok(())
     }
 
-    fn check(&self, cluster: ClusterId) -> Result<u32, Error> {
+    /// Refuses what cannot be done: the simulation has ended, or belongs to another process.
+    fn check_usable(&self) -> Result<(), Error> {
+        if self.is_copy() {
+            return Err(Error::Forked { owner: self.owner });
+        }
         if self.ended {
             return Err(Error::Ended);
         }
+        Ok(())
+    }
+
+    /// Whether this process was forked from the one that this simulation belongs to. Its processes, their links and the files are not
+    /// this one's, and the threads that look after them are not here.
+    fn is_copy(&self) -> bool {
+        std::process::id() != self.owner
+    }
+
+    /// Lets go of everything that belongs to another process, without touching it.
+    fn let_go(&mut self) {
+        std::mem::forget(self.fleet.take());
+        std::mem::forget(self.control.take());
+    }
+
+    fn check(&self, cluster: ClusterId) -> Result<u32, Error> {
+        self.check_usable()?;
         match cluster.place(self.routing.simulation, self.names.len()) {
             Some(_) => Ok(cluster.number()),
             None => Err(Error::UnknownCluster(cluster.number())),
@@ -481,9 +505,7 @@ impl<M: WireMessage> MpMain<M> {
         run: Run,
         handler: Option<&mut Handler<'_, M>>,
     ) -> Result<MpReport, Error> {
-        if self.ended {
-            return Err(Error::Ended);
-        }
+        self.check_usable()?;
         let result = self.try_to_run(run, handler);
         if let Err(error) = &result {
             debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
@@ -643,9 +665,7 @@ impl<M: WireMessage> MpMain<M> {
     /// [`Error::Start`], [`Error::Decode`], [`Error::Model`] for ids used twice,
     /// [`Error::ChildDied`], [`Error::Link`], [`Error::Protocol`].
     pub fn start(&mut self) -> Result<(), Error> {
-        if self.ended {
-            return Err(Error::Ended);
-        }
+        self.check_usable()?;
         let result = self.try_to_start();
         if let Err(error) = &result {
             self.abandon(error);
@@ -798,9 +818,7 @@ impl<M: WireMessage> MpMain<M> {
     /// [`Error::ControlSocket`]: the name will not do, is taken in this process, or the directory for such sockets is
     /// not this user's alone. [`Error::Ended`].
     pub fn open_control(&mut self, name: &str) -> Result<PathBuf, Error> {
-        if self.ended {
-            return Err(Error::Ended);
-        }
+        self.check_usable()?;
         let controller = self.controller();
         let answer = move |request| control::answer(&controller, request);
         let opened =
@@ -882,6 +900,9 @@ impl<M: WireMessage> MpMain<M> {
     /// Ends after a failure, without asking anybody.
     fn abandon(&mut self, error: &Error) {
         self.ended = true;
+        if self.is_copy() {
+            return self.let_go();
+        }
         self.console.close(ControlError::from(error));
         self.control = None;
         if let Some(mut fleet) = self.fleet.take() {
@@ -894,6 +915,14 @@ impl<M: WireMessage> MpMain<M> {
     fn end(&mut self, grace: Duration) -> Shutdown {
         let started = wall();
         self.ended = true;
+        if self.is_copy() {
+            self.let_go();
+            return Shutdown {
+                took: Duration::ZERO,
+                ends: Vec::new(),
+                errors: vec![Error::Forked { owner: self.owner }],
+            };
+        }
         self.console.close(ControlError::Ended);
         self.control = None;
         let mut errors = Vec::new();
@@ -934,7 +963,9 @@ impl<M: WireMessage> Drop for MpMain<M> {
             GRACE
         };
         self.end(grace);
-        self.console.retire();
+        if !self.is_copy() {
+            self.console.retire();
+        }
     }
 }
 

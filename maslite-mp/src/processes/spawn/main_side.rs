@@ -83,6 +83,7 @@ pub(crate) struct MainSide {
 /// As [`SpawnError`] says; no child of this call is then left.
 pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSide>, SpawnError> {
     refuse_to_start();
+    limits::open_standard_streams().map_err(SpawnError::Resources)?;
     if order.carrier == Link::Channel {
         check_doors()?;
     }

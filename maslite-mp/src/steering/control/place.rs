@@ -5,9 +5,9 @@
 //! **Invariant:** the directory belongs to this user and nobody else may enter it, or it is not used.
 
 use std::fmt;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,21 @@ fn directory() -> PathBuf {
     }
 }
 
-/// Whether a directory is this user's alone.
+/// Makes a directory for this user alone, whatever the umask, and what is missing above it.
+fn make(directory: &Path) -> io::Result<()> {
+    if let Some(above) = directory.parent()
+        && !above.try_exists()?
+    {
+        make(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => fs::set_permissions(directory, Permissions::from_mode(0o700)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a directory is this user's alone. Lets its user in again if a umask has shut it out.
 ///
 /// # Errors
 /// If it is not, or is not there.
@@ -53,6 +67,10 @@ fn check(directory: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(directory)?;
     let is_ours = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
     if is_ours {
+        if found.mode() & 0o700 != 0o700 {
+            // A umask has taken it from its own user as well, and from all later simulations.
+            fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        }
         return Ok(());
     }
     let what = format!(
@@ -72,11 +90,8 @@ pub(crate) fn path_for(name: &str) -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let directory = directory();
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory);
-    made.and_then(|()| check(&directory))?;
+    make(&directory)?;
+    check(&directory)?;
     Ok(directory.join(format!("{}-{name}.sock", std::process::id())))
 }
 
@@ -134,9 +149,42 @@ mod tests {
         }
     }
 
+    /// In a process of its own, with a umask that takes everything.
+    #[test]
+    #[ignore = "started by the test below"]
+    fn under_a_umask_that_takes_everything() {
+        let place = std::env::temp_dir();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let deep = place.join("a").join("b");
+        make(&deep).unwrap();
+        assert_eq!((mode(&place.join("a")), mode(&deep)), (0o700, 0o700));
+        // One that an earlier process has left.
+        let shut = place.join("shut");
+        fs::create_dir(&shut).unwrap();
+        assert_eq!(mode(&shut), 0);
+        check(&shut).unwrap();
+        assert_eq!(mode(&shut), 0o700);
+    }
+
+    #[test]
+    fn a_directory_lets_its_user_in_whatever_the_umask() {
+        let place = std::env::temp_dir().join(format!("maslite-umask-{}", std::process::id()));
+        fs::create_dir(&place).unwrap();
+        let test = "steering::control::place::tests::under_a_umask_that_takes_everything";
+        let output = std::process::Command::new("sh")
+            .args(["-c", "umask 777; exec \"$0\" \"$@\" --exact --ignored"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(test)
+            .env("TMPDIR", &place)
+            .output()
+            .unwrap();
+        fs::remove_dir_all(&place).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{said}");
+    }
+
     #[test]
     fn only_a_directory_of_ones_own_is_used() {
-        use std::os::unix::fs::PermissionsExt;
         let place = std::env::temp_dir().join(format!("maslite-place-{}", std::process::id()));
         fs::create_dir(&place).unwrap();
         for (mode, good) in [(0o700, true), (0o750, false), (0o701, false)] {
