@@ -593,17 +593,23 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    fn endless(&mut self, limit: u64) -> Error {
-        let mut awake = self.kernel.awake.clone();
+    /// The first agents that would take part in a superstep now, by insertion index, each with it.
+    #[must_use]
+    pub fn first_awake(&self) -> Vec<(u64, AgentId)> {
+        let slots = &self.kernel.slots;
+        let mut awake: Vec<u32> = self.kernel.taking_part().collect();
         awake.sort_unstable();
+        let named = awake.iter().take(Error::AWAKE_NAMED);
+        let named = named.map(|slot| &slots[*slot as usize]);
+        named.map(|slot| (slot.index, slot.id)).collect()
+    }
+
+    fn endless(&self, limit: u64) -> Error {
+        let agents = self.first_awake().into_iter();
         Error::EndlessExchange {
             time: self.kernel.now,
             limit,
-            agents: awake
-                .iter()
-                .take(16)
-                .map(|slot| self.kernel.slots[*slot as usize].id)
-                .collect(),
+            agents: agents.map(|(_, id)| id).collect(),
         }
     }
 
@@ -1054,6 +1060,12 @@ impl<M: Message> Engine<M> {
         let reason = self.kernel.paused_by.take()?;
         let index = reason.asked_by().and_then(|agent| self.index(agent));
         Some((index.unwrap_or(u64::MAX), reason))
+    }
+
+    /// The errors that agents reported since they were last taken, in order.
+    #[must_use]
+    pub fn errors(&self) -> &[AgentError] {
+        &self.kernel.errors
     }
 
     /// Takes the errors that agents reported since the last time, in order.

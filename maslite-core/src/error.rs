@@ -79,12 +79,18 @@ pub enum Error {
         time: SimTime,
         /// How many supersteps it had.
         limit: u64,
-        /// Agents awake in the last one, at most sixteen.
+        /// The first sixteen agents that are awake, or kept awake, by insertion index.
         agents: Vec<AgentId>,
     },
     /// A run was asked for after one that failed.
     #[error("an earlier run failed, so this simulation cannot go on: build a new one")]
     Failed,
+}
+
+impl Error {
+    /// So many agents an endless exchange names.
+    #[doc(hidden)]
+    pub const AWAKE_NAMED: usize = 16;
 }
 
 crate::readable_debug!(enum Error {

@@ -408,6 +408,13 @@ impl<M: Message> Kernel<M> {
         }
     }
 
+    /// The slots that take part in a superstep: those that are awake, and those that are kept awake; in no order.
+    pub(crate) fn taking_part(&self) -> impl Iterator<Item = u32> + '_ {
+        let kept_awake = self.kept_awake.iter().copied();
+        let asleep = |slot: &u32| self.slots[*slot as usize].flags & AWAKE == 0;
+        self.awake.iter().copied().chain(kept_awake.filter(asleep))
+    }
+
     /// Moves the agents awake in this superstep into `updating`, in insertion order.
     pub(crate) fn take_awake(&mut self, updating: &mut Vec<u32>) {
         updating.clear();

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Limits, Rest, Surroundings};
 use crate::error::Error;
 use crate::kernel::Observer;
 use crate::message::{Mail, Message, Receiver};
-use crate::run::{Counters, Predicate, Report, Run, StopReason};
+use crate::run::{AgentError, Counters, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
@@ -247,7 +247,7 @@ impl<M: Message> Scheduler<M> {
         report.counters = self.engine.counters();
         report.digest = self.engine.digest();
         report.behind = behind;
-        report.errors = self.engine.take_errors();
+        report.errors = self.engine.errors().to_vec();
         Ok(report)
     }
 
@@ -418,10 +418,22 @@ impl<M: Message> Scheduler<M> {
         self.engine.now()
     }
 
+    /// The superstep within this instant that comes next.
+    #[must_use]
+    pub fn superstep(&self) -> u64 {
+        self.engine.superstep()
+    }
+
     /// What was counted since the simulation began.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.engine.counters()
+    }
+
+    /// The errors that agents reported in the last run, as its report has them; also if it failed.
+    #[must_use]
+    pub fn errors(&self) -> &[AgentError] {
+        self.engine.errors()
     }
 
     /// The pending alarms that the filter names, whoever set them, in the order they will fire.

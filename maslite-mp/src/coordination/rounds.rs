@@ -774,8 +774,13 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             // Main does not talk to itself: no superstep would end that.
             Some(AgentId::MAIN) if is_reply => self.standing.count_undeliverable(),
             Some(AgentId::MAIN) => {
-                let mail = (self.standing.time, key, mail.clone());
-                self.under_way.main_mail.push(mail);
+                // Without a lookahead main's mail has one order, whoever sent it.
+                let arrives = if self.lookaheads.is_empty() {
+                    SimTime::ZERO
+                } else {
+                    self.standing.time
+                };
+                self.under_way.main_mail.push((arrives, key, mail.clone()));
             }
             Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
             None if clusters.is_empty() => self.standing.counters.unheard += 1,

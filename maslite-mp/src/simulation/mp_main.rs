@@ -862,6 +862,12 @@ impl<M: WireMessage> MpMain<M> {
         self.standing.time
     }
 
+    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its own, and this tells nothing.
+    #[must_use]
+    pub fn superstep(&self) -> u64 {
+        self.standing.superstep
+    }
+
     /// What was counted until the end of the last run.
     #[must_use]
     pub fn counters(&self) -> Counters {
