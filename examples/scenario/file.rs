@@ -21,6 +21,9 @@ pub(crate) struct Scenario {
     /// Mail that lies in the queue before the first superstep, in this order.
     pub(crate) start: Vec<StartMail>,
     pub(crate) run: Until,
+    /// What the owner does after the first pause, the second, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) between: Vec<Vec<OwnerAction>>,
 }
 
 /// What one agent does.
@@ -33,6 +36,16 @@ pub(crate) struct Script {
     pub(crate) subscribe: Vec<Listen>,
     /// Of two rules for one topic the later one holds.
     pub(crate) rules: Vec<Rule>,
+    /// What it does in its `setup`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) setup: Vec<Action>,
+    /// What it does in its `teardown`, if it is removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) teardown: Vec<Action>,
+    /// The most mail that it reads in an update.
+    #[serde(default, deserialize_with = "optional_count")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) at_most: Option<u64>,
 }
 
 /// What an agent does on receiving a message with a topic, in this order.
@@ -74,6 +87,54 @@ pub(crate) enum Action {
     },
     Subscribe(Listen),
     Unsubscribe(Listen),
+    /// Adds an agent with the same script and sends it C.
+    Spawn {
+        /// Without an id the new one has an id that follows from this agent's.
+        #[serde(default, deserialize_with = "optional_id")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+    },
+    /// Removes an agent; 0 is the agent itself.
+    Remove {
+        #[serde(deserialize_with = "any_id")]
+        id: u64,
+    },
+    /// Clears alarms of this agent.
+    Clear {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<Topic>,
+        /// `null` is no receiver, as in `alarm`; without the field it is any.
+        #[serde(default, deserialize_with = "any_addressee")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<Option<u64>>,
+    },
+    /// Ends the run after this superstep.
+    Pause {},
+    /// Panics, unless the agent has had mail about this topic.
+    Panic {
+        unless: Topic,
+    },
+    /// The agent sends itself the message that it reacts to once more, so often and until it has had mail about a topic.
+    Spin {
+        until: Topic,
+        #[serde(deserialize_with = "times")]
+        most: u64,
+    },
+    Keep {
+        awake: bool,
+    },
+}
+
+/// One thing that the owner of a scenario does between two runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum OwnerAction {
+    Add(Script),
+    Send(StartMail),
+    Remove {
+        #[serde(deserialize_with = "agent_id")]
+        id: u64,
+    },
 }
 
 /// A pattern of mail: one to three of sender, receiver, topic.
@@ -132,12 +193,19 @@ pub(crate) struct StartMail {
 }
 
 /// When the run ends; without a limit, when nothing is left to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Until {
     #[serde(default, deserialize_with = "optional_millis")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until_ms: Option<u64>,
+    /// An instant with more is an endless exchange. There is no limit unless one is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_times")]
+    pub(crate) supersteps_per_instant: Option<u64>,
+    /// Main stops the run on mail about this topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_on: Option<Topic>,
 }
 
 // ---- numbers, each with its range
@@ -162,6 +230,38 @@ fn addressee<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error
     #[derive(Deserialize)]
     struct Id(#[serde(deserialize_with = "any_id")] u64);
     Ok(Option::<Id>::deserialize(from)?.map(|id| id.0))
+}
+
+/// The same in a field that may be missing.
+fn any_addressee<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    addressee(from).map(Some)
+}
+
+fn optional_id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Id(#[serde(deserialize_with = "agent_id")] u64);
+    Ok(Option::<Id>::deserialize(from)?.map(|id| id.0))
+}
+
+fn optional_count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    struct Count(u64);
+    impl<'de> Deserialize<'de> for Count {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let what = "how much mail: an integer from 1";
+            from.deserialize_u64(Integer(what, 1, u64::MAX)).map(Self)
+        }
+    }
+    Ok(Option::<Count>::deserialize(from)?.map(|count| count.0))
+}
+
+fn times<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    from.deserialize_u64(Integer("how often: an integer from 0", 0, u64::MAX))
+}
+
+fn optional_times<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Times(#[serde(deserialize_with = "times")] u64);
+    Ok(Option::<Times>::deserialize(from)?.map(|times| times.0))
 }
 
 fn ttl<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
@@ -256,35 +356,35 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// The agents of the file, those that the owner adds later included, each with its place.
+    pub(crate) fn scripts(&self) -> impl Iterator<Item = (Place, &Script)> {
+        let first = self.agents.iter().enumerate();
+        let first = first.map(|(place, agent)| (Place::Agent(place), agent));
+        let later = self.between.iter().enumerate().flat_map(|(pause, acts)| {
+            let acts = acts.iter().enumerate();
+            acts.filter_map(move |(place, act)| match act {
+                OwnerAction::Add(agent) => Some((Place::Between(pause, place), agent)),
+                OwnerAction::Send(_) | OwnerAction::Remove { .. } => None,
+            })
+        });
+        first.chain(later)
+    }
+
     /// What no part shows alone: ids and clusters fit together.
     fn check(&self) -> Result<(), (Place, String)> {
         // Of each agent: whether a cluster has named it.
         let mut in_cluster = BTreeMap::new();
-        for (place, agent) in self.agents.iter().enumerate() {
+        for (place, agent) in self.scripts() {
             let id = agent.id;
             if in_cluster.insert(id, false).is_some() {
                 let reason = format!("a second agent {id}: give it an id of its own");
-                return Err((Place::Agent(place), reason));
+                return Err((place, reason));
             }
-            let lonely = |action: &Action| {
-                matches!(
-                    action,
-                    Action::Send {
-                        to: None,
-                        direct: true,
-                        ..
-                    }
-                )
-            };
-            if agent
-                .rules
-                .iter()
-                .any(|rule| rule.actions.iter().any(lonely))
-            {
+            if agent.actions().any(Action::is_lonely) {
                 let reason = format!(
                     "agent {id} sends directly to nobody: give the `send` a receiver in `to`"
                 );
-                return Err((Place::Agent(place), reason));
+                return Err((place, reason));
             }
         }
         for (cluster, ids) in self.clusters.iter().enumerate() {
@@ -297,22 +397,42 @@ impl Scenario {
                 return Err((Place::Cluster(cluster, place), reason));
             }
         }
-        for (place, agent) in self.agents.iter().enumerate() {
+        for (place, agent) in self.scripts() {
             let id = agent.id;
             if in_cluster.get(&id) == Some(&false) {
                 let reason = format!("agent {id} is in no cluster: name it in one of `clusters`");
-                return Err((Place::Agent(place), reason));
+                return Err((place, reason));
             }
         }
         Ok(())
     }
 }
 
+impl Script {
+    /// All that it ever does.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = &Action> {
+        let rules = self.rules.iter().flat_map(|rule| &rule.actions);
+        rules.chain(&self.setup).chain(&self.teardown)
+    }
+}
+
+impl Action {
+    /// Mail to one agent alone, without an agent.
+    fn is_lonely(&self) -> bool {
+        let Self::Send { to, direct, .. } = self else {
+            return false;
+        };
+        to.is_none() && *direct
+    }
+}
+
 /// A part of a scenario.
-#[derive(Clone, Copy)]
-enum Place {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
     Agent(usize),
     Cluster(usize, usize),
+    /// Which pause, and which of the actions after it.
+    Between(usize, usize),
 }
 
 /// The parts of a file as they stand in its text.
@@ -322,6 +442,8 @@ struct Outline<'a> {
     clusters: Vec<Vec<&'a RawValue>>,
     #[serde(borrow)]
     agents: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    between: Vec<Vec<&'a RawValue>>,
 }
 
 impl Place {
@@ -331,6 +453,7 @@ impl Place {
         let part = match self {
             Self::Agent(place) => outline.agents.get(place)?,
             Self::Cluster(cluster, place) => outline.clusters.get(cluster)?.get(place)?,
+            Self::Between(pause, place) => outline.between.get(pause)?.get(place)?,
         };
         let start = part.get().as_ptr().addr() - text.as_ptr().addr();
         Some(position(&text.as_bytes()[..start]))

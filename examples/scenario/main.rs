@@ -1,4 +1,5 @@
-//! *Covers*: agents that are data, static and changing subscriptions, alarms, traces, digests.
+//! *Covers*: agents that are data, static and changing subscriptions, alarms, agents that come and go, main, pauses,
+//! errors, traces, digests.
 //!
 //! *Scenario*: whatever a file says. Scripted agents react to mail by sending more; every delivery
 //! can be written down. For one file the trace is the same bytes on every placement.
@@ -9,9 +10,10 @@
 
 mod agent;
 mod file;
+mod play;
+mod steer;
 mod trace;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -20,11 +22,12 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use maslite_mp::Chain;
 use maslite_mp::prelude::*;
-use serde::Serialize;
 
 use crate::agent::{ScenarioMessage, Scripted};
 use crate::file::Scenario;
-use crate::trace::{Trace, write_line};
+use crate::play::{Pieces, Stage, Summary, play};
+use crate::steer::Steering;
+use crate::trace::{Trace, write_placed};
 
 /// Runs a scenario file and prints what was counted, as one JSON object.
 #[derive(Debug, Parser)]
@@ -32,15 +35,36 @@ use crate::trace::{Trace, write_line};
 struct Options {
     /// The scenario: agents, their clusters and rules, and the mail to start with.
     file: PathBuf,
-    /// Where the clusters run.
+    /// Where the agents run.
     #[arg(long, value_enum, default_value_t = Where::Inline)]
     placement: Where,
-    /// Writes every delivery to this file, as a line of JSON each.
+    /// Writes every delivery, and what else happens, to this file, as a line of JSON each.
     #[arg(long, value_name = "OUT.jsonl")]
     trace: Option<PathBuf>,
     /// The seed of the run. Scripted agents leave nothing to chance.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Holds up messages between main and the clusters, by chance from a seed. Changes nothing.
+    #[arg(long, value_name = "SEED")]
+    shake: Option<u64>,
+    /// Runs in pieces of so many supersteps. Changes nothing.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    slice: Option<u64>,
+    /// Runs in pieces of so many milliseconds of simulated time, if the file has a time limit. Changes nothing.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    slice_ms: Option<u64>,
+    /// Asks a predicate, which never holds, after every superstep. Changes nothing.
+    #[arg(long)]
+    watch: bool,
+    /// Pauses, steps, asks and resumes from another thread, by chance from a seed. Changes nothing.
+    #[arg(long, value_name = "SEED")]
+    steer: Option<u64>,
+    /// Ends runs where agents report something, and goes on. Changes nothing.
+    #[arg(long)]
+    stop_at_error: bool,
+    /// Processes are connected by channels instead of shared memory. Changes nothing.
+    #[arg(long)]
+    channel: bool,
 }
 
 const FORMAT: &str = r#"The file:
@@ -60,10 +84,25 @@ const FORMAT: &str = r#"The file:
   alarm {after_ms, to, topic}, subscribe {pattern}, unsubscribe {pattern}.
   A pattern names one to three of sender, receiver, topic. `until_ms` is optional.
 
+More that a file may say, all of it optional:
+  Id 0 is main. It answers mail with a ttl above 0 about the next topic: A, B, … F, A.
+  An agent: "setup": [actions], "teardown": [actions], "at_most": mail that it reads in an update.
+  Actions: spawn {id?} adds an agent with the same script and sends it C; remove {id}, where 0 is the
+  agent itself; clear {topic?, to?} clears its own alarms; pause {}; panic {unless: topic it has heard};
+  spin {until: topic, most: n} sends itself its mail once more; keep {awake}.
+  "run": {"until_ms": 2500, "supersteps_per_instant": 60, "stop_on": "F"}: main stops the run on F.
+  "between": [[actions], …], what the owner does after the first pause, the second and so on:
+  add {an agent}, send {from, to, topic, ttl}, remove {id}. Clusters name these agents, too.
+
+The trace has a line for every delivery and, with "born", "gone", "awake", "main" or "paused", for what
+else happens. After an error its last line is the error.
+
 Exit status: 0, or 1 if the run failed, or 2 if it could not begin."#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {
+    /// All agents in one scheduler, without a supervisor; clusters do not matter.
+    Alone,
     /// All clusters in this process, one thread.
     Inline,
     /// A thread for each cluster: not yet.
@@ -72,44 +111,15 @@ enum Where {
     Processes,
 }
 
-/// What is printed at the end.
-#[derive(Serialize)]
-struct Summary {
-    sent: u64,
-    delivered: u64,
-    undeliverable: u64,
-    unheard: u64,
-    supersteps: u64,
-    sim_ms: u64,
-    stopped_by: &'static str,
-    digest: String,
-}
-
-impl From<&Report> for Summary {
-    fn from(report: &Report) -> Self {
-        let counters = &report.counters;
-        Self {
-            sent: counters.sent,
-            delivered: counters.delivered,
-            undeliverable: counters.undeliverable,
-            unheard: counters.unheard,
-            supersteps: counters.supersteps,
-            sim_ms: report.now.as_nanos() / 1_000_000,
-            stopped_by: report.stopped_by.name(),
-            digest: report.digest.unwrap_or_default().to_string(),
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let agents = Registry::new()
         .with::<Scripted>()
-        .with_trace_format(write_line)
+        .with_trace_format(write_placed)
         .enter();
     let options = Options::parse();
     match execute(agents, &options) {
         Ok(summary) => {
-            println!("{summary}");
+            println!("{}", summary.to_json());
             ExitCode::SUCCESS
         }
         Err(Failure(status, reason)) => {
@@ -127,15 +137,14 @@ const REFUSED: u8 = 2;
 /// The run began and failed.
 const FAILED: u8 = 1;
 
-fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<String, Failure> {
-    let placement = match options.placement {
-        Where::Inline => Placement::Inline,
-        Where::Processes => Placement::Processes,
-        Where::Threads => {
-            let reason = "placement `threads` does not exist yet: use `inline` or `processes`";
-            return Err(Failure(REFUSED, reason.to_owned()));
-        }
-    };
+/// Where a trace is written.
+type Lines = Trace<BufWriter<File>>;
+
+fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<Summary, Failure> {
+    if options.placement == Where::Threads {
+        let reason = "placement `threads` does not exist yet: use `alone`, `inline` or `processes`";
+        return Err(Failure(REFUSED, reason.to_owned()));
+    }
     let refused = |error: file::LoadError| Failure(REFUSED, error.to_string());
     let scenario = Scenario::load(&options.file).map_err(refused)?;
     // Only now, so that a malformed scenario leaves no trace.
@@ -146,12 +155,16 @@ fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<String
                 let reason = format!("{}: cannot be written: {error}", path.display());
                 Failure(REFUSED, reason)
             };
-            let file = File::create(path).map_err(unwritable)?;
-            Some((path, Trace::new(BufWriter::new(file))))
+            let file = BufWriter::new(File::create(path).map_err(unwritable)?);
+            let trace = if play::has_notes(&scenario) {
+                Trace::in_pieces(file)
+            } else {
+                Trace::new(file)
+            };
+            Some((path, trace))
         }
     };
-    let lines = trace.as_ref().map(|(_, trace)| trace.clone());
-    let result = run(agents, &scenario, placement, options.seed, lines);
+    let result = perform(agents, &scenario, options, trace.as_ref().map(|it| &it.1));
     if let Some((path, trace)) = trace {
         let cut = |error| {
             let reason = format!("{}: the trace is incomplete: {error}", path.display());
@@ -159,41 +172,46 @@ fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<String
         };
         trace.finish().map_err(cut)?;
     }
-    let report = result.map_err(|error| Failure(FAILED, Chain(&error).to_string()))?;
-    let summary = serde_json::to_string(&Summary::from(&report.run));
-    Ok(summary.expect("numbers and strings are always JSON"))
+    result.map_err(|error| Failure(FAILED, Chain(&error).to_string()))
 }
 
-/// Runs a scenario from its start to its end, in the clusters that it names.
-fn run(
+/// Plays a scenario in the way that the options say.
+fn perform(
     agents: Entered<ScenarioMessage>,
     scenario: &Scenario,
-    placement: Placement,
-    seed: u64,
-    trace: Option<Trace<BufWriter<File>>>,
-) -> Result<MpReport, maslite_mp::Error> {
-    let mut main = MpMain::new(agents)?
-        .with_placement(placement)
-        .with_seed(seed)
-        .with_digest();
-    if let Some(trace) = trace {
-        main = main.with_trace(move |line| trace.write(line));
-    }
-    let mut homes = BTreeMap::new();
-    for ids in &scenario.clusters {
-        let cluster = main.new_scheduler();
-        homes.extend(ids.iter().map(|id| (*id, cluster)));
-    }
-    for script in &scenario.agents {
-        main.add(homes[&script.id], script.id, Scripted::from(script))?;
-    }
-    for mail in &scenario.start {
-        main.send(Mail::from(mail));
-    }
-    let until = match scenario.run.until_ms {
-        Some(limit) => Run::until(SimTime::from_millis(limit)),
-        None => Run::until_idle(),
+    options: &Options,
+    trace: Option<&Lines>,
+) -> Result<Summary, maslite_mp::Error> {
+    let mut stage = match options.placement {
+        Where::Alone => Stage::alone(options.seed, trace),
+        place => {
+            let placement = match place {
+                Where::Processes => Placement::Processes,
+                _ => Placement::Inline,
+            };
+            let main = MpMain::new(agents)?
+                .with_placement(placement)
+                .with_link(if options.channel {
+                    Link::Channel
+                } else {
+                    Link::Auto
+                })
+                .with_shake(options.shake)
+                .with_seed(options.seed);
+            Stage::clusters(main, scenario, trace)
+        }
     };
-    // Every reaction uses up some ttl, so no exchange is endless, however long it is.
-    main.run(until.supersteps_per_instant(u64::MAX))
+    let pieces = Pieces {
+        supersteps: options.slice,
+        millis: options.slice_ms,
+        watched: options.watch,
+        to_errors: options.stop_at_error,
+    };
+    let steering = options.steer.map(|seed| Steering::start(&stage, seed));
+    let result = play(scenario, pieces, &mut stage, trace);
+    drop(stage);
+    if let Some(steering) = steering {
+        steering.finish();
+    }
+    result
 }

@@ -32,7 +32,8 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
         clusters,
         agents,
         start,
-        run: Until { until_ms: None },
+        run: Until::default(),
+        between: Vec::new(),
     };
     let outcome = loop {
         match naive::run(&scenario, MOST_DELIVERIES) {
@@ -122,6 +123,9 @@ impl Dice {
             id,
             subscribe,
             rules,
+            setup: Vec::new(),
+            teardown: Vec::new(),
+            at_most: None,
         }
     }
 

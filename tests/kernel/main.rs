@@ -4,6 +4,7 @@
 mod agent;
 #[path = "../../examples/scenario/file.rs"]
 mod file;
+#[allow(dead_code, reason = "shared with the example")]
 #[path = "../../examples/scenario/trace.rs"]
 mod trace;
 

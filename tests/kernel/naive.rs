@@ -218,6 +218,7 @@ impl Model<'_> {
                 Action::Alarm { to, topic, .. } => (*to, topic, false),
                 Action::Reply { topic } => (Some(letter.sender), topic, false),
                 Action::Broadcast { topic } => (None, topic, false),
+                other => unreachable!("a plain scenario has no {other:?}"),
             };
             let answer = Letter {
                 sender: id,

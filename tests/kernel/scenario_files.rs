@@ -127,18 +127,20 @@ fn fields_and_actions_must_be_known_and_complete() {
         (
             r#""start""#,
             r#""strat""#,
-            "m.json:13:9: unknown field `strat`, expected one of `clusters`, `agents`, `start`, `run`",
+            "m.json:13:9: unknown field `strat`, expected one of `clusters`, `agents`, `start`, \
+             `run`, `between`",
         ),
         (
             r#""run": {"until_ms": 2500}"#,
             r#""run": {"untill_ms": 2500}"#,
-            "m.json:14:21: unknown field `untill_ms`, expected `until_ms`",
+            "m.json:14:21: unknown field `untill_ms`, expected one of `until_ms`, \
+             `supersteps_per_instant`, `stop_on`",
         ),
         (
             r#""alarm""#,
             r#""alram""#,
             "m.json:8:34: unknown variant `alram`, expected one of `send`, `reply`, `broadcast`, \
-             `alarm`, `subscribe`, `unsubscribe`",
+             `alarm`, `subscribe`, `unsubscribe`, `spawn`, `remove`, `clear`, `pause`, `panic`, `spin`, `keep`",
         ),
         (
             r#"{"to": 2, "topic": "B"}"#,
@@ -165,6 +167,108 @@ fn fields_and_actions_must_be_known_and_complete() {
             refusal(old, new),
             format!("{reason}; --help shows the format")
         );
+    }
+}
+
+/// The good file with what plain scenarios cannot say.
+const EXTENDED: &str = r#"{
+  "clusters": [[1], [90, 91]],
+  "agents": [
+    {"id": 1, "subscribe": [{"receiver": 0}], "at_most": 2,
+     "setup": [{"keep": {"awake": true}}],
+     "teardown": [{"send": {"to": 0, "topic": "A"}}],
+     "rules": [{"on": "A", "do": [{"spawn": {}}, {"spawn": {"id": 7000}}, {"remove": {"id": 0}},
+       {"clear": {}}, {"clear": {"to": null}}, {"clear": {"topic": "A", "to": 3}}, {"pause": {}},
+       {"panic": {"unless": "B"}},
+       {"spin": {"until": "B", "most": 30}}]}]}
+  ],
+  "start": [],
+  "run": {"supersteps_per_instant": 60, "stop_on": "F"},
+  "between": [[],
+    [{"add": {"id": 90, "subscribe": [], "rules": []}}, {"remove": {"id": 1}},
+     {"add": {"id": 91, "subscribe": [], "rules": []}},
+     {"send": {"from": 0, "to": 90, "topic": "A", "ttl": 3}}]]
+}"#;
+
+#[test]
+fn an_extended_file_is_read_and_written() {
+    let scenario = parse(EXTENDED.as_bytes()).unwrap();
+    assert_eq!(scenario.between[1].len(), 4);
+    assert_eq!(scenario.run.supersteps_per_instant, Some(60));
+    let ids: Vec<u64> = scenario.scripts().map(|(_, script)| script.id).collect();
+    assert_eq!(ids, [1, 90, 91]);
+    let written = serde_json::to_string(&scenario).unwrap();
+    assert_eq!(parse(written.as_bytes()), Ok(scenario));
+}
+
+#[test]
+fn what_is_wrong_in_an_extended_file_has_its_place() {
+    let help = "; --help shows the format";
+    for (old, new, reason) in [
+        (
+            r#""at_most": 2"#,
+            r#""at_most": 0"#,
+            format!(
+                "m.json:4:58: invalid value: integer `0`, expected how much mail: an integer from 1{help}"
+            ),
+        ),
+        (
+            r#"{"spawn": {"id": 7000}}"#,
+            r#"{"spawn": {"id": 0}}"#,
+            format!(
+                "m.json:7:67: invalid value: integer `0`, expected an agent's id: an integer from 1 to 2^63 - 1{help}"
+            ),
+        ),
+        (
+            r#"{"pause": {}}"#,
+            r#"{"pause": {"now": 1}}"#,
+            format!("m.json:8:99: unknown field `now`, there are no fields{help}"),
+        ),
+        (
+            r#"{"panic": {"unless": "B"}}"#,
+            r#"{"panic": {}}"#,
+            format!("m.json:9:19: missing field `unless`{help}"),
+        ),
+        (
+            r#""most": 30"#,
+            r#""most": -1"#,
+            format!(
+                "m.json:10:41: invalid type: integer `-1`, expected how often: an integer from 0{help}"
+            ),
+        ),
+        (
+            r#""awake": true"#,
+            r#""awake": 1"#,
+            format!("m.json:5:35: invalid type: integer `1`, expected a boolean{help}"),
+        ),
+        (
+            r#"{"remove": {"id": 1}}"#,
+            r#"{"remove": {"id": 0}}"#,
+            format!(
+                "m.json:15:75: invalid value: integer `0`, expected an agent's id: an integer from 1 to 2^63 - 1{help}"
+            ),
+        ),
+        (
+            r#"{"id": 91"#,
+            r#"{"id": 1"#,
+            "m.json:16:6: a second agent 1: give it an id of its own".to_owned(),
+        ),
+        (
+            "[90, 91]",
+            "[90]",
+            "m.json:16:6: agent 91 is in no cluster: name it in one of `clusters`".to_owned(),
+        ),
+        (
+            r#""to": 0, "topic": "A"}}]"#,
+            r#""to": null, "topic": "A", "direct": true}}]"#,
+            "m.json:4:5: agent 1 sends directly to nobody: give the `send` a receiver in `to`"
+                .to_owned(),
+        ),
+    ] {
+        let text = EXTENDED.replacen(old, new, 1);
+        assert_ne!(text, EXTENDED, "nothing was changed");
+        let refusal = parse(text.as_bytes()).expect_err(&format!("{new} was accepted"));
+        assert_eq!(refusal, reason);
     }
 }
 

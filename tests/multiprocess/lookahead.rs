@@ -221,6 +221,7 @@ impl Model<'_> {
                 Action::Unsubscribe(listen) => {
                     self.listeners.remove(&(index, format!("{listen:?}")));
                 }
+                other => unreachable!("a plain scenario has no {other:?}"),
             }
         }
     }

@@ -6,6 +6,8 @@ mod agent;
 #[allow(dead_code, reason = "shared with the example")]
 #[path = "../../examples/scenario/file.rs"]
 mod file;
+#[path = "../../examples/scenario/play.rs"]
+mod play;
 #[allow(dead_code, reason = "shared with the example")]
 #[path = "../../examples/scenario/trace.rs"]
 mod trace;
@@ -25,6 +27,7 @@ mod controller;
 mod deaths;
 mod encodings;
 mod end_of_time;
+mod extended;
 mod failures;
 mod ground;
 mod life_of_processes;

@@ -1,0 +1,442 @@
+//! Plays a scenario from start to end, whatever ends its runs, and writes down what happens.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+
+use maslite_mp::core::{Adder, Digest};
+use maslite_mp::prelude::*;
+use maslite_mp::{AgentError, Error};
+
+use crate::agent::{PAUSED, ScenarioMessage, Scripted};
+use crate::file::{Action, OwnerAction, Scenario, Script};
+use crate::trace::{Trace, line_of, millis, number, seat};
+
+/// What a scenario is played on.
+pub(crate) enum Stage {
+    /// One scheduler without a supervisor.
+    Alone(Box<Scheduler<ScenarioMessage>>),
+    /// The clusters that the scenario names, and of each agent its cluster.
+    Clusters(Box<MpMain<ScenarioMessage>>, BTreeMap<u64, ClusterId>),
+}
+
+/// In which pieces a scenario is played. None of this changes what happens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pieces {
+    /// The most supersteps of a run.
+    pub(crate) supersteps: Option<u64>,
+    /// The most simulated time of a run [ms], where the scenario has a time limit.
+    pub(crate) millis: Option<u64>,
+    /// Each run asks a predicate that never holds.
+    pub(crate) watched: bool,
+    /// Each run ends when an agent reports something.
+    pub(crate) to_errors: bool,
+}
+
+/// What is printed at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    counters: Counters,
+    sim_ms: u64,
+    stopped_by: &'static str,
+    digest: Digest,
+    pauses: u64,
+}
+
+impl Summary {
+    /// One JSON object, in the style of Python's `json.dumps`.
+    pub(crate) fn to_json(&self) -> String {
+        let of = &self.counters;
+        let counts = [
+            ("sent", of.sent),
+            ("delivered", of.delivered),
+            ("undeliverable", of.undeliverable),
+            ("queued", of.queued),
+            ("unheard", of.unheard),
+            ("supersteps", of.supersteps),
+            ("alarms_set", of.alarms_set),
+            ("alarms_fired", of.alarms_fired),
+            ("alarms_cleared", of.alarms_cleared),
+            ("alarms_pending", of.alarms_pending),
+            ("agents", of.agents),
+            ("sim_ms", self.sim_ms),
+        ];
+        let mut json = "{".to_owned();
+        for (name, count) in counts {
+            let _ = write!(json, r#""{name}": {count}, "#);
+        }
+        let Self {
+            stopped_by,
+            digest,
+            pauses,
+            ..
+        } = self;
+        let _ = write!(
+            json,
+            r#""stopped_by": "{stopped_by}", "digest": "{digest}", "pauses": {pauses}}}"#
+        );
+        json
+    }
+}
+
+/// The topics about which main answers, each with the next one.
+const TOPICS: &str = "ABCDEF";
+
+/// What main does with mail: it answers as long as the `ttl` lasts. True if it stops the run.
+fn answer(
+    mail: &Mail<ScenarioMessage>,
+    stop_on: Option<Topic>,
+    main: &mut MainContext<ScenarioMessage>,
+) -> bool {
+    let ScenarioMessage { topic, ttl } = mail.body;
+    if let Some(ttl) = ttl.checked_sub(1) {
+        let next = TOPICS.find(topic.as_str()).map_or(0, |place| place + 1);
+        let next = next % TOPICS.len();
+        let topic = Topic::new(&TOPICS[next..=next]);
+        main.send(mail.sender, ScenarioMessage { topic, ttl });
+    }
+    let stops = stop_on == Some(topic);
+    if stops {
+        main.stop();
+    }
+    stops
+}
+
+/// Whether agents of a scenario may have something to say that the kernel's trace does not tell.
+pub(crate) fn has_notes(scenario: &Scenario) -> bool {
+    let may_say = |action: &Action| {
+        matches!(
+            action,
+            Action::Spawn { .. } | Action::Remove { .. } | Action::Keep { .. }
+        )
+    };
+    let removes = |action: &OwnerAction| matches!(action, OwnerAction::Remove { .. });
+    let mut actions = scenario.scripts().flat_map(|(_, script)| script.actions());
+    actions.any(may_say) || scenario.between.iter().flatten().any(removes)
+}
+
+/// So many supersteps a run may have that its report holds all that so many agents say in it.
+fn supersteps_of_a_report(agents: u64) -> u64 {
+    let kept = Report::ERRORS_KEPT as u64;
+    (kept / (2 * agents + 10)).max(1)
+}
+
+impl Stage {
+    /// A scheduler that is used alone.
+    pub(crate) fn alone<W: Write + Send + 'static>(seed: u64, trace: Option<&Trace<W>>) -> Self {
+        let mut scheduler = Scheduler::with_seed(seed).with_digest();
+        if let Some(trace) = trace {
+            scheduler = scheduler.with_trace(trace.observer());
+        }
+        Self::Alone(Box::new(scheduler))
+    }
+
+    /// The clusters of a scenario under a supervisor. The trace of its registry is [`write_placed`](crate::trace::write_placed).
+    pub(crate) fn clusters<W: Write + Send + 'static>(
+        main: MpMain<ScenarioMessage>,
+        scenario: &Scenario,
+        trace: Option<&Trace<W>>,
+    ) -> Self {
+        let mut main = main.with_digest();
+        if let Some(trace) = trace {
+            let trace = trace.clone();
+            main = main.with_trace(move |line| trace.write(line));
+        }
+        let mut homes = BTreeMap::new();
+        for ids in &scenario.clusters {
+            let cluster = main.new_scheduler();
+            homes.extend(ids.iter().map(|id| (*id, cluster)));
+        }
+        Self::Clusters(Box::new(main), homes)
+    }
+
+    fn add(&mut self, script: &Script) -> Result<(), Error> {
+        let agent = Scripted::from(script);
+        match self {
+            Self::Alone(scheduler) => Ok(scheduler.add(script.id, agent)?),
+            Self::Clusters(main, homes) => main.add(homes[&script.id], script.id, agent),
+        }
+    }
+
+    fn send(&mut self, mail: Mail<ScenarioMessage>) {
+        match self {
+            Self::Alone(scheduler) => scheduler.send(mail),
+            Self::Clusters(main, _) => main.send(mail),
+        }
+    }
+
+    /// Removes an agent, if there is one with this id.
+    fn remove(&mut self, id: u64) {
+        match self {
+            Self::Alone(scheduler) => drop(scheduler.remove(id)),
+            Self::Clusters(main, _) => drop(main.remove(id)),
+        }
+    }
+
+    fn run(
+        &mut self,
+        run: Run,
+        handler: impl FnMut(Mail<ScenarioMessage>, &mut MainContext<ScenarioMessage>),
+    ) -> Result<Report, Error> {
+        match self {
+            Self::Alone(scheduler) => Ok(scheduler.run_with(run, handler)?),
+            Self::Clusters(main, _) => Ok(main.run_with(run, handler)?.run),
+        }
+    }
+
+    fn now(&self) -> SimTime {
+        match self {
+            Self::Alone(scheduler) => scheduler.now(),
+            Self::Clusters(main, _) => main.now(),
+        }
+    }
+
+    fn superstep(&self) -> u64 {
+        match self {
+            Self::Alone(scheduler) => scheduler.superstep(),
+            Self::Clusters(main, _) => main.superstep(),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        match self {
+            Self::Alone(scheduler) => scheduler.counters(),
+            Self::Clusters(main, _) => main.counters(),
+        }
+    }
+
+    /// What agents reported in the last run, also if it failed.
+    fn errors(&self) -> &[AgentError] {
+        match self {
+            Self::Alone(scheduler) => scheduler.errors(),
+            Self::Clusters(main, _) => main.errors(),
+        }
+    }
+
+    /// Looks at something that changes nothing, where a run was interrupted.
+    fn look(&mut self) {
+        if let Self::Alone(scheduler) = self {
+            let agents = scheduler.agents().count();
+            let alarms = scheduler.alarms(AlarmFilter::all()).len();
+            let listeners = scheduler.subscribers(Pattern::topic("A")).len();
+            std::hint::black_box((agents, alarms, listeners));
+        }
+    }
+}
+
+/// One scenario being played.
+struct Play<'a, W> {
+    scenario: &'a Scenario,
+    pieces: Pieces,
+    stage: &'a mut Stage,
+    trace: Option<&'a Trace<W>>,
+    has_notes: bool,
+    pauses: u64,
+}
+
+/// Plays a scenario on a stage that has none of its agents yet.
+///
+/// # Errors
+/// What ended the scenario; the trace then ends with it.
+pub(crate) fn play<W: Write + Send + 'static>(
+    scenario: &Scenario,
+    pieces: Pieces,
+    stage: &mut Stage,
+    trace: Option<&Trace<W>>,
+) -> Result<Summary, Error> {
+    let mut play = Play {
+        scenario,
+        pieces,
+        stage,
+        trace,
+        has_notes: has_notes(scenario),
+        pauses: 0,
+    };
+    let result = play.finish();
+    if let (Err(error), Some(trace)) = (&result, trace) {
+        let place = (play.stage.now(), 0, 0);
+        trace.settle(line_of_error(error).map(|line| (place, line)));
+    }
+    result
+}
+
+impl<W: Write + Send + 'static> Play<'_, W> {
+    fn finish(&mut self) -> Result<Summary, Error> {
+        for script in &self.scenario.agents {
+            self.stage.add(script)?;
+        }
+        for mail in &self.scenario.start {
+            self.stage.send(Mail::from(mail));
+        }
+        let mut between = self.scenario.between.iter();
+        loop {
+            let (report, paused_by) = self.run()?;
+            if let Some(who) = paused_by {
+                self.pauses += 1;
+                self.note_pause(who);
+                for action in between.next().into_iter().flatten() {
+                    self.act(action)?;
+                }
+                continue;
+            }
+            let over = match report.stopped_by {
+                StopReason::Idle => true,
+                StopReason::TimeLimit => self.end().is_some_and(|end| end <= report.now),
+                _ => false,
+            };
+            if over {
+                return Ok(Summary {
+                    counters: report.counters,
+                    sim_ms: millis(report.now),
+                    stopped_by: report.stopped_by.name(),
+                    digest: report.digest.unwrap_or_default(),
+                    pauses: self.pauses,
+                });
+            }
+            self.stage.look();
+        }
+    }
+
+    /// One run, and who paused it, if anybody did.
+    fn run(&mut self) -> Result<(Report, Option<AgentId>), Error> {
+        let stop_on = self.scenario.run.stop_on;
+        let mut stopped = false;
+        let run = self.next_run();
+        let said = self.stage.counters().errors;
+        let result = self.stage.run(run, |mail, main| {
+            stopped |= answer(&mail, stop_on, main);
+        });
+        self.settle();
+        let report = result?;
+        let lost = report.counters.errors - said - report.errors.len() as u64;
+        assert_eq!(lost, 0, "a report holds all that agents said in its run");
+        let paused_by = match report.stopped_by {
+            StopReason::Paused(agent) => Some(agent),
+            // The error of a superstep hides that it was paused, too.
+            StopReason::AgentError(_) => {
+                let pauses = report.errors.iter().filter(|error| error.message == PAUSED);
+                pauses
+                    .min_by_key(|error| error.index)
+                    .map(|error| error.agent)
+            }
+            _ => None,
+        };
+        Ok((report, paused_by.or(stopped.then_some(AgentId::MAIN))))
+    }
+
+    fn end(&self) -> Option<SimTime> {
+        self.scenario.run.until_ms.map(SimTime::from_millis)
+    }
+
+    fn next_run(&self) -> Run {
+        let run = match (self.end(), self.pieces.millis) {
+            (None, _) => Run::until_idle(),
+            (Some(end), None) => Run::until(end),
+            (Some(end), Some(millis)) => {
+                let piece = SimDuration::from_millis(millis);
+                Run::until(end.min(self.stage.now().saturating_add(piece)))
+            }
+        };
+        // Without a limit every reaction uses up some ttl, so no exchange is endless, however long it is.
+        let limit = self.scenario.run.supersteps_per_instant;
+        let mut run = run.supersteps_per_instant(limit.unwrap_or(u64::MAX));
+        let mut supersteps = self.pieces.supersteps;
+        if self.has_notes {
+            let most = supersteps_of_a_report(self.stage.counters().agents);
+            supersteps = Some(supersteps.map_or(most, |asked| asked.min(most)));
+        }
+        if let Some(supersteps) = supersteps {
+            run = run.supersteps(supersteps);
+        }
+        if self.pieces.watched {
+            run = run.stop_when(|_| false);
+        }
+        if self.pieces.to_errors {
+            run = run.stop_at_error();
+        }
+        run
+    }
+
+    /// Writes down what happened in a run, together with what agents said.
+    fn settle(&mut self) {
+        let Some(trace) = self.trace else { return };
+        let notes = self.stage.errors().iter();
+        let notes = notes.filter(|note| note.message != PAUSED).map(|note| {
+            let place = (note.time, note.superstep, seat(note.index));
+            let line = line_of(note.time, note.superstep, &note.message, note.agent);
+            (place, line)
+        });
+        trace.settle(notes);
+    }
+
+    fn note_pause(&mut self, who: AgentId) {
+        if let Some(trace) = self.trace {
+            let (now, step) = (self.stage.now(), self.stage.superstep());
+            trace.settle([((now, step, 0), line_of(now, step, "paused", who))]);
+        }
+    }
+
+    /// What the owner does between two runs.
+    fn act(&mut self, action: &OwnerAction) -> Result<(), Error> {
+        match action {
+            OwnerAction::Add(script) => self.stage.add(script)?,
+            OwnerAction::Send(mail) => self.stage.send(Mail::from(mail)),
+            OwnerAction::Remove { id } => self.stage.remove(*id),
+        }
+        Ok(())
+    }
+}
+
+/// How the trace ends with an error, if it is one that scenarios have a word for.
+fn line_of_error(error: &Error) -> Option<String> {
+    use maslite_mp::core::Error as Cause;
+    let (Error::Agent { source: cause, .. } | Error::Model(cause)) = error else {
+        return None;
+    };
+    let line = match cause {
+        Cause::AgentPanicked {
+            agent,
+            phase,
+            time,
+            superstep,
+            ..
+        } => {
+            let (agent, t_ms) = (number(*agent), millis(*time));
+            format!(
+                r#"{{"error": "panic", "agent": {agent}, "phase": "{phase}", "t_ms": {t_ms}, "step": {superstep}}}"#
+            )
+        }
+        Cause::EndlessExchange {
+            time,
+            limit,
+            agents,
+        } => {
+            let t_ms = millis(*time);
+            let agents: Vec<_> = agents.iter().map(|id| number(*id).to_string()).collect();
+            let agents = agents.join(", ");
+            format!(
+                r#"{{"error": "endless", "t_ms": {t_ms}, "step": {limit}, "agents": [{agents}]}}"#
+            )
+        }
+        Cause::DuplicateAgent { id, first, second } => {
+            let (id, first, second) = (number(*id), adder(first), adder(second));
+            format!(r#"{{"error": "duplicate", "id": {id}, "first": {first}, "second": {second}}}"#)
+        }
+        Cause::RemovedUnknown { id, by, time } => {
+            let (id, by, t_ms) = (number(*id), number(*by), millis(*time));
+            format!(r#"{{"error": "removed unknown", "id": {id}, "by": {by}, "t_ms": {t_ms}}}"#)
+        }
+        _ => return None,
+    };
+    Some(line + "\n")
+}
+
+fn adder(adder: &Adder) -> String {
+    match adder {
+        Adder::Owner => "null".to_owned(),
+        Adder::Agent(id, time) => {
+            let (by, t_ms) = (number(*id), millis(*time));
+            format!(r#"{{"by": {by}, "t_ms": {t_ms}}}"#)
+        }
+    }
+}

