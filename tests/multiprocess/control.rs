@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use maslite_core::AgentRng;
+use maslite_core::{AgentRng, Digest};
 use maslite_mp::clock::wall;
 use maslite_mp::control::protocol::{REQUEST_LIMIT, Reply, Request};
 use maslite_mp::control::{AskError, ask, simulations};
@@ -18,13 +18,16 @@ use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, game, token};
 use crate::ground::{ALL, Ground};
+use crate::workers::{Gate, Worker, clusters, go};
 
-/// Longer than anything here takes, and shorter than a test may hang.
-const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+/// Longer than anything here takes on the busiest machine, and shorter than a test may hang.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
 
-/// Until it is idle; and should whoever steers it be gone, it does not stay paused for ever.
-fn bounded() -> Run {
-    Run::until_idle().timeout(Duration::from_secs(60))
+/// The digest of a run until it is idle. Should whoever steers it be gone, it does not stay paused for ever.
+fn digest_of(main: &mut MpMain<Msg>) -> Option<Digest> {
+    let report = main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
+    assert_eq!(report.stopped_by, StopReason::Idle);
+    report.digest
 }
 
 /// Tokens in three clusters, a socket, and a run that begins with a pause.
@@ -125,7 +128,7 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
             assert_eq!(error.to_string(), expected);
             assert_eq!(must(&path, Request::Resume), Reply::Done);
         });
-        let digest = main.run(bounded()).unwrap().digest;
+        let digest = digest_of(&mut main);
         asker.join().unwrap();
         assert_eq!(digest, undisturbed(ground, 60), "{ground:?}");
 
@@ -160,13 +163,33 @@ fn waits(ground: Ground, work: u64, requests: usize) -> (Vec<Duration>, Result<S
     (asker.join().unwrap(), run.map(|report| report.stopped_by))
 }
 
+/// The agent is at work until all have been answered, and no longer.
 #[test]
 fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
     for ground in ALL {
-        let (times, run) = waits(ground, 1_000, 200);
-        assert_eq!(run.unwrap(), StopReason::Interrupted, "{ground:?}");
-        let median = times[times.len() / 2];
-        assert!(median < Duration::from_millis(50), "{ground:?}: {median:?}");
+        let gate = Gate::new(&format!("control-{ground:?}"));
+        let worker = gate.worker(SimDuration::from_millis(1));
+        // It would panic a second later, if the run went on.
+        let later = Worker::Gate(SimDuration::from_secs(1), PathBuf::from("/nowhere"));
+        let mut main = clusters(ground, &[&[worker], &[later]]);
+        let path = main.open_control(&format!("stop-{ground:?}")).unwrap();
+        main.send(go(1));
+        main.send(go(2));
+        let asker = thread::spawn(move || {
+            let at_work = gate.somebody();
+            for _ in 0..200 {
+                assert_eq!(status(&path).phase, Phase::Running);
+            }
+            assert_eq!(must(&path, Request::Stop), Reply::Done);
+            drop(at_work);
+        });
+        let run = main.run(Run::until_idle());
+        asker.join().unwrap();
+        assert_eq!(
+            run.unwrap().stopped_by,
+            StopReason::Interrupted,
+            "{ground:?}"
+        );
     }
 }
 
@@ -280,7 +303,7 @@ fn mutilated_requests_harm_nothing() {
             must(&path, Request::Resume);
             answered
         });
-        let digest = main.run(bounded()).unwrap().digest;
+        let digest = digest_of(&mut main);
         assert!(sender.join().unwrap() > 20);
         assert_eq!(digest, undisturbed(ground, 400), "{ground:?}");
     }
@@ -311,7 +334,7 @@ fn a_thousand_who_say_nothing_keep_nobody_out() {
         must(&path, Request::Resume);
         drop(silent);
     });
-    let digest = main.run(bounded()).unwrap().digest;
+    let digest = digest_of(&mut main);
     asker.join().unwrap();
     assert_eq!(digest, undisturbed(Ground::Ring, 200));
 }
