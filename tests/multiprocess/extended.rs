@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use maslite_mp::Error;
 use maslite_mp::prelude::*;
 
 use crate::agent::{ScenarioMessage, Scripted};
@@ -55,7 +56,24 @@ struct Told {
     summary: Option<String>,
 }
 
+const PLACES: [Place; 4] = [
+    Place::Alone,
+    Place::Clusters(Ground::Inline),
+    Place::Clusters(Ground::Ring),
+    Place::Clusters(Ground::Channel),
+];
+
 fn tell(scenario: &Scenario, place: Place, pieces: Pieces, shake: Option<u64>) -> Told {
+    perform(scenario, place, pieces, shake).0
+}
+
+/// Plays a story: what is told of it, and how it failed, if it did.
+fn perform(
+    scenario: &Scenario,
+    place: Place,
+    pieces: Pieces,
+    shake: Option<u64>,
+) -> (Told, Option<Error>) {
     let text = Shared::default();
     let trace = Trace::in_pieces(text.clone());
     let mut stage = match place {
@@ -68,10 +86,12 @@ fn tell(scenario: &Scenario, place: Place, pieces: Pieces, shake: Option<u64>) -
     let result = play(scenario, pieces, &mut stage, Some(&trace));
     drop(stage);
     trace.finish().unwrap();
-    Told {
-        trace: String::from_utf8(text.0.lock().unwrap().clone()).unwrap(),
-        summary: result.ok().map(|summary| summary.to_json()),
-    }
+    let trace = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
+    let (summary, error) = match result {
+        Ok(summary) => (Some(summary.to_json()), None),
+        Err(error) => (None, Some(error)),
+    };
+    (Told { trace, summary }, error)
 }
 
 /// Compares two stories; tells of the first line that differs.
@@ -109,9 +129,7 @@ fn ways() -> Vec<Pieces> {
 
 /// The stories whose traces and summaries were printed by the specification's own program.
 fn golden() -> Vec<(String, Scenario, Told)> {
-    let folder = "tests/multiprocess/scenarios/extended";
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let files = std::fs::read_dir(&folder).unwrap();
+    let files = std::fs::read_dir(stories_folder()).unwrap();
     let mut paths: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
     paths.sort();
@@ -139,6 +157,50 @@ fn check_golden(place: Place, ways: &[Pieces], shake: Option<u64>) {
             same(&got, &expected, &format!("{name}, {place:?}, {pieces:?}"));
         }
     }
+}
+
+fn stories_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended")
+}
+
+/// What a golden story fails with, in every placement.
+fn failure(name: &str) -> String {
+    let path = stories_folder().join(name).with_extension("json");
+    let scenario = Scenario::load(&path).unwrap();
+    let failures = PLACES.map(|place| {
+        let (_, error) = perform(&scenario, place, Pieces::default(), None);
+        match error {
+            Some(Error::Model(error)) => error.to_string(),
+            other => panic!("{name}, {place:?}: {other:?}"),
+        }
+    });
+    let [first, others @ ..] = &failures;
+    assert!(others.iter().all(|other| other == first), "{failures:#?}");
+    first.clone()
+}
+
+#[test]
+fn an_endless_exchange_names_agents_of_all_clusters() {
+    let cause = |awake| {
+        format!(
+            "{awake}: let time pass between question and answer, or raise the limit on supersteps per instant"
+        )
+    };
+    assert_eq!(
+        failure("an_endless_exchange_names_those_kept_awake"),
+        cause("no end to the exchange at 0 s: 3 supersteps, awake are 1, 2, 3")
+    );
+    assert_eq!(
+        failure("an_endless_exchange_names_the_first_sixteen"),
+        cause(
+            "no end to the exchange at 0 s: 2 supersteps, \
+             awake are 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9"
+        )
+    );
+    assert_eq!(
+        failure("no_superstep_in_an_instant"),
+        cause("no end to the exchange at 0 s: 0 supersteps, awake are 1, 2")
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::error::message_fault::MessageFault;
 use crate::protocol::layout;
 use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
+use crate::steering::commands;
 
 /// Where the simulation stands.
 #[derive(Debug, Default)]
@@ -327,6 +328,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         {
             return self.exchange(awake, task);
         }
+        if self.standing.superstep >= self.supersteps_per_instant {
+            return self.look_for_an_end();
+        }
         let kept_awake = self.places(|rounds, place| rounds.report(place).kept_awake);
         if kept_awake.is_empty() {
             return self.exchange(awake, Task::Step);
@@ -343,6 +347,29 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.exchange(&all, Task::Superstep)
     }
 
+    /// Finds out whether an instant that has had as many supersteps as it may is over.
+    #[cold]
+    fn look_for_an_end(&mut self) -> Result<(), Error> {
+        self.post_all()?;
+        if self.places(Self::is_awake).is_empty() {
+            return Ok(());
+        }
+        let all = self.places(|_, _| true);
+        let replies = self.ask(&all, &commands::ask_awake().unwrap_or_default())?;
+        // Whoever cannot answer names nobody; the error is the same.
+        let awake = replies
+            .iter()
+            .filter_map(|it| commands::read_awake(it).ok());
+        let mut awake: Vec<_> = awake.flatten().collect();
+        awake.sort_unstable();
+        awake.truncate(maslite_core::Error::AWAKE_NAMED);
+        Err(Error::Model(maslite_core::Error::EndlessExchange {
+            time: self.standing.time,
+            limit: self.supersteps_per_instant,
+            agents: awake.into_iter().map(|(_, id)| id).collect(),
+        }))
+    }
+
     /// Moves time to the next alarms.
     fn fire(&mut self, time: SimTime) -> Result<(), Error> {
         let due = self.places(|rounds, place| rounds.report(place).next_alarm == Some(time));
@@ -357,6 +384,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.report(*place).alarms_may_leave || inbound.brings_listeners()
         };
         let together = self.predicate.is_none()
+            && self.standing.superstep < self.supersteps_per_instant
             && !due.iter().any(may_leave)
             && self
                 .places(|rounds, place| rounds.report(place).kept_awake)

@@ -515,8 +515,9 @@ impl Fault {
                     let _ = AgentId::named(name);
                 }
                 match error {
-                    // Which cluster heard of the second name is chance.
-                    maslite_core::Error::BadId(IdError::Collision(..)) => Error::Model(error),
+                    // Which cluster heard of the second name is chance; an exchange is not of one cluster.
+                    maslite_core::Error::BadId(IdError::Collision(..))
+                    | maslite_core::Error::EndlessExchange { .. } => Error::Model(error),
                     source => Error::Agent { cluster, source },
                 }
             }

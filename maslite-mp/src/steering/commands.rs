@@ -204,6 +204,8 @@ enum Request {
     Subscriptions,
     /// Answered by `Counters`.
     Counters,
+    /// The first agents that would take part in a superstep now. Answered by a `Vec<(u64, AgentId)>`, by insertion index.
+    Awake,
 }
 
 /// One agent's answer to a command for many.
@@ -305,6 +307,7 @@ fn try_to_answer<M: WireMessage>(
             say(&subscriptions.collect::<Vec<_>>(), into)
         }
         Request::Counters => say(&engine.counters(), into),
+        Request::Awake => say(&engine.first_awake(), into),
     }
 }
 
@@ -673,6 +676,16 @@ pub(crate) fn ask_subscriptions(
 
 pub(crate) fn ask_counters(cluster: ClusterId) -> Result<Question<Counters>, ControlError> {
     Question::new(Scope::Cluster(cluster), &Request::Counters, the_only)
+}
+
+/// Asks clusters, in the middle of a run, who would take part in a superstep.
+pub(crate) fn ask_awake() -> Result<Vec<u8>, ControlError> {
+    encode(&Request::Awake, || "a request".to_owned())
+}
+
+/// The answer to that.
+pub(crate) fn read_awake(reply: &[u8]) -> Result<Vec<(u64, AgentId)>, ControlError> {
+    read(reply, "an answer")
 }
 
 /// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the same
