@@ -172,12 +172,7 @@ impl<M: WireMessage> MpScheduler<M> {
         loop {
             let reply = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
-                Err(error) => {
-                    if matches!(error, LinkError::Disconnected) {
-                        side.clear_up();
-                    }
-                    return exit_code(&error);
-                }
+                Err(error) => return exit_code(&error),
             };
             if let Some(wait) = this.wait.take() {
                 side.settle();

@@ -266,6 +266,7 @@ pub fn control(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsFd;
     use std::path::Path;
 
     use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver};
@@ -438,9 +439,6 @@ mod tests {
         };
         let hello = Hello::new(&invitation, 0x5CED, Some("no room".to_owned()));
         let hello = Said::Hello(hello);
-        let summons = Summons {
-            door: "/tmp/door".to_owned(),
-        };
         let mut answer = vec![3];
         Answer::write(&Pulse::default(), &mut answer).unwrap();
         let events = Events {
@@ -533,7 +531,7 @@ mod tests {
             (
                 "handshake",
                 "summons",
-                written(2, |main| summons.write(main)),
+                written(2, |main| Summons.write(main, main.as_fd())),
             ),
             ("handshake", "answer", answer),
             ("to_main", "report", report(Events::default())),

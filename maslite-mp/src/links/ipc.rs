@@ -1,4 +1,4 @@
-//! The packets between processes: a pair of ipc-channel's byte channels, and the door through which a child hands them over.
+//! The packets between processes: a pair of ipc-channel's byte channels, and the door at which a child hands over main's ends.
 //!
 //! **Invariant:** no other file names a type of ipc-channel, and none of them is in the public API.
 //!
@@ -8,24 +8,69 @@
 //! caught here and ends that link.
 
 use std::env;
-use std::fs;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
-use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender};
+use ipc_channel::ipc::{
+    self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender,
+};
 use ipc_channel::platform::OsIpcSender;
 use ipc_channel::{IpcError, TryRecvError};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::link::LinkError;
 use crate::links::frame::{FRAME_LIMIT, Packets};
+
+/// How many may stand at a door before somebody answers. Who finds no room waits until then.
+const BACKLOG: i32 = 4096;
+
+const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+const ARRIVED: RecvFlags = RecvFlags::CMSG_CLOEXEC.union(RecvFlags::DONTWAIT);
+const SILENT: SendFlags = SendFlags::NOSIGNAL;
+
+/// A descriptor that only names a file.
+const KEY: OFlags = OFlags::PATH;
 
 /// A sending and a receiving channel. Holds only its own end of each, so that the peer's death is seen.
 #[derive(Debug)]
 pub(crate) struct IpcPackets {
     sender: IpcBytesSender,
     receiver: IpcBytesReceiver,
+    /// Main's receiving end once more, to break the link by.
+    line: Option<Arc<OwnedFd>>,
+}
+
+/// Ends the link of a peer that is gone, or is given up, also while somebody waits there: who else may hold the peer's ends does not
+/// matter.
+#[derive(Debug)]
+pub(crate) struct DeathNotice(Weak<OwnedFd>);
+
+impl DeathNotice {
+    /// Breaks the link. What the peer had sent before is received first.
+    pub(crate) fn post(&self) {
+        if let Some(line) = self.0.upgrade() {
+            // It cannot fail but for a socket that is broken already.
+            let _ = rustix::net::shutdown(&*line, Shutdown::Both);
+        }
+    }
+}
+
+impl IpcPackets {
+    /// For whoever watches the peer's process. Posting it does nothing once the link is dropped.
+    pub(crate) fn death_notice(&self) -> DeathNotice {
+        DeathNotice(self.line.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
 }
 
 impl Packets for IpcPackets {
@@ -103,7 +148,7 @@ pub(crate) fn check() -> io::Result<()> {
     Ok(())
 }
 
-/// What arrives at a door.
+/// What a child hands over.
 #[derive(Debug, Serialize, Deserialize)]
 enum Knock {
     Channels {
@@ -112,83 +157,219 @@ enum Knock {
         to_proc: IpcBytesSender,
         to_main: IpcBytesReceiver,
     },
-    /// From this process itself, to free the thread that waits at the door.
-    Abort,
+    /// From this process itself, before any child is told of the door.
+    Test,
 }
 
-/// Where main waits for the channels of one child.
+/// A packet of ipc-channel as it is: a knock that has not been unpacked.
+struct Parcel {
+    bytes: Vec<u8>,
+    files: Vec<OwnedFd>,
+}
+
+/// No knock is as long as this \[bytes\].
+const LONGEST_KNOCK: usize = 1024;
+
+/// A knock encloses the ends of two channels.
+const ENCLOSED: usize = 2;
+
+impl Parcel {
+    /// Takes a packet that has arrived. None if the peer has closed its end without one.
+    fn take(from: impl AsFd) -> io::Result<Option<Self>> {
+        let mut bytes = vec![0; LONGEST_KNOCK];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ENCLOSED))];
+        let mut enclosed = RecvAncillaryBuffer::new(&mut room);
+        let received = retry_on_intr(|| {
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            rustix::net::recvmsg(&from, &mut into, &mut enclosed, ARRIVED)
+        })?;
+        let files = enclosed.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        });
+        let files: Vec<OwnedFd> = files.flatten().collect();
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
+        if received.flags.intersects(cut) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        bytes.truncate(received.bytes);
+        Ok(Some(Self { bytes, files }))
+    }
+
+    fn pass_on(&self, to: impl AsFd) -> io::Result<()> {
+        let files: Vec<_> = self.files.iter().map(AsFd::as_fd).collect();
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ENCLOSED))];
+        let mut enclosed = SendAncillaryBuffer::new(&mut room);
+        if !files.is_empty() {
+            enclosed.push(SendAncillaryMessage::ScmRights(&files));
+        }
+        let bytes = [IoSlice::new(&self.bytes)];
+        retry_on_intr(|| rustix::net::sendmsg(&to, &bytes, &mut enclosed, SILENT))?;
+        Ok(())
+    }
+}
+
+/// Where children hand over the ends of their channels: a socket that no longer has a name when the first of them hears of it.
+///
+/// Children reach it through [`key`](Self::key), a descriptor that comes to them over their control lines. So nothing of it is in
+/// the file system but for the moment in which it is made: ipc-channel connects by paths alone. The knocks are taken here as
+/// plain packets, which cannot keep anybody waiting and whose files are closed when they are refused, and passed on to ipc-channel
+/// only once they are there.
 pub(crate) struct Door {
-    server: IpcOneShotServer<Knock>,
-    name: String,
+    listener: OwnedFd,
+    key: OwnedFd,
+    /// Through which packets get to `receiver`.
+    hatch: OwnedFd,
+    receiver: IpcReceiver<Knock>,
 }
 
 impl Door {
-    /// Opens a door that only this user can reach.
+    /// Makes a door. The directory in which that happens belongs to this user alone, and is gone afterwards, also after an error.
     pub(crate) fn open() -> io::Result<Self> {
         // It panics where it cannot make a directory.
-        let (server, name) = catch_unwind(IpcOneShotServer::new)
-            .map_err(|_| io::Error::other("ipc-channel panicked over a door"))??;
-        if cfg!(target_os = "linux")
-            && let Some(directory) = Path::new(&name).parent()
-        {
-            make_private(directory)?;
-        }
-        Ok(Self { server, name })
+        let (server, inner) = catch_unwind(IpcOneShotServer::<Knock>::new)
+            .map_err(|_| io::Error::other("ipc-channel panicked over a socket"))??;
+        // The server removes the directory and all that is in it.
+        let path = Path::new(&inner).with_file_name("door");
+        let listener = socket()?;
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
+        rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let key = rustix::fs::open(&path, KEY | OFlags::CLOEXEC, Mode::empty())?;
+        // What ipc-channel itself sends goes to its server, as it is: so nothing here depends on how its packets look.
+        let name = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+        let visitor = IpcSender::connect(name.to_owned())?;
+        visitor.send(Knock::Test).map_err(io::Error::other)?;
+        let visit = accept(&listener)?.ok_or(io::ErrorKind::WouldBlock)?;
+        let parcel = Parcel::take(&visit)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let hatch = socket()?;
+        rustix::net::connect(&hatch, &SocketAddrUnix::new(&*inner)?)?;
+        parcel.pass_on(&hatch)?;
+        let accepted = catch_unwind(AssertUnwindSafe(|| server.accept()))
+            .map_err(|_| io::Error::other("ipc-channel panicked over a packet"))?;
+        let (receiver, _) = accepted.map_err(io_error)?;
+        Ok(Self {
+            listener,
+            key,
+            hatch,
+            receiver,
+        })
     }
 
-    /// Where to knock.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// What a child needs to [`knock`].
+    pub(crate) fn key(&self) -> BorrowedFd<'_> {
+        self.key.as_fd()
     }
 
-    /// Waits for the first knock. None if it was an abort.
-    pub(crate) fn accept(self) -> io::Result<Option<([u8; 16], IpcPackets)>> {
-        // The receiver is dropped at once: its descriptor is not closed on exec, and a child that inherits it would hide deaths.
-        let accepted = catch_unwind(AssertUnwindSafe(|| self.server.accept()))
+    /// Lets somebody in who is there. Does not wait.
+    pub(crate) fn answer(&self) -> io::Result<Option<Visitor>> {
+        Ok(accept(&self.listener)?.map(Visitor))
+    }
+
+    /// Takes the channels that a visitor has brought. None if it has left without a word.
+    pub(crate) fn take(&self, visitor: &Visitor) -> io::Result<Option<([u8; 16], IpcPackets)>> {
+        let Some(parcel) = Parcel::take(visitor)? else {
+            return Ok(None);
+        };
+        // In the order of the fields of a knock.
+        let [_, to_main] = &*parcel.files else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let to_main = to_main.try_clone()?;
+        parcel.pass_on(&self.hatch)?;
+        let knock = catch_unwind(AssertUnwindSafe(|| self.receiver.recv()))
             .map_err(|_| io::Error::other("ipc-channel panicked over a knock"))?;
-        let (_, knock) = accepted.map_err(|error| match error {
-            IpcError::Io(error) => error,
-            other => io::Error::other(other),
-        })?;
-        Ok(match knock {
+        match knock.map_err(io_error)? {
             Knock::Channels {
                 nonce,
                 to_proc: sender,
                 to_main: receiver,
-            } => Some((nonce, IpcPackets { sender, receiver })),
-            Knock::Abort => None,
-        })
+            } => {
+                let packets = IpcPackets {
+                    sender,
+                    receiver,
+                    line: Some(Arc::new(to_main)),
+                };
+                Ok(Some((nonce, packets)))
+            }
+            Knock::Test => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 
-/// Knocks at main's door as its child and returns the child's ends of the two fresh channels.
-pub(crate) fn knock(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+/// By which is seen whether somebody is at the door.
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Somebody who has been let in, and may have brought something.
+pub(crate) struct Visitor(OwnedFd);
+
+impl AsFd for Visitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SOCKET_FLAGS,
+        None,
+    )?;
+    Ok(socket)
+}
+
+/// Accepts a connection that is there.
+fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    match rustix::net::accept_with(listener, SOCKET_FLAGS) {
+        Ok(visit) => Ok(Some(visit)),
+        // It has left, or is there the next time.
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn io_error(error: IpcError) -> io::Error {
+    match error {
+        IpcError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// Knocks at main's door as its child, with the key to it, and returns the child's ends of the two fresh channels.
+pub(crate) fn knock(key: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+    let name = format!("/proc/self/fd/{}", key.as_raw_fd());
+    loop {
+        match knock_once(&name, nonce) {
+            // Main finds that somebody has left without a word.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn knock_once(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;
     let door = IpcSender::connect(name.to_owned())?;
-    door.send(Knock::Channels {
+    let knock = Knock::Channels {
         nonce,
         to_proc,
         to_main,
+    };
+    door.send(knock).map_err(io_error)?;
+    Ok(IpcPackets {
+        sender,
+        receiver,
+        line: None,
     })
-    .map_err(io::Error::other)?;
-    Ok(IpcPackets { sender, receiver })
-}
-
-/// Removes a door whose main process is gone. Does nothing if it is not there.
-pub(crate) fn take_away(name: &str) {
-    if cfg!(target_os = "linux") {
-        let socket = Path::new(name);
-        let _ = fs::remove_file(socket);
-        let _ = socket.parent().map(fs::remove_dir);
-    }
-}
-
-/// Frees the thread that waits at our own door `name`. Harmless if somebody has been let in meanwhile.
-pub(crate) fn abort(name: &str) {
-    if let Ok(door) = IpcSender::connect(name.to_owned()) {
-        let _ = door.send(Knock::Abort);
-    }
 }
 
 /// Returns the directory in which doors are made if it cannot hold one: ipc-channel truncates the socket's path without a word,
@@ -201,16 +382,4 @@ pub(crate) fn unusable_temp_dir() -> Option<PathBuf> {
         .to_str()
         .is_some_and(|path| !cfg!(target_os = "linux") || path.len() <= LONGEST);
     (!usable).then_some(directory)
-}
-
-#[cfg(unix)]
-fn make_private(directory: &Path) -> io::Result<()> {
-    use std::fs::{Permissions, set_permissions};
-    use std::os::unix::fs::PermissionsExt;
-    set_permissions(directory, Permissions::from_mode(0o700))
-}
-
-#[cfg(not(unix))]
-fn make_private(_directory: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::error::death::{Death, ExitKind};
 use crate::error::link::LinkError;
 use crate::links::transport::Transport;
-use crate::processes::supervision::{ChildEnd, EndKind, Failure, Holder, Supervisor};
+use crate::processes::supervision::{ChildEnd, Failure, Holder, Supervisor};
 
 /// How long the news of a death may take after its link broke.
 pub(crate) const NEWS_LIMIT: Duration = Duration::from_secs(1);
@@ -308,10 +308,8 @@ impl Machinery {
                 let listener = listener.spawn(listen);
                 let ends = supervisor.wait_all(grace);
                 let mut to_the_end = false;
-                if let Ok(listener) = listener
-                    && !ends.iter().any(|end| end.how == EndKind::Leaked)
-                {
-                    // All links have closed.
+                if let Ok(listener) = listener {
+                    // All links have closed, or have been broken.
                     to_the_end = listener.join().is_ok();
                 }
                 for (place, message) in said.try_iter() {

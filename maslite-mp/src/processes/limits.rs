@@ -16,8 +16,9 @@ use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::spawn::SpawnError;
 
-/// Descriptors that a child takes here: its control line, its stdout and stderr, and the two channels of its link. One on a ring takes fewer.
-pub(crate) const DESCRIPTORS_PER_CHILD: usize = 5;
+/// Descriptors that a child takes here: its control line, its stdout and stderr, the two channels of its link, and what breaks it. One on a
+/// ring takes fewer.
+pub(crate) const DESCRIPTORS_PER_CHILD: usize = 6;
 
 /// Descriptors that a start needs for a moment, and what the program's other threads may open meanwhile.
 const SPARE: usize = 24;

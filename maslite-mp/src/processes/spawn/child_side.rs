@@ -39,8 +39,6 @@ pub(crate) struct ChildSide {
     pub(crate) hold: Arc<AtomicU64>,
     /// What it tells main when asked.
     pub(crate) pulse: Arc<Pulse>,
-    /// Where it has knocked, if its link is a channel.
-    door: Option<String>,
     /// It is a process, which goes with main.
     pub(crate) is_process: bool,
     #[cfg_attr(
@@ -223,28 +221,27 @@ impl Guest {
         let lost = || ChildError::refused("main is gone");
         let hello = Hello::new(&invitation, point.signature.hash(), no_ring);
         Word::Hello(hello).write(&control).map_err(lost())?;
-        let (link, door): (Box<dyn Transport>, _) = match ring {
+        let link: Box<dyn Transport> = match ring {
             Some(Ok(ring)) => {
-                let _ = watch.send((control, None));
-                (Box::new(ring), None)
+                let _ = watch.send(control);
+                Box::new(ring)
             }
             _ => {
-                let Summons { door } = Summons::read(&control).map_err(lost())?;
-                let _ = watch.send((control, Some(door.clone())));
-                let packets = ipc::knock(&door, invitation.nonce);
-                let packets = packets
-                    .inspect_err(|_| ipc::take_away(&door))
+                let key = Summons::read(&control).map_err(lost())?;
+                let _ = watch.send(control);
+                let lost = || io::Error::other("the key to main's door was lost on its way");
+                let packets = key
+                    .ok_or_else(lost)
+                    .and_then(|key| ipc::knock(&key, invitation.nonce))
                     .map_err(ChildError::refused("no channel to main can be made"))
                     .inspect_err(say_in_stderr)?;
-                let framed = Framed::new(packets, ipc::frame_limit(), wait);
-                (Box::new(framed), Some(door))
+                Box::new(Framed::new(packets, ipc::frame_limit(), wait))
             }
         };
         Ok(ChildSide {
             link,
             hold,
             pulse,
-            door,
             is_process: true,
             cluster: invitation.cluster,
         })
@@ -266,18 +263,16 @@ impl Guest {
         show_as(invitation.cluster);
         let hold = Arc::new(AtomicU64::new(0));
         let pulse = Arc::new(Pulse::default());
-        let (watch, line) = mpsc::channel::<(UnixStream, Option<String>)>();
+        let (watch, line) = mpsc::channel::<UnixStream>();
         let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
         let watching = thread::Builder::new().name("maslite-control".to_owned());
         watching
             .spawn(move || {
-                let Ok((control, door)) = line.recv() else {
+                let Ok(control) = line.recv() else {
                     return;
                 };
                 // Main is gone, or says what this build does not understand.
                 let _ = obey(&control, &told, &shown);
-                // Main takes its door away when it has let this child in, if it lives so long.
-                door.iter().for_each(|door| ipc::take_away(door));
                 die();
             })
             .map_err(ChildError::refused("no thread can be started"))?;
@@ -297,7 +292,7 @@ struct Prepared {
     hold: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
     /// To the thread that reads the control line once main has heard of this child.
-    watch: Sender<(UnixStream, Option<String>)>,
+    watch: Sender<UnixStream>,
 }
 
 /// Tells main over the control line why this process ends, or in its stderr if main does not hear.
@@ -311,13 +306,6 @@ fn say(control: &UnixStream, error: &ChildError) {
 }
 
 impl ChildSide {
-    /// Main is gone: takes away what it may have left.
-    pub(crate) fn clear_up(&self) {
-        if let Some(door) = &self.door {
-            ipc::take_away(door);
-        }
-    }
-
     /// Main has let this process in, and from here on it goes with main.
     pub(crate) fn settle(&self) {
         if self.is_process {
@@ -332,7 +320,6 @@ impl ChildSide {
             link,
             hold,
             pulse: Arc::default(),
-            door: None,
             is_process: false,
             cluster,
         }

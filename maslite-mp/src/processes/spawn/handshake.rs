@@ -6,7 +6,7 @@
 //! | child | [`Word::Passed`] | that it has passed an `enter` that was not meant |
 //! | child | [`Word::Hello`] | that it is the right one, and whether it has mapped the memory |
 //! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
-//! | main | [`Summons`] | where to knock, if the link is to be a channel |
+//! | main | [`Summons`] | where to knock, if the link is to be a channel: the key to main's door comes with it |
 //!
 //! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message of main is a
 //! length (u16, little endian), then itself in postcard. They are short: writing one does not wait for the child to read it. The length of
@@ -14,11 +14,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::id;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -33,9 +33,9 @@ use crate::links::codec;
 
 /// How the invitation is sent and taken. Files come with it on Linux alone.
 #[cfg(target_os = "linux")]
-const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+pub(crate) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
-const NO_SIGNAL: SendFlags = SendFlags::empty();
+pub(crate) const NO_SIGNAL: SendFlags = SendFlags::empty();
 #[cfg(target_os = "linux")]
 const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
@@ -93,51 +93,22 @@ pub(crate) struct Hello {
     pub(crate) no_ring: Option<String>,
 }
 
-/// Where a child is to hand over its channels.
+/// Has a child hand over its channels. The key to main's door comes with it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Summons {
-    pub(crate) door: String,
-}
+pub(crate) struct Summons;
 
 impl Invitation {
     /// Writes all at once: it fits into the socket, so this does not wait for the child.
     pub(crate) fn write(&self, control: &UnixStream, memory: Option<&OwnedFd>) -> io::Result<()> {
         let mut bytes = PROTOCOL.to_le_bytes().to_vec();
         bytes.extend(framed(self)?);
-        let files: Vec<_> = memory.into_iter().map(AsFd::as_fd).collect();
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut enclosed = SendAncillaryBuffer::new(&mut room);
-        if !files.is_empty() {
-            enclosed.push(SendAncillaryMessage::ScmRights(&files));
-        }
-        let sent =
-            rustix::net::sendmsg(control, &[IoSlice::new(&bytes)], &mut enclosed, NO_SIGNAL)?;
-        (&mut &*control).write_all(&bytes[sent..])
+        send_with(control, &bytes, memory.map(AsFd::as_fd))
     }
 
     /// Reads it, and nothing of what follows, and takes the memory that comes with it.
-    pub(crate) fn read(mut control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
+    pub(crate) fn read(control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
         let mut head = [0; 6];
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut enclosed = RecvAncillaryBuffer::new(&mut room);
-        // The file comes with the first byte.
-        let received = rustix::net::recvmsg(
-            control,
-            &mut [IoSliceMut::new(&mut head)],
-            &mut enclosed,
-            CLOSE_ON_EXEC,
-        )
-        .map_err(|error| unread(error.into()))?;
-        let memory = enclosed
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-                _ => None,
-            })
-            .next();
-        control
-            .read_exact(&mut head[received.bytes..])
-            .map_err(unread)?;
+        let memory = receive_with(control, &mut head).map_err(unread)?;
         let [p0, p1, p2, p3, l0, l1] = head;
         let protocol = u32::from_le_bytes([p0, p1, p2, p3]);
         if protocol != PROTOCOL {
@@ -206,15 +177,52 @@ impl Word {
 }
 
 impl Summons {
-    pub(crate) fn write(&self, mut control: &UnixStream) -> io::Result<()> {
-        control.write_all(&framed(self)?)
+    /// Writes it with the key. Does not wait for the child.
+    pub(crate) fn write(&self, control: &UnixStream, key: BorrowedFd<'_>) -> io::Result<()> {
+        send_with(control, &framed(self)?, Some(key))
     }
 
-    pub(crate) fn read(mut control: &UnixStream) -> io::Result<Self> {
+    /// Reads it, and takes the key. The system drops that without a word if this process may open no more files.
+    pub(crate) fn read(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
         let mut length = [0; 2];
-        control.read_exact(&mut length)?;
-        read_body(control, length)
+        let key = receive_with(control, &mut length)?;
+        let Self = read_body(control, length)?;
+        Ok(key)
     }
+}
+
+/// Sends bytes, and with the first of them a file.
+fn send_with(
+    mut control: &UnixStream,
+    bytes: &[u8],
+    file: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let files: Vec<_> = file.into_iter().collect();
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut enclosed = SendAncillaryBuffer::new(&mut room);
+    if !files.is_empty() {
+        enclosed.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let slices = [IoSlice::new(bytes)];
+    let sent = retry_on_intr(|| rustix::net::sendmsg(control, &slices, &mut enclosed, NO_SIGNAL))?;
+    control.write_all(&bytes[sent..])
+}
+
+/// Fills `bytes`, and takes the file that comes with the first of them.
+fn receive_with(mut control: &UnixStream, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut enclosed = RecvAncillaryBuffer::new(&mut room);
+    let received = retry_on_intr(|| {
+        let mut into = [IoSliceMut::new(bytes)];
+        rustix::net::recvmsg(control, &mut into, &mut enclosed, CLOSE_ON_EXEC)
+    })?;
+    let files = enclosed.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    let file = files.last();
+    control.read_exact(&mut bytes[received.bytes..])?;
+    Ok(file)
 }
 
 fn unread(error: io::Error) -> ChildError {

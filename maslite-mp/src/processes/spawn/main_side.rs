@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! start ──► supervisor thread: invite_all ──► a process for each
-//!              hear_all ◄── Hellos, through the control lines; they close with the children
-//!              let_in ◄── signs ──┬─ greeter: waits at the doors, one after the other
-//!                                 └─ waiter of each child: it has ended
+//!              hear_all ◄── Hellos, through the control lines
+//!              let_all_in ◄── main's ends of channels, through one door for all
 //! ```
+//!
+//! All of it waits for control lines and the door at once, up to the deadline. The waiter of a child that ends closes its control line.
 //!
 //! **Invariant:** when [`start`] returns an error, no process of the call is left.
 
@@ -15,9 +16,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,7 +32,7 @@ use super::program::{Program, directory_to_go_to, explain_failure};
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
-use crate::links::ipc::{self, Door, IpcPackets};
+use crate::links::ipc::{self, Door, IpcPackets, Visitor};
 use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait, now};
 use crate::processes::limits;
@@ -41,8 +41,8 @@ use crate::processes::output::{self, Output};
 use crate::processes::supervision::{Supervisor, Watch};
 use crate::settings::Link;
 
-/// How long the thread at the doors may take to notice that it is not needed any more, and the news of an end to come.
-const JOIN_LIMIT: Duration = Duration::from_secs(1);
+/// How long the news of an end may take to come.
+const NEWS_LIMIT: Duration = Duration::from_secs(1);
 
 /// One start at a time in this process: a child must not inherit what another start has open.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -112,13 +112,8 @@ fn check_doors() -> Result<(), SpawnError> {
     ipc::check().map_err(SpawnError::Resources)
 }
 
-/// What may happen during a start.
-enum Sign {
-    /// At the next door in order.
-    Knocked(io::Result<Option<([u8; 16], IpcPackets)>>),
-    /// The child with this index.
-    Exited(usize, Option<ExitStatus>),
-}
+/// A child has ended: the one with this index.
+struct Exited(usize, Option<ExitStatus>);
 
 /// A child between its start and the end of the handshake.
 struct Invited<'a> {
@@ -140,121 +135,53 @@ struct Invited<'a> {
 fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnError> {
     let until = now().checked_add(order.deadline);
     let kept = watch.adopted();
-    let mut greeter = None;
-    let outcome = shake_hands(watch, order, until, &mut greeter)
-        .map_err(|error| error.explained(&watch.disown(kept)));
-    if let Some(greeter) = greeter {
-        greeter.join();
-    }
-    outcome
+    shake_hands(watch, order, until).map_err(|error| error.explained(&watch.disown(kept)))
 }
 
 fn shake_hands(
     watch: &mut Watch,
     order: &Order,
     until: Option<Instant>,
-    greeter: &mut Option<Greeter>,
 ) -> Result<Vec<MainSide>, SpawnError> {
     let (sender, signs) = mpsc::channel();
     let mut invited = invite_all(watch, order, &sender)?;
     hear_all(&signs, &mut invited, order, until)?;
-    let waiting = invited.iter().enumerate();
-    let waiting = waiting.filter(|(_, child)| child.ring.is_none());
-    let waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
-    let mut channels = Vec::new();
-    if !waiting.is_empty() {
-        let doors = summon(&invited, &waiting, order)?;
-        let names: Vec<_> = doors.iter().map(|door| door.name().to_owned()).collect();
-        let greeter = greeter.insert(Greeter::spawn(doors, sender).map_err(SpawnError::Resources)?);
-        channels = let_in(&signs, &invited, &waiting, order, until)
-            .inspect_err(|_| greeter.cancel(&names))?;
-    }
-    let mut channels = channels.into_iter();
-    let sides = invited.into_iter().filter_map(|child| {
-        let (carrier, link): (_, Box<dyn Transport>) = match child.ring {
-            Some(ring) => (Link::Ring, Box::new(ring)),
-            None => {
-                let packets = channels.next()?;
+    let links = let_all_in(&signs, &mut invited, order, until)?;
+    let sides = invited.into_iter().zip(links).map(|(child, link)| {
+        let (carrier, link): (_, Box<dyn Transport>) = match link {
+            Ends::Ring(ring) => {
+                let notice = ring.death_notice();
+                watch.link(child.pid, move || notice.post());
+                (Link::Ring, ring)
+            }
+            Ends::Channel(packets) => {
+                let notice = packets.death_notice();
+                watch.link(child.pid, move || notice.post());
                 let framed = Framed::new(packets, ipc::frame_limit(), order.wait);
                 (Link::Channel, Box::new(framed))
             }
         };
-        Some(MainSide {
+        MainSide {
             cluster: child.cluster,
             pid: child.pid,
             link,
             carrier,
-        })
+        }
     });
     Ok(sides.collect())
 }
 
-/// The thread that waits at the doors, one after the other: the children knock when they like, and are let in in order.
-struct Greeter {
-    thread: JoinHandle<()>,
-    post: Arc<Mutex<Post>>,
-    /// Disconnected by the end of the thread.
-    done: Receiver<()>,
-}
-
-/// Where the greeter stands.
-#[derive(Default)]
-struct Post {
-    /// The door it waits at.
-    waits_at: Option<usize>,
-    cancelled: bool,
-}
-
-impl Greeter {
-    fn spawn(doors: Vec<Door>, signs: Sender<Sign>) -> io::Result<Self> {
-        let post = Arc::new(Mutex::new(Post::default()));
-        let (working, done) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name("maslite-greeter".to_owned())
-            .spawn({
-                let post = Arc::clone(&post);
-                move || {
-                    let _working: Sender<()> = working;
-                    for (index, door) in doors.into_iter().enumerate() {
-                        {
-                            let mut post = post.lock().unwrap_or_else(PoisonError::into_inner);
-                            if post.cancelled {
-                                return;
-                            }
-                            post.waits_at = Some(index);
-                        }
-                        let knock = door.accept();
-                        post.lock().unwrap_or_else(PoisonError::into_inner).waits_at = None;
-                        let _ = signs.send(Sign::Knocked(knock));
-                    }
-                }
-            })?;
-        Ok(Self { thread, post, done })
-    }
-
-    /// Frees the thread from the door it waits at, of those with these names, and keeps it from the others.
-    fn cancel(&self, names: &[String]) {
-        let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
-        post.cancelled = true;
-        if let Some(index) = post.waits_at {
-            ipc::abort(&names[index]);
-        }
-    }
-
-    /// Waits for the thread's end, which all knocks or a cancelling and the end of the children have brought about. Not for ever: a
-    /// stranger who came in and says nothing keeps it at the door, and must not keep us.
-    fn join(self) {
-        if self.done.recv_timeout(JOIN_LIMIT) != Err(RecvTimeoutError::Timeout) {
-            let _ = self.thread.join();
-        }
-    }
+/// Main's end of a link.
+enum Ends {
+    Ring(Box<RingLink>),
+    Channel(IpcPackets),
 }
 
 /// Invites all children.
 fn invite_all<'a>(
     watch: &mut Watch,
     order: &'a Order,
-    signs: &Sender<Sign>,
+    signs: &Sender<Exited>,
 ) -> Result<Vec<Invited<'a>>, SpawnError> {
     let clusters = order.clusters.iter().enumerate();
     clusters
@@ -280,7 +207,7 @@ fn invite<'a>(
     cluster: u32,
     name: &'a str,
     index: usize,
-    signs: &Sender<Sign>,
+    signs: &Sender<Exited>,
 ) -> Result<Invited<'a>, SpawnError> {
     let spawn_error = |source| SpawnError::Spawn {
         cluster,
@@ -297,7 +224,6 @@ fn invite<'a>(
             });
         }
     };
-    let death_notice = ring.as_ref().map(RingLink::death_notice);
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| SpawnError::Resources(error.into()))?;
     let invitation = Invitation {
@@ -311,9 +237,8 @@ fn invite<'a>(
         directory: directory_to_go_to().map(|path| path.into_os_string().into_vec()),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
-    let hearing = control.try_clone().map_err(SpawnError::Resources)?;
-    let hearing = Arc::new(hearing);
-    let heard = Arc::downgrade(&hearing);
+    let control = Arc::new(control);
+    let heard = Arc::downgrade(&control);
     invitation
         .write(&control, memory.as_ref())
         .map_err(spawn_error)?;
@@ -334,13 +259,10 @@ fn invite<'a>(
             cluster,
             name.to_owned(),
             process,
-            control,
+            Arc::clone(&control),
             outlet,
             move |status| {
-                if let Some(notice) = death_notice {
-                    notice.post();
-                }
-                let _ = signs.send(Sign::Exited(index, status));
+                let _ = signs.send(Exited(index, status));
                 if let Some(control) = heard.upgrade() {
                     let _ = control.shutdown(Shutdown::Read);
                 }
@@ -352,7 +274,7 @@ fn invite<'a>(
         name,
         pid,
         nonce,
-        control: hearing,
+        control,
         come: Vec::new(),
         passed: Vec::new(),
         is_known: false,
@@ -362,7 +284,7 @@ fn invite<'a>(
 
 /// Takes and checks the Hellos, as they come, until all children are known or something went wrong.
 fn hear_all(
-    signs: &Receiver<Sign>,
+    signs: &Receiver<Exited>,
     invited: &mut [Invited<'_>],
     order: &Order,
     until: Option<Instant>,
@@ -411,64 +333,135 @@ fn remaining(until: Option<Instant>) -> Option<Timespec> {
     Timespec::try_from(remaining).ok()
 }
 
-/// Opens doors for the children whose links are channels, and tells them where.
+/// Has the children whose links are channels hand over main's ends, until all have done so or something went wrong. Returns main's ends of
+/// all links, in the order of the children.
+fn let_all_in(
+    signs: &Receiver<Exited>,
+    invited: &mut [Invited<'_>],
+    order: &Order,
+    until: Option<Instant>,
+) -> Result<Vec<Ends>, SpawnError> {
+    let rings = invited.iter_mut().map(|child| child.ring.take());
+    let mut ends: Vec<Option<Ends>> = rings
+        .map(|ring| ring.map(|ring| Ends::Ring(Box::new(ring))))
+        .collect();
+    let invited = &*invited;
+    if ends.iter().any(Option::is_none) {
+        let door = summon(invited, &ends, order)?;
+        let mut visitors = Vec::new();
+        while let Some(first) = ends.iter().position(Option::is_none) {
+            let news = look_out(invited, &ends, &door, &visitors, until)?;
+            if news.is_empty() {
+                return Err(invited[first].late(order));
+            }
+            if news.door {
+                let visitor = door.answer().map_err(SpawnError::Resources)?;
+                visitors.extend(visitor);
+            }
+            for place in news.visitors.into_iter().rev() {
+                let visitor = visitors.swap_remove(place);
+                let Some((nonce, packets)) = door
+                    .take(&visitor)
+                    .map_err(|source| invited[first].broken(source))?
+                else {
+                    continue;
+                };
+                let child = invited.iter().position(|child| child.nonce == nonce);
+                let end = child.and_then(|child| ends.get_mut(child));
+                match end {
+                    Some(end @ None) => *end = Some(Ends::Channel(packets)),
+                    _ => return Err(invited[first].stranger()),
+                }
+            }
+            // It was let in and has ended since: the supervisor's business.
+            let mut gone = news.gone.into_iter();
+            if let Some(index) = gone.find(|index| ends[*index].is_none()) {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                return Err(invited[index].gone(index, order, signs, closed));
+            }
+        }
+    }
+    Ok(ends.into_iter().flatten().collect())
+}
+
+/// Opens a door for the children whose links are channels, and gives them the key.
 fn summon(
     invited: &[Invited<'_>],
-    waiting: &[usize],
+    ends: &[Option<Ends>],
     order: &Order,
-) -> Result<Vec<Door>, SpawnError> {
+) -> Result<Door, SpawnError> {
     if order.carrier != Link::Channel {
         check_doors()?;
     }
-    let doors = waiting.iter().map(|index| {
-        let child = &invited[*index];
-        let door = Door::open().map_err(SpawnError::Resources)?;
-        // At once: should this process die any moment now, the child still learns of the door, to take it away.
-        let door_name = door.name().to_owned();
-        let summons = Summons { door: door_name };
-        match summons.write(&child.control) {
-            Ok(()) => Ok(door),
-            // It is dead, which is seen when it does not knock.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(door),
-            Err(source) => Err(child.broken(source)),
+    let door = Door::open().map_err(SpawnError::Resources)?;
+    for (child, end) in invited.iter().zip(ends) {
+        if end.is_some() {
+            continue;
         }
-    });
-    doors.collect()
-}
-
-/// Takes the channels, which come in the order of the doors, until all are there or something went wrong.
-fn let_in(
-    signs: &Receiver<Sign>,
-    invited: &[Invited<'_>],
-    waiting: &[usize],
-    order: &Order,
-    until: Option<Instant>,
-) -> Result<Vec<IpcPackets>, SpawnError> {
-    let mut channels = Vec::with_capacity(waiting.len());
-    while let Some(index) = waiting.get(channels.len()) {
-        let child = &invited[*index];
-        let sign = match until {
-            Some(until) => signs.recv_timeout(until.saturating_duration_since(now())),
-            None => signs.recv().map_err(RecvTimeoutError::from),
-        };
-        match sign {
-            Ok(Sign::Knocked(Ok(Some((nonce, packets))))) if nonce == child.nonce => {
-                channels.push(packets);
-            }
-            Ok(Sign::Knocked(Ok(_))) => return Err(child.stranger()),
-            Ok(Sign::Knocked(Err(source))) => return Err(child.broken(source)),
-            Ok(Sign::Exited(index, status)) if waiting[channels.len()..].contains(&index) => {
-                return Err(invited[index].ended(status, order));
-            }
-            // It was let in and died since: the supervisor's business.
-            Ok(Sign::Exited(..)) => {}
-            // Disconnected only if the greeter has ended without a word, which it does not.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(child.late(order));
-            }
+        match Summons.write(&child.control, door.key()) {
+            Ok(()) => {}
+            // It has ended, which is seen when it does not knock.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(source) => return Err(child.broken(source)),
         }
     }
-    Ok(channels)
+    Ok(door)
+}
+
+/// What there is to see while children are let in.
+#[derive(Default)]
+struct News {
+    /// Somebody is at the door.
+    door: bool,
+    /// These visitors have brought something, or have left: their places.
+    visitors: Vec<usize>,
+    /// These children, who have not been let in, have ended, or say what no child says: their indices.
+    gone: Vec<usize>,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        !self.door && self.visitors.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// Waits until there are news. There are none when the time has passed.
+fn look_out(
+    invited: &[Invited<'_>],
+    ends: &[Option<Ends>],
+    door: &Door,
+    visitors: &[Visitor],
+    until: Option<Instant>,
+) -> Result<News, SpawnError> {
+    let outside: Vec<usize> = (0..ends.len())
+        .filter(|index| ends[*index].is_none())
+        .collect();
+    let mut lines = vec![PollFd::new(door, PollFlags::IN)];
+    lines.extend(
+        visitors
+            .iter()
+            .map(|visitor| PollFd::new(visitor, PollFlags::IN)),
+    );
+    let controls = outside.iter().map(|index| &*invited[*index].control);
+    lines.extend(controls.map(|control| PollFd::new(control, PollFlags::IN)));
+    loop {
+        match poll(&mut lines, remaining(until).as_ref()) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(SpawnError::Resources(error.into())),
+        }
+    }
+    let mut speak = lines.iter().map(|line| !line.revents().is_empty());
+    let door = speak.next().unwrap_or_default();
+    let visitors = (0..visitors.len()).filter(|_| speak.next().unwrap_or_default());
+    let visitors = visitors.collect();
+    let gone = outside.into_iter().zip(speak);
+    let gone = gone.filter_map(|(index, speaks)| speaks.then_some(index));
+    Ok(News {
+        door,
+        visitors,
+        gone: gone.collect(),
+    })
 }
 
 impl Invited<'_> {
@@ -529,15 +522,13 @@ impl Invited<'_> {
         &self,
         index: usize,
         order: &Order,
-        signs: &Receiver<Sign>,
+        signs: &Receiver<Exited>,
         source: io::Error,
     ) -> SpawnError {
         if source.kind() != io::ErrorKind::InvalidData {
             // If it has ended, its end is known now or in a moment.
-            while let Ok(sign) = signs.recv_timeout(JOIN_LIMIT) {
-                if let Sign::Exited(ended, status) = sign
-                    && ended == index
-                {
+            while let Ok(Exited(ended, status)) = signs.recv_timeout(NEWS_LIMIT) {
+                if ended == index {
                     return self.ended(status, order);
                 }
             }

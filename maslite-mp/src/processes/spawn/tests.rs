@@ -3,15 +3,18 @@
 use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitStatus, abort, exit, id};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, setrlimit,
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
+    kill_process, pidfd_getfd, pidfd_open, setrlimit,
 };
 
 use super::child_side::{obey, take_stdin};
@@ -227,8 +230,9 @@ fn a_ring_that_cannot_be_is_replaced_or_an_error() {
 #[ignore = "entry of a child that cannot map memory"]
 fn no_ring_entry() {
     let (stdin, invitation) = introduce(|hello| hello.no_ring = Some("no room".to_owned()));
-    let Summons { door } = Summons::read(&stdin).expect("main opens a door");
-    let packets = ipc::knock(&door, invitation.nonce).expect("main is there");
+    let key = Summons::read(&stdin).expect("main opens a door");
+    let key = key.expect("it comes with it");
+    let packets = ipc::knock(&key, invitation.nonce).expect("main is there");
     let mut link = Framed::new(packets, ipc::frame_limit(), Wait::default());
     let mut message = Vec::new();
     while link.hear(&mut message).is_ok() && link.say(&message).is_ok() {}
@@ -363,6 +367,107 @@ fn a_kill_while_main_waits_for_another_child() {
 #[test]
 fn a_kill_in_the_middle_of_a_message() {
     kill_during(b"endless", 1);
+}
+
+/// Starts echoing children over a carrier.
+fn started_over(carrier: Link, clusters: u32) -> (Supervisor, Vec<MainSide>) {
+    let supervisor = supervisor();
+    let mut order = order("echo_entry", clusters);
+    order.carrier = carrier;
+    let sides = start(&supervisor, order).expect("the children start");
+    (supervisor, sides)
+}
+
+const CARRIERS: [Link; 2] = [Link::Ring, Link::Channel];
+
+/// Waits for the end of a link.
+fn breaks(mut side: MainSide) {
+    let (say, said) = mpsc::channel();
+    thread::spawn(move || {
+        let error = loop {
+            if let Err(error) = side.link.recv() {
+                break error;
+            }
+        };
+        say.send(error)
+    });
+    let error = said.recv_timeout(LONG).expect("the wait for the link ends");
+    assert!(matches!(error, LinkError::Disconnected), "{error:?}");
+}
+
+/// Holds the sockets of a child, as a process does that it has forked. None if the system does not allow it.
+fn held_sockets(pid: u32) -> Option<Vec<OwnedFd>> {
+    let process = pidfd_open(pid_of(pid), PidfdFlags::empty()).ok()?;
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let numbers = files.filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok());
+    let files = numbers.map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()));
+    let files = files.collect::<Result<Vec<_>, _>>().ok()?;
+    Some(files)
+}
+
+#[test]
+fn a_link_breaks_although_others_hold_the_childs_ends() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    for carrier in CARRIERS {
+        let (supervisor, mut sides) = started_over(carrier, 2);
+        let Some(_held) = held_sockets(sides[1].pid) else {
+            return;
+        };
+        sides[1].link.say(b"exit 7").expect("alive");
+        let side = sides.pop().expect("there are two");
+        breaks(side);
+        let Some(Failure::Died { cluster, exit, .. }) = supervisor.first_death(LONG) else {
+            panic!("nobody died");
+        };
+        assert_eq!((cluster, exit), (2, ExitKind::Code(7)));
+    }
+}
+
+#[test]
+fn what_a_child_said_before_its_end_is_heard_although_others_hold_its_ends() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    for carrier in CARRIERS {
+        let (mut supervisor, mut sides) = started_over(carrier, 1);
+        let mut side = sides.pop().expect("there is one");
+        let Some(_held) = held_sockets(side.pid) else {
+            return;
+        };
+        supervisor.expect_exits();
+        for said in [&b"last"[..], b"stop"] {
+            side.link.say(said).expect("alive");
+        }
+        assert_eq!(supervisor.wait_all(LONG)[0].how, EndKind::Clean);
+        assert_eq!(side.link.recv().expect("it was sent"), b"last");
+        breaks(side);
+    }
+}
+
+/// A frozen process, or one that waits in the kernel for a device that does not answer.
+#[test]
+fn a_child_that_cannot_be_killed_keeps_nobody() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    for carrier in CARRIERS {
+        let (mut supervisor, sides) = started_over(carrier, 2);
+        supervisor.run_job(|watch| watch.make_immortal(0));
+        let frozen = sides[0].pid;
+        signal(frozen, Signal::STOP);
+        supervisor.holder().kill_all();
+        sides.into_iter().for_each(breaks);
+        assert!(matches!(
+            supervisor.first_death(LONG),
+            Some(Failure::Interrupted)
+        ));
+        let ends = supervisor.wait_all(Duration::ZERO);
+        let ends = ends.iter().map(|end| end.how).collect::<Vec<_>>();
+        assert_eq!(ends, [EndKind::Leaked, EndKind::Killed]);
+        signal(frozen, Signal::CONT);
+    }
 }
 
 #[test]
@@ -550,10 +655,11 @@ fn babbling_entry() {
 #[ignore = "entry of a child at whose door somebody else knocks"]
 fn stranger_entry() {
     let (mut stdin, invitation) = introduce(|_| {});
-    let Summons { door } = Summons::read(&stdin).expect("main opens a door");
+    let key = Summons::read(&stdin).expect("main opens a door");
+    let key = key.expect("it comes with it");
     let mut nonce = invitation.nonce;
     nonce[15] ^= 1;
-    let _packets = ipc::knock(&door, nonce).expect("main is there");
+    let _packets = ipc::knock(&key, nonce).expect("main is there");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }

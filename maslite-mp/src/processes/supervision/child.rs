@@ -1,13 +1,16 @@
 //! A child under supervision: what it is asked and answers, and its end.
 
+use std::fmt;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use maslite_core::{AgentId, Sample};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 use shared_child::SharedChild;
@@ -18,6 +21,7 @@ use crate::error::warning::Activity;
 use crate::links::codec;
 use crate::links::transport::now;
 use crate::processes::output::Outlet;
+use crate::processes::spawn::handshake::NO_SIGNAL;
 use crate::stall::detector::{Pulse, Says, Sight};
 
 /// The first byte of a Hold in the control line.
@@ -68,6 +72,48 @@ impl Answer {
     }
 }
 
+/// The link to a child, as far as others than its user may break it.
+#[derive(Default)]
+pub(super) struct Lifeline(Mutex<Line>);
+
+#[derive(Default)]
+enum Line {
+    /// There is no link yet.
+    #[default]
+    Loose,
+    Tied(Box<dyn Fn() + Send>),
+    Cut,
+}
+
+impl Lifeline {
+    /// Takes what breaks the link. If it is to be broken already, that happens now.
+    pub(super) fn hold(&self, cut: impl Fn() + Send + 'static) {
+        let mut line = self.lock();
+        if matches!(*line, Line::Cut) {
+            cut();
+        } else {
+            *line = Line::Tied(Box::new(cut));
+        }
+    }
+
+    /// Breaks the link. Whoever waits at main's end of it is woken, whatever has become of the child.
+    pub(super) fn cut(&self) {
+        if let Line::Tied(cut) = mem::replace(&mut *self.lock(), Line::Cut) {
+            cut();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Lifeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lifeline")
+    }
+}
+
 /// A child process under supervision.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -78,7 +124,9 @@ pub(super) struct Watched {
     pub(super) pid: u32,
     pub(super) process: Arc<SharedChild>,
     /// Closing it ends the child.
-    pub(super) control: UnixStream,
+    pub(super) control: Arc<UnixStream>,
+    /// Broken when it has ended, or is given up.
+    pub(super) link: Arc<Lifeline>,
     pub(super) waiter: Option<JoinHandle<()>>,
     /// What it prints, if that is piped here.
     pub(super) outlet: Option<Outlet>,
@@ -91,9 +139,20 @@ pub(super) struct Watched {
     pub(super) owes_answer: bool,
     /// What of an answer has arrived.
     pub(super) arrived: Vec<u8>,
+    #[cfg(test)]
+    /// No signal reaches it, as if the kernel were stuck with it.
+    pub(super) immortal: bool,
 }
 
 impl Watched {
+    /// Writes to its control line, if there is room. There is none only if it has not read for hundreds of commands, and a child that has
+    /// closed the line is about to be found dead.
+    pub(super) fn tell(&self, bytes: &[u8]) -> bool {
+        let flags = SendFlags::DONTWAIT | NO_SIGNAL;
+        let sent = retry_on_intr(|| rustix::net::send(&self.control, bytes, flags));
+        sent == Ok(bytes.len())
+    }
+
     /// Asks what it is at, unless it has not answered the last time. True if it was asked.
     pub(super) fn ask(&mut self) -> bool {
         // An answer that has come too late is to a question of long ago.
@@ -101,7 +160,7 @@ impl Watched {
         if self.exit.is_some() || self.owes_answer {
             return false;
         }
-        self.owes_answer = self.control.write_all(&[ASK]).is_ok();
+        self.owes_answer = self.tell(&[ASK]);
         self.owes_answer
     }
 
@@ -120,7 +179,7 @@ impl Watched {
             // A timeout of zero would be none.
             let rest = rest.unwrap_or_default().max(Duration::from_micros(1));
             self.control.set_read_timeout(Some(rest)).ok()?;
-            match (&self.control).read(&mut chunk) {
+            match (&*self.control).read(&mut chunk) {
                 Ok(length @ 1..) => self.arrived.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing came, or nothing will ever come.
@@ -163,6 +222,10 @@ impl Watched {
     pub(super) fn kill(&mut self) {
         if self.exit.is_none() && matches!(self.process.try_wait(), Ok(None)) {
             self.killed = true;
+            #[cfg(test)]
+            if self.immortal {
+                return;
+            }
             // It fails only for a process that is gone already.
             let _ = self.process.kill();
         }

@@ -29,7 +29,7 @@ fn adopt(supervisor: &Supervisor, cluster: u32, script: &'static str) -> u32 {
                     cluster,
                     format!("number {cluster}"),
                     process,
-                    control,
+                    control.into(),
                     None,
                     |_| {},
                 )
@@ -96,7 +96,7 @@ fn one_death_ends_all() {
     assert_eq!(supervisor.pids(), [(1, first), (2, second), (3, third)]);
     assert!(supervisor.first_death(Duration::ZERO).is_none());
     supervisor.run_job(|watch| {
-        writeln!(watch.children[1].control, "die").expect("it reads");
+        writeln!(&*watch.children[1].control, "die").expect("it reads");
     });
     let Some(Failure::Died {
         cluster,
@@ -169,7 +169,7 @@ fn expected_exits_are_no_failure() {
     supervisor.expect_exits();
     supervisor.run_job(|watch| {
         for child in &mut watch.children {
-            writeln!(child.control, "stop").expect("it reads");
+            writeln!(&*child.control, "stop").expect("it reads");
         }
     });
     let how: Vec<_> = supervisor

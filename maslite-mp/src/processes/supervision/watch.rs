@@ -1,6 +1,6 @@
 //! The supervisor thread: handles one event after the other, and rings when a timer has run out.
 
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use shared_child::SharedChild;
 
-use super::child::{HOLD, Watched, kill_group_at_end};
+use super::child::{HOLD, Lifeline, Watched, kill_group_at_end};
 use super::grants::Grants;
 use super::{ChildEnd, Event, Failure, Job, Shared};
 use crate::error::death::{Death, ExitKind, OomKills};
@@ -107,7 +107,7 @@ impl Watch {
         cluster: u32,
         name: String,
         process: SharedChild,
-        control: UnixStream,
+        control: Arc<UnixStream>,
         outlet: Option<Outlet>,
         exited: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> io::Result<()> {
@@ -115,15 +115,18 @@ impl Watch {
         self.next_key += 1;
         let process = Arc::new(process);
         let pid = process.id();
+        let link = Arc::new(Lifeline::default());
         let waiter = thread::Builder::new()
             .name(format!("maslite-wait-{cluster}"))
             .spawn({
                 let process = Arc::clone(&process);
+                let link = Arc::clone(&link);
                 let events = self.sender.clone();
                 move || {
                     kill_group_at_end(pid);
                     let status = process.wait().ok();
                     let at = now();
+                    link.cut();
                     exited(status);
                     let _ = events.send(Event::Exited {
                         child: key,
@@ -147,6 +150,7 @@ impl Watch {
             pid,
             process,
             control,
+            link,
             waiter: Some(waiter),
             outlet,
             exit: None,
@@ -154,9 +158,18 @@ impl Watch {
             killed: false,
             owes_answer: false,
             arrived: Vec::new(),
+            #[cfg(test)]
+            immortal: false,
         });
         self.shared.lock().alive.push((cluster, pid));
         Ok(())
+    }
+
+    /// Takes what breaks main's end of the link to a child, which is used once that has ended or is given up.
+    pub(crate) fn link(&mut self, pid: u32, cut: impl Fn() + Send + 'static) {
+        if let Some(child) = self.children.iter().find(|child| child.pid == pid) {
+            child.link.hold(cut);
+        }
     }
 
     /// How many children have been adopted so far.
@@ -278,6 +291,12 @@ impl Watch {
     }
 
     #[cfg(test)]
+    /// From here on a child cannot be killed.
+    pub(crate) fn make_immortal(&mut self, place: usize) {
+        self.children[place].immortal = true;
+    }
+
+    #[cfg(test)]
     /// Waits for an answer to an earlier question.
     pub(crate) fn await_late_answer(&mut self, place: usize) -> bool {
         let limit = now().checked_add(Duration::from_secs(20));
@@ -370,8 +389,7 @@ impl Watch {
             .iter_mut()
             .filter(|child| child.exit.is_none())
         {
-            // Few bytes a round do not fill a socket, and a child that has closed it is about to be found dead.
-            let _ = child.control.write_all(&bytes);
+            child.tell(&bytes);
         }
     }
 
@@ -395,12 +413,14 @@ impl Watch {
         }
     }
 
-    /// Records the first failure and kills all children.
+    /// Records the first failure, kills all children, and breaks all links. The ends of the children would break them too, but there are
+    /// processes that the system cannot end.
     fn fail(&mut self, failure: Failure) {
         // Before the killing, so that whoever is woken by it finds the reason.
         self.shared.lock().failure.get_or_insert(failure);
         self.shared.changed.notify_all();
         self.children.iter_mut().for_each(Watched::kill);
+        self.children.iter().for_each(|child| child.link.cut());
     }
 
     /// Handles events until all children from the first `kept` on have exited, or `until` has passed.
@@ -463,6 +483,8 @@ impl Watch {
         self.await_exits(0, begin.checked_add(grace));
         self.children.iter_mut().for_each(Watched::kill);
         self.await_exits(0, now().checked_add(REAP_LIMIT));
+        // Whoever listens to the last words of one that cannot be ended need not go on.
+        self.children.iter().for_each(|child| child.link.cut());
         self.explain_exits(0);
         let ends = self
             .children
