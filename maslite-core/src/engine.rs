@@ -18,6 +18,7 @@ use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
+pub use crate::panics::is_reporting_panic;
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::{AgentError, Counters, StopReason};

@@ -8,6 +8,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::panicking;
 
 /// A panic that was caught.
@@ -68,10 +69,36 @@ fn watch() {
     HOOK.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |info| {
+            let _reporting = Reporting::begin();
             see(info);
             before(info);
         }));
     });
+}
+
+/// How many panics are being reported.
+static REPORTED: AtomicUsize = AtomicUsize::new(0);
+
+/// A panic is being reported as long as this is there.
+struct Reporting;
+
+impl Reporting {
+    fn begin() -> Self {
+        REPORTED.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        REPORTED.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether a panic is being reported somewhere in this process: to resolve and print a backtrace may take seconds.
+#[must_use]
+pub fn is_reporting_panic() -> bool {
+    REPORTED.load(Ordering::SeqCst) > 0
 }
 
 /// Keeps what only the hook knows.

@@ -7,7 +7,9 @@ use maslite_mp::prelude::*;
 use maslite_mp::{EndKind, Error, ExitKind, Shutdown};
 
 use crate::ground::{Ground, PROCESSES};
-use crate::workers::{Gate, Msg, When, Worker, clusters, exists, go, pids, stop};
+use crate::workers::{
+    Gate, Msg, When, Worker, clusters, clusters_of, exists, go, pids, registry, stop,
+};
 
 /// How long a shutdown may take: the two seconds that clusters are given, and what a loaded machine adds.
 const BOUND: Duration = Duration::from_secs(12);
@@ -92,6 +94,42 @@ fn a_stopped_cluster_and_one_that_hangs_are_killed() {
             other => panic!("{other}"),
         });
         assert_eq!(errors.collect::<Vec<_>>(), [("3", None), ("2", None)]);
+    }
+}
+
+/// Where child processes start that take longer to report a panic than they are given to end.
+#[test]
+#[ignore = "where child processes start"]
+fn slow_reporter() {
+    std::panic::set_hook(Box::new(|_| {
+        let (_keep, nothing) = std::sync::mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(Duration::from_secs(3));
+    }));
+    let _ = slow_agents();
+}
+
+fn slow_agents() -> Entered<Msg> {
+    registry()
+        .entered_by_test("shutdown::slow_reporter")
+        .enter()
+}
+
+/// As it is with a backtrace in a large program.
+#[test]
+fn a_panic_in_teardown_that_takes_long_to_report_is_not_lost() {
+    for ground in PROCESSES {
+        let panics = [Worker::Panic(When::Teardown), Worker::Farewell];
+        let main = clusters_of(slow_agents(), ground, &[&panics, &[Worker::Farewell]]);
+        let shutdown = shut_down(main, |_| ());
+        assert_eq!(ends(&shutdown), [EndKind::Clean; 2]);
+        let [Error::Agent { cluster, source }] = shutdown.errors.as_slice() else {
+            panic!("{shutdown:?}");
+        };
+        assert_eq!(cluster, "1");
+        assert!(
+            source.to_string().contains("no teardown for me"),
+            "{source}"
+        );
     }
 }
 

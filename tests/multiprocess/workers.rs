@@ -142,16 +142,19 @@ impl Worker {
     }
 }
 
-pub(crate) fn agents() -> Entered<Msg> {
-    Registry::new()
-        .with::<Worker>()
-        .with_builder("listeners", |ids: Vec<u64>, crew: &mut Crew<Msg>| {
+pub(crate) fn registry() -> Registry<Msg> {
+    Registry::new().with::<Worker>().with_builder(
+        "listeners",
+        |ids: Vec<u64>, crew: &mut Crew<Msg>| {
             for id in ids {
                 crew.add(id, Worker::Listener(0));
             }
-        })
-        .entered_by_test("workers::child")
-        .enter()
+        },
+    )
+}
+
+pub(crate) fn agents() -> Entered<Msg> {
+    registry().entered_by_test("workers::child").enter()
 }
 
 #[test]
@@ -162,7 +165,16 @@ fn child() {
 
 /// A supervisor of clusters with these workers; agents are numbered from 1 over all clusters.
 pub(crate) fn clusters(ground: Ground, workers: &[&[Worker]]) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().on(ground);
+    clusters_of(agents(), ground, workers)
+}
+
+/// The same, whose child processes start elsewhere.
+pub(crate) fn clusters_of(
+    agents: Entered<Msg>,
+    ground: Ground,
+    workers: &[&[Worker]],
+) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents).unwrap().on(ground);
     let mut number = 0;
     for workers in workers {
         let cluster = main.new_scheduler();

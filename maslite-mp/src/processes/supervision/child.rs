@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use maslite_core::engine::is_reporting_panic;
 use maslite_core::{AgentId, Sample};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
@@ -42,6 +43,8 @@ pub(crate) struct Answer {
     sample: Sample,
     /// The name of the agent, if it has one.
     name: Option<String>,
+    /// It is reporting a panic, which may take long.
+    reports_panic: bool,
 }
 
 impl Answer {
@@ -53,6 +56,7 @@ impl Answer {
             busy,
             sample,
             name: name.map(|name| name.to_string()),
+            reports_panic: is_reporting_panic(),
         };
         let mut bytes = vec![0; 4];
         codec::put(&answer, &mut bytes).map_err(io::Error::other)?;
@@ -198,7 +202,9 @@ impl Watched {
             memory,
         } = state_of(self.pid);
         let says = match answer {
-            Some(Answer { busy, sample, name }) => {
+            Some(Answer {
+                busy, sample, name, ..
+            }) => {
                 if let Some(name) = name {
                     let _ = AgentId::named(&name);
                 }
@@ -217,6 +223,11 @@ impl Watched {
             debugger,
             memory,
         }
+    }
+
+    /// Whether it is reporting a panic, as far as it says so.
+    pub(super) fn reports_panic(&mut self, until: Option<Instant>) -> bool {
+        self.ask() && self.hear(until).is_some_and(|answer| answer.reports_panic)
     }
 
     pub(super) fn kill(&mut self) {
@@ -322,6 +333,7 @@ mod tests {
             busy,
             sample,
             name: None,
+            reports_panic: false,
         };
         let (mut arrived, mut heard) = (Vec::new(), Vec::new());
         for byte in bytes {

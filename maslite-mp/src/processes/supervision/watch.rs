@@ -27,6 +27,9 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck with it.
 pub(super) const REAP_LIMIT: Duration = Duration::from_secs(2);
 
+/// How many times longer children may take to end while one of them is reporting a panic.
+const PANIC_GRACES: usize = 5;
+
 /// What to do next without being told. There is one of each kind at most.
 #[derive(Clone, Copy, Debug)]
 struct Timer {
@@ -477,10 +480,24 @@ impl Watch {
         }
     }
 
+    /// Whether a child that has not ended says that it is reporting a panic.
+    fn is_panic_reported(&mut self) -> bool {
+        let until = now().checked_add(ANSWER_LIMIT);
+        let mut children = self.children.iter_mut();
+        children.any(|child| child.reports_panic(until))
+    }
+
     fn finish(&mut self, grace: Duration) -> Vec<ChildEnd> {
         self.expecting_exits = true;
         let begin = now();
         self.await_exits(0, begin.checked_add(grace));
+        // With a backtrace a panic takes longer to report than all else together, and would be lost.
+        for _ in 0..PANIC_GRACES {
+            if grace.is_zero() || !self.is_panic_reported() {
+                break;
+            }
+            self.await_exits(0, now().checked_add(grace));
+        }
         self.children.iter_mut().for_each(Watched::kill);
         self.await_exits(0, now().checked_add(REAP_LIMIT));
         // Whoever listens to the last words of one that cannot be ended need not go on.
