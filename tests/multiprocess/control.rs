@@ -363,3 +363,81 @@ fn who_waits_is_told_when_the_simulation_ends() {
         }
     }
 }
+
+const STEP: &[u8] = b"{\"version\":1,\"request\":{\"step\":{\"supersteps\":1}}}\n";
+const RUN_ON: &[u8] =
+    b"{\"version\":1,\"request\":{\"run_until\":{\"time_ns\":18446744073709551615}}}\n";
+
+#[test]
+fn those_who_have_left_keep_nobody_out() {
+    for ground in ALL {
+        let (mut main, path) = open(ground, &format!("left-{ground:?}"), 0);
+        let only_to = Receiver::Direct(AgentId::from(1));
+        main.send(Mail::new(AgentId::MAIN, only_to, Msg::Work(1_000)));
+        let asker = thread::spawn(move || {
+            // While an agent is at work nothing is answered but what needs no run.
+            while !status(&path).clusters.iter().any(|it| it.agent.is_some()) {}
+            for _ in 0..40 {
+                let mut socket = UnixStream::connect(&path).unwrap();
+                socket.write_all(STEP).unwrap();
+            }
+            let paused = must(&path, Request::Pause);
+            assert!(matches!(paused, Reply::Paused { .. }), "{paused:?}");
+            must(&path, Request::Resume);
+        });
+        main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
+        assert!(asker.join().is_ok(), "{ground:?}");
+    }
+}
+
+#[test]
+fn a_pause_ends_the_wait_of_all_who_wait_for_one() {
+    for ground in ALL {
+        let (mut main, path) = open(ground, &format!("eight-{ground:?}"), u64::MAX);
+        main.pause();
+        let asker = thread::spawn(move || {
+            let waiting: Vec<_> = (0..8)
+                .map(|_| {
+                    let mut socket = UnixStream::connect(&path).unwrap();
+                    socket.write_all(RUN_ON).unwrap();
+                    socket
+                })
+                .collect();
+            // All of them have been heard once a ninth is too many.
+            let refusal = loop {
+                match ask(&path, Request::Step { supersteps: 1 }, LIMIT) {
+                    Err(AskError::Refused(message)) => break message,
+                    other => assert!(matches!(other, Ok(Reply::Paused { .. })), "{other:?}"),
+                }
+            };
+            assert_eq!(refusal, "8 requests wait already: ask later");
+            assert!(matches!(must(&path, Request::Pause), Reply::Paused { .. }));
+            for socket in waiting {
+                let mut answer = String::new();
+                BufReader::new(socket).read_line(&mut answer).unwrap();
+                assert!(answer.contains("paused"), "{answer}");
+            }
+            must(&path, Request::Stop);
+        });
+        let report = main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
+        assert!(asker.join().is_ok(), "{ground:?}");
+        assert_eq!(report.stopped_by, StopReason::Interrupted);
+    }
+}
+
+/// Process ids repeat: in a container main may always be process 1.
+#[test]
+fn what_a_dead_process_of_the_same_number_has_left_is_in_nobodys_way() {
+    let (main, path) = open(Ground::Inline, "again", 0);
+    drop(main);
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    assert!(simulations().unwrap().iter().all(|it| it.path != path));
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    std::fs::write(path.with_extension("lock"), "").unwrap();
+    let (main, again) = open(Ground::Inline, "again", 0);
+    assert_eq!(again, path);
+    assert_eq!(status(&path).phase, Phase::Resting);
+    drop(main);
+    assert!(!path.exists() && !path.with_extension("lock").exists());
+}

@@ -4,7 +4,6 @@
 //! **Invariant:** at the console all clusters stand at one instant, between two supersteps, and no mail
 //! waits to be posted.
 
-use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use maslite_core::{Mail, SimDuration, SimTime, StopReason};
@@ -15,7 +14,7 @@ use crate::error::Error;
 use crate::protocol::wire::Task;
 use crate::stall::detector::Chore;
 use crate::steering::commands::{self, ControlError, Replies, Scope};
-use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Stretch};
+use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Promise, Stretch};
 use crate::steering::status::Phase;
 
 /// How far the run is to go.
@@ -27,7 +26,7 @@ struct Course {
     /// To pause where the next thing happens, once this instant is over.
     to_the_next: bool,
     /// Who waits for the next pause.
-    waiting: Vec<Sender<Halt>>,
+    waiting: Vec<Promise<Halt>>,
 }
 
 impl Course {
@@ -59,10 +58,15 @@ impl Course {
         }
     }
 
+    /// Has somebody wait for the next pause; those who have left do not wait any more.
+    fn await_pause(&mut self, reply: Promise<Halt>) {
+        self.waiting.retain(Promise::is_wanted);
+        self.waiting.push(reply);
+    }
+
     fn tell(&mut self, halt: Halt) {
         for waiting in self.waiting.drain(..) {
-            // Who has gone meanwhile does not want to know.
-            let _ = waiting.send(halt);
+            waiting.keep(halt);
         }
     }
 }
@@ -80,7 +84,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             self.fleet.show(self.standing, self.routing);
         }
         let mut course = Course::free();
-        let mut reason = self.steer(console, deadline, &mut course)?;
+        let steered = self.steer(console, deadline, &mut course);
+        let mut reason = steered.inspect_err(|_| {
+            console.put_back(std::mem::take(&mut course.waiting));
+        })?;
         if reason == StopReason::Timeout && console.is_stopped() {
             reason = StopReason::Interrupted;
         }
@@ -95,17 +102,17 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             match order {
                 Order::Resume => {}
                 Order::Pause(reply) | Order::Go(_, reply) => {
-                    let _ = reply.send(halt);
+                    reply.keep(halt);
                 }
                 Order::Ask {
                     scope,
                     request,
                     reply,
-                } => self.reply(scope, &request, &reply)?,
+                } => self.reply(scope, &request, reply)?,
                 Order::Send { mail, reply } => {
                     let mail = mail.decode();
                     let taken = mail.map(|mail| late.push(mail));
-                    let _ = reply.send(taken.map(|()| halt.time()));
+                    reply.keep(taken.map(|()| halt.time()));
                 }
             }
         }
@@ -177,24 +184,24 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 }
                 Next::Do(Order::Resume) => course.go(None, now),
                 Next::Do(Order::Pause(reply)) => {
-                    course.waiting.push(reply);
+                    course.await_pause(reply);
                     self.pause(course)?;
                 }
                 Next::Do(Order::Go(stretch, reply)) => {
-                    course.waiting.push(reply);
+                    course.await_pause(reply);
                     course.go(Some(stretch), now);
                 }
                 Next::Do(Order::Ask {
                     scope,
                     request,
                     reply,
-                }) => self.reply(scope, &request, &reply)?,
+                }) => self.reply(scope, &request, reply)?,
                 Next::Do(Order::Send { mail, reply }) => {
                     let taken = match mail.decode() {
                         Ok(mail) => self.setup(vec![mail]).map(|()| Ok(now))?,
                         Err(error) => Err(error),
                     };
-                    let _ = reply.send(taken);
+                    reply.keep(taken);
                 }
             }
         }
@@ -215,20 +222,19 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         &mut self,
         scope: Scope,
         request: &[u8],
-        reply: &Sender<Result<Replies, ControlError>>,
+        reply: Promise<Result<Replies, ControlError>>,
     ) -> Result<(), Error> {
         let replies = match scope.places(self.routing, self.under_way, self.fleet.members.len()) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
                 Ok(replies) => Ok(commands::replies_of(self.routing, places, replies)),
                 Err(error) => {
-                    let _ = reply.send(Err(ControlError::from(&error)));
+                    reply.keep(Err(ControlError::from(&error)));
                     return Err(error);
                 }
             },
         };
-        // Who has gone meanwhile does not want to know.
-        let _ = reply.send(replies);
+        reply.keep(replies);
         Ok(())
     }
 

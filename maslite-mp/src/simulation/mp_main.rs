@@ -819,10 +819,10 @@ impl<M: WireMessage> MpMain<M> {
     /// not this user's alone. [`Error::Ended`].
     pub fn open_control(&mut self, name: &str) -> Result<PathBuf, Error> {
         self.check_usable()?;
-        let controller = self.controller();
-        let answer = move |request| control::answer(&controller, request);
+        let controller = Arc::new(self.controller());
+        let begin = move |request, asker| control::begin(&controller, request, asker);
         let opened =
-            control::path_for(name).and_then(|path| ControlSocket::open(path, Arc::new(answer)));
+            control::path_for(name).and_then(|path| ControlSocket::open(path, Box::new(begin)));
         let opened = opened.map_err(|source| Error::ControlSocket {
             name: name.to_owned(),
             source,

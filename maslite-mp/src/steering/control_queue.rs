@@ -50,21 +50,98 @@ impl Halt {
     }
 }
 
+/// Hands an answer to whoever waits for it, in the thread that has it; none if there will be no answer.
+type Deliver<T> = Box<dyn FnOnce(Option<T>) + Send>;
+
+/// The answer to an order that somebody waits for. Dropped, it tells that there will be none.
+pub(crate) struct Promise<T> {
+    deliver: Option<Deliver<T>>,
+    /// Set once whoever waited has left.
+    gone: Option<Arc<AtomicBool>>,
+}
+
+impl<T> Promise<T> {
+    pub(crate) fn new(
+        deliver: impl FnOnce(Option<T>) + Send + 'static,
+        gone: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            deliver: Some(Box::new(deliver)),
+            gone: Some(gone),
+        }
+    }
+
+    /// The answer to an order that nobody waits for.
+    pub(crate) fn to_nobody() -> Self {
+        Self {
+            deliver: None,
+            gone: None,
+        }
+    }
+
+    pub(crate) fn keep(mut self, answer: T) {
+        if let Some(deliver) = self.deliver.take() {
+            deliver(Some(answer));
+        }
+    }
+
+    /// Whether anybody may still want the answer.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let gone = self.gone.as_ref();
+        gone.is_none_or(|gone| !gone.load(Ordering::Relaxed))
+    }
+}
+
+impl<T: Send + 'static> From<Sender<T>> for Promise<T> {
+    fn from(sender: Sender<T>) -> Self {
+        let deliver: Deliver<T> = Box::new(move |answer| {
+            if let Some(answer) = answer {
+                // Who has gone meanwhile does not want to know.
+                let _ = sender.send(answer);
+            }
+        });
+        Self {
+            deliver: Some(deliver),
+            gone: None,
+        }
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(deliver) = self.deliver.take() {
+            deliver(None);
+        }
+    }
+}
+
 /// What is wanted of a run.
 pub(crate) enum Order {
-    Pause(Sender<Halt>),
+    Pause(Promise<Halt>),
     Resume,
     /// Go so far, and pause.
-    Go(Stretch, Sender<Halt>),
+    Go(Stretch, Promise<Halt>),
     Ask {
         scope: Scope,
         request: Vec<u8>,
-        reply: Sender<Result<Replies, ControlError>>,
+        reply: Promise<Result<Replies, ControlError>>,
     },
     Send {
         mail: EncodedMail,
-        reply: Sender<Result<SimTime, ControlError>>,
+        reply: Promise<Result<SimTime, ControlError>>,
     },
+}
+
+impl Order {
+    /// Whether whoever gave it is still there. A pause is one for all, whoever asked for it.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Resume | Self::Pause(_) => true,
+            Self::Go(_, reply) => reply.is_wanted(),
+            Self::Ask { reply, .. } => reply.is_wanted(),
+            Self::Send { reply, .. } => reply.is_wanted(),
+        }
+    }
 }
 
 /// How far to go before the next pause.
@@ -152,6 +229,10 @@ impl Console {
         if state.runner == Some(std::thread::current().id()) {
             return Err(ControlError::OwnThread);
         }
+        let left: VecDeque<Order>;
+        (left, state.orders) = std::mem::take(&mut state.orders)
+            .into_iter()
+            .partition(|order| !order.is_wanted());
         state.orders.push_back(order);
         if !self.raised.swap(true, Ordering::SeqCst)
             && !state.attended
@@ -160,6 +241,7 @@ impl Console {
             brake.touch();
         }
         drop(state);
+        drop(left);
         self.wake.notify_all();
         Ok(())
     }
@@ -243,8 +325,8 @@ impl Console {
 
     /// Has the next run begin with a pause.
     pub(crate) fn pause_at_the_start(&self) {
-        let (nobody, _) = std::sync::mpsc::channel();
-        self.lock().orders.push_front(Order::Pause(nobody));
+        let order = Order::Pause(Promise::to_nobody());
+        self.lock().orders.push_front(order);
         self.raised.store(true, Ordering::SeqCst);
     }
 
@@ -276,10 +358,12 @@ impl Console {
     pub(crate) fn close(&self, why: ControlError) {
         let mut state = self.lock();
         state.over.get_or_insert(why);
-        // Who has left an order sees it dropped.
-        state.orders.clear();
+        let orders = std::mem::take(&mut state.orders);
         state.brake = None;
         state.runner = None;
+        drop(state);
+        // Who has left an order sees it dropped, and may ask why.
+        drop(orders);
         self.board.note_end_of_run();
         self.board.show(Phase::Ended);
     }
@@ -322,6 +406,12 @@ impl Console {
                 }
             };
         }
+    }
+
+    /// Keeps those who wait for a run that has failed, until it is known why.
+    pub(crate) fn put_back(&self, waiting: Vec<Promise<Halt>>) {
+        let orders = waiting.into_iter().map(Order::Pause);
+        self.lock().orders.extend(orders);
     }
 
     /// The orders that are left at the end of a run.

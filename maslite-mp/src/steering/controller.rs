@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlarm, SimTime};
@@ -11,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::settings::ClusterId;
-use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question, View};
-use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Stretch};
+use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question};
+use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Promise, Stretch};
 use crate::steering::status::Status;
 
 /// Steers a simulation from other threads than the one that runs it.
@@ -201,22 +202,6 @@ impl<M: WireMessage> Controller<M> {
         self.put(commands::ask_agents(0, u64::MAX)?)
     }
 
-    /// The first `limit` agents with an insertion index from `from` on.
-    pub(crate) fn agents_from(
-        &self,
-        from: u64,
-        limit: u64,
-    ) -> Result<Vec<AgentInfo>, ControlError> {
-        let mut agents = self.put(commands::ask_agents(from, limit)?)?;
-        agents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(agents)
-    }
-
-    /// An agent, as far as it can be shown to somebody who does not know its type.
-    pub(crate) fn show(&self, agent: AgentId) -> Result<View, ControlError> {
-        self.put(commands::ask_show(agent)?)
-    }
-
     /// As [`MpMain::alarms`](crate::MpMain::alarms).
     ///
     /// # Errors
@@ -263,10 +248,27 @@ impl<M: WireMessage> Controller<M> {
     }
 
     /// Leaves an order, and waits for what comes of it.
-    fn order<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T, ControlError> {
+    fn order<T: Send + 'static>(
+        &self,
+        order: impl FnOnce(Promise<T>) -> Order,
+    ) -> Result<T, ControlError> {
         let (reply, answer) = mpsc::channel();
-        self.console.leave(order(reply))?;
+        self.console.leave(order(Promise::from(reply)))?;
         answer.recv().map_err(|_| self.console.why_over())
+    }
+
+    /// Leaves an order, and does something with what comes of it in the thread that has it. Nobody waits.
+    pub(crate) fn order_for<T: 'static>(
+        &self,
+        order: impl FnOnce(Promise<T>) -> Order,
+        gone: &Arc<AtomicBool>,
+        then: impl FnOnce(Result<T, ControlError>) + Send + 'static,
+    ) {
+        let console = Arc::clone(&self.console);
+        let deliver = move |answer: Option<T>| then(answer.ok_or_else(|| console.why_over()));
+        let promise = Promise::new(deliver, Arc::clone(gone));
+        // An order that is not taken is dropped, which tells why.
+        let _ = self.console.leave(order(promise));
     }
 }
 

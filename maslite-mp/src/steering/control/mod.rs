@@ -29,9 +29,13 @@ pub(crate) use server::ControlSocket;
 
 use maslite_core::{AgentId, CommandError};
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use crate::cluster::registry::WireMessage;
-use crate::steering::commands::ControlError;
-use crate::steering::control_queue::Halt;
+use crate::settings::ClusterId;
+use crate::steering::commands::{self, ControlError, Question};
+use crate::steering::control_queue::{Halt, Order, Promise, Stretch};
 use crate::steering::controller::Controller;
 use protocol::{AgentLine, Reply, Request};
 
@@ -41,44 +45,95 @@ const GLANCE: std::time::Duration = std::time::Duration::from_millis(4);
 /// At most so many agents are listed in one answer.
 const AGENTS: u64 = 4_096;
 
-/// Does what a request asks for, and waits for it.
-pub(crate) fn answer<M: WireMessage>(controller: &Controller<M>, request: Request) -> Reply {
-    try_to_answer(controller, request).unwrap_or_else(|error| Reply::Refused {
-        message: error.to_string(),
-    })
+/// Makes a reply of what the run has answered, for whoever writes it.
+pub(crate) type Making = Box<dyn FnOnce() -> Reply + Send>;
+
+/// Somebody who has asked for something, until the answer is there.
+pub(crate) struct Asker {
+    /// Set once whoever asked has left.
+    pub(crate) gone: Arc<AtomicBool>,
+    /// Takes the answer, in whichever thread has it.
+    pub(crate) take: Box<dyn FnOnce(Making) + Send>,
 }
 
-fn try_to_answer<M: WireMessage>(
-    controller: &Controller<M>,
+/// Has a request done: now, or by the run once it comes to it. Nobody waits for that.
+pub(crate) fn begin<M: WireMessage>(
+    controller: &Arc<Controller<M>>,
     request: Request,
-) -> Result<Reply, ControlError> {
-    Ok(match request {
-        Request::Status => Reply::Status(controller.look(GLANCE)),
-        Request::Pause => halted(controller.pause()?),
-        Request::Step { supersteps } => halted(controller.step(supersteps)?),
-        Request::StepInstant => halted(controller.step_instant()?),
-        Request::RunUntil { time } => halted(controller.run_until(time)?),
+    asker: Asker,
+) {
+    match request {
+        Request::Status => {
+            let reply = Reply::Status(controller.look(GLANCE));
+            (asker.take)(Box::new(|| reply));
+        }
+        Request::Pause => order_halt(controller, Order::Pause, asker),
+        Request::Step { supersteps } => go(controller, Stretch::Supersteps(supersteps), asker),
+        Request::StepInstant => go(controller, Stretch::NextInstant, asker),
+        Request::RunUntil { time } => go(controller, Stretch::Until(time), asker),
         Request::Resume => {
-            controller.resume()?;
-            Reply::Done
+            let reply = controller.resume().map_or_else(refused, |()| Reply::Done);
+            (asker.take)(Box::new(|| reply));
         }
         Request::Stop => {
             controller.stop();
-            Reply::Done
+            (asker.take)(Box::new(|| Reply::Done));
         }
-        Request::Agents { from, limit } => {
-            let agents = controller.agents_from(from, limit.min(AGENTS))?;
-            let clusters = names_of_clusters(controller);
+        Request::Agents { from, limit } => list(controller, from, limit.min(AGENTS), asker),
+        Request::Agent { id } => show(controller, id, asker),
+    }
+}
+
+fn refused(error: ControlError) -> Reply {
+    Reply::Refused {
+        message: error.to_string(),
+    }
+}
+
+fn go<M: WireMessage>(controller: &Controller<M>, stretch: Stretch, asker: Asker) {
+    order_halt(controller, |reply| Order::Go(stretch, reply), asker);
+}
+
+fn order_halt<M: WireMessage>(
+    controller: &Controller<M>,
+    order: impl FnOnce(Promise<Halt>) -> Order,
+    asker: Asker,
+) {
+    let Asker { gone, take } = asker;
+    controller.order_for(order, &gone, move |halt| {
+        take(Box::new(move || halt.map_or_else(refused, halted)));
+    });
+}
+
+fn list<M: WireMessage>(controller: &Arc<Controller<M>>, from: u64, limit: u64, asker: Asker) {
+    let there = Arc::clone(controller);
+    ask_run(
+        controller,
+        commands::ask_agents(from, limit),
+        asker,
+        move |agents| {
+            let mut agents = agents?;
+            agents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            let clusters = names_of_clusters(&there);
             let lines = agents.into_iter().map(|agent| AgentLine {
                 id: agent.id.to_string(),
                 index: agent.index,
                 type_name: agent.type_name,
-                cluster: clusters[agent.cluster.number() as usize].clone(),
+                cluster: name_of(&clusters, agent.cluster),
             });
-            Reply::Agents(lines.collect())
-        }
-        Request::Agent { id } => {
-            let view = match controller.show(id_of(&id)) {
+            Ok(Reply::Agents(lines.collect()))
+        },
+    );
+}
+
+fn show<M: WireMessage>(controller: &Arc<Controller<M>>, id: String, asker: Asker) {
+    let there = Arc::clone(controller);
+    ask_run(
+        controller,
+        commands::ask_show(id_of(&id)),
+        asker,
+        move |view| {
+            let view = match view {
                 // The name is known to whoever asked, and maybe to nobody here.
                 Err(ControlError::Agent(CommandError::UnknownAgent(_))) => {
                     let message = format!("there is no agent {id}, or it was removed");
@@ -86,11 +141,39 @@ fn try_to_answer<M: WireMessage>(
                 }
                 view => view?,
             };
-            let clusters = names_of_clusters(controller);
-            let cluster = clusters[view.cluster.number() as usize].clone();
-            Reply::Agent(Box::new(view.describe(id, cluster)))
-        }
-    })
+            let cluster = name_of(&names_of_clusters(&there), view.cluster);
+            Ok(Reply::Agent(Box::new(view.describe(id, cluster))))
+        },
+    );
+}
+
+/// Asks clusters something; `reply` makes a reply of the answer, in the thread that writes it.
+fn ask_run<M: WireMessage, T: 'static>(
+    controller: &Controller<M>,
+    question: Result<Question<T>, ControlError>,
+    asker: Asker,
+    reply: impl FnOnce(Result<T, ControlError>) -> Result<Reply, ControlError> + Send + 'static,
+) {
+    let Asker { gone, take } = asker;
+    let Question {
+        scope,
+        request,
+        read,
+    } = match question {
+        Ok(question) => question,
+        Err(error) => return take(Box::new(move || refused(error))),
+    };
+    let order = |reply| Order::Ask {
+        scope,
+        request,
+        reply,
+    };
+    controller.order_for(order, &gone, move |replies| {
+        take(Box::new(move || {
+            let answer = replies.and_then(|replies| replies.and_then(read));
+            reply(answer).unwrap_or_else(refused)
+        }));
+    });
 }
 
 fn halted(halt: Halt) -> Reply {
@@ -106,6 +189,12 @@ fn halted(halt: Halt) -> Reply {
 fn names_of_clusters<M: WireMessage>(controller: &Controller<M>) -> Vec<String> {
     let clusters = controller.status().clusters.into_iter();
     clusters.map(|cluster| cluster.name).collect()
+}
+
+fn name_of(clusters: &[String], cluster: ClusterId) -> String {
+    let name = clusters.get(cluster.number() as usize);
+    name.cloned()
+        .unwrap_or_else(|| cluster.number().to_string())
 }
 
 /// Which agent is meant. A name is not made known by being asked for.

@@ -1,17 +1,23 @@
 //! Where control sockets lie, and which simulations have one.
 //!
-//! `$XDG_RUNTIME_DIR/maslite/<pid>-<name>.sock`, or below the directory for temporary files where there is no such variable.
+//! `$XDG_RUNTIME_DIR/maslite/<pid>-<name>.sock`, or below the directory for temporary files where there is no such variable. Beside it
+//! lies `<pid>-<name>.lock`.
 //!
 //! **Invariant:** the directory belongs to this user and nobody else may enter it, or it is not used.
+//!
+//! **Invariant:** whoever makes or removes a socket holds the lock of its name. The system lets go of it when the process that holds it ends,
+//! however that comes, and process ids repeat: in a container main may always be process 1. So a process id alone tells nothing.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, geteuid, test_kill_process};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
 /// The longest name of a simulation \[characters\]: a socket's path must fit into about a hundred.
 const LONGEST: usize = 32;
@@ -95,6 +101,73 @@ pub(crate) fn path_for(name: &str) -> io::Result<PathBuf> {
     Ok(directory.join(format!("{}-{name}.sock", std::process::id())))
 }
 
+/// The right to a socket's name, as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    socket: PathBuf,
+    /// Held only because the lock goes with it.
+    _file: File,
+}
+
+impl Claim {
+    /// Takes the name, and removes what a dead process has left there. None if somebody alive has it.
+    ///
+    /// # Errors
+    /// If there cannot be a lock.
+    pub(crate) fn take(socket: &Path) -> io::Result<Option<Self>> {
+        Self::take_if(socket, true)
+    }
+
+    fn take_if(socket: &Path, create: bool) -> io::Result<Option<Self>> {
+        let lock = socket.with_extension("lock");
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(create).mode(0o600);
+            let file = options
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(&lock)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Whatever the umask: the next process of this name opens it, too.
+                Ok(()) => file.set_permissions(Permissions::from_mode(0o600))?,
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            // Whoever had it before may have removed it in between: then it locks nothing.
+            let (ours, there) = (file.metadata()?, fs::symlink_metadata(&lock));
+            let is_there =
+                there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+            if is_there {
+                let socket = socket.to_owned();
+                let _ = fs::remove_file(&socket);
+                return Ok(Some(Self {
+                    socket,
+                    _file: file,
+                }));
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(self.socket.with_extension("lock"));
+    }
+}
+
+/// Removes the socket of a dead process, and its lock.
+fn sweep(socket: &Path) {
+    match Claim::take_if(socket, false) {
+        Ok(Some(claim)) => drop(claim),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let _ = fs::remove_file(socket);
+        }
+        // Somebody is about to listen there, or about to end.
+        Ok(None) | Err(_) => {}
+    }
+}
+
 /// Which simulation a socket belongs to, by its name.
 fn named(path: PathBuf) -> Option<Simulation> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".sock")?;
@@ -116,16 +189,12 @@ pub fn simulations() -> io::Result<Vec<Simulation>> {
     let mut found: Vec<Simulation> = entries
         .filter_map(|entry| named(entry.ok()?.path()))
         .collect();
-    found.retain(|simulation| match UnixStream::connect(&simulation.path) {
-        Ok(_) => true,
-        Err(_) => {
-            let pid = i32::try_from(simulation.pid).ok().and_then(Pid::from_raw);
-            if pid.is_none_or(|pid| test_kill_process(pid).is_err()) {
-                // Whoever sweeps at the same time may have been faster.
-                let _ = fs::remove_file(&simulation.path);
-            }
-            false
+    found.retain(|simulation| {
+        let is_there = UnixStream::connect(&simulation.path).is_ok();
+        if !is_there {
+            sweep(&simulation.path);
         }
+        is_there
     });
     found.sort();
     Ok(found)
@@ -183,10 +252,47 @@ mod tests {
         assert!(said.contains("1 passed"), "{said}");
     }
 
+    fn place(what: &str) -> PathBuf {
+        let place = std::env::temp_dir().join(format!("maslite-{what}-{}", std::process::id()));
+        fs::create_dir(&place).unwrap();
+        place
+    }
+
+    #[test]
+    fn a_name_is_taken_by_the_living_alone() {
+        let place = place("claim");
+        let socket = place.join("1-a.sock");
+        let names = || {
+            let entries = fs::read_dir(&place).unwrap();
+            let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        // What a process has left that was killed, and whose id is taken again.
+        let left = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        drop(left);
+        fs::write(place.join("1-a.lock"), "").unwrap();
+        let claim = Claim::take(&socket).unwrap().unwrap();
+        assert_eq!(names(), ["1-a.lock"]);
+        assert!(Claim::take(&socket).unwrap().is_none());
+        fs::write(&socket, "").unwrap();
+        sweep(&socket);
+        assert_eq!(names(), ["1-a.lock", "1-a.sock"]);
+        drop(claim);
+        assert!(names().is_empty());
+        // Also one of a program that knew no locks.
+        fs::write(&socket, "").unwrap();
+        sweep(&socket);
+        assert!(names().is_empty());
+        drop(Claim::take(&socket).unwrap().unwrap());
+        std::os::unix::fs::symlink("elsewhere", place.join("1-a.lock")).unwrap();
+        assert!(Claim::take(&socket).is_err());
+        fs::remove_dir_all(&place).unwrap();
+    }
+
     #[test]
     fn only_a_directory_of_ones_own_is_used() {
-        let place = std::env::temp_dir().join(format!("maslite-place-{}", std::process::id()));
-        fs::create_dir(&place).unwrap();
+        let place = place("place");
         for (mode, good) in [(0o700, true), (0o750, false), (0o701, false)] {
             fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(check(&place).is_ok(), good, "{mode:o}");

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! clients ── lines ──► one thread, in `poll` ──► at once: status, resume, stop
-//!         ◄── lines ──      ▲      └──► a thread for each other request, which waits for the run
+//!         ◄── lines ──      ▲      └──► the console, for all other requests: the run comes to it
 //!                           └────────────── its answer, and a byte in a pipe
 //! ```
 //!
 //! - It blocks until something happens: a request, an answer, the end.
-//! - There are at most [`CLIENTS`]; one more takes the place of whoever has been silent the longest. So those who say nothing keep
-//!   nobody out.
-//! - There are at most [`AT_WORK`] requests that wait for the run; one more is refused.
+//! - There are at most [`CLIENTS`]; one more takes the place of whoever has been silent the longest. So those who say nothing, and
+//!   those who wait for ever, keep nobody out.
+//! - At most [`AT_WORK`] clients wait for the run; one more is refused, unless it asks for a pause, which ends the wait of all
+//!   who wait for one. The request of a client that has left does not count.
 //! - A client's next request is read when it has taken the answer to the last one. Who takes none holds up itself.
 
 use std::collections::BTreeMap;
@@ -27,7 +28,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::place::Claim;
 use super::protocol::{self, REQUEST_LIMIT, Reply, Request};
+use super::{Asker, Making};
+use crate::links::guarded;
 
 /// How many clients there are at a time.
 const CLIENTS: usize = 64;
@@ -38,13 +42,15 @@ const AT_WORK: usize = 8;
 /// How long the last answers may take to leave when the simulation ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Does what a request asks for.
-pub(crate) type Answerer = Arc<dyn Fn(Request) -> Reply + Send + Sync>;
+/// Has a request done, and answered in time.
+pub(crate) type Begin = Box<dyn Fn(Request, Asker) + Send>;
 
 /// An open control socket. When it is dropped nobody can ask any more, and its file is gone.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     path: PathBuf,
+    /// The right to the path.
+    claim: Option<Claim>,
     over: Arc<AtomicBool>,
     bell: Arc<PipeWriter>,
     thread: Option<JoinHandle<()>>,
@@ -54,12 +60,11 @@ pub(crate) struct ControlSocket {
 
 impl ControlSocket {
     /// Listens at a path, whose directory is this user's alone.
-    pub(crate) fn open(path: PathBuf, answer: Answerer) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, begin: Begin) -> io::Result<Self> {
+        // From here on it removes what is left if something fails.
+        let claim = Claim::take(&path)?.ok_or(ErrorKind::AddrInUse)?;
         let listener = UnixListener::bind(&path)?;
-        let prepared = prepare(&listener, &path);
-        let (wake, bell) = prepared.inspect_err(|_| {
-            let _ = fs::remove_file(&path);
-        })?;
+        let (wake, bell) = prepare(&listener, &path)?;
         let (bell, over) = (Arc::new(bell), Arc::new(AtomicBool::new(false)));
         let (results, answers) = mpsc::channel();
         let (working, done) = mpsc::channel();
@@ -69,25 +74,22 @@ impl ControlSocket {
             wake,
             bell: Arc::clone(&bell),
             over: Arc::clone(&over),
-            answer,
+            begin,
             results,
             answers,
             clients: BTreeMap::new(),
             heard: 0,
             next_key: 0,
-            at_work: 0,
         };
         let thread = thread::Builder::new()
             .name("maslite-control".to_owned())
             .spawn(move || {
                 let _working: Sender<()> = working;
                 server.run();
-            });
-        let thread = thread.inspect_err(|_| {
-            let _ = fs::remove_file(&path);
-        })?;
+            })?;
         Ok(Self {
             path,
+            claim: Some(claim),
             over,
             bell,
             thread: Some(thread),
@@ -110,7 +112,8 @@ fn prepare(listener: &UnixListener, path: &Path) -> io::Result<(PipeReader, Pipe
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Nobody comes in any more.
+        self.claim = None;
         self.over.store(true, Ordering::SeqCst);
         let _ = (&*self.bell).write_all(&[0]);
         // Whoever is asked for something by it may not come back: then it ends with the process.
@@ -130,14 +133,13 @@ struct Server {
     wake: PipeReader,
     bell: Arc<PipeWriter>,
     over: Arc<AtomicBool>,
-    answer: Answerer,
-    results: Sender<(u64, Reply)>,
-    answers: Receiver<(u64, Reply)>,
+    begin: Begin,
+    results: Sender<(u64, Making)>,
+    answers: Receiver<(u64, Making)>,
     clients: BTreeMap<u64, Client>,
     /// Counts what was heard, so that the silent can be told.
     heard: u64,
     next_key: u64,
-    at_work: usize,
 }
 
 /// Somebody who has connected.
@@ -149,10 +151,18 @@ struct Client {
     leaving: Vec<u8>,
     /// Its request waits for the run.
     waits: bool,
+    /// Told to those who have the request once it has left.
+    gone: Arc<AtomicBool>,
     /// When it was heard last.
     heard: u64,
     /// Nothing more is read of it.
     is_done: bool,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Client {
@@ -219,7 +229,11 @@ impl Server {
         }
         // Requests that wait are answered by now, with the reason of the end.
         let limit = crate::links::transport::now() + FAREWELL;
-        while self.at_work > 0 || self.clients.values().any(|it| !it.leaving.is_empty()) {
+        while self
+            .clients
+            .values()
+            .any(|it| it.waits || !it.leaving.is_empty())
+        {
             let rest = limit.saturating_duration_since(crate::links::transport::now());
             if rest.is_zero() || self.wait(Some(rest)).is_err() {
                 return;
@@ -294,6 +308,7 @@ impl Server {
                     arrived: Vec::new(),
                     leaving: Vec::new(),
                     waits: false,
+                    gone: Arc::default(),
                     heard: self.heard,
                     is_done: false,
                 },
@@ -302,10 +317,13 @@ impl Server {
         }
     }
 
-    /// Makes room by whoever has been silent the longest. False if all wait for the run.
+    /// Makes room by whoever has been silent the longest; if all wait for the run, by whoever has waited the longest. False if there
+    /// is nobody.
     fn send_off_the_silent(&mut self) -> bool {
-        let idle = self.clients.iter().filter(|(_, it)| !it.waits);
-        let silent = idle.min_by_key(|(_, it)| it.heard);
+        let silent = self
+            .clients
+            .iter()
+            .min_by_key(|(_, it)| (it.waits, it.heard));
         let Some(key) = silent.map(|(key, _)| *key) else {
             return false;
         };
@@ -358,13 +376,6 @@ impl Server {
             };
             match protocol::read(&line) {
                 Err(message) => client.reply(Reply::Refused { message }),
-                Ok(request @ (Request::Status | Request::Resume | Request::Stop)) => {
-                    client.reply((self.answer)(request));
-                }
-                Ok(_) if self.at_work >= AT_WORK => {
-                    let message = format!("{AT_WORK} requests wait already: ask later");
-                    client.reply(Reply::Refused { message });
-                }
                 Ok(request) => self.set_to_work(key, request),
             }
             if let Some(client) = self.clients.get_mut(&key)
@@ -375,27 +386,42 @@ impl Server {
         }
     }
 
-    /// Has a thread wait for the run.
+    /// Has the run do it, unless too many wait for it.
     fn set_to_work(&mut self, key: u64, request: Request) {
-        let (answer, results) = (Arc::clone(&self.answer), self.results.clone());
-        let bell = Arc::clone(&self.bell);
-        let thread = thread::Builder::new()
-            .name("maslite-request".to_owned())
-            .spawn(move || {
-                let _ = results.send((key, answer(request)));
-                let _ = (&*bell).write_all(&[0]);
-            });
+        let is_bounded = !matches!(
+            request,
+            Request::Status | Request::Resume | Request::Stop | Request::Pause
+        );
+        let at_work = self.clients.values().filter(|it| it.waits).count();
         let Some(client) = self.clients.get_mut(&key) else {
             return;
         };
-        match thread {
-            Ok(_) => {
-                client.waits = true;
-                self.at_work += 1;
-            }
-            Err(error) => client.reply(Reply::Refused {
-                message: format!("no thread can be had for it: {error}"),
+        if is_bounded && at_work >= AT_WORK {
+            let message = format!("{AT_WORK} requests wait already: ask later");
+            return client.reply(Reply::Refused { message });
+        }
+        client.waits = true;
+        let (results, bell) = (self.results.clone(), Arc::clone(&self.bell));
+        let asker = Asker {
+            gone: Arc::clone(&client.gone),
+            take: Box::new(move |making| {
+                // Whoever has it now may be the thread that runs: it only leaves it here.
+                let _ = results.send((key, making));
+                let _ = (&*bell).write_all(&[0]);
             }),
+        };
+        if let Err(panic) = guarded::catch(|| (self.begin)(request, asker)) {
+            let message = format!("the program panicked over it: {panic}");
+            self.answer(key, Reply::Refused { message });
+        }
+    }
+
+    /// Hands a client its answer.
+    fn answer(&mut self, key: u64, reply: Reply) {
+        // It may have left meanwhile.
+        if let Some(client) = self.clients.get_mut(&key) {
+            client.waits = false;
+            client.reply(reply);
         }
     }
 
@@ -403,15 +429,16 @@ impl Server {
     fn take_answers(&mut self) {
         let mut bytes = [0; 64];
         while matches!(self.wake.read(&mut bytes), Ok(1..)) {}
-        while let Ok((key, reply)) = self.answers.try_recv() {
-            self.at_work -= 1;
-            let Some(client) = self.clients.get_mut(&key) else {
-                // It has gone meanwhile.
+        while let Ok((key, make)) = self.answers.try_recv() {
+            if !self.clients.contains_key(&key) {
+                // It has left meanwhile.
                 continue;
-            };
-            client.waits = false;
-            client.reply(reply);
-            if client.flush() {
+            }
+            let reply = guarded::catch(make).unwrap_or_else(|panic| Reply::Refused {
+                message: format!("the program panicked over it: {panic}"),
+            });
+            self.answer(key, reply);
+            if self.clients.get_mut(&key).is_some_and(Client::flush) {
                 self.hear(key);
             } else {
                 self.leave(key);
