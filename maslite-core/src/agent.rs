@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm::{AlarmId, Pending};
 use crate::command::Refusal;
-use crate::error::{Adder, Error};
+use crate::error::{Adder, Error, FailureStage};
 use crate::kernel::{Birth, Kernel};
 use crate::message::{Envelope, FOREIGN, Mail, Message, Receiver};
 use crate::rng::AgentRng;
@@ -376,7 +376,15 @@ impl<'a, M: Message> Context<'a, M> {
     #[cold]
     fn overflow(&mut self, delay: SimDuration) -> SimTime {
         let (agent, time) = (self.id(), self.now());
-        self.kernel.fail(Error::TimeOverflow { agent, time, delay });
+        let index = self.kernel.slots[self.slot as usize].index;
+        let superstep = self.kernel.superstep;
+        let place = self.kernel.place(superstep, FailureStage::Update, index, 0);
+        self.kernel
+            .fail(place, Error::TimeOverflow { agent, time, delay });
+        if self.kernel.is_guarded {
+            // As a panic, it ends the update here: nothing that comes after the failure happens.
+            std::panic::resume_unwind(Box::new("an alarm beyond the end of simulated time"));
+        }
         SimTime::MAX
     }
 
@@ -454,8 +462,9 @@ impl<'a, M: Message> Context<'a, M> {
     /// update, and mail that it has not read becomes undeliverable. Removing it twice changes
     /// nothing; removing one that never was ends the run with [`Error::RemovedUnknown`].
     pub fn remove(&mut self, id: impl Into<AgentId>) {
-        let by = self.id();
-        self.kernel.removals.push((id.into(), by));
+        let seat = &self.kernel.slots[self.slot as usize];
+        let (by, index) = (seat.id, seat.index);
+        self.kernel.removals.push((id.into(), by, index));
     }
 
     /// Asks for an update in every superstep there is, mail or not; or no longer. This makes no
@@ -466,8 +475,9 @@ impl<'a, M: Message> Context<'a, M> {
 
     /// Ends the run after this superstep. A later run goes on as if nothing had been.
     pub fn pause(&mut self) {
-        let id = self.id();
-        self.kernel.paused_by.get_or_insert(StopReason::Paused(id));
+        let seat = &self.kernel.slots[self.slot as usize];
+        let reason = (seat.index, StopReason::Paused(seat.id));
+        self.kernel.paused_by.get_or_insert(reason);
         self.kernel.unseen = true;
     }
 

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 pub use crate::digest::DigestSum;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
+pub use crate::error::{FailurePlace, FailureStage};
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
@@ -135,6 +136,10 @@ pub struct Newborn {
     pub adder: u64,
     /// The agent that added it.
     pub by: AgentId,
+    /// When.
+    pub time: SimTime,
+    /// The superstep within that instant.
+    pub superstep: u64,
 }
 
 /// The agents of one scheduler and all the scheduler knows.
@@ -148,19 +153,24 @@ pub struct Engine<M: Message> {
     next_index: u64,
     /// Agents added by agents since somebody last asked, with their slots; kept for neighbours.
     newborn: Vec<(u32, Newborn)>,
+    /// Where the last failure was.
+    failed_at: Option<FailurePlace>,
 }
 
 impl<M: Message> Engine<M> {
     /// An engine without agents.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let mut kernel = Kernel::new(seed);
+        kernel.is_guarded = true;
         Self {
             agents: Vec::new(),
-            kernel: Kernel::new(seed),
+            kernel,
             updating: Vec::new(),
             set_up: 0,
             next_index: 0,
             newborn: Vec::new(),
+            failed_at: None,
         }
     }
 
@@ -327,7 +337,7 @@ impl<M: Message> Engine<M> {
                 }
             }
             engine.kernel.is_starting(false);
-            engine.settle();
+            engine.settle(engine.kernel.superstep);
         })
     }
 
@@ -340,7 +350,7 @@ impl<M: Message> Engine<M> {
         });
         self.kernel.outbox.splice(0..0, envelopes);
         self.kernel.unseen = true;
-        self.kernel.check_names();
+        self.kernel.check_names(self.kernel.superstep);
     }
 
     /// Runs superstep by superstep and instant by instant until something ends it.
@@ -372,7 +382,7 @@ impl<M: Message> Engine<M> {
             }
             self.kernel.post();
             let called = around.after_posting(self);
-            if let Some(reason) = self.kernel.paused_by {
+            if let Some((_, reason)) = self.kernel.paused_by {
                 self.kernel.paused_by = None;
                 return Ok(Rest::Asked(reason));
             }
@@ -414,7 +424,7 @@ impl<M: Message> Engine<M> {
             assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
-            if AgentId::collisions_are_known() && !self.kernel.check_names() {
+            if AgentId::collisions_are_known() && !self.kernel.check_names(self.kernel.superstep) {
                 return Ok(Rest::Called);
             }
         }
@@ -428,7 +438,7 @@ impl<M: Message> Engine<M> {
         if self.kernel.superstep >= supersteps_per_instant {
             return Err(self.endless(supersteps_per_instant));
         }
-        if let Some(error) = self.kernel.failure.take() {
+        if let Some(error) = self.take_failure() {
             return Err(error);
         }
         self.guarded(Self::update_awake)
@@ -441,7 +451,7 @@ impl<M: Message> Engine<M> {
     pub fn fire(&mut self, time: SimTime) {
         assert!(time <= self.kernel.now, "no alarm fires before its time");
         self.kernel.fire(time);
-        self.kernel.check_names();
+        self.kernel.check_names(self.kernel.superstep);
     }
 
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
@@ -477,9 +487,10 @@ impl<M: Message> Engine<M> {
                 self.kernel.keep_unread(slot);
             }
         }
+        let superstep = self.kernel.superstep;
         self.kernel.superstep += 1;
         self.kernel.counters.supersteps += 1;
-        self.settle();
+        self.settle(superstep);
     }
 
     #[inline]
@@ -510,27 +521,29 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Seats the agents that were added in this superstep and dismisses those that are to leave.
+    /// Seats the agents that were added in a superstep and dismisses those that are to leave.
     #[inline]
-    fn settle(&mut self) {
+    fn settle(&mut self, superstep: u64) {
         // A panic from here on, of main's handler for one, is no agent's.
         let last = self.updating.last().copied().unwrap_or(NONE);
         self.kernel.progress.rest_at(self.kernel.superstep, last);
         if !self.kernel.births.is_empty() {
-            self.seat_births();
+            self.seat_births(superstep);
         }
         if !self.kernel.removals.is_empty() {
-            self.dismiss_removed();
+            self.dismiss_removed(superstep);
         }
-        self.kernel.check_names();
+        self.kernel.check_names(superstep);
     }
 
     #[cold]
-    fn seat_births(&mut self) {
+    fn seat_births(&mut self, superstep: u64) {
         let time = self.kernel.now;
-        for birth in std::mem::take(&mut self.kernel.births) {
+        for (sequence, birth) in (0..).zip(std::mem::take(&mut self.kernel.births)) {
             if let Err(error) = self.kernel.check_new(birth.id, birth.adder(time)) {
-                self.kernel.fail(error);
+                let stage = FailureStage::Birth;
+                let place = self.kernel.place(superstep, stage, birth.adder, sequence);
+                self.kernel.fail(place, error);
                 return;
             }
             debug!(target: "maslite", sim_time = %time, agent = %birth.id, by = %birth.by, "agent added");
@@ -539,7 +552,14 @@ impl<M: Message> Engine<M> {
             self.next_index += 1;
             if self.kernel.has_neighbours {
                 let (id, adder, by) = (birth.id, birth.adder, birth.by);
-                self.newborn.push((slot, Newborn { id, adder, by }));
+                let newborn = Newborn {
+                    id,
+                    adder,
+                    by,
+                    time,
+                    superstep,
+                };
+                self.newborn.push((slot, newborn));
                 self.kernel.unseen = true;
             }
             self.agents.push(Some(birth.agent));
@@ -548,21 +568,24 @@ impl<M: Message> Engine<M> {
     }
 
     #[cold]
-    fn dismiss_removed(&mut self) {
+    fn dismiss_removed(&mut self, superstep: u64) {
         let removals = std::mem::take(&mut self.kernel.removals);
-        for (id, by) in removals {
+        for (sequence, (id, by, index)) in (0..).zip(removals) {
             debug!(target: "maslite", sim_time = %self.kernel.now, agent = %id, %by, "agent removed");
-            self.kernel.check_name(id);
+            self.kernel.check_name(id, superstep);
             match self.kernel.directory.find(id) {
                 Whereabouts::Here(slot) => self.kernel.dismiss(slot),
                 Whereabouts::Removed => {}
                 Whereabouts::Unknown if self.kernel.has_neighbours => {
-                    self.kernel.removals.push((id, by));
+                    self.kernel.removals.push((id, by, index));
                     self.kernel.unseen = true;
                 }
                 Whereabouts::Unknown => {
                     let time = self.kernel.now;
-                    self.kernel.fail(Error::RemovedUnknown { id, by, time });
+                    let stage = FailureStage::Removal;
+                    let place = self.kernel.place(superstep, stage, index, sequence);
+                    self.kernel
+                        .fail(place, Error::RemovedUnknown { id, by, time });
                 }
             }
         }
@@ -571,18 +594,39 @@ impl<M: Message> Engine<M> {
     /// Runs something that calls agents; a panic of one becomes an error that names it.
     fn guarded<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Result<T, Error> {
         match panics::catch(|| what(self)) {
-            Ok(result) => match self.kernel.failure.take() {
-                Some(error) => Err(error),
-                None => Ok(result),
-            },
-            Err(panic) => match self.kernel.progress.at_work() {
-                Some((slot, phase)) => Err(self.panicked(slot, phase, panic)),
-                None => std::panic::resume_unwind(panic.payload),
-            },
+            Ok(result) => self.take_failure().map_or(Ok(result), Err),
+            Err(panic) => {
+                // What unwinds may be the failure of the kernel that is noted already.
+                if let Some(error) = self.take_failure() {
+                    return Err(error);
+                }
+                match self.kernel.progress.at_work() {
+                    Some((slot, phase)) => Err(self.panicked(slot, phase, panic)),
+                    None => std::panic::resume_unwind(panic.payload),
+                }
+            }
         }
     }
 
-    fn panicked(&self, slot: u32, phase: Phase, panic: Panic) -> Error {
+    fn take_failure(&mut self) -> Option<Error> {
+        let (place, error) = self.kernel.failure.take()?;
+        self.failed_at = Some(place);
+        Some(error)
+    }
+
+    /// Where the last error of a run was.
+    #[must_use]
+    pub fn failed_at(&self) -> Option<FailurePlace> {
+        self.failed_at
+    }
+
+    fn panicked(&mut self, slot: u32, phase: Phase, panic: Panic) -> Error {
+        let (superstep, index) = (
+            self.kernel.superstep,
+            self.kernel.slots[slot as usize].index,
+        );
+        let stage = FailureStage::Update;
+        self.failed_at = Some(self.kernel.place(superstep, stage, index, 0));
         Error::AgentPanicked {
             agent: self.kernel.slots[slot as usize].id,
             phase,
@@ -605,7 +649,9 @@ impl<M: Message> Engine<M> {
         named.map(|slot| (slot.index, slot.id)).collect()
     }
 
-    fn endless(&self, limit: u64) -> Error {
+    fn endless(&mut self, limit: u64) -> Error {
+        let superstep = self.kernel.superstep;
+        self.failed_at = Some(self.kernel.place(superstep, FailureStage::Start, 0, 0));
         let agents = self.first_awake().into_iter();
         Error::EndlessExchange {
             time: self.kernel.now,
@@ -912,8 +958,8 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Takes the ids that agents want removed and that are not here, each with who asked.
-    pub fn take_removals_elsewhere(&mut self) -> Vec<(AgentId, AgentId)> {
+    /// Takes the ids that agents want removed and that are not here, each with who asked and that agent's insertion index.
+    pub fn take_removals_elsewhere(&mut self) -> Vec<(AgentId, AgentId, u64)> {
         std::mem::take(&mut self.kernel.removals)
     }
 
@@ -1058,9 +1104,7 @@ impl<M: Message> Engine<M> {
     /// Takes why an agent had the run end after the last superstep, with its insertion index; of
     /// several that paused it, the first.
     pub fn take_paused(&mut self) -> Option<(u64, StopReason)> {
-        let reason = self.kernel.paused_by.take()?;
-        let index = reason.asked_by().and_then(|agent| self.index(agent));
-        Some((index.unwrap_or(u64::MAX), reason))
+        self.kernel.paused_by.take()
     }
 
     /// The errors that agents reported since they were last taken, in order.

@@ -145,6 +145,50 @@ impl fmt::Display for Phase {
     }
 }
 
+/// Where in the kernel's one order a run failed. What comes before it has happened; what comes after it has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FailurePlace {
+    /// The instant.
+    pub time: SimTime,
+    /// The superstep within it.
+    pub superstep: u64,
+    /// The part of the superstep.
+    pub stage: FailureStage,
+    /// The insertion index of the agent at fault; 0 if none is.
+    pub index: u64,
+    /// Of several things that this agent did there, which one.
+    pub sequence: u64,
+}
+
+impl FailurePlace {
+    /// Whether what the agent with this insertion index does in a superstep comes before the failure, the failing
+    /// agent's own update included.
+    #[must_use]
+    pub fn is_after(&self, time: SimTime, superstep: u64, index: u64) -> bool {
+        let last = match self.stage {
+            FailureStage::Start => return (time, superstep) < (self.time, self.superstep),
+            FailureStage::Update => self.index,
+            FailureStage::Birth | FailureStage::Removal | FailureStage::Handover => u64::MAX,
+        };
+        (time, superstep, index) <= (self.time, self.superstep, last)
+    }
+}
+
+/// The parts of a superstep in which a run can fail, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FailureStage {
+    /// Before the first update: nobody is to blame alone.
+    Start,
+    /// Agents are set up, updated and torn down.
+    Update,
+    /// Agents that were added get their ids.
+    Birth,
+    /// Agents are removed.
+    Removal,
+    /// Mail leaves for other clusters.
+    Handover,
+}
+
 struct Listed<'a>(&'a [AgentId]);
 
 impl fmt::Display for Listed<'_> {

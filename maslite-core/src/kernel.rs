@@ -14,7 +14,7 @@ use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::DigestSum;
 use crate::directory::{Directory, Whereabouts};
 use crate::engine::Import;
-use crate::error::{Adder, Error};
+use crate::error::{Adder, Error, FailurePlace, FailureStage};
 use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{
     COPY, ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
@@ -247,7 +247,8 @@ pub(crate) struct Kernel<M: Message> {
     bits: Vec<u64>,
     recipients: Vec<u32>,
     pub(crate) births: Vec<Birth<M>>,
-    pub(crate) removals: Vec<(AgentId, AgentId)>,
+    /// Agents to be removed, who asked, and the insertion index of who asked.
+    pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
     /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
     pub(crate) changed_interest: Option<Vec<(u32, Pattern, bool, SimTime)>>,
     pub(crate) adders: BTreeMap<AgentId, (AgentId, SimTime)>,
@@ -256,13 +257,15 @@ pub(crate) struct Kernel<M: Message> {
     main_inbox: Vec<u32>,
     pub(crate) main_delivered: u64,
     pub(crate) main_sequence: u64,
-    /// Why an agent has the run end after this superstep.
-    pub(crate) paused_by: Option<StopReason>,
+    /// Why an agent has the run end after this superstep, and its insertion index.
+    pub(crate) paused_by: Option<(u64, StopReason)>,
     /// Errors that agents reported since somebody last asked.
     pub(crate) errors: Vec<AgentError>,
     /// The run ends at the first of them.
     pub(crate) stop_at_error: bool,
-    pub(crate) failure: Option<Error>,
+    pub(crate) failure: Option<(FailurePlace, Error)>,
+    /// An agent that fails is stopped by unwinding: somebody catches it.
+    pub(crate) is_guarded: bool,
     /// Where it stands and who is at work: for the error if that agent panics, and for other threads.
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Counters,
@@ -305,6 +308,7 @@ impl<M: Message> Kernel<M> {
             errors: Vec::new(),
             stop_at_error: false,
             failure: None,
+            is_guarded: false,
             progress: Arc::default(),
             counters: Counters::default(),
             digest: None,
@@ -986,7 +990,9 @@ impl<M: Message> Kernel<M> {
     // ---- subscriptions
 
     pub(crate) fn subscribe(&mut self, slot: u32, pattern: Pattern) {
-        pattern.agents().for_each(|id| self.check_name(id));
+        let superstep = self.superstep;
+        let agents = pattern.agents();
+        agents.for_each(|id| self.check_name(id, superstep));
         if self.mailing_list.subscribe(slot, pattern) {
             if let Some(ahead) = &mut self.ahead
                 && !ahead.starting
@@ -1026,20 +1032,20 @@ impl<M: Message> Kernel<M> {
                 message,
             });
         }
-        if self.stop_at_error && !matches!(self.paused_by, Some(StopReason::AgentError(_))) {
-            self.paused_by = Some(StopReason::AgentError(seat.id));
+        if self.stop_at_error && !matches!(self.paused_by, Some((_, StopReason::AgentError(_)))) {
+            self.paused_by = Some((seat.index, StopReason::AgentError(seat.id)));
             self.unseen = true;
         }
     }
 
     /// Whether all mail that waits to be posted is for ids that mean one agent each; an error otherwise.
     #[inline]
-    pub(crate) fn check_names(&mut self) -> bool {
-        !AgentId::collisions_are_known() || self.check_receivers()
+    pub(crate) fn check_names(&mut self, superstep: u64) -> bool {
+        !AgentId::collisions_are_known() || self.check_receivers(superstep)
     }
 
     #[cold]
-    fn check_receivers(&mut self) -> bool {
+    fn check_receivers(&mut self, superstep: u64) -> bool {
         let receivers = self
             .outbox
             .iter()
@@ -1047,22 +1053,42 @@ impl<M: Message> Kernel<M> {
         let collision = receivers.filter_map(AgentId::collision).next();
         let passes = collision.is_none();
         if let Some(collision) = collision {
-            self.fail(collision.into());
+            let place = self.place(superstep, FailureStage::Handover, 0, 0);
+            self.fail(place, collision.into());
         }
         passes
     }
 
     /// Makes sure that an id means one agent only, wherever it is said.
     #[inline]
-    pub(crate) fn check_name(&mut self, id: AgentId) {
+    pub(crate) fn check_name(&mut self, id: AgentId, superstep: u64) {
         if let Some(collision) = id.collision() {
-            self.fail(collision.into());
+            let place = self.place(superstep, FailureStage::Handover, 0, 0);
+            self.fail(place, collision.into());
         }
     }
 
     /// Notes the first thing that went wrong in a superstep.
-    pub(crate) fn fail(&mut self, error: Error) {
-        self.failure.get_or_insert(error);
+    pub(crate) fn fail(&mut self, place: FailurePlace, error: Error) {
+        self.failure.get_or_insert((place, error));
+    }
+
+    /// The place of what goes wrong in a superstep.
+    pub(crate) fn place(
+        &self,
+        superstep: u64,
+        stage: FailureStage,
+        index: u64,
+        sequence: u64,
+    ) -> FailurePlace {
+        let time = self.now;
+        FailurePlace {
+            time,
+            superstep,
+            stage,
+            index,
+            sequence,
+        }
     }
 }
 

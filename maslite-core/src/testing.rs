@@ -132,7 +132,7 @@ impl<M: Message> Solo<M> {
 
     /// Takes the ids of the agents that the agent removed since the last time, in order.
     pub fn take_removed(&mut self) -> Vec<AgentId> {
-        self.kernel.removals.drain(..).map(|(id, _)| id).collect()
+        self.kernel.removals.drain(..).map(|(id, ..)| id).collect()
     }
 
     /// Takes the errors that the agent reported since the last time, in order.
@@ -154,7 +154,7 @@ impl<M: Message> Solo<M> {
 
     /// Takes the error that a run would end with for what the agent did since the last time.
     pub fn take_error(&mut self) -> Option<Error> {
-        self.kernel.failure.take()
+        self.kernel.failure.take().map(|(_, error)| error)
     }
 }
 

@@ -29,6 +29,7 @@ mod encodings;
 mod end_of_time;
 mod extended;
 mod failures;
+mod first_failure;
 mod ground;
 mod life_of_processes;
 mod limits;

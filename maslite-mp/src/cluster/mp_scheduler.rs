@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use maslite_core::engine::{Engine, Import, Limits, Outgoing, Rest, Signal, Surroundings};
+use maslite_core::engine::{
+    Engine, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, Signal, Surroundings,
+};
 use maslite_core::{
     AgentId, Digest, MailingList, Message, Pattern, Receiver, SimDuration, SimTime, StopReason,
 };
@@ -34,8 +36,8 @@ use crate::processes::spawn::ChildSide;
 use crate::protocol::layout;
 use crate::protocol::rare::Seldom;
 use crate::protocol::wire::{
-    self, Call, Destination, Events, Fault, Grant, Loaded, MailFlaw, MailHead, News, Report,
-    Settings, Task, ToMain, ToProc, TraceLine,
+    self, Call, Destination, Events, Failure, Fault, Grant, Loaded, MailFlaw, MailHead, News,
+    Removal, Report, Settings, Task, ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::Pulse;
 use crate::steering::commands;
@@ -368,11 +370,11 @@ impl<M: WireMessage> MpScheduler<M> {
         }
         let before = self.engine.counters().supersteps;
         let mut reply = Vec::new();
+        let mut done = Ok(());
         match task {
             Task::Setup { stop_at_error } => {
                 self.engine.stop_at_error(stop_at_error);
-                let done = self.engine.setup();
-                done.map_err(|error| self.agent_fault(error))?;
+                done = self.engine.setup();
             }
             Task::Match => {
                 let mut leaving = self.border.writing(draft);
@@ -384,12 +386,12 @@ impl<M: WireMessage> MpScheduler<M> {
             }
             Task::Fire => self.fire(),
             Task::Step if !self.engine.is_awake() => {}
-            Task::Step | Task::Superstep => self.step(supersteps_per_instant)?,
+            Task::Step | Task::Superstep => done = self.engine.step(supersteps_per_instant),
             Task::FireAndStep => {
                 self.fire();
                 self.engine.post();
                 if self.engine.is_awake() {
-                    self.step(supersteps_per_instant)?;
+                    done = self.engine.step(supersteps_per_instant);
                 }
             }
             Task::Solo {
@@ -406,9 +408,10 @@ impl<M: WireMessage> MpScheduler<M> {
                     supersteps_per_instant,
                 };
                 let rest = self.engine.run(&limits, &mut self.border.writing(draft));
-                if let Rest::Asked(reason) = rest.map_err(|error| self.agent_fault(error))? {
+                if let Ok(Rest::Asked(reason)) = rest {
                     self.border.paused = Some((0, reason));
                 }
+                done = rest.map(drop);
             }
             Task::Window { horizon, others } => {
                 self.border.grant = number;
@@ -423,21 +426,36 @@ impl<M: WireMessage> MpScheduler<M> {
                     supersteps_per_instant,
                 };
                 let rest = self.engine.run(&limits, &mut self.border.writing(draft));
-                rest.map_err(|error| self.agent_fault(error))?;
+                done = rest.map(drop);
             }
         }
         // A run has handed out all there is; mail looked at again has its own way.
-        if !matches!(
+        let hands_out = !matches!(
             task,
             Task::Match | Task::Answer | Task::Solo { .. } | Task::Window { .. }
-        ) {
-            self.border.writing(draft).hand_out(&mut self.engine);
+        );
+        let mut failure = None;
+        match done {
+            Ok(()) if hands_out => {
+                self.border.writing(draft).hand_out(&mut self.engine);
+            }
+            Ok(()) => {}
+            // What the failing superstep sent goes nowhere.
+            Err(error) => {
+                let place = self.engine.failed_at();
+                let place = place.expect("the engine tells where an error was");
+                failure = Some((place, Fault::Agent(error)));
+            }
         }
-        self.border.failure.take().map_or(Ok(()), Err)?;
+        if let Some(fault) = self.border.failure.take() {
+            failure.get_or_insert_with(|| (self.place_of_handover(), fault));
+        }
         if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
             *busy += begin.elapsed();
         }
-        self.report(self.engine.counters().supersteps - before, reply, draft)
+        let failure = failure.map(|(place, fault)| Box::new(Failure { place, fault }));
+        let supersteps = self.engine.counters().supersteps - before;
+        self.report(supersteps, reply, failure, draft)
     }
 
     /// Whether it can stand at that time: main may have been told what was not so.
@@ -506,21 +524,22 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    fn step(&mut self, supersteps_per_instant: u64) -> Result<(), Fault> {
-        let done = self.engine.step(supersteps_per_instant);
-        done.map_err(|error| self.agent_fault(error))
-    }
-
-    /// An error of the engine, with the names of agents that main has not heard of.
-    fn agent_fault(&mut self, error: maslite_core::Error) -> Fault {
-        let names = self.names.take();
-        Fault::Agent { error, names }
+    /// Where mail is that cannot leave: after all else of the last superstep.
+    fn place_of_handover(&self) -> FailurePlace {
+        FailurePlace {
+            time: self.engine.now(),
+            superstep: self.engine.superstep().saturating_sub(1),
+            stage: FailureStage::Handover,
+            index: 0,
+            sequence: 0,
+        }
     }
 
     fn report(
         &mut self,
         supersteps: u64,
         reply: Vec<u8>,
+        failure: Option<Box<Failure>>,
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
         let engine = &mut self.engine;
@@ -549,6 +568,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 interest: border.interest(engine.take_changed_interest()),
                 errors: engine.take_errors(),
                 reply,
+                failure,
             }),
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
@@ -600,7 +620,7 @@ struct Ahead {
     /// No event at this time or later may happen before main has brought answers.
     limit: Option<SimTime>,
     pauses: Vec<(SimTime, u64, StopReason)>,
-    removals: Vec<(AgentId, AgentId, SimTime)>,
+    removals: Vec<Removal>,
     /// What others will listen to, or no longer, for mail from when on.
     coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
     held_back: u64,
@@ -693,13 +713,19 @@ impl<M: WireMessage> Border<M> {
         paused.map(|(index, reason)| (now, index, reason)).collect()
     }
 
-    fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<(AgentId, AgentId, SimTime)> {
+    fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<Removal> {
         if let Some(ahead) = &mut self.ahead {
             return std::mem::take(&mut ahead.removals);
         }
         let now = engine.now();
         let removals = engine.take_removals_elsewhere().into_iter();
-        removals.map(|(id, by)| (id, by, now)).collect()
+        let removal = |(id, by, index)| Removal {
+            id,
+            by,
+            index,
+            time: now,
+        };
+        removals.map(removal).collect()
     }
 
     /// Under a lookahead: if agents here begin to listen where none did, goes no further than others know it. Until then they
@@ -721,9 +747,14 @@ impl<M: WireMessage> Border<M> {
                 let arrives = ahead.leave_for_main(now);
                 ahead.pauses.push((arrives, index, reason));
             }
-            for (id, by) in engine.take_removals_elsewhere() {
-                let arrives = ahead.leave_for_main(now);
-                ahead.removals.push((id, by, arrives));
+            for (id, by, index) in engine.take_removals_elsewhere() {
+                let time = ahead.leave_for_main(now);
+                ahead.removals.push(Removal {
+                    id,
+                    by,
+                    index,
+                    time,
+                });
             }
         }
         engine.has_newborn()
@@ -892,7 +923,7 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
         if self.border.ahead.is_some() {
             self.hand_out(engine);
-            return self.border.look_around(engine);
+            return self.border.look_around(engine) || self.border.failure.is_some();
         }
         self.hand_out(engine) || engine.has_removals_elsewhere()
     }
@@ -909,7 +940,8 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
     #[inline]
     fn wants_attention(&self) -> bool {
         let border = &*self.border;
-        border.passes > 1 && border.hold.holds(border.grant)
+        border.failure.is_some()
+            || border.passes > 1 && border.hold.holds(border.grant)
             || border.ahead.is_none() && border.full.load(Ordering::Relaxed)
     }
 
@@ -944,8 +976,7 @@ fn exit_code(error: &LinkError) -> i32 {
 }
 
 fn fault(error: maslite_core::Error) -> Fault {
-    let names = Vec::new();
-    Fault::Agent { error, names }
+    Fault::Agent(error)
 }
 
 /// What is wrong with mail that was brought.

@@ -46,12 +46,22 @@ impl Ground<'_> {
         self.judge_supersteps(report)?;
         self.judge_counters(report)?;
         self.judge_batches(report, bytes)?;
+        if !report.events.is_blank() {
+            let stands = (report.time, report.superstep);
+            let failure = report.events.failure.iter();
+            let failure = failure.map(|it| (it.place.time, it.place.superstep));
+            let newborn = report.events.newborn.iter();
+            let mut places = newborn.map(|it| (it.time, it.superstep)).chain(failure);
+            if places.any(|place| place > stands) {
+                return Err(MessageFault::TimeBeyond);
+            }
+        }
         if self.lookahead.is_some() {
             let Events {
                 paused, removals, ..
             } = &*report.events;
             let paused = paused.iter().map(|(time, _, _)| *time);
-            let removals = removals.iter().map(|(_, _, time)| *time);
+            let removals = removals.iter().map(|removal| removal.time);
             paused
                 .chain(removals)
                 .try_for_each(|time| self.judge_arrival(time))?;

@@ -33,13 +33,13 @@ impl From<MessageFault> for Flaw {
 
 impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
-    /// whether other clusters must hear of changed interest. The inner error is the cluster's own.
+    /// whether other clusters must hear of changed interest. An error of the cluster's own is noted.
     pub(crate) fn take_report(
         &mut self,
         place: usize,
         task: Task,
         is_last: bool,
-    ) -> Result<Result<bool, Error>, Error> {
+    ) -> Result<bool, Error> {
         // The report is read where the link has it, so the link is out of the fleet meanwhile.
         let mut link = self.fleet.lend(place, self.standing.time)?;
         let received = if is_last {
@@ -62,7 +62,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         place: usize,
         task: Task,
         message: &[u8],
-    ) -> Result<Result<bool, Error>, Error> {
+    ) -> Result<bool, Error> {
         let refuse = |reason: MessageFault, rounds: &Self| {
             let cluster = &rounds.fleet.members[place].name;
             reason.blame(cluster, rounds.standing.time, message)
@@ -70,7 +70,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let (mut report, before) = match wire::take_note(message) {
             Ok((ToMain::Report(report), before)) => (report, before),
             Ok((ToMain::Failed(fault), _)) => {
-                return Ok(Err(fault.blame(&self.fleet.members[place].name)));
+                let error = fault.blame(&self.fleet.members[place].name);
+                let at = self.standing.before_the_superstep();
+                self.note_failure(place, at, error);
+                return Ok(false);
             }
             Ok((ToMain::Loaded(_) | ToMain::Bye(_), _)) => {
                 return Err(refuse(MessageFault::Untimely, self));
@@ -134,7 +137,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         if self.watched {
             self.fleet.show_cluster(place, self.standing, self.routing);
         }
-        Ok(Ok(changed))
+        Ok(changed)
     }
 
     /// Notes what happens under few grants.
@@ -153,12 +156,16 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
         self.under_way.pauses.extend(&events.paused);
         let removals = events.removals.iter();
-        let removals = removals.map(|(id, by, time)| (*id, *by, *time, place));
+        let removals = removals.map(|removal| (*removal, place));
         self.under_way.removals.extend(removals);
         if !events.errors.is_empty() {
             let name = &self.fleet.members[place].name;
             let errors = mem::take(&mut events.errors);
             self.standing.note_errors(errors, name);
+        }
+        if let Some(failure) = events.failure.take() {
+            let error = failure.fault.blame(&self.fleet.members[place].name);
+            self.note_failure(place, failure.place, error);
         }
     }
 }
@@ -226,7 +233,7 @@ mod tests {
     use crate::coordination::routing::Routing;
     use crate::links::transport::{Draft, Sheet};
     use crate::protocol::rare::Seldom;
-    use crate::protocol::wire::{Batch, Batches};
+    use crate::protocol::wire::{Batch, Batches, Removal};
 
     #[derive(Clone, Serialize, Deserialize, maslite_mp::Message)]
     enum Msg {
@@ -395,8 +402,8 @@ mod tests {
             rounds.since = vec![LATER; CLUSTERS];
         }
         match rounds.read_report(0, task, message) {
-            Ok(taken) => {
-                assert!(taken.is_ok());
+            Ok(_) => {
+                assert!(rounds.failure.is_none());
                 assert_eq!(under_way.main_mail.len(), 1);
                 assert_eq!(under_way.homeless.len(), 1);
                 assert_eq!(routing.inbound[1].mails, 1);
@@ -533,7 +540,13 @@ mod tests {
             }),
             (Fault::Arrival, WINDOW, "a removal before it can", |it| {
                 let (id, by) = (AgentId::from(5), AgentId::from(4));
-                it.report.events.removals.push((id, by, LATER));
+                let (index, time) = (0, LATER);
+                it.report.events.removals.push(Removal {
+                    id,
+                    by,
+                    index,
+                    time,
+                });
             }),
             (Fault::Arrival, WINDOW, "mail to main before it can", |it| {
                 let early = mail(Receiver::Agent(AgentId::MAIN), LATER);

@@ -12,7 +12,7 @@
 
 use std::mem;
 
-use maslite_core::engine::{DigestSum, Newborn};
+use maslite_core::engine::{DigestSum, FailurePlace, FailureStage, Newborn};
 use maslite_core::{
     Adder, AgentError, AgentId, Counters, Delivery, Digest, Mail, MailKey, MainContext, Predicate,
     Run, SimDuration, SimTime, StopReason,
@@ -27,7 +27,7 @@ use crate::coordination::windows::{Births, Homeless};
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::protocol::layout;
-use crate::protocol::wire::{self, Grant, MailHead, Report, Task, ToProc, TraceLine};
+use crate::protocol::wire::{self, Grant, MailHead, Removal, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
 use crate::steering::commands;
 
@@ -84,6 +84,27 @@ impl Standing {
         reports.map(|report| report.as_ref().map_or(0, |it| it.counters.delivered))
     }
 
+    /// The place of a failure that comes before all agents of the superstep that is next.
+    pub(crate) fn before_the_superstep(&self) -> FailurePlace {
+        FailurePlace {
+            time: self.time,
+            superstep: self.superstep,
+            stage: FailureStage::Start,
+            index: 0,
+            sequence: 0,
+        }
+    }
+
+    /// Forgets errors that agents reported after a failure.
+    fn cut_errors(&mut self, place: &FailurePlace) {
+        let mut nth = 0;
+        self.errors.retain(|error| {
+            nth += 1;
+            // Those of `setup` have come before the first superstep.
+            nth <= self.errors_of_setup || place.is_after(error.time, error.superstep, error.index)
+        });
+    }
+
     fn count_undeliverable(&mut self) {
         self.counters.sent += 1;
         self.counters.undeliverable += 1;
@@ -110,8 +131,8 @@ pub(crate) struct UnderWay<M> {
     pub(crate) homeless: Vec<Homeless>,
     /// Why agents have the run end, with their insertion indices, and when that holds.
     pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
-    /// Agents to be removed, who asked, when that holds, and where it was asked.
-    pub(crate) removals: Vec<(AgentId, AgentId, SimTime, usize)>,
+    /// Agents to be removed, and where that was asked.
+    pub(crate) removals: Vec<(Removal, usize)>,
     /// Agents that wait for their insertion indices.
     pub(crate) births: Vec<Births>,
     /// Deliveries that are not written down yet.
@@ -200,6 +221,10 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) since: Vec<SimTime>,
     /// So many exchanges there were since a report showed that anything was done.
     pub(crate) idle: u32,
+    /// The failure that is first in the kernel's order, of those that are known.
+    pub(crate) failure: Option<(FailurePlace, Error)>,
+    /// Clusters that cannot go on.
+    pub(crate) failed: Vec<usize>,
 }
 
 /// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
@@ -238,7 +263,40 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             replies: Vec::new(),
             since: Vec::new(),
             idle: 0,
+            failure: None,
+            failed: Vec::new(),
         }
+    }
+
+    // ---- failures
+
+    /// Notes that a cluster cannot go on. The failure that is first in the kernel's order ends the run.
+    pub(crate) fn note_failure(&mut self, cluster: usize, place: FailurePlace, error: Error) {
+        self.failed.push(cluster);
+        self.note_error(place, error);
+    }
+
+    /// Notes an error that ends the run, unless another one comes before it.
+    pub(crate) fn note_error(&mut self, place: FailurePlace, error: Error) {
+        if self
+            .failure
+            .as_ref()
+            .is_none_or(|(first, _)| place < *first)
+        {
+            self.failure = Some((place, error));
+        }
+    }
+
+    /// Ends the run with the failure that is noted, if there is one: writes down what came before it, and forgets the rest.
+    pub(crate) fn fail(&mut self) -> Result<(), Error> {
+        let Some((place, error)) = self.failure.take() else {
+            return Ok(());
+        };
+        let lines = &mut self.under_way.lines;
+        lines.retain(|line| place.is_after(line.time, line.superstep, line.index));
+        self.write_trace_before(None);
+        self.standing.cut_errors(&place);
+        Err(error)
     }
 
     /// Asks clusters something, and returns their replies, in their order.
@@ -510,34 +568,35 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.grant(*place, number, *task)?;
         }
         self.standing.exchanges += 1;
-        let (mut changed_interest, mut fault) = (false, None);
+        let mut changed_interest = false;
         self.fleet.meter.begin_waiting();
         let last = tasks.len() - 1;
         for (number, (place, task)) in tasks.iter().enumerate() {
-            match self.take_report(*place, *task, number == last)? {
-                Ok(changed) => changed_interest |= changed,
-                Err(error) => fault = fault.or(Some(error)),
-            }
+            changed_interest |= self.take_report(*place, *task, number == last)?;
         }
         self.fleet.meter.end_waiting();
-        if let Some(fault) = fault {
-            return Err(fault);
+        if self.failure.is_some() {
+            // A cluster that cannot go on may have sent no report.
+            return self.fail_in_order(tasks);
         }
         self.count_supersteps(tasks);
         self.expect_progress(tasks)?;
         if !self.lookaheads.is_empty() {
             if matches!(kind, Task::Setup { .. }) {
-                self.number_births(tasks)?;
+                self.number_births(tasks);
+                self.fail()?;
             }
             tasks
                 .iter()
                 .for_each(|(place, _)| self.await_numbers(*place));
             return self.find_known_homes();
         }
+        self.number_births(tasks);
+        self.fail()?;
+        self.dismiss();
+        self.fail()?;
         self.write_trace_before(None);
-        self.number_births(tasks)?;
         self.find_homes()?;
-        self.dismiss()?;
         if changed_interest && *kind != Task::Match && tasks.len() > 1 {
             let places = tasks.iter().map(|(place, _)| *place);
             let waiting: Places = places.filter(|place| self.report(*place).waiting).collect();
@@ -586,29 +645,58 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(())
     }
 
-    /// Gives the agents that were added in this round their insertion indices, in the order of who
-    /// added them.
-    fn number_births(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
+    /// Gives the agents that were added in this round their insertion indices, in the order of supersteps and of who
+    /// added them. Notes the first id that is taken.
+    fn number_births(&mut self, tasks: &[(usize, Task)]) {
         let mut births = Vec::new();
         for (place, _) in tasks {
-            let newborn = self.take_newborn(*place).into_iter();
-            births.extend(newborn.map(|newborn| (*place, newborn)));
+            let newborn = self.take_newborn(*place);
+            births.extend(in_order(newborn).map(|(sequence, newborn)| (*place, sequence, newborn)));
         }
-        births.sort_by_key(|(_, newborn)| newborn.adder);
-        for (place, newborn) in births {
-            let cluster = u32::try_from(place).unwrap_or(u32::MAX);
-            let time = self.standing.reports[place]
-                .as_ref()
-                .map_or(self.standing.time, |report| report.time);
-            self.routing
-                .insert(newborn.id, cluster, Adder::Agent(newborn.by, time))?;
+        births.sort_by_key(|(_, _, newborn)| (newborn.time, newborn.superstep, newborn.adder));
+        for (place, sequence, newborn) in births {
+            if !self.house(place, sequence, &newborn) {
+                return;
+            }
             self.routing.inbound[place]
                 .news
                 .numbers
                 .push(self.standing.next_index);
             self.standing.next_index += 1;
         }
-        Ok(())
+    }
+
+    /// Notes where a newborn lives; `sequence`: which one it is of those in its superstep and cluster. False if its id is taken,
+    /// which is noted as an error.
+    pub(crate) fn house(&mut self, place: usize, sequence: u64, newborn: &Newborn) -> bool {
+        let cluster = u32::try_from(place).unwrap_or(u32::MAX);
+        let adder = Adder::Agent(newborn.by, newborn.time);
+        let Err(source) = self.routing.insert(newborn.id, cluster, adder) else {
+            return true;
+        };
+        let at = FailurePlace {
+            time: newborn.time,
+            superstep: newborn.superstep,
+            stage: FailureStage::Birth,
+            index: newborn.adder,
+            sequence,
+        };
+        let cluster = self.fleet.members[place].name.clone();
+        self.note_error(at, Error::Agent { cluster, source });
+        false
+    }
+
+    /// Without a lookahead all clusters were in one superstep: what failed there first ends the run. With one, other clusters may
+    /// come to an earlier failure, so that they go on to the time of this one.
+    fn fail_in_order(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
+        let is_setup = matches!(tasks.first(), Some((_, Task::Setup { .. })));
+        if self.lookaheads.is_empty() || is_setup {
+            self.number_births(tasks);
+            return self.fail();
+        }
+        let tasks = tasks.iter().map(|(place, _)| *place);
+        tasks.for_each(|place| self.await_numbers(place));
+        self.find_known_homes()
     }
 
     /// The agents added in a cluster, as its last report tells.
@@ -697,29 +785,41 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     /// Tells the clusters of agents that others removed.
-    fn dismiss(&mut self) -> Result<(), Error> {
-        for (id, by, time, place) in mem::take(&mut self.under_way.removals) {
-            self.dismiss_one(id, by, time, place)?;
+    fn dismiss(&mut self) {
+        let mut removals = mem::take(&mut self.under_way.removals);
+        // Of one agent they are in the order of its calls.
+        removals.sort_by_key(|(removal, _)| removal.index);
+        for (removal, place) in removals {
+            self.dismiss_one(removal, place);
         }
-        Ok(())
     }
 
-    pub(crate) fn dismiss_one(
-        &mut self,
-        id: AgentId,
-        by: AgentId,
-        time: SimTime,
-        place: usize,
-    ) -> Result<(), Error> {
-        check_name(id)?;
+    pub(crate) fn dismiss_one(&mut self, removal: Removal, place: usize) {
+        let Removal {
+            id,
+            by,
+            index,
+            time,
+        } = removal;
+        if let Err(error) = check_name(id) {
+            self.note_error(self.standing.before_the_superstep(), error);
+            return;
+        }
         let Some(owner) = self.routing.owner(id) else {
+            let at = FailurePlace {
+                time,
+                superstep: self.standing.superstep.saturating_sub(1),
+                stage: FailureStage::Removal,
+                index,
+                sequence: 0,
+            };
             let cluster = self.fleet.members[place].name.clone();
             let source = maslite_core::Error::RemovedUnknown { id, by, time };
-            return Err(Error::Agent { cluster, source });
+            self.note_error(at, Error::Agent { cluster, source });
+            return;
         };
         let dismissed = &mut self.routing.inbound[owner as usize].news.dismissed;
         dismissed.push((id, Some(time)));
-        Ok(())
     }
 
     /// Writes down what happened before a time, or all there is. Nothing can come before it.
@@ -847,6 +947,18 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         Ok(())
     }
+}
+
+/// Newborns as a cluster lists them, each with which one it is of those in its superstep.
+pub(crate) fn in_order(newborn: Vec<Newborn>) -> impl Iterator<Item = (u64, Newborn)> {
+    let mut last = None;
+    let mut sequence = 0;
+    newborn.into_iter().map(move |newborn| {
+        let superstep = Some((newborn.time, newborn.superstep));
+        sequence = if superstep == last { sequence + 1 } else { 0 };
+        last = superstep;
+        (sequence, newborn)
+    })
 }
 
 /// Makes sure that an id means one agent only.

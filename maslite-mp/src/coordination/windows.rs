@@ -14,10 +14,10 @@
 //! to Lubachevsky, 1989.
 
 use maslite_core::engine::Newborn;
-use maslite_core::{Adder, AgentId, SimTime, StopReason};
+use maslite_core::{AgentId, SimDuration, SimTime, StopReason};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::rounds::{Rounds, UnderWay, rank_of_pause};
+use crate::coordination::rounds::{Rounds, UnderWay, in_order, rank_of_pause};
 use crate::error::Error;
 use crate::protocol::wire::Task;
 
@@ -55,8 +55,21 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         // A stop that is not tied to a time: all go on to the latest time that any has reached.
         let mut stopping: Option<(StopReason, SimTime)> = None;
         loop {
-            self.number_safe_births()?;
+            self.number_safe_births();
             let next = self.next_events();
+            if let Some((place, _)) = &self.failure {
+                let last = place.time;
+                match next.iter().flatten().min() {
+                    // Clusters that have not come so far may fail earlier, and their part of the trace is missing.
+                    Some(upcoming) if *upcoming <= last => {
+                        let barrier = last.checked_add(SimDuration::from_nanos(1));
+                        self.fleet.release();
+                        self.open_windows(&next, *upcoming, barrier, true)?;
+                        continue;
+                    }
+                    _ => self.fail()?,
+                }
+            }
             let earliest = next.iter().flatten().min().copied();
             let own = self.next_own_event();
             self.write_trace_before(earliest.into_iter().chain(own).min());
@@ -153,6 +166,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     fn next_events(&self) -> Vec<Option<SimTime>> {
         let places = 0..self.fleet.members.len();
         let events = places.map(|place| {
+            if self.failed.contains(&place) {
+                return None;
+            }
             let report = self.report(place);
             let now = report.awake.then_some(report.time);
             let inbound = &self.routing.inbound[place];
@@ -184,7 +200,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let mail = main_mail.iter().map(|(arrives, _, _)| *arrives);
         let homeless = homeless.iter().map(|mail| mail.arrives);
         let paused = pauses.iter().map(|(time, _, _)| *time);
-        let removals = removals.iter().map(|(_, _, time, _)| *time);
+        let removals = removals.iter().map(|(removal, _)| removal.time);
         mail.chain(homeless).chain(paused).chain(removals).min()
     }
 
@@ -213,10 +229,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
         self.under_way.homeless = homeless;
         let mut removals = std::mem::take(&mut self.under_way.removals);
-        for (id, by, _, place) in removals.extract_if(.., |removal| removal.2 == time) {
-            self.dismiss_one(id, by, time, place)?;
+        for (removal, place) in removals.extract_if(.., |(removal, _)| removal.time == time) {
+            self.dismiss_one(removal, place);
         }
         self.under_way.removals = removals;
+        self.fail()?;
         let stopped = self.handle_main_mail(time)?;
         let mut pauses = std::mem::take(&mut self.under_way.pauses);
         let now = pauses.extract_if(.., |pause| pause.0 == time);
@@ -245,7 +262,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     /// Numbers the agents added first, once nobody can add any before them: by instant, superstep,
     /// cluster and the order there.
-    fn number_safe_births(&mut self) -> Result<(), Error> {
+    fn number_safe_births(&mut self) {
         self.under_way.births.sort_by_key(Births::key);
         while let Some(first) = self.under_way.births.first() {
             let next = self.next_events();
@@ -258,23 +275,18 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 waits || next.is_none_or(|next| next > first.time)
             });
             if !is_safe {
-                return Ok(());
+                return;
             }
-            let Births {
-                time,
-                place,
-                newborn,
-                ..
-            } = self.under_way.births.remove(0);
-            for agent in newborn {
-                let cluster = u32::try_from(place).unwrap_or(u32::MAX);
-                let adder = Adder::Agent(agent.by, time);
-                self.routing.insert(agent.id, cluster, adder)?;
+            let Births { place, newborn, .. } = self.under_way.births.remove(0);
+            for (sequence, agent) in in_order(newborn) {
+                if !self.house(place, sequence, &agent) {
+                    self.failed.push(place);
+                    return;
+                }
                 let index = self.standing.next_index;
                 self.standing.next_index += 1;
                 self.routing.inbound[place].news.numbers.push(index);
             }
         }
-        Ok(())
     }
 }

@@ -226,7 +226,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
         rounds.lookaheads = vec![SimDuration::from_millis(1); CLUSTERS];
     }
     let place = usize::from(*head) % CLUSTERS;
-    matches!(rounds.read_report(place, task, message), Ok(Ok(_)))
+    rounds.read_report(place, task, message).is_ok() && rounds.failure.is_none()
 }
 
 /// Main sends a cluster these bytes. Tells how many mails came with a grant, or one for anything else that was understood.
@@ -275,8 +275,8 @@ mod tests {
     use crate::links::transport::{Draft, Sheet};
     use crate::processes::spawn::handshake::Hello;
     use crate::protocol::wire::{
-        Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Report, Settings,
-        ToMain,
+        Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Removal, Report,
+        Settings, ToMain,
     };
     use crate::stall::detector::Pulse;
     use crate::steering::control::protocol::{Question, Request};
@@ -444,7 +444,12 @@ mod tests {
         let events = Events {
             names: vec!["crane".to_owned()],
             interest: vec![(Pattern::sender(4), true, NOON)],
-            removals: vec![(AgentId::from(5), AgentId::from(4), NOON)],
+            removals: vec![Removal {
+                id: AgentId::from(5),
+                by: AgentId::from(4),
+                index: 2,
+                time: NOON,
+            }],
             reply: vec![1, 2, 3],
             ..Events::default()
         };

@@ -10,7 +10,7 @@
 //! `MpMain` relays batches as they are: it looks into the envelope of mail only where the sender
 //! did not know the receiver, and at the message itself only in mail to main.
 
-use maslite_core::engine::Newborn;
+use maslite_core::engine::{FailurePlace, Newborn};
 use maslite_core::{
     AgentError, AgentId, Counters, IdError, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime,
     StopReason,
@@ -407,8 +407,8 @@ pub(crate) struct Events {
     pub(crate) newborn: Vec<Newborn>,
     /// Names of those.
     pub(crate) names: Vec<String>,
-    /// Agents wanted removed that are not here, with who asked, and when that holds.
-    pub(crate) removals: Vec<(AgentId, AgentId, SimTime)>,
+    /// Agents wanted removed that are not here.
+    pub(crate) removals: Vec<Removal>,
     /// With the time at which it changed.
     pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
     /// Errors that agents reported.
@@ -416,6 +416,26 @@ pub(crate) struct Events {
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
+    /// Why it cannot go on. What came before the failure is in this report.
+    pub(crate) failure: Option<Box<Failure>>,
+}
+
+/// An agent is to be removed that lives elsewhere, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removal {
+    pub(crate) id: AgentId,
+    /// Who asked, and the insertion index of who asked.
+    pub(crate) by: AgentId,
+    pub(crate) index: u64,
+    /// When that holds.
+    pub(crate) time: SimTime,
+}
+
+/// What went wrong in a cluster, and where in the kernel's one order.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) place: FailurePlace,
+    pub(crate) fault: Fault,
 }
 
 impl Blank for News {
@@ -438,6 +458,7 @@ impl Blank for Events {
         interest: Vec::new(),
         errors: Vec::new(),
         reply: Vec::new(),
+        failure: None,
     };
 }
 
@@ -475,13 +496,9 @@ pub(crate) enum Destination {
 }
 
 /// Why a scheduler cannot go on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Fault {
-    Agent {
-        error: maslite_core::Error,
-        /// Of agents that main may not have heard of.
-        names: Vec<String>,
-    },
+    Agent(maslite_core::Error),
     UnknownKind {
         kind: String,
         known: Vec<String>,
@@ -510,17 +527,12 @@ impl Fault {
     pub(crate) fn blame(self, cluster: &str) -> Error {
         let cluster = cluster.to_owned();
         match self {
-            Self::Agent { error, names } => {
-                for name in &names {
-                    let _ = AgentId::named(name);
-                }
-                match error {
-                    // Which cluster heard of the second name is chance; an exchange is not of one cluster.
-                    maslite_core::Error::BadId(IdError::Collision(..))
-                    | maslite_core::Error::EndlessExchange { .. } => Error::Model(error),
-                    source => Error::Agent { cluster, source },
-                }
-            }
+            Self::Agent(error) => match error {
+                // Which cluster heard of the second name is chance; an exchange is not of one cluster.
+                maslite_core::Error::BadId(IdError::Collision(..))
+                | maslite_core::Error::EndlessExchange { .. } => Error::Model(error),
+                source => Error::Agent { cluster, source },
+            },
             Self::UnknownKind { kind, known } => Error::UnknownAgentType { kind, known },
             Self::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
             Self::Decode { what, why } => Error::Decode { cluster, what, why },
@@ -927,7 +939,12 @@ mod tests {
             earliest: SimTime::ZERO,
         };
         let events = Events {
-            removals: vec![(AgentId::from(10), AgentId::from(11), event)],
+            removals: vec![Removal {
+                id: AgentId::from(10),
+                by: AgentId::from(11),
+                index: 12,
+                time: event,
+            }],
             ..Events::default()
         };
         let some = Some(event).filter(|_| busy);

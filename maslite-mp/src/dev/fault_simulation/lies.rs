@@ -6,7 +6,7 @@ use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReaso
 use crate::error::link::LinkError;
 use crate::links::codec;
 use crate::links::transport::{Draft, Sheet, Transport, Wait};
-use crate::protocol::wire::{self, Destination, Report, ToMain};
+use crate::protocol::wire::{self, Destination, Removal, Report, ToMain};
 
 /// Which messages to main are lies, counted from 0 over all links; the number says what of it is changed, and how.
 pub(crate) type Lies = std::collections::BTreeMap<u64, u64>;
@@ -148,7 +148,12 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         29 => report.events.paused.push((time, any, StopReason::Stopped)),
         30 => {
             let (id, by) = (AgentId::from(detail % 40), AgentId::from(1));
-            report.events.removals.push((id, by, time));
+            report.events.removals.push(Removal {
+                id,
+                by,
+                index: any,
+                time,
+            });
         }
         31 => {
             let pattern = Pattern::sender(detail % 40);
@@ -158,7 +163,13 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         32 if detail.is_multiple_of(2) => report.events.newborn.clear(),
         32 => {
             let (id, by) = (AgentId::from(detail), AgentId::from(1));
-            report.events.newborn.push(Newborn { id, adder: any, by });
+            report.events.newborn.push(Newborn {
+                id,
+                adder: any,
+                by,
+                time,
+                superstep: small.into(),
+            });
         }
         33 => {
             let again = report.events.newborn.iter().map(|newborn| newborn.by);
