@@ -105,11 +105,27 @@ impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.name() {
             _ if self.0 == AgentId::MAIN => serializer.serialize_str("main"),
+            // Written as it is shown, in quotes of its own: it is not main.
+            Some(name) if &*name == "main" => serializer.collect_str(&self.0),
             Some(name) => serializer.serialize_str(&name),
             None => match self.0.number() {
                 Some(number) => serializer.serialize_u64(number),
                 None => serializer.collect_str(&self.0),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_the_name_main_is_told_from_main() {
+        let written = |id| serde_json::to_string(&Id(id)).unwrap();
+        assert_eq!(written(AgentId::MAIN), r#""main""#);
+        assert_eq!(written(AgentId::named("main")), r#""\"main\"""#);
+        assert_eq!(written(AgentId::from(7)), "7");
+        assert_eq!(written(AgentId::named("7")), r#""7""#);
     }
 }

@@ -7,6 +7,9 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind, Output};
 use serde::{Deserialize, Serialize};
 
+use crate::ground::PROCESSES;
+use crate::workers::{Worker, clusters, go};
+
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Go,
@@ -288,4 +291,32 @@ fn what_children_print_is_passed_on_with_their_names() {
             "true",
         ]
     );
+}
+
+/// What is closed with them is noticed when the child next speaks with main.
+#[test]
+fn an_agent_that_closes_all_descriptors_is_suspected() {
+    for ground in PROCESSES {
+        let workers: [&[Worker]; 2] = [&[Worker::CloseAll, Worker::Forever], &[Worker::Forever]];
+        let mut main = clusters(ground, &workers);
+        main.send(go(1));
+        main.send(go(2));
+        main.start().unwrap();
+        let run = Run::until_idle()
+            .timeout(std::time::Duration::from_millis(200))
+            .supersteps_per_instant(u64::MAX);
+        let error = main.run(run).unwrap_err();
+        let Error::ChildDied { cluster, exit, .. } = &error else {
+            panic!("{ground:?}: {error}");
+        };
+        assert_eq!(
+            (cluster.as_str(), *exit),
+            ("1", ExitKind::LifelineLost),
+            "{ground:?}"
+        );
+        let text = error.to_string();
+        let expected = "ended itself because it had lost its connection with main (code 90); if main has lived on, an agent has closed \
+                        descriptors that are not its own; all clusters were stopped";
+        assert!(text.ends_with(expected), "{text}");
+    }
 }

@@ -9,7 +9,9 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Activity, Error, Limit};
 
 use crate::ground::{Ground, PROCESSES};
-use crate::workers::{Gate, Msg, When, Worker, agents, clusters, exists, go, pids, signal, stop};
+use crate::workers::{
+    Gate, Msg, When, Worker, agents, clusters, exists, go, pids, signal, stop, stop_by,
+};
 
 const LIMIT: Duration = Duration::from_millis(40);
 
@@ -68,6 +70,24 @@ fn a_child_that_stays_stopped_is_killed_and_named() {
         stop(pids(&main)[1]);
         let holder = stuck(main, Limit::Answer(LIMIT));
         assert_eq!((holder.activity, holder.agent), (Activity::Stopped, None));
+    }
+}
+
+/// As a terminal with `tostop` does to a child that writes to it.
+#[test]
+fn a_child_that_the_terminal_has_stopped_says_what_to_do() {
+    for (ground, name) in [(PROCESSES[0], "TTOU"), (PROCESSES[1], "TTIN")] {
+        let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
+        let mut main = clusters(ground, &workers).with_answer_limit(Some(LIMIT));
+        main.start().unwrap();
+        stop_by(name, pids(&main)[1]);
+        let holder = stuck(main, Limit::Answer(LIMIT));
+        assert_eq!(holder.activity, Activity::StoppedByTerminal);
+        let text = holder.to_string();
+        assert!(
+            text.contains("say `stty -tostop`, or use `Output::Prefixed`"),
+            "{text}"
+        );
     }
 }
 

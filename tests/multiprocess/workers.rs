@@ -47,6 +47,8 @@ pub(crate) enum Worker {
     Grandchild(PathBuf),
     /// Writes so many lines to the standard error, and to the standard output.
     Print(usize),
+    /// Closes all descriptors of its process.
+    CloseAll,
     /// Ends its process with a code.
     Exit(i32),
     /// Ends its process with a code in its teardown.
@@ -103,6 +105,10 @@ impl Agent<Msg> for Worker {
             Self::Print(lines) => (0..*lines).for_each(|line| {
                 eprintln!("line {line}");
                 println!("line {line}");
+            }),
+            Self::CloseAll => (0..1024).for_each(|number| {
+                // SAFETY: it is the harm that a careless agent does; no file of this process is used as another one afterwards.
+                unsafe { rustix::io::close(number) };
             }),
             Self::Exit(code) => std::process::exit(*code),
             Self::KillItself => kill(id()),
@@ -211,7 +217,12 @@ pub(crate) fn signal(name: &str, pid: u32) {
 
 /// Stops a child process, and waits until all its threads stand.
 pub(crate) fn stop(pid: u32) {
-    signal("STOP", pid);
+    stop_by("STOP", pid);
+}
+
+/// The same, by a signal of this name.
+pub(crate) fn stop_by(name: &str, pid: u32) {
+    signal(name, pid);
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid), stands).unwrap();

@@ -31,7 +31,7 @@ pub enum ExitKind {
     Success,
     /// Code 101: a panic in its main thread that was no agent's.
     Panic,
-    /// Code 90: its main process was gone.
+    /// Code 90: it had lost its connection with its main process.
     LifelineLost,
     /// Code 91: it refused what its main process sent, or does not speak its protocol.
     ProtocolMismatch,
@@ -117,6 +117,9 @@ impl ExitKind {
                 "look for `unsafe` code and foreign libraries, with a debugger and a core dump"
             }
             Self::Signal(24 | 25) => "raise the limit (`ulimit -t`, `ulimit -f`)",
+            Self::LifelineLost => {
+                "if main has lived on, an agent has closed descriptors that are not its own"
+            }
             Self::InitFailed => "an agent that starts a simulation of its own ends like this, too",
             _ => return None,
         })
@@ -159,7 +162,7 @@ impl fmt::Display for ExitKind {
             Self::Success => f.write_str("exited silently, with code 0"),
             Self::Panic => f.write_str("panicked outside of its agents' methods (code 101)"),
             Self::LifelineLost => {
-                f.write_str("ended itself because its main process was gone (code 90)")
+                f.write_str("ended itself because it had lost its connection with main (code 90)")
             }
             Self::ProtocolMismatch => {
                 f.write_str("refused what main sent, or does not speak its protocol (code 91)")

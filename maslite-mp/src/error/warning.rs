@@ -63,6 +63,8 @@ pub enum Activity {
     Idle,
     /// It does not answer: a signal stopped the process.
     Stopped,
+    /// It does not answer: the terminal has stopped the process (SIGTTOU, SIGTTIN), because the process is not in its foreground.
+    StoppedByTerminal,
     /// It does not answer: a debugger holds the process.
     Traced,
     /// It does not answer, and is not stopped: it gets no processor time.
@@ -174,6 +176,9 @@ impl ClockHolder {
             Activity::Pending => "has not begun what it was asked for",
             Activity::Idle => "waits for main while main waits for it: a message was lost",
             Activity::Stopped => "does not answer: a signal stopped it, and SIGCONT lets it go on",
+            Activity::StoppedByTerminal => {
+                "does not answer: it wrote to the terminal, which has stopped it (SIGTTOU); say `stty -tostop`, or use `Output::Prefixed`"
+            }
             Activity::Traced => "does not answer: a debugger holds it",
             Activity::Silent => "does not answer: it is not stopped, but gets no processor time",
             Activity::Handler => "is in the handler of its mail",

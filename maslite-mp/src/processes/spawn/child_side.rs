@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Signal, getpgrp, getpid, kill_process};
 
@@ -24,6 +25,7 @@ use super::MARKER;
 use super::entry::{Meant, Point, write_point};
 use super::handshake::{Hello, Invitation, Summons, Word};
 use crate::error::Chain;
+use crate::error::death::EXIT_LIFELINE_LOST;
 use crate::error::spawn::ChildError;
 use crate::links::frame::Framed;
 use crate::links::ipc;
@@ -75,6 +77,9 @@ fn is_orphan() -> bool {
 fn marked_parent() -> Option<u32> {
     env::var(MARKER).ok()?.parse().ok()
 }
+
+/// How long the end of a process may take that tells why it ends.
+const END_LIMIT: Duration = Duration::from_millis(500);
 
 /// What a call of `enter` comes to.
 pub(crate) enum Arrival {
@@ -271,9 +276,12 @@ impl Guest {
                 let Ok(control) = line.recv() else {
                     return;
                 };
-                // Main is gone, or says what this build does not understand.
-                let _ = obey(&control, &told, &shown);
-                die();
+                let end = obey(&control, &told, &shown);
+                if is_gone(&end) && control.local_addr().is_ok() {
+                    die();
+                }
+                // Main may live. Somebody here has closed the line, and perhaps something else has its number.
+                end_telling();
             })
             .map_err(ChildError::refused("no thread can be started"))?;
         Ok(Prepared {
@@ -383,6 +391,27 @@ pub(super) fn obey(mut control: &UnixStream, hold: &AtomicU64, pulse: &Pulse) ->
             _ => return Ok(()),
         }
     }
+}
+
+/// Whether main has closed the control line, or is gone.
+fn is_gone(end: &io::Result<()>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let kind = end.as_ref().map_err(io::Error::kind);
+    matches!(kind, Err(BrokenPipe | ConnectionReset | UnexpectedEof))
+}
+
+/// Ends this process with a code that says why, or without one if that takes long: destructors and handlers run beside the agents'
+/// thread, and one of them may wait for ever.
+fn end_telling() -> ! {
+    let watch = thread::Builder::new().name("maslite-end".to_owned());
+    let watching = watch.spawn(|| {
+        thread::park_timeout(END_LIMIT);
+        die();
+    });
+    if watching.is_err() {
+        die();
+    }
+    exit(EXIT_LIFELINE_LOST)
 }
 
 /// Ends this process at once. Not by `exit`: that runs destructors and handlers beside the agents' thread, and one of them may wait

@@ -211,6 +211,7 @@ impl Watched {
                 Says::Fine { busy, sample }
             }
             None => Says::Nothing(match state {
+                Some('T') if is_stopped_by_terminal(self.pid) => Activity::StoppedByTerminal,
                 Some('T') => Activity::Stopped,
                 Some('t') => Activity::Traced,
                 _ => Activity::Silent,
@@ -288,6 +289,15 @@ pub(super) fn kill_group_at_end(pid: u32) {
     while matches!(waitid(WaitId::Pid(pid), end), Err(Errno::INTR)) {}
     // It fails if the process was alone, as most are.
     let _ = kill_process_group(pid, Signal::KILL);
+}
+
+/// Whether a child was stopped because it used a terminal in whose foreground it is not: children are in process groups of their own.
+fn is_stopped_by_terminal(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let stop = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let status = pid.and_then(|pid| waitid(WaitId::Pid(pid), stop).ok().flatten());
+    let signal = status.and_then(|status| status.stopping_signal());
+    signal.is_some_and(|signal| [Signal::TTOU.as_raw(), Signal::TTIN.as_raw()].contains(&signal))
 }
 
 /// What the system tells of a process.
