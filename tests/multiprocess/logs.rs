@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use maslite_mp::{Error, Output};
 use serde::{Deserialize, Serialize};
+use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::NoSubscriber;
-use tracing::{Dispatch, debug, info, info_span, warn};
+use tracing::{Dispatch, Metadata, Subscriber, debug, info, info_span, warn};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
@@ -22,6 +23,8 @@ enum Writer {
     Steady,
     /// Records so many lines of so many bytes, in between others, and kills its process.
     Doomed(usize, usize),
+    /// Prints what may look like a record.
+    Forger(Vec<String>),
 }
 
 impl Agent<Msg> for Writer {
@@ -45,6 +48,12 @@ impl Agent<Msg> for Writer {
                 if ctx.now() < SimTime::from_secs(2) {
                     ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
                 }
+            }
+            Self::Forger(records) => {
+                for record in records {
+                    eprintln!("\x1e{record}");
+                }
+                info!("true");
             }
             Self::Doomed(lines, bytes) => {
                 let text = "x".repeat(*bytes);
@@ -126,14 +135,13 @@ fn records_of_children_have_time_cluster_and_agent() {
         for second in [1, 2] {
             let place = format!("sim_time={second} s agent={agent} phase=update cluster={cluster}");
             expected.push(format!(
-                "ticks speed=1.5 left=-3 name=\"crane\" ok=true {place}"
+                " INFO multiprocess::logs: it\\nticks speed=1.5 left=-3 name=\"crane\" ok=true {place}"
             ));
             expected.push(format!(" WARN multiprocess::logs: slow number=7 {place}"));
         }
         assert_eq!(own, expected);
     }
-    assert_eq!(text.matches(" INFO multiprocess::logs: it\n").count(), 4);
-    assert_eq!(text.lines().count(), 12, "{text}");
+    assert_eq!(text.lines().count(), 8, "{text}");
 }
 
 #[test]
@@ -197,6 +205,142 @@ fn what_was_recorded_right_before_a_death_is_not_lost() {
     }
     let said: Vec<String> = (0..lines).map(|line| format!("line {line}")).collect();
     assert_eq!(stderr.lines().collect::<Vec<_>>(), said);
+}
+
+/// A record as a child writes it, from a place of this name, with these fields of text.
+fn record(target: &str, fields: &[(&str, &str)]) -> String {
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let values = fields
+        .iter()
+        .map(|(_, text)| serde_json::json!({ "Text": text }));
+    serde_json::json!({
+        "place": {
+            "name": "event", "target": target, "level": 3,
+            "module": null, "file": null, "line": null, "names": names,
+        },
+        "values": values.collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+#[test]
+fn records_that_no_child_of_ours_makes_are_text() {
+    let many: Vec<(String, &str)> = (0..40).map(|it| (format!("f{it}"), "")).collect();
+    let many: Vec<(&str, &str)> = many
+        .iter()
+        .map(|(name, text)| (name.as_str(), *text))
+        .collect();
+    let forged = [
+        record("logs", &[("message", "x"), ("cluster", "south")]),
+        record("logs", &[("message", "x"), ("message", "y")]),
+        record("logs\n INFO a", &[("message", "x")]),
+        record("logs", &[("a\u{202e}b", "x")]),
+        record(&"x".repeat(10_000), &[("message", "x")]),
+        record("logs", &many),
+    ];
+    let lines = record("logs", &[("message", "one\n INFO logs: two\x1b[2J")]);
+    let records = forged.iter().cloned().chain([lines]).collect();
+    let writers = [("north", Writer::Forger(records))];
+    let (result, text) = recorded("info", Placement::Processes, &writers);
+    result.unwrap();
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        [
+            " INFO logs: one\\n INFO logs: two\\u{1b}[2J cluster=north",
+            " INFO multiprocess::logs: true sim_time=1 s agent=0 phase=update cluster=north",
+        ]
+    );
+}
+
+/// How much memory this process has in use \[bytes\].
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let kibibytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes * 1024
+}
+
+#[test]
+#[ignore = "started by the test below"]
+fn long_places() {
+    // Each of another place, and almost as long as a record may be.
+    let records =
+        (0..60).map(|it| record(&format!("{it}{}", "x".repeat(3_000_000)), &[("a", "b")]));
+    let before = memory();
+    let (result, _) = recorded(
+        "info",
+        Placement::Processes,
+        &[("north", Writer::Forger(records.collect()))],
+    );
+    result.unwrap();
+    let (more, small) = (memory().saturating_sub(before), 300 << 20);
+    // The records themselves, as the agent and its copies have them, are 180 MB.
+    println!("{more} bytes more");
+    assert!(more < small, "{more} bytes more");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn places_without_end_do_not_fill_main() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["logs::long_places", "--exact", "--ignored"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+/// Panics over everything it is to record, as one does that cannot write.
+struct Sick;
+
+impl Subscriber for Sick {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        // What main records itself is its own matter.
+        assert!(
+            event.metadata().target() != "multiprocess::logs",
+            "the disk is full"
+        );
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn a_subscriber_that_panics_ends_no_run() {
+    let report = tracing::subscriber::with_default(Sick, || {
+        let mut main = MpMain::new(agents()).unwrap().with_output(Output::Null);
+        for number in 0..2_u64 {
+            let cluster = main.new_scheduler();
+            main.add(cluster, number, Writer::Steady).unwrap();
+        }
+        main.run(Run::until_idle()).unwrap();
+        // The pump still reads: a child that floods it goes on.
+        let cluster = main.new_scheduler();
+        let flood = vec!["x".repeat(1_000); 1_000];
+        main.add(cluster, 2, Writer::Forger(flood)).unwrap();
+        main.run(Run::until_idle()).unwrap()
+    });
+    assert_eq!(report.counters.delivered, 5);
 }
 
 #[test]

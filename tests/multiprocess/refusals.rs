@@ -234,3 +234,24 @@ fn an_agent_that_starts_a_simulation_ends_its_process() {
     );
     assert!(error.to_string().contains(last), "{error}");
 }
+
+#[test]
+fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
+    let agents: Entered<Msg> = Registry::new().entered_by_test("refusals::child").enter();
+    let mut main = MpMain::new(agents).unwrap();
+    let long = "x".repeat(201);
+    for (bad, shown) in [
+        ("", ""),
+        ("a\nb", "a\\nb"),
+        ("\x1b[2J", "\\u{1b}[2J"),
+        ("\u{202e}north", "\\u{202e}north"),
+        (&long, &format!("{}…", "x".repeat(40))),
+    ] {
+        let error = main.new_scheduler_named(bad).unwrap_err();
+        let expected = format!(
+            "a cluster cannot be called {shown}: use 1 to 200 characters, and none that terminals obey"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    main.new_scheduler_named("nördlich 北 7").unwrap();
+}

@@ -3,6 +3,7 @@
 pub(crate) mod death;
 pub(crate) mod link;
 pub(crate) mod message_fault;
+pub(crate) mod plain;
 pub(crate) mod spawn;
 pub(crate) mod warning;
 
@@ -12,6 +13,7 @@ use maslite_core::{AgentId, SimTime};
 use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
+use crate::error::plain::Plain;
 use crate::error::spawn::SpawnError;
 use crate::error::warning::{ClockHolder, Limit};
 
@@ -187,6 +189,12 @@ pub enum Error {
     /// Two clusters of one name.
     #[error("there is a cluster named {0:?} already: give the new one another name")]
     DuplicateCluster(String),
+    /// A cluster's name has characters that a terminal obeys, or is too long.
+    #[error(
+        "a cluster cannot be called {}: use 1 to 200 characters, and none that terminals obey",
+        Plain(.0, 40)
+    )]
+    BadClusterName(String),
     /// Some clusters have a lookahead, and this one has none.
     #[error(
         "cluster {0} has no lookahead while others have: give it one with `set_lookahead`, or all \
@@ -256,6 +264,7 @@ maslite_core::readable_debug!(enum Error {
     EncodeInCluster { cluster, what, why },
     Decode { cluster, what, why },
     DuplicateCluster(source),
+    BadClusterName(source),
     MissingLookahead(source),
     LateLookahead(source),
     UnknownCluster(source),

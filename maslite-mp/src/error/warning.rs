@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use maslite_core::{AgentId, Phase, SimTime};
 
+use crate::error::plain::Plain;
+
 /// A run under way in which simulated time has not moved for a while.
 ///
 /// Shown, it is a line for people. See [`MpMain::with_warnings`](crate::MpMain::with_warnings).
@@ -146,6 +148,9 @@ impl fmt::Display for Warning {
     }
 }
 
+/// How much of an agent's name a line has.
+const SHOWN_OF_NAME: usize = 100;
+
 /// How many clusters a line names.
 const SHOWN: usize = 8;
 
@@ -187,7 +192,7 @@ impl ClockHolder {
             Activity::Routing => "is at work between reports and grants",
         })?;
         let agent = self.agent.map(|agent| agent.to_string());
-        let agent = agent.as_deref().unwrap_or("unknown");
+        let agent = Plain(agent.as_deref().unwrap_or("unknown"), SHOWN_OF_NAME);
         match self.activity {
             Activity::InAgent(phase) => {
                 let doing = match phase {

@@ -15,9 +15,11 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tracing_core::callsite::{self, Callsite, Identifier};
 use tracing_core::field::{Field, FieldSet, Value, Visit, display};
@@ -27,6 +29,8 @@ use tracing_core::{
     Dispatch, Event, Interest, Kind, LevelFilter, Metadata, Subscriber, dispatcher,
 };
 
+use crate::error::plain::{Plain, is_command};
+use crate::links::guarded;
 use crate::processes::output::{RECORD, Recorder};
 
 /// The environment variable that tells a child from which level on it records.
@@ -41,8 +45,11 @@ const FIELDS: usize = 32;
 /// The longest message, and the longest other value \[bytes\]; the rest is cut off.
 const LONGEST: (usize, usize) = (256 * 1024, 4 * 1024);
 
-/// How many mirrors there are at most: a child with corrupt memory must not fill main's.
+/// How many mirrors there are at most, how many bytes the texts of one have, and those of all: a child with corrupt memory must not
+/// fill main's.
 const MIRRORS: usize = 65_536;
+const PLACE_LIMIT: usize = 8 * 1024;
+const PLACES_LIMIT: usize = 16 * 1024 * 1024;
 
 // ---- what crosses
 
@@ -51,6 +58,7 @@ const MIRRORS: usize = 65_536;
 struct Traveller {
     place: Place,
     /// In the order of the names.
+    #[serde(deserialize_with = "few")]
     values: Vec<Crossing>,
 }
 
@@ -63,7 +71,61 @@ struct Place {
     module: Option<String>,
     file: Option<String>,
     line: Option<u32>,
+    #[serde(deserialize_with = "few")]
     names: Vec<String>,
+}
+
+/// Takes in as many as a record has at most, and no more.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "fewer than {FIELDS} values")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut few = Vec::new();
+            while let Some(value) = seq.next_element()? {
+                if few.len() + 1 >= FIELDS {
+                    return Err(A::Error::invalid_length(FIELDS, &self));
+                }
+                few.push(value);
+            }
+            Ok(few)
+        }
+    }
+
+    from.deserialize_seq(Few(PhantomData))
+}
+
+impl Place {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let of_place = [
+            Some(&self.name),
+            Some(&self.target),
+            self.module.as_ref(),
+            self.file.as_ref(),
+        ];
+        let texts = of_place.into_iter().flatten().chain(&self.names);
+        texts.map(String::as_str)
+    }
+
+    fn length(&self) -> usize {
+        self.texts().map(str::len).sum()
+    }
+
+    /// Whether a child of ours can have written it. The field with the cluster is main's, and what a place is called has no lines.
+    fn is_true(&self) -> bool {
+        let mut names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        self.length() <= PLACE_LIMIT
+            && names.windows(2).all(|pair| pair[0] != pair[1])
+            && !names.contains(&CLUSTER)
+            && !self.texts().any(|text| text.contains(is_command))
+    }
 }
 
 /// A value of a field.
@@ -346,19 +408,23 @@ fn relay(dispatch: &Dispatch, cluster: &str, record: &[u8]) -> bool {
     let Ok(Traveller { place, values }) = serde_json::from_slice(record) else {
         return false;
     };
-    if values.len() != place.names.len() || values.len() >= FIELDS {
+    if values.len() != place.names.len() || !place.is_true() {
         return false;
     }
-    let Some(metadata) = mirror(place) else {
-        return false;
-    };
-    // A subscriber may not record while it records, and a panic of it must not end the pump.
-    dispatcher::with_default(dispatch, || {
-        if dispatch.enabled(metadata) {
-            tell(dispatch, metadata, cluster, &values);
-        }
+    // A subscriber may panic, because it cannot write for one: that must not end the pump, and with it the run.
+    let relayed = guarded::catch(|| {
+        let Some(metadata) = mirror(place) else {
+            return false;
+        };
+        // A subscriber may not record while it records.
+        dispatcher::with_default(dispatch, || {
+            if dispatch.enabled(metadata) {
+                tell(dispatch, metadata, cluster, &values);
+            }
+        });
+        true
     });
-    true
+    relayed.unwrap_or(true)
 }
 
 fn tell(
@@ -369,7 +435,11 @@ fn tell(
 ) {
     let fields: Vec<Field> = metadata.fields().iter().collect();
     let cluster: Box<dyn Value> = Box::new(display(cluster.to_owned()));
-    let mut values: Vec<Box<dyn Value>> = values.iter().map(value).collect();
+    let mut values: Vec<Box<dyn Value>> = fields
+        .iter()
+        .zip(values)
+        .map(|(field, crossing)| value(field.name(), crossing))
+        .collect();
     values.push(cluster);
     let Some(first) = fields.first() else { return };
     let set: [(&Field, Option<&dyn Value>); FIELDS] =
@@ -380,14 +450,17 @@ fn tell(
     dispatch.event(&Event::new(metadata, &metadata.fields().value_set(&set)));
 }
 
-fn value(crossing: &Crossing) -> Box<dyn Value> {
+/// A value as main's subscriber gets it. What subscribers write as it is has no lines of its own, which would look like other records.
+fn value(name: &str, crossing: &Crossing) -> Box<dyn Value> {
     match crossing {
         Crossing::Bool(value) => Box::new(*value),
         Crossing::Signed(value) => Box::new(*value),
         Crossing::Unsigned(value) => Box::new(*value),
         Crossing::Float(value) => Box::new(*value),
-        Crossing::Text(value) => Box::new(value.clone()),
-        Crossing::Shown(value) => Box::new(display(value.clone())),
+        Crossing::Text(value) if name != "message" => Box::new(value.clone()),
+        Crossing::Text(value) | Crossing::Shown(value) => {
+            Box::new(display(Plain(value, usize::MAX).to_string()))
+        }
     }
 }
 
@@ -408,17 +481,23 @@ impl Callsite for Mirror {
     }
 }
 
+/// The mirrors, and how many bytes their texts have.
+type Known = (BTreeMap<Place, &'static Metadata<'static>>, usize);
+
 /// The mirror of a place. None if there are too many, or the place is none.
 fn mirror(place: Place) -> Option<&'static Metadata<'static>> {
-    static KNOWN: Mutex<BTreeMap<Place, &'static Metadata<'static>>> = Mutex::new(BTreeMap::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    static KNOWN: Mutex<Known> = Mutex::new((BTreeMap::new(), 0));
+    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (known, bytes) = &mut *all;
     if let Some(metadata) = known.get(&place) {
         return Some(metadata);
     }
     let level = LEVELS.get(usize::from(place.level))?.into_level()?;
-    if known.len() >= MIRRORS {
+    let more = *bytes + place.length();
+    if known.len() >= MIRRORS || more > PLACES_LIMIT {
         return None;
     }
+    *bytes = more;
     let names = place.names.iter().map(|name| for_ever(name));
     let names: Vec<&'static str> = names.chain([CLUSTER]).collect();
     let mirror: &'static Mirror = Box::leak(Box::new(Mirror {
@@ -436,8 +515,10 @@ fn mirror(place: Place) -> Option<&'static Metadata<'static>> {
             Kind::EVENT,
         )
     });
-    callsite::register(mirror);
     known.insert(place, metadata);
+    drop(all);
+    // A subscriber that is asked may panic, or record.
+    callsite::register(mirror);
     Some(metadata)
 }
 

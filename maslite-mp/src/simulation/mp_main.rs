@@ -22,6 +22,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::dev::fault_simulation::World;
 use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
+use crate::error::plain::is_command;
 use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
@@ -41,6 +42,9 @@ use crate::steering::controller::Controller;
 use crate::steering::signals;
 use crate::steering::status::memory_of;
 use crate::steering::stop::StopHandle;
+
+/// The longest name of a cluster \[characters\].
+const LONGEST_NAME: usize = 200;
 
 /// How long `Drop` gives the clusters to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -352,10 +356,16 @@ impl<M: WireMessage> MpMain<M> {
     /// Makes a cluster with a name, for reports and errors.
     ///
     /// # Errors
-    /// [`Error::DuplicateCluster`].
+    /// [`Error::DuplicateCluster`]; [`Error::BadClusterName`] for a name of more than 200 characters, without any, or with
+    /// characters that a terminal obeys.
     pub fn new_scheduler_named(&mut self, name: &str) -> Result<ClusterId, Error> {
         if self.names.iter().any(|known| known == name) {
             return Err(Error::DuplicateCluster(name.to_owned()));
+        }
+        // It stands before lines and in tables, for people.
+        let is_short = (1..=LONGEST_NAME).contains(&name.chars().count());
+        if !is_short || name.chars().any(is_command) {
+            return Err(Error::BadClusterName(name.to_owned()));
         }
         Ok(self.push_cluster(name.to_owned()))
     }
