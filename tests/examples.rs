@@ -10,6 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+#[path = "../examples/support/interruptible.rs"]
+mod interruptible;
+
+use interruptible::interruptible;
+
 /// The example, built as these tests were. Plain `cargo test` has built it; `cargo test --test
 /// examples` has not.
 fn program(name: &str) -> PathBuf {
@@ -35,8 +40,12 @@ fn told(name: &str, arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
+    let [story, errors] =
+        [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+    assert!(
+        output.status.success(),
+        "{name} {arguments:?}:\n{story}{errors}"
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -95,10 +104,7 @@ fn chain_signing_is_the_same_in_any_number_of_schedulers() {
 /// A contract that goes around for long, with Ctrl-C as a terminal's programs have it.
 fn long_chain_signing() -> Child {
     let arguments = ["--agents", "3000", "--schedulers", "2"];
-    let mut command = Command::new("env");
-    command
-        .args(["--default-signal=INT"])
-        .arg(program("chain_signing"));
+    let mut command = interruptible(program("chain_signing"));
     command.args(arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
@@ -661,7 +667,7 @@ fn every_example_explains_itself() {
 
 /// A simulation that goes on until it is interrupted.
 fn endless(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("phold"));
+    let mut command = interruptible(program("phold"));
     command.args(["--agents", "100", "--end", "1000000000"]);
     command.args(arguments).stdout(Stdio::null());
     command

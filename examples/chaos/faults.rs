@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
+use crate::interruptible::interruptible;
 use crate::model::{Deed, FLOOD, Msg, Stage, players};
 use crate::processes::{children, children_of, exists, pause, reap_all, send};
 
@@ -603,7 +604,7 @@ impl Host {
         let link = link.ok_or_else(|| wrong("a link without a name"))?;
         let (clusters, link) = (stage.clusters, link.get_name());
         let script = format!("{before} \"$0\" --host {what} --clusters {clusters} --link {link}");
-        let mut process = Command::new("sh")
+        let mut process = interruptible("sh")
             .args(["-c", &script])
             .arg(std::env::current_exe()?)
             .stdin(Stdio::null())

@@ -17,6 +17,8 @@ use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_de
 #[path = "../support/carrier.rs"]
 mod carrier;
 mod faults;
+#[path = "../support/interruptible.rs"]
+mod interruptible;
 mod model;
 mod processes;
 

@@ -12,6 +12,9 @@ mod play;
 #[path = "../../examples/scenario/trace.rs"]
 mod trace;
 
+#[path = "../../examples/support/interruptible.rs"]
+mod interruptible;
+
 #[allow(dead_code, reason = "shared with the tests of the kernel")]
 #[path = "../kernel/generator.rs"]
 mod generator;

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
 
 use crate::ground::Ground;
+use crate::interruptible::interruptible;
 use crate::workers::{Worker, clusters, exists, go, pids, signal};
 
 /// How the last line of a main process begins.
@@ -25,7 +26,7 @@ impl Host {
     fn start(entry: &str, before: &str) -> Self {
         let this = std::env::current_exe().unwrap();
         let script = format!("{before} exec \"$0\" signals::{entry} --exact --ignored --nocapture");
-        let mut process = Command::new("sh")
+        let mut process = interruptible("sh")
             .args(["-c", &script])
             .arg(this)
             .stdout(Stdio::null())
