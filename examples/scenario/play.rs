@@ -433,7 +433,7 @@ fn line_of_error(error: &Error) -> Option<String> {
 
 fn adder(adder: &Adder) -> String {
     match adder {
-        Adder::Owner => "null".to_owned(),
+        Adder::Owner | Adder::Forgotten => "null".to_owned(),
         Adder::Agent(id, time) => {
             let (by, t_ms) = (number(*id), millis(*time));
             format!(r#"{{"by": {by}, "t_ms": {t_ms}}}"#)

@@ -628,6 +628,15 @@ impl<T: Load> AlarmQueue<T> {
         list
     }
 
+    /// Shows every pending alarm, in no order.
+    pub(crate) fn for_each(&mut self, mut visit: impl FnMut(&mut T)) {
+        for node in &mut self.nodes {
+            if let Node::Pending(alarm) = node {
+                visit(&mut alarm.load);
+            }
+        }
+    }
+
     fn nodes_of(&mut self, setter: Option<AgentId>) -> Vec<u32> {
         let Some(setter) = setter else {
             return (0..crate::narrow(self.nodes.len())).collect();

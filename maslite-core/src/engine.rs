@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, error_span, trace};
 
+pub use crate::adders::Adders;
 use crate::agent::{Agent, Context, PendingAlarm};
 use crate::command::CommandError;
 use crate::digest::Digest;
@@ -17,6 +18,7 @@ pub use crate::digest::DigestSum;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 pub use crate::error::{FailurePlace, FailureStage};
+pub use crate::id_set::IdSet;
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
@@ -25,6 +27,9 @@ use crate::progress::Progress;
 use crate::run::{AgentError, Counters, StopReason};
 pub use crate::signal::{Signal, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
+
+/// So many agents that came or went are not kept for neighbours without their being told.
+const MANY: usize = 10_000;
 
 /// How far an engine may run on its own.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +160,8 @@ pub struct Engine<M: Message> {
     newborn: Vec<(u32, Newborn)>,
     /// Where the last failure was.
     failed_at: Option<FailurePlace>,
+    /// The slots of agents that were told of and wait for their insertion indices.
+    unnumbered: Vec<u32>,
 }
 
 impl<M: Message> Engine<M> {
@@ -171,6 +178,7 @@ impl<M: Message> Engine<M> {
             next_index: 0,
             newborn: Vec::new(),
             failed_at: None,
+            unnumbered: Vec::new(),
         }
     }
 
@@ -209,6 +217,7 @@ impl<M: Message> Engine<M> {
         agent: Box<dyn Agent<M>>,
     ) -> Result<(), Error> {
         self.kernel.check_new(id, Adder::Owner)?;
+        self.close_up();
         self.next_index = index + 1;
         self.kernel.seat(id, index);
         self.agents.push(Some(agent));
@@ -328,10 +337,7 @@ impl<M: Message> Engine<M> {
             for place in first..engine.agents.len() {
                 let slot = crate::narrow(place);
                 // Agents that agents added are set up in their first turn, whatever run that is in.
-                let born = engine
-                    .kernel
-                    .adders
-                    .contains_key(&engine.kernel.slots[place].id);
+                let born = engine.kernel.adders.is_born(engine.kernel.slots[place].id);
                 if !born && engine.kernel.begin_setup(slot) {
                     engine.call(slot, Phase::Setup);
                 }
@@ -538,6 +544,7 @@ impl<M: Message> Engine<M> {
 
     #[cold]
     fn seat_births(&mut self, superstep: u64) {
+        self.close_up();
         let time = self.kernel.now;
         for (sequence, birth) in (0..).zip(std::mem::take(&mut self.kernel.births)) {
             if let Err(error) = self.kernel.check_new(birth.id, birth.adder(time)) {
@@ -547,7 +554,7 @@ impl<M: Message> Engine<M> {
                 return;
             }
             debug!(target: "maslite", sim_time = %time, agent = %birth.id, by = %birth.by, "agent added");
-            self.kernel.adders.insert(birth.id, (birth.by, time));
+            self.kernel.adders.insert(birth.id, birth.adder(time));
             let slot = self.kernel.seat(birth.id, self.next_index);
             self.next_index += 1;
             if self.kernel.has_neighbours {
@@ -565,6 +572,30 @@ impl<M: Message> Engine<M> {
             self.agents.push(Some(birth.agent));
             self.kernel.counters.agents += 1;
         }
+    }
+
+    /// Numbers the slots anew if those of many agents that are gone lie between them. Slots grow in number only by births, so
+    /// nothing else has to look.
+    fn close_up(&mut self) {
+        if !self.kernel.has_many_vacant_slots() {
+            return;
+        }
+        let renumbered = self.kernel.close_up();
+        let number = |slot: &mut u32| {
+            *slot = renumbered.get(*slot as usize).copied().unwrap_or(NONE);
+        };
+        let mut place = 0..;
+        self.agents.retain(|_| {
+            let place = place.next().and_then(|place: usize| renumbered.get(place));
+            place.is_some_and(|slot| *slot != NONE)
+        });
+        let set_up = renumbered.iter().take(self.set_up);
+        self.set_up = set_up.filter(|slot| **slot != NONE).count();
+        self.updating.iter_mut().for_each(number);
+        self.unnumbered.iter_mut().for_each(number);
+        self.newborn.iter_mut().for_each(|(slot, _)| number(slot));
+        let last = self.updating.last().copied().unwrap_or(NONE);
+        self.kernel.progress.rest_at(self.kernel.superstep, last);
     }
 
     #[cold]
@@ -930,7 +961,11 @@ impl<M: Message> Engine<M> {
         if outbox.len() > own {
             outbox.sort_by_key(|envelope| envelope.key);
             outbox.dedup_by(|second, first| {
-                second.is(FOREIGN) && first.is(FOREIGN) && second.key == first.key
+                let is_the_same = first.is_the_same_mail(second);
+                if is_the_same {
+                    first.take_over(second);
+                }
+                is_the_same
             });
         }
     }
@@ -940,22 +975,37 @@ impl<M: Message> Engine<M> {
         self.next_index = next_index;
     }
 
-    /// Takes the agents that agents added since the last time, in order.
-    pub fn take_newborn(&mut self, slots: &mut Vec<u32>) -> Vec<Newborn> {
+    /// Takes the agents that agents added since the last time, in order. They wait for their insertion indices.
+    pub fn take_newborn(&mut self) -> Vec<Newborn> {
         let taken = std::mem::take(&mut self.newborn).into_iter();
         taken
             .map(|(slot, newborn)| {
-                slots.push(slot);
+                self.unnumbered.push(slot);
                 newborn
             })
             .collect()
     }
 
-    /// Gives agents their insertion indices; `slots` as [`take_newborn`](Self::take_newborn) told.
-    pub fn number(&mut self, slots: &[u32], indices: &[u64]) {
-        for (slot, index) in slots.iter().zip(indices) {
-            self.kernel.slots[*slot as usize].index = *index;
+    /// Gives the agents that wait for them their insertion indices, in order.
+    pub fn number(&mut self, indices: &[u64]) {
+        let numbered = indices.len().min(self.unnumbered.len());
+        for (slot, index) in self.unnumbered.drain(..numbered).zip(indices) {
+            if let Some(seat) = self.kernel.slots.get_mut(slot as usize) {
+                seat.index = *index;
+            }
         }
+    }
+
+    /// Takes the ids of the agents that have gone since the last time.
+    pub fn take_gone(&mut self) -> Vec<AgentId> {
+        std::mem::take(&mut self.kernel.gone)
+    }
+
+    /// Whether so many agents have come and gone that neighbours are to hear of it now.
+    #[must_use]
+    #[inline]
+    pub fn has_many_to_tell_of(&self) -> bool {
+        self.newborn.len() + self.kernel.gone.len() >= MANY
     }
 
     /// Takes the ids that agents want removed and that are not here, each with who asked and that agent's insertion index.
@@ -1079,9 +1129,8 @@ impl<M: Message> Engine<M> {
         changed.is_some_and(|changed| !changed.is_empty())
     }
 
-    /// Takes the subscriptions made (true) and withdrawn since the last time, with the subscriber
-    /// and the time.
-    pub fn take_changed_interest(&mut self) -> Vec<(u32, Pattern, bool, SimTime)> {
+    /// Takes the subscriptions made (true) and withdrawn since the last time, with the time.
+    pub fn take_changed_interest(&mut self) -> Vec<(Pattern, bool, SimTime)> {
         self.kernel
             .changed_interest
             .as_mut()

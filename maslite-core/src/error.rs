@@ -110,6 +110,8 @@ pub enum Adder {
     Owner,
     /// An agent, at this time.
     Agent(AgentId, SimTime),
+    /// Not known any more: the agent went long ago.
+    Forgotten,
 }
 
 impl fmt::Display for Adder {
@@ -117,6 +119,7 @@ impl fmt::Display for Adder {
         match self {
             Self::Owner => f.write_str("the simulation's owner"),
             Self::Agent(id, time) => write!(f, "agent {id} at {time}"),
+            Self::Forgotten => f.write_str("whoever added the agent that went long ago"),
         }
     }
 }

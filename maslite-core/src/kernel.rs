@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::adders::Adders;
 use crate::agent::{Agent, Delivery};
 use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::DigestSum;
@@ -25,6 +26,9 @@ use crate::run::{AgentError, Counters, Report, StopReason};
 use crate::{AgentId, SimDuration, SimTime};
 
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// Fewer slots of agents that are gone are left as they are.
+const FEW_VACANT: usize = 64;
 
 /// What the kernel keeps of an agent: a cache line of its own.
 #[derive(Debug)]
@@ -250,8 +254,12 @@ pub(crate) struct Kernel<M: Message> {
     /// Agents to be removed, who asked, and the insertion index of who asked.
     pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
     /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
-    pub(crate) changed_interest: Option<Vec<(u32, Pattern, bool, SimTime)>>,
-    pub(crate) adders: BTreeMap<AgentId, (AgentId, SimTime)>,
+    pub(crate) changed_interest: Option<Vec<(Pattern, bool, SimTime)>>,
+    /// Agents that have gone since somebody last asked, kept for neighbours.
+    pub(crate) gone: Vec<AgentId>,
+    /// How many slots are those of agents that are gone.
+    vacant: usize,
+    pub(crate) adders: Adders,
     /// Main reads its mail here, if it listens.
     pub(crate) main_listens: bool,
     main_inbox: Vec<u32>,
@@ -299,7 +307,9 @@ impl<M: Message> Kernel<M> {
             births: Vec::new(),
             removals: Vec::new(),
             changed_interest: None,
-            adders: BTreeMap::new(),
+            gone: Vec::new(),
+            vacant: 0,
+            adders: Adders::default(),
             main_listens: false,
             main_inbox: Vec::new(),
             main_delivered: 0,
@@ -321,13 +331,11 @@ impl<M: Message> Kernel<M> {
     /// Refuses ids that are taken or that nobody may bear.
     pub(crate) fn check_new(&self, id: AgentId, adder: Adder) -> Result<(), Error> {
         id.check()?;
-        if self.directory.find(id) == Whereabouts::Unknown {
+        let whereabouts = self.directory.find(id);
+        if whereabouts == Whereabouts::Unknown {
             return Ok(());
         }
-        let first = match self.adders.get(&id) {
-            Some((by, time)) => Adder::Agent(*by, *time),
-            None => Adder::Owner,
-        };
+        let first = self.adders.adder(id, whereabouts == Whereabouts::Removed);
         Err(Error::DuplicateAgent {
             id,
             first,
@@ -357,14 +365,73 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn unseat(&mut self, slot: u32) {
         self.discard_inbox(slot);
         for pattern in self.mailing_list.unsubscribe_all(slot) {
-            self.note_interest(slot, pattern, false);
+            if let Some(ahead) = &mut self.ahead {
+                ahead.subscribed_at.remove(&(slot, pattern));
+            }
+            self.note_interest(pattern, false);
         }
         self.keep_awake(slot, false);
         let seat = &mut self.slots[slot as usize];
         // One that was never set up is not to be, either.
         seat.flags = seat.flags & !NEWBORN | GONE;
         seat.rng = None;
-        self.directory.remove(seat.id);
+        let id = seat.id;
+        self.vacant += 1;
+        self.directory.remove(id);
+        self.adders.bury(id);
+        if self.has_neighbours {
+            self.gone.push(id);
+        }
+    }
+
+    /// Whether so many agents are gone that the slots are to be numbered anew: at least half of all, and so many that it costs
+    /// each of them little.
+    pub(crate) fn has_many_vacant_slots(&self) -> bool {
+        let work = self.slots.len().max(self.alarms.len());
+        let work = work.max(self.mailing_list.count());
+        self.vacant >= FEW_VACANT && self.vacant >= work / 2
+    }
+
+    /// Numbers the slots of the agents that are there anew, in the same order, and forgets the others. Returns the new number of each
+    /// slot; [`NONE`] for those of agents that are gone. Call between two supersteps.
+    pub(crate) fn close_up(&mut self) -> Vec<u32> {
+        let mut next = 0_u32..;
+        let renumbered: Vec<u32> = self
+            .slots
+            .iter()
+            .map(|slot| match slot.is_gone() {
+                true => NONE,
+                false => next.next().unwrap_or(NONE),
+            })
+            .collect();
+        let number = |slot: u32| renumbered.get(slot as usize).copied().unwrap_or(NONE);
+        self.slots.retain(|slot| !slot.is_gone());
+        self.vacant = 0;
+        let agents = (0_u32..).zip(&self.slots);
+        self.directory
+            .lay_out(agents.map(|(slot, seat)| (seat.id, slot)));
+        self.mailing_list.renumber(number);
+        self.alarms
+            .for_each(|envelope| envelope.set_slot(number(envelope.slot())));
+        for envelope in &mut self.outbox {
+            envelope.set_slot(number(envelope.slot()));
+        }
+        for (slot, _) in &mut self.unread {
+            *slot = number(*slot);
+        }
+        for slots in [&mut self.awake, &mut self.kept_awake] {
+            slots.iter_mut().for_each(|slot| *slot = number(*slot));
+            slots.retain(|slot| *slot != NONE);
+        }
+        if let Some(ahead) = &mut self.ahead {
+            let subscribed_at = std::mem::take(&mut ahead.subscribed_at).into_iter();
+            ahead.subscribed_at = subscribed_at
+                .map(|((slot, pattern), time)| ((number(slot), pattern), time))
+                .collect();
+        }
+        self.progress
+            .seat_all(self.slots.iter().map(|slot| slot.id));
+        renumbered
     }
 
     /// The same between two supersteps, when it may be awake in the next one.
@@ -555,20 +622,19 @@ impl<M: Message> Kernel<M> {
     /// Posts mail whose receiver is no agent here; tells how many read it here.
     #[cold]
     fn post_elsewhere(&mut self, mail: u32, id: AgentId, whereabouts: Whereabouts) -> u32 {
-        if whereabouts == Whereabouts::Unknown {
-            // Mail from elsewhere was brought to where its receiver should be, or it is a copy.
-            let foreign = self.posted[mail as usize].is(FOREIGN);
-            let is_counted_elsewhere = match foreign {
-                true => self.posted[mail as usize].is(COPY),
-                false => self.has_neighbours,
-            };
-            if is_counted_elsewhere {
-                return 0;
-            }
-            if !foreign && id == AgentId::MAIN && self.main_listens {
-                self.main_inbox.push(mail);
-                return 1;
-            }
+        // Mail from elsewhere was brought to where its receiver is or was, or it is a copy.
+        let foreign = self.posted[mail as usize].is(FOREIGN);
+        let is_unknown = whereabouts == Whereabouts::Unknown;
+        let is_counted_elsewhere = match foreign {
+            true => self.posted[mail as usize].is(COPY),
+            false => is_unknown && self.has_neighbours,
+        };
+        if is_counted_elsewhere {
+            return 0;
+        }
+        if is_unknown && !foreign && id == AgentId::MAIN && self.main_listens {
+            self.main_inbox.push(mail);
+            return 1;
         }
         self.counters.sent += 1;
         self.counters.undeliverable += 1;
@@ -976,8 +1042,10 @@ impl<M: Message> Kernel<M> {
             envelope.mark(SETTLED);
             if envelope.is(FOREIGN) {
                 // The same mail can come twice: for its receiver, and for those who listen.
-                let last = self.outbox.last();
-                if last.is_some_and(|last| last.is(FOREIGN) && last.key == envelope.key) {
+                if let Some(last) = self.outbox.last_mut()
+                    && last.is_the_same_mail(&envelope)
+                {
+                    last.take_over(&envelope);
                     continue;
                 }
             } else {
@@ -999,7 +1067,7 @@ impl<M: Message> Kernel<M> {
             {
                 ahead.subscribed_at.insert((slot, pattern), self.now);
             }
-            self.note_interest(slot, pattern, true);
+            self.note_interest(pattern, true);
         }
     }
 
@@ -1008,13 +1076,13 @@ impl<M: Message> Kernel<M> {
             if let Some(ahead) = &mut self.ahead {
                 ahead.subscribed_at.remove(&(slot, pattern));
             }
-            self.note_interest(slot, pattern, false);
+            self.note_interest(pattern, false);
         }
     }
 
-    fn note_interest(&mut self, slot: u32, pattern: Pattern, begins: bool) {
+    fn note_interest(&mut self, pattern: Pattern, begins: bool) {
         if let Some(changes) = &mut self.changed_interest {
-            changes.push((slot, pattern, begins, self.now));
+            changes.push((pattern, begins, self.now));
         }
     }
 

@@ -93,6 +93,7 @@
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adders;
 mod agent;
 mod alarm;
 mod chain;
@@ -103,6 +104,7 @@ mod directory;
 pub mod engine;
 mod error;
 mod id;
+mod id_set;
 mod kernel;
 mod mailing_list;
 mod message;

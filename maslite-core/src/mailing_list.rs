@@ -153,6 +153,8 @@ pub struct MailingList {
     /// Which kinds are in use, a bit for each.
     kinds: u8,
     subscriptions: BTreeMap<u32, BTreeSet<Pattern>>,
+    /// How many there are.
+    count: usize,
 }
 
 const TOPIC_ALONE: usize = 0b001;
@@ -175,6 +177,7 @@ impl MailingList {
         {
             return false;
         }
+        self.count += 1;
         let list = self.list(&pattern);
         if let Err(place) = list.binary_search(&subscriber) {
             list.insert(place, subscriber);
@@ -194,6 +197,7 @@ impl MailingList {
         if patterns.is_empty() {
             self.subscriptions.remove(&subscriber);
         }
+        self.count -= 1;
         let list = self.list(&pattern);
         if let Ok(place) = list.binary_search(&subscriber) {
             list.remove(place);
@@ -215,6 +219,24 @@ impl MailingList {
             self.unsubscribe(subscriber, *pattern);
         }
         patterns
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Gives the subscribers other numbers, which have the same order.
+    pub(crate) fn renumber(&mut self, number: impl Fn(u32) -> u32) {
+        self.kinds = 0;
+        self.count = 0;
+        self.lists.iter_mut().for_each(FxHashMap::clear);
+        self.by_topic.iter_mut().for_each(Vec::clear);
+        for (subscriber, patterns) in std::mem::take(&mut self.subscriptions) {
+            for pattern in patterns {
+                self.subscribe(number(subscriber), pattern);
+            }
+        }
     }
 
     /// What a subscriber listens to.

@@ -275,6 +275,16 @@ impl<M> Envelope<M> {
         self.marks = self.marks & !marks | if holds { marks } else { 0 };
     }
 
+    /// Whether both came from another cluster and are the same mail.
+    pub(crate) fn is_the_same_mail(&self, other: &Self) -> bool {
+        self.is(FOREIGN) && other.is(FOREIGN) && self.key == other.key
+    }
+
+    /// Stands for the same mail that came another time: it is a copy only if both are.
+    pub(crate) fn take_over(&mut self, other: &Self) {
+        self.mark_if(COPY, self.is(COPY) && other.is(COPY));
+    }
+
     /// Where the receiver sits, or [`NONE`](crate::kernel::NONE); asked before it is posted.
     #[inline]
     pub(crate) fn slot(&self) -> u32 {

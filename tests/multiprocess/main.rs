@@ -37,6 +37,7 @@ mod ground;
 mod life_of_processes;
 mod limits;
 mod lively;
+mod lives;
 mod load;
 mod logs;
 mod lookahead;

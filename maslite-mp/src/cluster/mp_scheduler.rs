@@ -73,8 +73,6 @@ pub(crate) struct MpScheduler<M: Message> {
     loaded: Vec<Crew<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
     arrived: Vec<Import<M>>,
-    /// The slots of agents that were reported as added and wait for their insertion indices.
-    newborn: Vec<u32>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
     /// The lines of the trace as they go into the report at hand.
     lines: Vec<u8>,
@@ -141,7 +139,6 @@ impl<M: WireMessage> MpScheduler<M> {
             border: Border::new(Hold::While(Arc::default())),
             loaded: Vec::new(),
             arrived: Vec::new(),
-            newborn: Vec::new(),
             trace: Arc::default(),
             lines: Vec::new(),
             wait: None,
@@ -478,6 +475,9 @@ impl<M: WireMessage> MpScheduler<M> {
     /// Takes news in. Tells what others began to listen to.
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
         self.names.learn(&news.names);
+        if news.forget_routes {
+            self.border.routes.clear();
+        }
         self.border.routes.extend(news.routes);
         let mut begun = Vec::new();
         for (cluster, pattern, begins, from) in news.interest {
@@ -497,9 +497,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 }
             }
         }
-        self.engine.number(&self.newborn, &news.numbers);
-        let numbered = news.numbers.len().min(self.newborn.len());
-        self.newborn.drain(..numbered);
+        self.engine.number(&news.numbers);
         for (id, time) in news.dismissed {
             match time {
                 // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
@@ -544,7 +542,7 @@ impl<M: WireMessage> MpScheduler<M> {
     ) -> Result<(), Fault> {
         let engine = &mut self.engine;
         let border = &mut self.border;
-        let newborn = engine.take_newborn(&mut self.newborn);
+        let newborn = engine.take_newborn();
         self.lines.clear();
         let lines = std::mem::take(&mut *lock(&self.trace));
         border.full.store(false, Ordering::Relaxed);
@@ -564,6 +562,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 paused: border.take_pauses(engine),
                 names: self.names.take(),
                 newborn,
+                gone: engine.take_gone(),
                 removals: border.take_removals(engine),
                 interest: border.interest(engine.take_changed_interest()),
                 errors: engine.take_errors(),
@@ -788,10 +787,10 @@ impl<M: WireMessage> Border<M> {
     /// when. Without a lookahead only what came of it counts.
     fn interest(
         &mut self,
-        changes: Vec<(u32, Pattern, bool, SimTime)>,
+        changes: Vec<(Pattern, bool, SimTime)>,
     ) -> Vec<(Pattern, bool, SimTime)> {
         let mut interest: Vec<(Pattern, bool, SimTime)> = Vec::new();
-        for (_, pattern, begins, time) in changes {
+        for (pattern, begins, time) in changes {
             let listeners = self.listeners.entry(pattern).or_default();
             let before = *listeners;
             *listeners = if begins { before + 1 } else { before - 1 };
@@ -933,8 +932,9 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
         self.border.passes += 1;
         if self.border.ahead.is_some() {
             self.border.await_attention(engine);
+            return false;
         }
-        false
+        engine.has_many_to_tell_of()
     }
 
     #[inline]

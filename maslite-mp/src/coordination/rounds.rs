@@ -581,6 +581,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         self.count_supersteps(tasks);
         self.expect_progress(tasks)?;
+        if self.routing.has_long_news {
+            let earliest = self.next_time().unwrap_or(SimTime::MAX);
+            self.routing.condense_news(earliest);
+        }
         if !self.lookaheads.is_empty() {
             if matches!(kind, Task::Setup { .. }) {
                 self.number_births(tasks);
@@ -589,6 +593,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             tasks
                 .iter()
                 .for_each(|(place, _)| self.await_numbers(*place));
+            self.bury(tasks);
             return self.find_known_homes();
         }
         self.number_births(tasks);
@@ -596,6 +601,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.dismiss();
         self.fail()?;
         self.write_trace_before(None);
+        self.bury(tasks);
         self.find_homes()?;
         if changed_interest && *kind != Task::Match && tasks.len() > 1 {
             let places = tasks.iter().map(|(place, _)| *place);
@@ -697,6 +703,21 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let tasks = tasks.iter().map(|(place, _)| *place);
         tasks.for_each(|place| self.await_numbers(place));
         self.find_known_homes()
+    }
+
+    /// Notes which agents have gone in this round.
+    fn bury(&mut self, tasks: &[(usize, Task)]) {
+        for (place, _) in tasks {
+            let Some(report) = &mut self.standing.reports[*place] else {
+                continue;
+            };
+            if !report.events.gone.is_empty() {
+                let cluster = u32::try_from(*place).unwrap_or(u32::MAX);
+                for id in mem::take(&mut report.events.gone) {
+                    self.routing.bury(id, cluster);
+                }
+            }
+        }
     }
 
     /// The agents added in a cluster, as its last report tells.
@@ -803,6 +824,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         } = removal;
         if let Err(error) = check_name(id) {
             self.note_error(self.standing.before_the_superstep(), error);
+            return;
+        }
+        if self.routing.is_gone(id) {
             return;
         }
         let Some(owner) = self.routing.owner(id) else {

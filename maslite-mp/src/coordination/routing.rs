@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use maslite_core::{Adder, AgentId, MailingList, Receiver, SimTime, Topic};
+use maslite_core::engine::{Adders, IdSet};
+use maslite_core::{Adder, AgentId, MailingList, Pattern, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
 
 use crate::protocol::rare::Seldom;
@@ -15,15 +16,49 @@ pub(crate) struct Routing {
     /// Of which simulation the clusters are.
     pub(crate) simulation: SimulationId,
     owners: FxHashMap<AgentId, u32>,
-    /// Who added the agents that agents added.
-    adders: BTreeMap<AgentId, (AgentId, SimTime)>,
+    /// Agents that have gone.
+    gone: IdSet,
+    adders: Adders,
+    /// How many have gone since the clusters were last told to forget routes.
+    forgettable: usize,
     /// Clusters are its subscribers.
     interest: MailingList,
     pub(crate) inbound: Vec<Inbound>,
+    /// The news of some cluster has many changes of interest.
+    pub(crate) has_long_news: bool,
     interested: Vec<u32>,
     /// Mail relayed to a cluster: one for each that gets it.
     pub(crate) routed: u64,
     pub(crate) traffic: Traffic,
+}
+
+/// When fewer agents have gone, clusters need not forget the routes to them.
+const FEW_GONE: usize = 1024;
+
+/// Fewer changes of interest in the news for a cluster are left as they are.
+const MANY_CHANGES: usize = 256;
+
+/// A change of interest, as clusters are told it: whose it is, in what, whether it begins, and for mail from when on.
+type Change = (u32, Pattern, bool, SimTime);
+
+/// Takes out what comes to nothing for mail that leaves at `until` or later.
+fn condense(changes: &mut Vec<Change>, until: SimTime) {
+    // The first change tells what the cluster knew before: the opposite.
+    let mut firsts: BTreeMap<(u32, Pattern), bool> = BTreeMap::new();
+    let mut lasts: BTreeMap<(u32, Pattern), usize> = BTreeMap::new();
+    for (place, (cluster, pattern, begins, from)) in changes.iter().enumerate() {
+        if *from <= until {
+            firsts.entry((*cluster, *pattern)).or_insert(*begins);
+            lasts.insert((*cluster, *pattern), place);
+        }
+    }
+    let mut place = 0..;
+    changes.retain(|(cluster, pattern, begins, from)| {
+        let place = place.next();
+        let key = (*cluster, *pattern);
+        let is_last = lasts.get(&key).copied() == place;
+        *from > until || is_last && firsts.get(&key) == Some(begins)
+    });
 }
 
 /// What main passed on, by where it came from and where it went. Main is the first place, the clusters
@@ -79,7 +114,7 @@ impl Traffic {
 }
 
 /// What a cluster is to be told in its next grant. Its mail is in the message already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbound {
     /// How much mail that is.
     pub(crate) mails: u64,
@@ -88,6 +123,20 @@ pub(crate) struct Inbound {
     pub(crate) news: Seldom<News>,
     /// How many of the names that this process has heard of it was told.
     names_told: usize,
+    /// How many changes of interest in the news are many.
+    condense_at: usize,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            mails: 0,
+            earliest: None,
+            news: Seldom::default(),
+            names_told: 0,
+            condense_at: MANY_CHANGES,
+        }
+    }
 }
 
 impl Inbound {
@@ -130,22 +179,42 @@ impl Routing {
         adder: Adder,
     ) -> Result<(), maslite_core::Error> {
         id.check()?;
-        if self.owners.contains_key(&id) {
-            let first = match self.adders.get(&id) {
-                Some((by, time)) => Adder::Agent(*by, *time),
-                None => Adder::Owner,
-            };
+        let is_gone = self.gone.contains(id);
+        if is_gone || self.owners.contains_key(&id) {
+            let first = self.adders.adder(id, is_gone);
             let second = adder;
             return Err(maslite_core::Error::DuplicateAgent { id, first, second });
         }
         self.owners.insert(id, cluster);
-        if let Adder::Agent(by, time) = adder {
-            self.adders.insert(id, (by, time));
-        }
+        self.adders.insert(id, adder);
         Ok(())
     }
 
-    /// The cluster that an agent lives, or lived, in.
+    /// Notes that an agent of a cluster is gone. What a cluster says of agents elsewhere changes nothing.
+    pub(crate) fn bury(&mut self, id: AgentId, cluster: u32) {
+        if self.owner(id) != Some(cluster) {
+            return;
+        }
+        self.owners.remove(&id);
+        self.gone.insert(id);
+        self.adders.bury(id);
+        self.forgettable += 1;
+        // As often as that costs each of those that have gone little.
+        if self.forgettable >= FEW_GONE.max(self.owners.len()) {
+            self.forgettable = 0;
+            for inbound in &mut self.inbound {
+                // Routes that are told with it are of agents that are there.
+                inbound.news.forget_routes = true;
+            }
+        }
+    }
+
+    /// Whether an agent was there and is gone.
+    pub(crate) fn is_gone(&self, id: AgentId) -> bool {
+        self.gone.contains(id)
+    }
+
+    /// The cluster that an agent lives in.
     pub(crate) fn owner(&self, id: AgentId) -> Option<u32> {
         self.owners.get(&id).copied()
     }
@@ -165,7 +234,7 @@ impl Routing {
     pub(crate) fn note_interest(
         &mut self,
         cluster: u32,
-        pattern: maslite_core::Pattern,
+        pattern: Pattern,
         begins: bool,
         from: SimTime,
     ) {
@@ -178,6 +247,20 @@ impl Routing {
             if other != cluster {
                 let change = (cluster, pattern, begins, from);
                 inbound.news.interest.push(change);
+                self.has_long_news |= inbound.news.interest.len() >= inbound.condense_at;
+            }
+        }
+    }
+
+    /// Takes changes of interest out of the news that others have undone, where there are many of them: a cluster that has nothing to
+    /// do is told nothing for long. No mail leaves before `until` any more.
+    #[cold]
+    pub(crate) fn condense_news(&mut self, until: SimTime) {
+        self.has_long_news = false;
+        for inbound in &mut self.inbound {
+            if inbound.news.interest.len() >= inbound.condense_at {
+                condense(&mut inbound.news.interest, until);
+                inbound.condense_at = MANY_CHANGES.max(2 * inbound.news.interest.len());
             }
         }
     }
@@ -222,5 +305,68 @@ impl Routing {
         clusters.sort_unstable();
         clusters.dedup();
         clusters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_interest_that_come_to_nothing_are_taken_out() {
+        let (early, late) = (SimTime::from_millis(1), SimTime::from_millis(9));
+        let (word, call, old) = (
+            Pattern::topic("Word"),
+            Pattern::topic("Call"),
+            Pattern::topic("Old"),
+        );
+        let mut changes = vec![
+            (1, word, true, early),
+            (1, old, false, early),
+            (2, word, true, early),
+            (1, word, false, early),
+            (2, word, false, early),
+            (1, old, true, early),
+            (2, word, true, early),
+            (1, call, false, early),
+            (1, call, true, late),
+            (1, call, false, late),
+        ];
+        condense(&mut changes, SimTime::from_millis(5));
+        let left = [
+            (2, word, true, early),
+            (1, call, false, early),
+            (1, call, true, late),
+            (1, call, false, late),
+        ];
+        assert_eq!(changes, left);
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_is_forgotten_but_for_its_id() {
+        let mut routing = Routing::default();
+        (0..3).for_each(|_| routing.add_cluster());
+        let (id, by) = (AgentId::from(7_u64), AgentId::from(5_u64));
+        let adder = Adder::Agent(by, SimTime::ZERO);
+        routing.insert(id, 1, adder).unwrap();
+        routing.bury(id, 2);
+        assert_eq!(routing.owner(id), Some(1), "it is not the other's");
+        routing.bury(id, 1);
+        assert_eq!((routing.owner(id), routing.is_gone(id)), (None, true));
+        let again = routing.insert(id, 1, Adder::Owner).unwrap_err();
+        let (first, second) = (adder, Adder::Owner);
+        let error = maslite_core::Error::DuplicateAgent { id, first, second };
+        assert_eq!(again, error);
+        for number in 10..10 + FEW_GONE as u64 {
+            let id = AgentId::from(number);
+            routing.insert(id, 0, Adder::Owner).unwrap();
+            routing.bury(id, 0);
+        }
+        assert!(
+            routing
+                .inbound
+                .iter()
+                .all(|inbound| inbound.news.forget_routes)
+        );
     }
 }

@@ -148,6 +148,8 @@ pub(crate) struct News {
     pub(crate) names: Vec<String>,
     /// Which cluster owns an id that this scheduler asked for.
     pub(crate) routes: Vec<(AgentId, u32)>,
+    /// Forget what was told of that before: many of those agents are gone.
+    pub(crate) forget_routes: bool,
     /// Patterns that some agent of a cluster began (true) or ceased to listen to, and for mail
     /// from when on.
     pub(crate) interest: Vec<(u32, Pattern, bool, SimTime)>,
@@ -407,6 +409,8 @@ pub(crate) struct Events {
     pub(crate) newborn: Vec<Newborn>,
     /// Names of those.
     pub(crate) names: Vec<String>,
+    /// Agents of this cluster that are gone.
+    pub(crate) gone: Vec<AgentId>,
     /// Agents wanted removed that are not here.
     pub(crate) removals: Vec<Removal>,
     /// With the time at which it changed.
@@ -442,6 +446,7 @@ impl Blank for News {
     const BLANK: &'static Self = &Self {
         names: Vec::new(),
         routes: Vec::new(),
+        forget_routes: false,
         interest: Vec::new(),
         numbers: Vec::new(),
         dismissed: Vec::new(),
@@ -454,6 +459,7 @@ impl Blank for Events {
         paused: Vec::new(),
         newborn: Vec::new(),
         names: Vec::new(),
+        gone: Vec::new(),
         removals: Vec::new(),
         interest: Vec::new(),
         errors: Vec::new(),

@@ -478,6 +478,9 @@ impl<M: WireMessage> MpMain<M> {
     pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
         let id = id.into();
         check_name(id)?;
+        if self.routing.is_gone(id) {
+            return Ok(());
+        }
         let cluster = self.routing.owner(id).ok_or(Error::UnknownAgent(id))?;
         self.routing.inbound[cluster as usize]
             .news

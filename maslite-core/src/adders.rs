@@ -1,0 +1,82 @@
+//! Who added which agent: for the error about an id that is used twice.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{Adder, AgentId, SimTime};
+
+/// Of so many agents that are gone it is still known who added them.
+const REMEMBERED: usize = 1_000;
+
+/// Who added the agents that are there, and those that have gone last.
+#[derive(Debug, Default)]
+pub struct Adders {
+    /// Of the agents that agents added.
+    agents: BTreeMap<AgentId, (AgentId, SimTime)>,
+    /// The agents that have gone last, the first of them first.
+    gone: VecDeque<AgentId>,
+}
+
+impl Adders {
+    /// Notes who added an agent.
+    pub fn insert(&mut self, id: AgentId, adder: Adder) {
+        if let Adder::Agent(by, time) = adder {
+            self.agents.insert(id, (by, time));
+        }
+    }
+
+    /// Notes that an agent is gone.
+    pub fn bury(&mut self, id: AgentId) {
+        if self.gone.len() == REMEMBERED
+            && let Some(first) = self.gone.pop_front()
+        {
+            self.agents.remove(&first);
+        }
+        self.gone.push_back(id);
+    }
+
+    /// Whether an agent was added by another.
+    #[must_use]
+    pub fn is_born(&self, id: AgentId) -> bool {
+        self.agents.contains_key(&id)
+    }
+
+    /// Who added an agent that is there, or is gone.
+    #[must_use]
+    pub fn adder(&self, id: AgentId, is_gone: bool) -> Adder {
+        match self.agents.get(&id) {
+            Some((by, time)) => Adder::Agent(*by, *time),
+            None if is_gone && !self.gone.contains(&id) => Adder::Forgotten,
+            None => Adder::Owner,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adders_of_agents_that_went_long_ago_are_forgotten() {
+        let mut adders = Adders::default();
+        let (by, time) = (AgentId::from(1_u64), SimTime::from_millis(2));
+        let born = Adder::Agent(by, time);
+        let ids = 10..20 + REMEMBERED as u64;
+        for id in ids.clone() {
+            let adder = if id % 2 == 0 { born } else { Adder::Owner };
+            adders.insert(AgentId::from(id), adder);
+        }
+        for id in ids.clone() {
+            adders.bury(AgentId::from(id));
+        }
+        for id in ids {
+            let expected = match id {
+                ..20 => Adder::Forgotten,
+                id if id % 2 == 0 => born,
+                _ => Adder::Owner,
+            };
+            assert_eq!(adders.adder(AgentId::from(id), true), expected, "{id}");
+        }
+        assert_eq!(adders.agents.len(), REMEMBERED / 2);
+        assert_eq!(adders.adder(AgentId::from(5_u64), false), Adder::Owner);
+    }
+}

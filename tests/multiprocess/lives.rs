@@ -1,0 +1,167 @@
+//! Agents that come and go by the thousand: slots are numbered anew meanwhile, and nothing of it is seen.
+
+use maslite_mp::prelude::*;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::ground::{Ground, Grounded, PROCESSES};
+
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
+enum Msg {
+    /// To the elders, from the owner.
+    Begin,
+    /// The end of a life is due.
+    Age,
+    /// Told to all who listen.
+    News(u64),
+    /// An answer to it.
+    Heard,
+    /// To an agent that is often gone by then.
+    Late,
+}
+
+const ELDERS: u64 = 4;
+const LIVES: u64 = 600;
+
+/// Stays, listens to all news, answers them, and has alarms of its own between those who come and go.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Elder {
+    id: u64,
+}
+
+/// Lives for a few milliseconds of chance. It is followed by another agent with a new id, sometimes by two, until so many have lived.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Mortal {
+    id: u64,
+    /// How many still follow it.
+    lives: u64,
+}
+
+impl Agent<Msg> for Elder {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        ctx.subscribe(Pattern::topic("News"));
+        ctx.keep_awake(self.id == 2);
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        match mail.body {
+            Msg::Begin => {
+                let id = 1_000_000 * self.id;
+                ctx.add(id, Mortal { id, lives: LIVES });
+            }
+            Msg::News(number) if number % ELDERS == self.id % ELDERS => {
+                ctx.send(mail.sender, Msg::Heard);
+                let late = Alarm::after(SimDuration::from_millis(4));
+                ctx.set_alarm(late.to(Receiver::Agent(mail.sender)), Msg::Late);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Agent<Msg> for Mortal {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        let delay = ctx.rng().random_range(1..6);
+        ctx.alarm_in(SimDuration::from_millis(delay), Msg::Age);
+        if self.id.is_multiple_of(3) {
+            ctx.subscribe(Pattern::topic("Heard"));
+        }
+        ctx.broadcast(Msg::News(self.id));
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if matches!(mail.body, Msg::Age) {
+            if let Some(lives) = self.lives.checked_sub(1) {
+                let id = self.id + 1;
+                ctx.add(id, Self { id, lives });
+                if lives.is_multiple_of(50) {
+                    let id = id + 500_000;
+                    ctx.add(id, Self { id, lives: 0 });
+                }
+            }
+            ctx.remove(ctx.id());
+        }
+    }
+
+    fn teardown(&mut self, ctx: &mut Context<'_, Msg>) {
+        // Who died before it is no agent any more.
+        ctx.send(self.id.saturating_sub(2), Msg::Late);
+    }
+}
+
+fn agents() -> Entered<Msg> {
+    Registry::new()
+        .with::<Elder>()
+        .with::<Mortal>()
+        .entered_by_test("lives::child")
+        .enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+fn begin() -> impl Iterator<Item = Mail<Msg>> {
+    (1..=ELDERS).map(|id| Mail::new(AgentId::MAIN, AgentId::from(id), Msg::Begin))
+}
+
+fn clusters(ground: Ground, count: usize, lookahead: bool, pieces: u64) -> MpReport {
+    let mut main = MpMain::new(agents()).unwrap().on(ground).with_digest();
+    if lookahead {
+        main = main.with_lookahead(SimDuration::from_millis(1));
+    }
+    let schedulers: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
+    for id in 1..=ELDERS {
+        let scheduler = schedulers[usize::try_from(id).unwrap() % count];
+        main.add(scheduler, id, Elder { id }).unwrap();
+    }
+    begin().for_each(|mail| main.send(mail));
+    for piece in 1..pieces {
+        main.run(Run::until(SimTime::from_millis(300 * piece)))
+            .unwrap();
+    }
+    main.run(Run::until_idle()).unwrap()
+}
+
+fn alone() -> Report {
+    let mut scheduler = Scheduler::new().with_digest();
+    for id in 1..=ELDERS {
+        scheduler.add(id, Elder { id }).unwrap();
+    }
+    begin().for_each(|mail| scheduler.send(mail));
+    scheduler.run(Run::until_idle()).unwrap()
+}
+
+#[test]
+fn they_are_the_same_in_every_placement() {
+    let expected = alone();
+    assert_eq!(expected.counters.agents, ELDERS);
+    // What it was when no slot was used twice.
+    assert_eq!(expected.digest.unwrap().to_string(), "9978defae61b68f7");
+    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+        for (count, pieces) in [(1, 1), (2, 1), (3, 5), (4, 1)] {
+            let report = clusters(ground, count, false, pieces);
+            assert_eq!(report.digest, expected.digest, "{count} on {ground:?}");
+            assert_eq!(report.counters, expected.counters, "{count} on {ground:?}");
+        }
+    }
+}
+
+#[test]
+fn under_a_lookahead_they_are_the_same_wherever_the_clusters_run() {
+    for count in [2, 4] {
+        let expected = clusters(Ground::Inline, count, true, 1);
+        assert_eq!(expected.counters.agents, ELDERS);
+        for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+            for pieces in [1, 5] {
+                let report = clusters(ground, count, true, pieces);
+                assert_eq!(report.digest, expected.digest, "{count} on {ground:?}");
+                let (got, expected) = (report.counters, expected.counters);
+                assert_eq!(got.delivered, expected.delivered);
+                assert_eq!(got.undeliverable, expected.undeliverable);
+            }
+        }
+    }
+}
