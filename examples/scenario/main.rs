@@ -16,7 +16,7 @@ mod trace;
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -25,7 +25,7 @@ use maslite_mp::prelude::*;
 
 use crate::agent::{ScenarioMessage, Scripted};
 use crate::file::Scenario;
-use crate::play::{Pieces, Stage, Summary, play};
+use crate::play::{Cut, Pieces, Stage, Summary, play};
 use crate::steer::Steering;
 use crate::trace::{Trace, write_placed};
 
@@ -140,6 +140,10 @@ const FAILED: u8 = 1;
 /// Where a trace is written.
 type Lines = Trace<BufWriter<File>>;
 
+/// So many supersteps a run may have, in the first attempt and in those after it. One attempt is enough, unless agents say
+/// more in a run than its report holds.
+const ATTEMPTS: [u64; 4] = [u64::MAX, 64, 8, 1];
+
 fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<Summary, Failure> {
     if options.placement == Where::Threads {
         let reason = "placement `threads` does not exist yet: use `alone`, `inline` or `processes`";
@@ -147,41 +151,50 @@ fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<Summar
     }
     let refused = |error: file::LoadError| Failure(REFUSED, error.to_string());
     let scenario = Scenario::load(&options.file).map_err(refused)?;
-    // Only now, so that a malformed scenario leaves no trace.
-    let trace = match &options.trace {
-        None => None,
-        Some(path) => {
-            let unwritable = |error| {
-                let reason = format!("{}: cannot be written: {error}", path.display());
-                Failure(REFUSED, reason)
-            };
-            let file = BufWriter::new(File::create(path).map_err(unwritable)?);
-            let trace = if play::has_notes(&scenario) {
-                Trace::in_pieces(file)
-            } else {
-                Trace::new(file)
-            };
-            Some((path, trace))
+    for most in ATTEMPTS {
+        // Only now, so that a malformed scenario leaves no trace.
+        let trace = options.trace.as_deref();
+        let trace = trace.map(|path| open(path, &scenario)).transpose()?;
+        let result = perform(agents.clone(), &scenario, options, most, trace.as_ref());
+        if let Some(trace) = &trace {
+            let cut = |error| Failure(FAILED, format!("the trace is incomplete: {error}"));
+            trace.finish().map_err(cut)?;
         }
-    };
-    let result = perform(agents, &scenario, options, trace.as_ref().map(|it| &it.1));
-    if let Some((path, trace)) = trace {
-        let cut = |error| {
-            let reason = format!("{}: the trace is incomplete: {error}", path.display());
-            Failure(FAILED, reason)
-        };
-        trace.finish().map_err(cut)?;
+        match result {
+            Ok(summary) => return Ok(summary),
+            Err(Cut::Failed(error)) => return Err(Failure(FAILED, Chain(&error).to_string())),
+            Err(Cut::Untold) => {}
+        }
     }
-    result.map_err(|error| Failure(FAILED, Chain(&error).to_string()))
+    let reason = format!(
+        "more than {} things in one superstep that deliveries do not tell: make the scenario smaller",
+        Report::ERRORS_KEPT
+    );
+    Err(Failure(FAILED, reason))
 }
 
-/// Plays a scenario in the way that the options say.
+/// Makes an empty file for the trace of a scenario.
+fn open(path: &Path, scenario: &Scenario) -> Result<Lines, Failure> {
+    let file = File::create(path).map_err(|error| {
+        let reason = format!("{}: cannot be written: {error}", path.display());
+        Failure(REFUSED, reason)
+    })?;
+    let file = BufWriter::new(file);
+    Ok(if play::has_notes(scenario) {
+        Trace::in_pieces(file)
+    } else {
+        Trace::new(file)
+    })
+}
+
+/// Plays a scenario in the way that the options say, in runs of so many supersteps at most.
 fn perform(
     agents: Entered<ScenarioMessage>,
     scenario: &Scenario,
     options: &Options,
+    most: u64,
     trace: Option<&Lines>,
-) -> Result<Summary, maslite_mp::Error> {
+) -> Result<Summary, Cut> {
     let mut stage = match options.placement {
         Where::Alone => Stage::alone(options.seed, trace),
         place => {
@@ -189,20 +202,22 @@ fn perform(
                 Where::Processes => Placement::Processes,
                 _ => Placement::Inline,
             };
+            let link = if options.channel {
+                Link::Channel
+            } else {
+                Link::Auto
+            };
             let main = MpMain::new(agents)?
                 .with_placement(placement)
-                .with_link(if options.channel {
-                    Link::Channel
-                } else {
-                    Link::Auto
-                })
+                .with_link(link)
                 .with_shake(options.shake)
                 .with_seed(options.seed);
             Stage::clusters(main, scenario, trace)
         }
     };
+    let supersteps = options.slice.unwrap_or(u64::MAX).min(most);
     let pieces = Pieces {
-        supersteps: options.slice,
+        supersteps: (supersteps < u64::MAX).then_some(supersteps),
         millis: options.slice_ms,
         watched: options.watch,
         to_errors: options.stop_at_error,

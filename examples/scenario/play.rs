@@ -115,10 +115,19 @@ pub(crate) fn has_notes(scenario: &Scenario) -> bool {
     actions.any(may_say) || scenario.between.iter().flatten().any(removes)
 }
 
-/// So many supersteps a run may have that its report holds all that so many agents say in it.
-fn supersteps_of_a_report(agents: u64) -> u64 {
-    let kept = Report::ERRORS_KEPT as u64;
-    (kept / (2 * agents + 10)).max(1)
+/// Why a scenario was not played to its end.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// It failed; the trace ends with the failure.
+    Failed(Error),
+    /// Agents had more to say in one run than a report holds. With fewer supersteps in a run a report holds all.
+    Untold,
+}
+
+impl From<Error> for Cut {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl Stage {
@@ -198,13 +207,6 @@ impl Stage {
         }
     }
 
-    fn counters(&self) -> Counters {
-        match self {
-            Self::Alone(scheduler) => scheduler.counters(),
-            Self::Clusters(main, _) => main.counters(),
-        }
-    }
-
     /// What agents reported in the last run, also if it failed.
     fn errors(&self) -> &[AgentError] {
         match self {
@@ -230,30 +232,28 @@ struct Play<'a, W> {
     pieces: Pieces,
     stage: &'a mut Stage,
     trace: Option<&'a Trace<W>>,
-    has_notes: bool,
     pauses: u64,
 }
 
 /// Plays a scenario on a stage that has none of its agents yet.
 ///
 /// # Errors
-/// What ended the scenario; the trace then ends with it.
+/// What ended the scenario before its end.
 pub(crate) fn play<W: Write + Send + 'static>(
     scenario: &Scenario,
     pieces: Pieces,
     stage: &mut Stage,
     trace: Option<&Trace<W>>,
-) -> Result<Summary, Error> {
+) -> Result<Summary, Cut> {
     let mut play = Play {
         scenario,
         pieces,
         stage,
         trace,
-        has_notes: has_notes(scenario),
         pauses: 0,
     };
     let result = play.finish();
-    if let (Err(error), Some(trace)) = (&result, trace) {
+    if let (Err(Cut::Failed(error)), Some(trace)) = (&result, trace) {
         let place = (play.stage.now(), 0, 0);
         trace.settle(line_of_error(error).map(|line| (place, line)));
     }
@@ -261,7 +261,7 @@ pub(crate) fn play<W: Write + Send + 'static>(
 }
 
 impl<W: Write + Send + 'static> Play<'_, W> {
-    fn finish(&mut self) -> Result<Summary, Error> {
+    fn finish(&mut self) -> Result<Summary, Cut> {
         for script in &self.scenario.agents {
             self.stage.add(script)?;
         }
@@ -298,18 +298,18 @@ impl<W: Write + Send + 'static> Play<'_, W> {
     }
 
     /// One run, and who paused it, if anybody did.
-    fn run(&mut self) -> Result<(Report, Option<AgentId>), Error> {
+    fn run(&mut self) -> Result<(Report, Option<AgentId>), Cut> {
         let stop_on = self.scenario.run.stop_on;
         let mut stopped = false;
         let run = self.next_run();
-        let said = self.stage.counters().errors;
         let result = self.stage.run(run, |mail, main| {
             stopped |= answer(&mail, stop_on, main);
         });
+        if self.stage.errors().len() >= Report::ERRORS_KEPT {
+            return Err(Cut::Untold);
+        }
         self.settle();
         let report = result?;
-        let lost = report.counters.errors - said - report.errors.len() as u64;
-        assert_eq!(lost, 0, "a report holds all that agents said in its run");
         let paused_by = match report.stopped_by {
             StopReason::Paused(agent) => Some(agent),
             // The error of a superstep hides that it was paused, too.
@@ -340,12 +340,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
         // Without a limit every reaction uses up some ttl, so no exchange is endless, however long it is.
         let limit = self.scenario.run.supersteps_per_instant;
         let mut run = run.supersteps_per_instant(limit.unwrap_or(u64::MAX));
-        let mut supersteps = self.pieces.supersteps;
-        if self.has_notes {
-            let most = supersteps_of_a_report(self.stage.counters().agents);
-            supersteps = Some(supersteps.map_or(most, |asked| asked.min(most)));
-        }
-        if let Some(supersteps) = supersteps {
+        if let Some(supersteps) = self.pieces.supersteps {
             run = run.supersteps(supersteps);
         }
         if self.pieces.watched {

@@ -11,7 +11,7 @@ use maslite_mp::prelude::*;
 use crate::agent::{ScenarioMessage, Scripted};
 use crate::file::Scenario;
 use crate::ground::{Ground, Grounded};
-use crate::play::{Pieces, Stage, play};
+use crate::play::{Cut, Pieces, Stage, has_notes, play};
 use crate::trace::{Trace, write_placed};
 
 mod generator;
@@ -78,7 +78,11 @@ fn perform(
     shake: Option<u64>,
 ) -> (Told, Option<Error>) {
     let text = Shared::default();
-    let trace = Trace::in_pieces(text.clone());
+    let trace = if has_notes(scenario) {
+        Trace::in_pieces(text.clone())
+    } else {
+        Trace::new(text.clone())
+    };
     let mut stage = match place {
         Place::Alone => Stage::alone(0, Some(&trace)),
         Place::Clusters(ground) => {
@@ -92,7 +96,8 @@ fn perform(
     let trace = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let (summary, error) = match result {
         Ok(summary) => (Some(summary.to_json()), None),
-        Err(error) => (None, Some(error)),
+        Err(Cut::Failed(error)) => (None, Some(error)),
+        Err(Cut::Untold) => panic!("too much for a report"),
     };
     (Told { trace, summary }, error)
 }
