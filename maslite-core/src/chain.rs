@@ -3,7 +3,10 @@
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error with all its causes on one line, as a program prints it to its user.
+use crate::plain::Lines;
+
+/// Shows an error with all its causes on one line, as a program prints it to its user. Characters that a terminal would obey are
+/// escaped, but for the ends of lines that are its own, as in what a child printed.
 ///
 /// `{:?}` of every error of this crate and of `maslite-mp` shows the same line, since that is what `fn main() -> Result<(), Error>`
 /// and `unwrap` print. `{:#?}` shows the fields of the error, for developers.
@@ -13,13 +16,14 @@ pub struct Chain<'a>(pub &'a dyn Error);
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
-        f.write_str(&text)?;
+        // What agents say in it is for people to read, not for their terminals to obey.
+        write!(f, "{}", Lines(&text))?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let further = error.to_string();
             // Some errors have their cause in their own text.
             if !text.contains(&further) {
-                write!(f, ": {further}")?;
+                write!(f, ": {}", Lines(&further))?;
             }
             text = further;
             cause = error.source();

@@ -109,6 +109,7 @@ mod kernel;
 mod mailing_list;
 mod message;
 mod panics;
+mod plain;
 mod progress;
 mod rng;
 mod run;
@@ -131,6 +132,9 @@ pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
 pub use maslite_derive::Message;
 pub use message::{Mail, MailKey, Message, Receiver};
+pub use plain::Plain;
+#[doc(hidden)]
+pub use plain::is_command;
 pub use progress::{Progress, Sample};
 /// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with `maslite_core::rand::RngExt` there is no second
 /// version of it in a program.

@@ -124,10 +124,10 @@ pub use crate::settings::{Link, Placement, Waiting};
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{Crew, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
-pub use error::plain::Plain;
 pub use error::spawn::{ChildError, SpawnError};
 pub use error::warning::{Activity, ClockHolder, Limit, Warning};
 pub use error::{Chain, Error};
+pub use maslite_core::Plain;
 
 pub use processes::output::Output;
 pub use processes::supervision::{ChildEnd, EndKind};

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "cli")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
@@ -124,4 +124,131 @@ fn simulations_are_listed_and_watched_to_their_end() {
     );
     assert_eq!((watch.wait().unwrap().code(), stopped), (Some(0), Some(0)));
     assert!(paused.is_some());
+}
+
+/// A process that only looks like a simulation: it says this to every request; nothing at all if that is empty.
+fn impostor(name: &str, says: Vec<u8>) -> PathBuf {
+    let (main, path) = simulation(&format!("{name}-place"));
+    let path = path.with_file_name(format!("{}-{name}.sock", process::id()));
+    drop(main);
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        let mut silent = Vec::new();
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            if says.is_empty() {
+                silent.push(socket);
+                continue;
+            }
+            let mut request = String::new();
+            // Whoever only looks whether anybody is there asks nothing, and may leave before all is said.
+            if BufReader::new(socket.try_clone().unwrap())
+                .read_line(&mut request)
+                .is_ok()
+            {
+                let _ = socket.write_all(&says);
+            }
+        }
+    });
+    path
+}
+
+#[test]
+fn who_does_not_answer_is_not_waited_for() {
+    let path = impostor("mute", Vec::new());
+    let path = path.to_str().unwrap();
+    let words: [&[&str]; 4] = [&["status"], &["pause"], &["agents"], &["watch", "--json"]];
+    thread::scope(|scope| {
+        let asked = words
+            .map(|words| scope.spawn(move || maslite(&[words, &["--simulation", path]].concat())));
+        for asked in asked {
+            let expected = "maslite: the simulation did not answer: there was no answer in time: \
+                            its main program may be stopped\n";
+            assert_eq!(asked.join().unwrap(), (expected.to_owned(), Some(1)));
+        }
+    });
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn answers_that_go_on_for_ever_are_refused() {
+    let agent = |index: u64| {
+        format!(
+            "{{\"version\":1,\"reply\":{{\"agents\":[{{\"id\":\"x\",\"index\":{index},\
+             \"type\":\"T\",\"cluster\":\"c\"}}]}}}}\n"
+        )
+    };
+    let nonsense = |what: &str| {
+        format!("maslite: the simulation answers {what}: it is none, or its memory is corrupt\n")
+    };
+    let long = "maslite: the simulation did not answer: its answer is longer than 16777216 bytes\n";
+    for (name, words, says, expected) in [
+        (
+            "last",
+            "agents",
+            agent(u64::MAX).into_bytes(),
+            nonsense("agents in no order"),
+        ),
+        (
+            "same",
+            "agents",
+            agent(0).into_bytes(),
+            nonsense("agents in no order"),
+        ),
+        (
+            "other",
+            "agents",
+            b"{\"version\":1,\"reply\":\"done\"}\n".to_vec(),
+            nonsense("something else than its agents"),
+        ),
+        ("long", "status", vec![b' '; 40 << 20], long.to_owned()),
+    ] {
+        let path = impostor(name, says);
+        let (text, code) = maslite(&[words, "--simulation", path.to_str().unwrap()]);
+        std::fs::remove_file(path).unwrap();
+        assert!(text.ends_with(&expected), "{name}: {text}");
+        assert_eq!(code, Some(1));
+    }
+}
+
+#[test]
+fn nothing_that_a_simulation_says_is_obeyed_by_the_terminal() {
+    let bad = "x\u{1b}]0;owned\u{7}\n\u{202e}forged row\u{9b}2J";
+    let huge = bad.repeat(300_000);
+    for (number, text) in [bad, &huge].into_iter().enumerate() {
+        let view = serde_json::json!({ "agent": {
+            "id": text, "index": 0, "type": text, "cluster": text, "state": null, "no_state": text,
+            "alarms": [{ "time_ns": 0, "to": text, "topic": text }], "subscriptions": [text],
+        }});
+        let refused = serde_json::json!({ "refused": { "message": text } });
+        let ended = serde_json::json!({ "ended": { "time_ns": 0, "reason": text } });
+        let status = serde_json::json!({ "status": {
+            "phase": "running", "time_ns": 0, "start_ns": 0, "end_ns": null, "wall_ns": 0,
+            "supersteps": 0, "events": 0, "clusters": [{
+                "name": text, "pid": 1, "time_ns": 0, "delivered": 0, "at_work": true,
+                "agent": text, "awake": 0, "mail_in": 0, "mail_out": 0, "busy_ns": 0,
+                "blocked_ns": 0, "waiting_ns": 0, "memory": 1,
+            }],
+        }});
+        for (place, reply) in [view, refused, ended, status].into_iter().enumerate() {
+            let mut says = serde_json::json!({ "version": 1, "reply": reply }).to_string();
+            says.push('\n');
+            let path = impostor(&format!("loud-{number}-{place}"), says.into_bytes());
+            let path = path.to_str().unwrap();
+            for words in [&["status"][..], &["agent", "1"], &["status", "--json"]] {
+                if number == 1 && words.contains(&"--json") {
+                    continue;
+                }
+                let (text, _) = maslite(&[words, &["--simulation", path]].concat());
+                let commands = |c: char| c != '\n' && maslite_mp::core::is_command(c);
+                assert!(!text.contains(commands), "{text:?}");
+                assert!(text.len() < 10_000, "{} bytes", text.len());
+                assert!(
+                    !text.lines().any(|line| line.starts_with("forged")),
+                    "{text}"
+                );
+            }
+            std::fs::remove_file(path).unwrap();
+        }
+    }
 }

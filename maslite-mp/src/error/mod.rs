@@ -3,17 +3,15 @@
 pub(crate) mod death;
 pub(crate) mod link;
 pub(crate) mod message_fault;
-pub(crate) mod plain;
 pub(crate) mod spawn;
 pub(crate) mod warning;
 
 pub use maslite_core::Chain;
-use maslite_core::{AgentId, SimTime};
+use maslite_core::{AgentId, Plain, SimTime};
 
 use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
-use crate::error::plain::Plain;
 use crate::error::spawn::SpawnError;
 use crate::error::warning::{ClockHolder, Limit};
 

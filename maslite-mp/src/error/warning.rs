@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use maslite_core::{AgentId, Phase, SimTime};
-
-use crate::error::plain::Plain;
+use maslite_core::{AgentId, Phase, Plain, SimTime};
 
 /// A run under way in which simulated time has not moved for a while.
 ///

@@ -19,6 +19,7 @@ use std::marker::PhantomData;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use maslite_core::{Plain, is_command};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tracing_core::callsite::{self, Callsite, Identifier};
@@ -29,7 +30,6 @@ use tracing_core::{
     Dispatch, Event, Interest, Kind, LevelFilter, Metadata, Subscriber, dispatcher,
 };
 
-use crate::error::plain::{Plain, is_command};
 use crate::links::guarded;
 use crate::processes::output::{RECORD, Recorder};
 

@@ -22,7 +22,6 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::dev::fault_simulation::World;
 use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
-use crate::error::plain::is_command;
 use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
@@ -364,7 +363,7 @@ impl<M: WireMessage> MpMain<M> {
         }
         // It stands before lines and in tables, for people.
         let is_short = (1..=LONGEST_NAME).contains(&name.chars().count());
-        if !is_short || name.chars().any(is_command) {
+        if !is_short || name.chars().any(maslite_core::is_command) {
             return Err(Error::BadClusterName(name.to_owned()));
         }
         Ok(self.push_cluster(name.to_owned()))

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use maslite_core::SimTime;
+use maslite_core::{Plain, SimTime};
 
 use crate::stall::detector::{ProgressLines, Sight};
 use crate::steering::control_queue::Console;
@@ -133,7 +133,10 @@ impl fmt::Display for Line<'_> {
             status.ratio(),
             Rate(status.events_per_s())
         )?;
-        match status.holders().as_slice() {
+        let holders = status.holders().into_iter();
+        // Those of another process may say anything.
+        let holders: Vec<String> = holders.map(|name| Plain(name, 40).to_string()).collect();
+        match holders.as_slice() {
             [] => Ok(()),
             [one] => write!(f, "; cluster {one} holds the clock"),
             some if some.len() <= SHOWN => {

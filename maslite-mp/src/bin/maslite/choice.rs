@@ -30,6 +30,9 @@ pub(crate) enum Failure {
     /// There is no answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// There is one that answers nothing that was asked.
+    #[error("the simulation answers {0}: it is none, or its memory is corrupt")]
+    Nonsense(&'static str),
     /// The answer cannot be written.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
@@ -40,7 +43,7 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Nobody | Self::Unknown { .. } | Self::Several(_) | Self::List(_) => 2,
-            Self::Ask(_) | Self::Output(_) => 1,
+            Self::Ask(_) | Self::Nonsense(_) | Self::Output(_) => 1,
         }
     }
 }

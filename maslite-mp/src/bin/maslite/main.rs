@@ -4,14 +4,16 @@
 //! [`MpMain::open_control`](maslite_mp::MpMain::open_control).
 
 mod choice;
+mod patience;
 mod show;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use maslite_mp::Plain;
 use maslite_mp::control::protocol::{Reply, Request};
-use maslite_mp::control::{AskError, Simulation, ask, simulations};
+use maslite_mp::control::{AskError, Simulation, simulations};
 use rustix::event::{Timespec, poll};
 use serde_json::json;
 
@@ -84,7 +86,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "maslite: {}", maslite_mp::Chain(&failure));
+            let why = maslite_mp::Chain(&failure).to_string();
+            let _ = writeln!(io::stderr(), "maslite: {}", Plain(&why, 4_000));
             ExitCode::from(failure.code())
         }
     }
@@ -114,7 +117,7 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         Request::Resume => "goes on",
         _ => "ends after the superstep at hand",
     };
-    let reply = ask(&simulation.path, request, None)?;
+    let reply = patience::ask_patiently(&simulation.path, request)?;
     if common.json {
         writeln!(out, "{}", show::as_json(&reply))?;
         return Ok(());
@@ -123,10 +126,12 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         Reply::Status(status) => write!(out, "{}", show::status(&simulation, status))?,
         Reply::Paused { time } => writeln!(out, "{simulation} is paused at {time}")?,
         Reply::Ended { time, reason } => {
+            let reason = show::long(reason);
             writeln!(out, "{simulation}: the run ended at {time}: {reason}")?;
         }
         Reply::Agent(agent) => write!(out, "{}", show::agent(agent))?,
-        _ => writeln!(out, "{simulation} {done}")?,
+        Reply::Done => writeln!(out, "{simulation} {done}")?,
+        _ => return Err(Failure::Nonsense("something else than it was asked")),
     }
     Ok(())
 }
@@ -140,7 +145,8 @@ fn list(out: &mut impl Write, json: bool) -> Result<(), Failure> {
         if json {
             writeln!(out, "{}", json!({ "pid": pid, "name": name, "path": path }))?;
         } else {
-            writeln!(out, "{pid:>8}  {name:<32}  {}", path.display())?;
+            let path = path.to_string_lossy();
+            writeln!(out, "{pid:>8}  {name:<32}  {}", Plain(&path, 4_096))?;
         }
     }
     if found.is_empty() && !json {
@@ -162,8 +168,8 @@ fn watch(
     let in_place = !json && io::stdout().is_terminal();
     let mut lines = 0;
     loop {
-        let reply = match ask(&simulation.path, Request::Status, None) {
-            Err(AskError::Connect(_) | AskError::Silent(_)) if lines > 0 => {
+        let reply = match patience::ask_at_once(&simulation.path, Request::Status) {
+            Err(error) if lines > 0 && is_gone(&error) => {
                 if !json {
                     writeln!(out, "{simulation} has ended")?;
                 }
@@ -172,8 +178,7 @@ fn watch(
             reply => reply?,
         };
         let Reply::Status(status) = &reply else {
-            let message = "it answers something else than how it stands".to_owned();
-            return Err(AskError::Refused(message).into());
+            return Err(Failure::Nonsense("something else than how it stands"));
         };
         let text = if json {
             format!("{}\n", show::as_json(&reply))
@@ -195,14 +200,26 @@ fn watch(
     }
 }
 
+/// Whether nobody is left to ask; somebody who only does not answer is.
+fn is_gone(error: &AskError) -> bool {
+    match error {
+        AskError::Connect(_) => true,
+        AskError::Silent(why) => !matches!(
+            why.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::InvalidData
+        ),
+        _ => false,
+    }
+}
+
 /// Lists all agents, as many at a time as the simulation likes.
 fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(), Failure> {
     let mut from = 0;
     loop {
         let limit = u64::MAX;
-        let reply = ask(&simulation.path, Request::Agents { from, limit }, None)?;
+        let reply = patience::ask_patiently(&simulation.path, Request::Agents { from, limit })?;
         let Reply::Agents(agents) = reply else {
-            return Ok(());
+            return Err(Failure::Nonsense("something else than its agents"));
         };
         let Some(last) = agents.last() else {
             return Ok(());
@@ -210,12 +227,19 @@ fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(
         if from == 0 && !json {
             writeln!(out, "{:<20}  {:<16}  TYPE", "AGENT", "CLUSTER")?;
         }
-        from = last.index + 1;
+        // Otherwise it might go on for ever.
+        let ascends = agents.is_sorted_by(|one, next| one.index < next.index);
+        let next = last
+            .index
+            .checked_add(1)
+            .filter(|_| ascends && agents[0].index >= from);
+        from = next.ok_or(Failure::Nonsense("agents in no order"))?;
         for agent in &agents {
             if json {
                 writeln!(out, "{}", show::as_json(agent))?;
             } else {
-                let (id, cluster, kind) = (&agent.id, &agent.cluster, &agent.type_name);
+                let (id, cluster) = (show::name(&agent.id), show::name(&agent.cluster));
+                let kind = show::long(&agent.type_name);
                 writeln!(out, "{id:<20}  {cluster:<16}  {kind}")?;
             }
         }

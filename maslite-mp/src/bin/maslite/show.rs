@@ -4,12 +4,43 @@ use std::fmt::Write;
 
 use maslite_mp::control::Simulation;
 use maslite_mp::control::protocol::AgentView;
-use maslite_mp::{Phase, Status};
+use maslite_mp::core::is_command;
+use maslite_mp::{Phase, Plain, Status};
 use serde::Serialize;
+
+/// The longest name that is shown \[characters\]: a table has columns.
+const NAME: usize = 40;
+
+/// The longest type, topic or reason that is shown \[characters\].
+const LONG: usize = 400;
 
 /// Anything as JSON on one line.
 pub(crate) fn as_json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    escaped(&serde_json::to_string(value).unwrap_or_default())
+}
+
+/// JSON without characters that a terminal obeys; all of them are in its strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_command(c) {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// A name, of another process, as a terminal may have it.
+pub(crate) fn name(text: &str) -> String {
+    Plain(text, NAME).to_string()
+}
+
+/// The same for what may be longer.
+pub(crate) fn long(text: &str) -> String {
+    Plain(text, LONG).to_string()
 }
 
 /// How a simulation stands: a line, and one for each cluster.
@@ -21,7 +52,8 @@ pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
         _ => "between runs",
     };
     let mut text = format!("{simulation} {phase}: {status}\n");
-    let names = status.clusters.iter().map(|it| it.name.chars().count());
+    let names = status.clusters.iter();
+    let names = names.map(|it| name(&it.name).chars().count());
     let width = names.chain([7]).max().unwrap_or(7);
     // Writing into a text cannot fail.
     let _ = writeln!(
@@ -43,14 +75,14 @@ pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
         let share =
             |time: std::time::Duration| format!("{:.0} %", 100.0 * time.as_secs_f64() / all);
         let at_work = match &it.agent {
-            Some(agent) => format!("agent {agent}"),
+            Some(agent) => format!("agent {}", name(agent)),
             None if it.at_work => "yes".to_owned(),
             None => "-".to_owned(),
         };
         let _ = writeln!(
             text,
             "{:width$} {:>8} {:>14} {:>6} {:>6} {:>7} {:>10} {:>10} {:>7} {:>10}  {at_work}",
-            it.name,
+            name(&it.name),
             it.pid,
             it.time.to_string(),
             share(it.busy),
@@ -78,25 +110,27 @@ pub(crate) fn agent(agent: &AgentView) -> String {
         cluster,
         ..
     } = agent;
+    let (id, cluster, type_name) = (name(id), name(cluster), long(type_name));
     let mut text = format!("agent {id} in cluster {cluster}, a {type_name}\n");
     let _ = match (&agent.state, &agent.no_state) {
         (Some(state), _) => writeln!(
             text,
             "state: {}",
-            serde_json::to_string_pretty(state).unwrap_or_default()
+            escaped(&serde_json::to_string_pretty(state).unwrap_or_default())
         ),
         (None, why) => writeln!(
             text,
             "state: not shown, because {}",
-            why.as_deref().unwrap_or("there is none")
+            long(why.as_deref().unwrap_or("there is none"))
         ),
     };
     for alarm in &agent.alarms {
-        let to = alarm.to.as_deref().unwrap_or("its subscribers");
-        let _ = writeln!(text, "alarm at {}: {} to {to}", alarm.time, alarm.topic);
+        let to = name(alarm.to.as_deref().unwrap_or("its subscribers"));
+        let topic = long(&alarm.topic);
+        let _ = writeln!(text, "alarm at {}: {topic} to {to}", alarm.time);
     }
     for pattern in &agent.subscriptions {
-        let _ = writeln!(text, "listens to {pattern}");
+        let _ = writeln!(text, "listens to {}", long(pattern));
     }
     text
 }

@@ -1,14 +1,23 @@
 //! Asking a simulation something, from another process.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use maslite_core::Plain;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use crate::links::transport::now;
 
 use super::protocol::{Answer, Question, Reply, Request, VERSION};
 
 /// The longest answer that is believed \[bytes\].
-const ANSWER_LIMIT: u64 = 64 * 1_024 * 1_024;
+const ANSWER_LIMIT: usize = 16 * 1_024 * 1_024;
+
+/// How much of a refusal is shown \[characters\].
+const REFUSAL_LIMIT: usize = 1_000;
 
 /// Why there is no answer.
 #[derive(thiserror::Error)]
@@ -52,24 +61,75 @@ maslite_core::readable_debug!(
 /// # Errors
 /// [`AskError`].
 pub fn ask(path: &Path, request: Request, limit: Option<Duration>) -> Result<Reply, AskError> {
-    let mut socket = UnixStream::connect(path).map_err(AskError::Connect)?;
+    let until = limit.and_then(|limit| now().checked_add(limit));
+    let mut socket = connect(path)?;
     let version = VERSION;
     let question = serde_json::to_vec(&Question { version, request });
     let mut line = question.map_err(AskError::Protocol)?;
     line.push(b'\n');
-    socket.set_read_timeout(limit).map_err(AskError::Silent)?;
+    socket.set_write_timeout(limit).map_err(AskError::Silent)?;
     socket.write_all(&line).map_err(AskError::Silent)?;
-    let mut line = Vec::new();
-    let mut socket = BufReader::new(socket.take(ANSWER_LIMIT));
-    socket
-        .read_until(b'\n', &mut line)
-        .map_err(AskError::Silent)?;
-    if line.is_empty() {
-        return Err(AskError::Silent(io::ErrorKind::UnexpectedEof.into()));
-    }
+    let line = read_line(&mut socket, until).map_err(AskError::Silent)?;
     let answer: Answer = serde_json::from_slice(&line).map_err(AskError::Protocol)?;
     match answer.reply {
-        Reply::Refused { message } => Err(AskError::Refused(message)),
+        Reply::Refused { message } => {
+            let message = Plain(&message, REFUSAL_LIMIT).to_string();
+            Err(AskError::Refused(message))
+        }
         reply => Ok(reply),
+    }
+}
+
+/// Connects, and does not wait for somebody who lets nobody in.
+pub(super) fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    let open = || {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        rustix::net::connect(&socket, &address)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        Ok(UnixStream::from(socket))
+    };
+    open().map_err(|error: Errno| match error {
+        Errno::AGAIN => AskError::Silent(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "many wait already, and nobody is let in: its main program may be stopped",
+        )),
+        error => AskError::Connect(error.into()),
+    })
+}
+
+/// Reads a line of bounded length, until a moment at the latest, however slowly it comes.
+fn read_line(socket: &mut UnixStream, until: Option<Instant>) -> io::Result<Vec<u8>> {
+    let late = || {
+        let what = "there was no answer in time: its main program may be stopped";
+        io::Error::new(io::ErrorKind::TimedOut, what)
+    };
+    let (mut line, mut bytes) = (Vec::new(), vec![0; 64 * 1_024]);
+    loop {
+        if let Some(until) = until {
+            let rest = until.saturating_duration_since(now());
+            if rest.is_zero() {
+                return Err(late());
+            }
+            socket.set_read_timeout(Some(rest))?;
+        }
+        let read = match socket.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => &bytes[..read],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) => return Err(error),
+        };
+        let end = read.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(&read[..end.unwrap_or(read.len())]);
+        if line.len() > ANSWER_LIMIT {
+            let what = format!("its answer is longer than {ANSWER_LIMIT} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use place::{Simulation, simulations};
 pub(crate) use place::path_for;
 pub(crate) use server::ControlSocket;
 
-use maslite_core::{AgentId, CommandError};
+use maslite_core::{AgentId, CommandError, Plain};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -84,9 +84,12 @@ pub(crate) fn begin<M: WireMessage>(
     }
 }
 
+/// How much of a reason is told \[characters\].
+const REASON: usize = 1_000;
+
 fn refused(error: ControlError) -> Reply {
     Reply::Refused {
-        message: error.to_string(),
+        message: Plain(&error.to_string(), REASON).to_string(),
     }
 }
 

@@ -12,12 +12,13 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+
+use super::client::{AskError, connect};
 
 /// The longest name of a simulation \[characters\]: a socket's path must fit into about a hundred.
 const LONGEST: usize = 32;
@@ -86,10 +87,15 @@ fn check(directory: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
+/// Whether a simulation can be called so.
+fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    (1..=LONGEST).contains(&name.len()) && name.chars().all(is_plain)
+}
+
 /// Where the socket of a simulation of this process belongs. Its directory is there then.
 pub(crate) fn path_for(name: &str) -> io::Result<PathBuf> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > LONGEST || !name.chars().all(is_plain) {
+    if !is_name(name) {
         let what = format!(
             "a simulation cannot be called {name:?}: use 1 to {LONGEST} letters, digits, '-' and '_'"
         );
@@ -173,7 +179,7 @@ fn named(path: PathBuf) -> Option<Simulation> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".sock")?;
     let (pid, name) = stem.split_once('-')?;
     let (pid, name) = (pid.parse().ok()?, name.to_owned());
-    Some(Simulation { pid, name, path })
+    is_name(&name).then_some(Simulation { pid, name, path })
 }
 
 /// The simulations of this user that can be spoken to, by process and name. What dead ones have left is removed.
@@ -190,7 +196,8 @@ pub fn simulations() -> io::Result<Vec<Simulation>> {
         .filter_map(|entry| named(entry.ok()?.path()))
         .collect();
     found.retain(|simulation| {
-        let is_there = UnixStream::connect(&simulation.path).is_ok();
+        // Somebody who lets nobody in lives all the same.
+        let is_there = !matches!(connect(&simulation.path), Err(AskError::Connect(_)));
         if !is_there {
             sweep(&simulation.path);
         }
@@ -209,7 +216,14 @@ mod tests {
         let path = PathBuf::from("/run/maslite/17-a-b_c.sock");
         let simulation = named(path.clone()).unwrap();
         assert_eq!((simulation.pid, simulation.name.as_str()), (17, "a-b_c"));
-        for other in ["17.sock", "x-a.sock", "17-a", "-.sock"] {
+        for other in [
+            "17.sock",
+            "x-a.sock",
+            "17-a",
+            "-.sock",
+            "17-\x1b.sock",
+            "17-.sock",
+        ] {
             assert_eq!(named(PathBuf::from(other)), None, "{other}");
         }
         for bad in ["", "a/b", "a b", "..", &"x".repeat(33)] {

@@ -3,7 +3,9 @@
 use std::fmt;
 
 /// Whether a character would be obeyed rather than shown.
-pub(crate) fn is_command(c: char) -> bool {
+#[doc(hidden)]
+#[must_use]
+pub fn is_command(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -11,7 +13,7 @@ pub(crate) fn is_command(c: char) -> bool {
 /// A text on one line, of at most so many characters.
 ///
 /// ```
-/// let name = maslite_mp::Plain("cr\x1b[2Jane\n", 8);
+/// let name = maslite_core::Plain("cr\x1b[2Jane\n", 8);
 /// assert_eq!(name.to_string(), "cr\\u{1b}[2Jan…");
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,29 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
+/// The longest line of an error \[characters\].
+const LONGEST: usize = 10_000;
+
+/// The same of a text whose lines are its own, as what a child printed has.
+pub(crate) struct Lines<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, line) in self.0.split('\n').enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            for (number, part) in line.split('\t').enumerate() {
+                if number > 0 {
+                    f.write_str("\t")?;
+                }
+                write!(f, "{}", Plain(part, LONGEST))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +77,7 @@ mod tests {
             assert_eq!(Plain(text, 100).to_string(), shown);
         }
         assert_eq!(Plain(&"x".repeat(10_000_000), 3).to_string(), "xxx…");
+        assert_eq!(Lines("a\n\tb\x1b[1m\n").to_string(), "a\n\tb\\u{1b}[1m\n");
         assert_eq!(format!("{:<5}|", Plain("ab", 3)), "ab   |");
     }
 }
