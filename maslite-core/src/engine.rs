@@ -19,7 +19,7 @@ use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 pub use crate::error::{FailurePlace, FailureStage};
 pub use crate::id_set::IdSet;
-use crate::kernel::{Ahead, Kernel, NONE, Observer, Turn};
+use crate::kernel::{Ahead, Kernel, NONE, Observer, Outside, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
 use crate::panics::{self, Panic};
@@ -190,6 +190,20 @@ impl<M: Message> Engine<M> {
     /// Shows every delivery to `observer` from now on.
     pub fn observe(&mut self, observer: Observer<M>) {
         self.kernel.observer = Some(observer);
+    }
+
+    /// The same, where the observer is part of the model: its panic is an error of the model, not the owner's.
+    pub fn observe_for_model(&mut self, observer: Observer<M>) {
+        self.observe(observer);
+        self.kernel.observed_by = Outside::TraceFormat;
+    }
+
+    /// Calls something of the owner of the simulation; a panic in it goes on to the owner.
+    pub(crate) fn call_owner<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        self.kernel.outside = Outside::Owner;
+        let result = what(self);
+        self.kernel.outside = Outside::Nobody;
+        result
     }
 
     /// Shows how far it has come in `progress`, from now on.
@@ -631,9 +645,17 @@ impl<M: Message> Engine<M> {
                 if let Some(error) = self.take_failure() {
                     return Err(error);
                 }
-                match self.kernel.progress.at_work() {
-                    Some((slot, phase)) => Err(self.panicked(slot, phase, panic)),
-                    None => std::panic::resume_unwind(panic.payload),
+                let outside = std::mem::take(&mut self.kernel.outside);
+                let at_work = self.kernel.progress.at_work();
+                match (outside, at_work) {
+                    (Outside::Owner, _) => panic.go_on(),
+                    (Outside::TraceFormat, _) => {
+                        Err(self.model_panicked("the format of the trace", panic))
+                    }
+                    (Outside::Nobody, Some((slot, phase))) => {
+                        Err(self.panicked(slot, phase, panic))
+                    }
+                    (Outside::Nobody, None) => Err(self.model_panicked(OF_MESSAGES, panic)),
                 }
             }
         }
@@ -651,7 +673,20 @@ impl<M: Message> Engine<M> {
         self.failed_at
     }
 
-    fn panicked(&mut self, slot: u32, phase: Phase, panic: Panic) -> Error {
+    fn model_panicked(&mut self, what: &str, panic: Panic) -> Error {
+        let superstep = self.kernel.superstep;
+        let place = match self.kernel.progress.at_work() {
+            Some((slot, _)) => {
+                let index = self.kernel.slots[slot as usize].index;
+                self.kernel.place(superstep, FailureStage::Update, index, 0)
+            }
+            None => self.kernel.place(superstep, FailureStage::Start, 0, 0),
+        };
+        self.failed_at = Some(place);
+        of_model(what, self.kernel.now, superstep, panic)
+    }
+
+    fn panicked(&mut self, slot: u32, phase: Phase, mut panic: Panic) -> Error {
         let (superstep, index) = (
             self.kernel.superstep,
             self.kernel.slots[slot as usize].index,
@@ -664,8 +699,8 @@ impl<M: Message> Engine<M> {
             time: self.kernel.now,
             superstep: self.kernel.superstep,
             message: panic.message().to_owned(),
-            place: panic.place,
-            backtrace: panic.backtrace,
+            place: panic.place.take(),
+            backtrace: panic.backtrace.take(),
         }
     }
 
@@ -1171,6 +1206,33 @@ impl<M: Message> Engine<M> {
     pub fn stop_at_error(&mut self, stop: bool) {
         self.kernel.stop_at_error = stop;
     }
+}
+
+/// Code of messages that is called outside agents.
+const OF_MESSAGES: &str = "code outside agents (of a message: its topic, encoding, clone or drop)";
+
+fn of_model(what: &str, time: SimTime, superstep: u64, mut panic: Panic) -> Error {
+    Error::ModelPanicked {
+        what: what.into(),
+        time,
+        superstep,
+        message: panic.message().into(),
+        place: panic.place.take(),
+        backtrace: panic.backtrace.take(),
+    }
+}
+
+/// Calls code of the model outside agents; a panic in it is an error. `what`: how the error names the code, if it is not a message's.
+///
+/// # Errors
+/// [`Error::ModelPanicked`].
+pub fn guard_model<T>(
+    what: Option<&str>,
+    (time, superstep): (SimTime, u64),
+    call: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    let what = what.unwrap_or(OF_MESSAGES);
+    panics::catch(call).map_err(|panic| of_model(what, time, superstep, panic))
 }
 
 /// Drops an agent that is no longer here, which may panic in it.

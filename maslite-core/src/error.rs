@@ -58,6 +58,25 @@ pub enum Error {
         /// How it came there, if the environment asks for it (`RUST_BACKTRACE=1`).
         backtrace: Option<Box<str>>,
     },
+    /// Code of the model that belongs to no agent panicked: a builder, an encoding, a topic, the format of the trace.
+    #[error(
+        "{what} panicked at {time}, superstep {superstep}{}: {message}",
+        .place.as_ref().map_or_else(String::new, |place| format!(", in {place}"))
+    )]
+    ModelPanicked {
+        /// What was called.
+        what: Box<str>,
+        /// When.
+        time: SimTime,
+        /// The superstep within that instant.
+        superstep: u64,
+        /// What it said.
+        message: Box<str>,
+        /// Where in its source: file, line and column, as far as known.
+        place: Option<Box<str>>,
+        /// How it came there, if the environment asks for it (`RUST_BACKTRACE=1`).
+        backtrace: Option<Box<str>>,
+    },
     /// An alarm was set for a time that no clock reaches.
     #[error("at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time")]
     TimeOverflow {
@@ -98,6 +117,7 @@ crate::readable_debug!(enum Error {
     BadId(source),
     RemovedUnknown { id, by, time },
     AgentPanicked { agent, phase, time, superstep, message, place, backtrace },
+    ModelPanicked { what, time, superstep, message, place, backtrace },
     TimeOverflow { agent, time, delay },
     EndlessExchange { time, limit, agents },
     Failed,

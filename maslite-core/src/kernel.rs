@@ -279,6 +279,21 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) counters: Counters,
     pub(crate) digest: Option<DigestSum>,
     pub(crate) observer: Option<Observer<M>>,
+    /// Whose code sees deliveries.
+    pub(crate) observed_by: Outside,
+    /// Whose code is called now, if it is no agent's.
+    pub(crate) outside: Outside,
+}
+
+/// Whose code the kernel calls that is no agent's. A panic there is not blamed on the agent that is at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Outside {
+    #[default]
+    Nobody,
+    /// A callback of the simulation's owner: its panic goes on to the owner.
+    Owner,
+    /// The format of the trace, which is part of the model.
+    TraceFormat,
 }
 
 impl<M: Message> Kernel<M> {
@@ -323,6 +338,8 @@ impl<M: Message> Kernel<M> {
             counters: Counters::default(),
             digest: None,
             observer: None,
+            observed_by: Outside::Owner,
+            outside: Outside::Nobody,
         }
     }
 
@@ -813,7 +830,9 @@ impl<M: Message> Kernel<M> {
             digest.add(&delivery);
         }
         if let Some(observer) = &mut self.observer {
+            self.outside = self.observed_by;
             observer(&delivery);
+            self.outside = Outside::Nobody;
         }
         envelope.body = Some(mail.body);
     }

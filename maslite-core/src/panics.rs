@@ -6,14 +6,17 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::panic::{
+    AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook,
+};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::panicking;
 
 /// A panic that was caught.
 pub(crate) struct Panic {
-    pub(crate) payload: Box<dyn Any + Send>,
+    /// There until the panic goes on.
+    payload: Option<Box<dyn Any + Send>>,
     /// File, line and column; unknown if the program has set a hook of its own since, or passed on a panic that it had caught.
     pub(crate) place: Option<Box<str>>,
     /// As `RUST_BACKTRACE` asks for it.
@@ -23,7 +26,33 @@ pub(crate) struct Panic {
 impl Panic {
     /// What it said.
     pub(crate) fn message(&self) -> &str {
-        message(&*self.payload)
+        self.payload.as_deref().map_or("", message)
+    }
+
+    /// Unwinds on, to whoever called. Who catches it there learns the same of it.
+    pub(crate) fn go_on(mut self) -> ! {
+        let seen = Seen {
+            message: self.message().to_owned(),
+            place: self.place.take(),
+            backtrace: self.backtrace.take(),
+        };
+        SEEN.with_borrow_mut(|outer| {
+            if let Some(outer) = outer {
+                *outer = seen;
+            }
+        });
+        let payload = self.payload.take();
+        resume_unwind(payload.unwrap_or_else(|| Box::new("no message")))
+    }
+}
+
+impl Drop for Panic {
+    fn drop(&mut self) {
+        let payload = self.payload.take();
+        // What is thrown is a value of the program: it may panic in its own `Drop`, and so may the next one.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(another);
+        }
     }
 }
 
@@ -52,7 +81,7 @@ pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Panic> {
         let same = seen.message == message(&*payload);
         let seen = if same { seen } else { Seen::default() };
         Panic {
-            payload,
+            payload: Some(payload),
             place: seen.place,
             backtrace: seen.backtrace,
         }
@@ -139,7 +168,7 @@ mod tests {
         let line = line!() + 1;
         let panic = catch(|| panic!("out of {}", "paint")).err().unwrap();
         assert_eq!(panic.message(), "out of paint");
-        let place = panic.place.unwrap();
+        let place = panic.place.as_deref().unwrap();
         assert!(
             place.ends_with(&format!("panics.rs:{line}:30")),
             "{place}, not line {line}"
@@ -150,7 +179,7 @@ mod tests {
     #[ignore = "started by the test below, in another environment"]
     fn asked_for() {
         let panic = catch(|| panic!("out of paint")).err().unwrap();
-        let backtrace = panic.backtrace.unwrap();
+        let backtrace = panic.backtrace.as_deref().unwrap();
         assert!(backtrace.contains("panics::catch"), "{backtrace}");
     }
 

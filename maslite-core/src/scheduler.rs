@@ -502,9 +502,12 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
     fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
         if engine.main_has_mail() {
             let mut main = MainContext::new(engine.now());
-            for mail in engine.take_main_mail() {
-                (self.handler)(mail, &mut main);
-            }
+            let mails = engine.take_main_mail();
+            engine.call_owner(|_| {
+                for mail in mails {
+                    (self.handler)(mail, &mut main);
+                }
+            });
             let (mails, stop) = main.into_parts();
             for (receiver, body) in mails {
                 engine.send_from_main(receiver, body);
@@ -519,7 +522,7 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
             }
         }
         if let Some(predicate) = &mut self.predicate
-            && predicate(&engine.counters())
+            && engine.call_owner(|engine| predicate(&engine.counters()))
         {
             self.stopped_by = Some(StopReason::Predicate);
         }

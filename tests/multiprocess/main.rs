@@ -41,6 +41,7 @@ mod lives;
 mod load;
 mod logs;
 mod lookahead;
+mod model_panics;
 mod names;
 mod placement;
 mod race;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use maslite_core::engine::{
     Engine, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, Signal, Surroundings,
+    guard_model,
 };
 use maslite_core::{
     AgentId, Digest, MailingList, Message, Pattern, Receiver, SimDuration, SimTime, StopReason,
@@ -251,7 +252,7 @@ impl<M: WireMessage> MpScheduler<M> {
         if settings.trace {
             let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
             let full = Arc::clone(&self.border.full);
-            self.engine.observe(Box::new(move |delivery| {
+            self.engine.observe_for_model(Box::new(move |delivery| {
                 let mut text = String::new();
                 format(delivery, &mut text);
                 let mut lines = lock(&lines);
@@ -288,8 +289,10 @@ impl<M: WireMessage> MpScheduler<M> {
                         kind: kind.clone(),
                         known: self.registry.kind_names(),
                     })?;
-                let agent = (known.decode)(&state)
-                    .map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
+                let what = format!("decoding agent {id} of type {kind}");
+                let agent = self.guard(&what, || (known.decode)(&state))?;
+                let agent =
+                    agent.map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
                 crew.agents.push((id, agent));
             }
             Call::Build { builder, config } => {
@@ -298,13 +301,22 @@ impl<M: WireMessage> MpScheduler<M> {
                     Fault::UnknownBuilder { builder, known }
                 })?;
                 let what = || format!("the configuration of builder {builder:?}");
-                build(&config, &mut crew).map_err(|why| undecodable(&what(), why))?;
+                let built = self.guard(&format!("builder {builder:?}"), || {
+                    build(&config, &mut crew)
+                })?;
+                built.map_err(|why| undecodable(&what(), why))?;
                 loaded.ids = crew.agents.iter().map(|(id, _)| *id).collect();
             }
         }
         loaded.names = self.names.take();
         self.loaded.push(crew);
         Ok(loaded)
+    }
+
+    /// Calls code of the model that is no agent's.
+    fn guard<T>(&self, what: &str, call: impl FnOnce() -> T) -> Result<T, Fault> {
+        let stands = (self.engine.now(), self.engine.superstep());
+        guard_model(Some(what), stands, call).map_err(fault)
     }
 
     fn seat(&mut self, indices: &[u64]) -> Result<(), Fault> {
@@ -319,7 +331,7 @@ impl<M: WireMessage> MpScheduler<M> {
     fn obey_grant(
         &mut self,
         mut grant: Grant,
-        mut mail: &[u8],
+        mail: &[u8],
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
         draft.clear();
@@ -344,6 +356,49 @@ impl<M: WireMessage> MpScheduler<M> {
             request = std::mem::take(&mut news.request);
             interest = self.learn(*news)?;
         }
+        let before = self.engine.counters().supersteps;
+        let stands = (self.engine.now(), self.engine.superstep());
+        let mut reply = Vec::new();
+        let done = guard_model(None, stands, || {
+            self.take_in(mail, task)?;
+            Ok::<_, Fault>(match task {
+                Task::Match => {
+                    let mut leaving = self.border.writing(draft);
+                    leaving.match_again(&mut self.engine, &interest);
+                    Ok(())
+                }
+                Task::Answer => {
+                    commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+                    Ok(())
+                }
+                Task::Solo { .. } | Task::Window { .. } => {
+                    self.run_on(task, number, supersteps_per_instant, draft)
+                }
+                _ => self.step_on(task, supersteps_per_instant, draft),
+            })
+        });
+        let mut failure = match done {
+            Ok(done) => done?.err().map(|error| {
+                let place = self.engine.failed_at();
+                let place = place.expect("the engine tells where an error was");
+                (place, Fault::Agent(error))
+            }),
+            // Code of a message, where no agent was at work.
+            Err(error) => Some((self.place_of_next(), Fault::Agent(error))),
+        };
+        if let Some(fault) = self.border.failure.take() {
+            failure.get_or_insert_with(|| (self.place_of_handover(), fault));
+        }
+        if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
+            *busy += begin.elapsed();
+        }
+        let failure = failure.map(|(place, fault)| Box::new(Failure { place, fault }));
+        let supersteps = self.engine.counters().supersteps - before;
+        self.report(supersteps, reply, failure, draft)
+    }
+
+    /// Takes in the mail of a grant, and posts it with what waits here.
+    fn take_in(&mut self, mut mail: &[u8], task: Task) -> Result<(), Fault> {
         while !mail.is_empty() {
             let (head, mail) = wire::take_mail::<M>(&mut mail).map_err(misread::<M>)?;
             let is_timed = head.arrives > SimTime::ZERO;
@@ -365,94 +420,87 @@ impl<M: WireMessage> MpScheduler<M> {
         if !matches!(task, Task::Setup { .. } | Task::Match | Task::Answer) {
             self.engine.post();
         }
-        let before = self.engine.counters().supersteps;
-        let mut reply = Vec::new();
-        let mut done = Ok(());
+        Ok(())
+    }
+
+    /// Does at most one superstep, and hands out the mail that leaves.
+    fn step_on(
+        &mut self,
+        task: Task,
+        supersteps_per_instant: u64,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), maslite_core::Error> {
         match task {
             Task::Setup { stop_at_error } => {
                 self.engine.stop_at_error(stop_at_error);
-                done = self.engine.setup();
-            }
-            Task::Match => {
-                let mut leaving = self.border.writing(draft);
-                leaving.match_again(&mut self.engine, &interest);
-            }
-            Task::Post => {}
-            Task::Answer => {
-                commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+                self.engine.setup()?;
             }
             Task::Fire => self.fire(),
             Task::Step if !self.engine.is_awake() => {}
-            Task::Step | Task::Superstep => done = self.engine.step(supersteps_per_instant),
+            Task::Step | Task::Superstep => self.engine.step(supersteps_per_instant)?,
             Task::FireAndStep => {
                 self.fire();
                 self.engine.post();
                 if self.engine.is_awake() {
-                    done = self.engine.step(supersteps_per_instant);
+                    self.engine.step(supersteps_per_instant)?;
                 }
             }
+            _ => {}
+        }
+        // What a failing superstep sent goes nowhere.
+        self.border.writing(draft).hand_out(&mut self.engine);
+        Ok(())
+    }
+
+    /// Runs many supersteps; the mail that leaves is handed out on the way.
+    fn run_on(
+        &mut self,
+        task: Task,
+        number: u64,
+        supersteps_per_instant: u64,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), maslite_core::Error> {
+        self.border.grant = number;
+        self.border.passes = 0;
+        let mut limits = Limits {
+            horizon: None,
+            supersteps: u64::MAX,
+            supersteps_per_instant,
+        };
+        match task {
             Task::Solo {
                 horizon,
                 supersteps,
                 next_index,
             } => {
                 self.engine.number_from(next_index);
-                self.border.grant = number;
-                self.border.passes = 0;
-                let limits = Limits {
-                    horizon,
-                    supersteps,
-                    supersteps_per_instant,
-                };
-                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
-                if let Ok(Rest::Asked(reason)) = rest {
-                    self.border.paused = Some((0, reason));
-                }
-                done = rest.map(drop);
+                (limits.horizon, limits.supersteps) = (horizon, supersteps);
             }
             Task::Window { horizon, others } => {
-                self.border.grant = number;
-                self.border.passes = 0;
+                limits.horizon = horizon;
                 if let Some(ahead) = &mut self.border.ahead {
                     ahead.others = others;
                     ahead.limit = None;
                 }
-                let limits = Limits {
-                    horizon,
-                    supersteps: u64::MAX,
-                    supersteps_per_instant,
-                };
-                let rest = self.engine.run(&limits, &mut self.border.writing(draft));
-                done = rest.map(drop);
             }
+            _ => {}
         }
-        // A run has handed out all there is; mail looked at again has its own way.
-        let hands_out = !matches!(
-            task,
-            Task::Match | Task::Answer | Task::Solo { .. } | Task::Window { .. }
-        );
-        let mut failure = None;
-        match done {
-            Ok(()) if hands_out => {
-                self.border.writing(draft).hand_out(&mut self.engine);
-            }
-            Ok(()) => {}
-            // What the failing superstep sent goes nowhere.
-            Err(error) => {
-                let place = self.engine.failed_at();
-                let place = place.expect("the engine tells where an error was");
-                failure = Some((place, Fault::Agent(error)));
-            }
+        let rest = self.engine.run(&limits, &mut self.border.writing(draft))?;
+        if let (Task::Solo { .. }, Rest::Asked(reason)) = (task, rest) {
+            self.border.paused = Some((0, reason));
         }
-        if let Some(fault) = self.border.failure.take() {
-            failure.get_or_insert_with(|| (self.place_of_handover(), fault));
+        Ok(())
+    }
+
+    /// The place before the superstep that comes next.
+    fn place_of_next(&self) -> FailurePlace {
+        FailurePlace {
+            time: self.engine.now(),
+            superstep: self.engine.superstep(),
+            stage: FailureStage::Start,
+            index: 0,
+            sequence: 0,
         }
-        if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
-            *busy += begin.elapsed();
-        }
-        let failure = failure.map(|(place, fault)| Box::new(Failure { place, fault }));
-        let supersteps = self.engine.counters().supersteps - before;
-        self.report(supersteps, reply, failure, draft)
     }
 
     /// Whether it can stand at that time: main may have been told what was not so.

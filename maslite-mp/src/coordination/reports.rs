@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use maslite_core::engine::guard_model;
 use maslite_core::{AgentId, SimTime};
 
 use crate::cluster::registry::WireMessage;
@@ -23,6 +24,8 @@ enum Flaw {
     Impossible(MessageFault),
     /// A message of the model does not deserialise.
     Message(Box<BadBody>),
+    /// Code of a message panicked.
+    Panic(Box<maslite_core::Error>),
 }
 
 impl From<MessageFault> for Flaw {
@@ -98,8 +101,22 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
         let judged = judged.map_err(Flaw::from);
         let into = &mut *self.under_way;
-        match judged.and_then(|()| look_into(&ground, &report, before, place, into)) {
+        let mut look = || look_into(&ground, &report, before, place, into);
+        // The messages of mail to main are decoded here, which is code of the model.
+        let brings_messages = report.batches.iter().any(|it| it.to == Destination::Main);
+        let stands = (self.standing.time, self.standing.superstep);
+        let looked = match judged {
+            Ok(()) if brings_messages => guard_model(None, stands, look)
+                .unwrap_or_else(|panic| Err(Flaw::Panic(Box::new(panic)))),
+            judged => judged.and_then(|()| look()),
+        };
+        match looked {
             Ok(()) => {}
+            Err(Flaw::Panic(source)) => {
+                let cluster = self.fleet.members[place].name.clone();
+                let source = *source;
+                return Err(Error::Agent { cluster, source });
+            }
             Err(Flaw::Impossible(reason)) => return Err(refuse(reason, self)),
             Err(Flaw::Message(bad)) => {
                 return Err(Error::Decode {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -518,7 +519,12 @@ impl<M: WireMessage> MpMain<M> {
         handler: Option<&mut Handler<'_, M>>,
     ) -> Result<MpReport, Error> {
         self.check_usable()?;
-        let result = self.try_to_run(run, handler);
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_to_run(run, handler)));
+        let result = result.unwrap_or_else(|payload| {
+            // A callback of the program has panicked. What it was called for is half done, so nothing can go on.
+            self.abandon(&Error::Ended);
+            resume_unwind(payload)
+        });
         if let Err(error) = &result {
             debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
             // A half-done superstep cannot be continued: nothing is left running, and nobody is
@@ -948,7 +954,10 @@ impl<M: WireMessage> MpMain<M> {
         if let Some(mut fleet) = self.fleet.take()
             && let Ok(stop) = wire::message(&ToProc::Stop)
         {
-            self.under_way.write_trace_before(None, &mut self.trace);
+            // The trace is the program's own code: if it panics, the clusters are ended all the same.
+            let (under_way, trace) = (&mut self.under_way, &mut self.trace);
+            let write = || under_way.write_trace_before(None, trace);
+            let _ = catch_unwind(AssertUnwindSafe(write));
             let heard;
             (ends, heard) = fleet.shutdown(&stop, grace, |cluster, message| {
                 if let Ok((ToMain::Bye(panic), _)) = wire::take_note(message) {

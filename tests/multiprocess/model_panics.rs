@@ -1,0 +1,285 @@
+//! A panic in the model outside its agents is an error that says where, in every placement; a panic in a callback of the program
+//! goes on to the program and ends the simulation.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use maslite_core::Error as ModelError;
+use maslite_mp::prelude::*;
+use maslite_mp::{Chain, Error, MpReport};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ground::{ALL, Ground, Grounded};
+
+/// What of a message panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Flaw {
+    None,
+    Topic,
+    Encoding,
+    Decoding,
+    Trace,
+    /// The value that is thrown panics when it is dropped.
+    Thrown,
+}
+
+#[derive(Clone, Debug)]
+struct Msg {
+    flaw: Flaw,
+    left: u8,
+}
+
+struct Spiteful;
+
+impl Drop for Spiteful {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+impl Message for Msg {
+    fn topic(&self) -> Topic {
+        assert!(self.flaw != Flaw::Topic, "no topic");
+        if self.flaw == Flaw::Thrown {
+            std::panic::panic_any(Spiteful);
+        }
+        Topic::new("Msg")
+    }
+}
+
+impl Serialize for Msg {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.flaw != Flaw::Encoding, "no encoding");
+        (self.flaw, self.left).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Msg {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (flaw, left) = Deserialize::deserialize(deserializer)?;
+        assert!(flaw != Flaw::Decoding, "no decoding");
+        Ok(Self { flaw, left })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Agent1 {
+    to: AgentId,
+    flaw: Flaw,
+}
+
+impl Agent<Msg> for Agent1 {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        // Nobody asks for a topic where nobody listens.
+        if matches!(self.flaw, Flaw::Topic | Flaw::Thrown) {
+            ctx.subscribe(Pattern::topic("Msg"));
+        }
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if let Some(left) = mail.body.left.checked_sub(1) {
+            let flaw = if left == 0 { self.flaw } else { Flaw::None };
+            ctx.send(self.to, Msg { flaw, left });
+        }
+    }
+}
+
+fn line(delivery: &Delivery<'_, Msg>, line: &mut String) {
+    assert!(delivery.mail.body.flaw != Flaw::Trace, "no line");
+    *line = format!("{} {}", delivery.superstep, delivery.agent);
+}
+
+fn agents() -> Entered<Msg> {
+    Registry::new()
+        .with::<Agent1>()
+        .with_builder("broken", |(): (), _: &mut Crew<Msg>| panic!("no agents"))
+        .with_trace_format(line)
+        .entered_by_test("model_panics::child")
+        .enter()
+}
+
+#[test]
+#[ignore = "started by the tests below, as a child process"]
+fn child() {
+    agents();
+}
+
+/// Two agents in two clusters, who send each other so much; the last message has a flaw.
+fn two(ground: Ground, flaw: Flaw, left: u8) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for (id, to) in [(1, 2), (2, 1)] {
+        let (cluster, to) = (main.new_scheduler(), AgentId::from(to));
+        main.add(cluster, id, Agent1 { to, flaw }).unwrap();
+    }
+    let flaw = Flaw::None;
+    main.send(Mail::new(
+        AgentId::MAIN,
+        AgentId::from(1),
+        Msg { flaw, left },
+    ));
+    main
+}
+
+fn error_of(result: Result<MpReport, Error>) -> String {
+    Chain(&result.unwrap_err()).to_string()
+}
+
+#[test]
+fn a_panic_of_a_message_is_an_error_with_its_place() {
+    for (flaw, expected) in [
+        (Flaw::Topic, "no topic"),
+        (Flaw::Encoding, "no encoding"),
+        (Flaw::Decoding, "no decoding"),
+        (Flaw::Trace, "no line"),
+    ] {
+        for ground in ALL {
+            let mut main = two(ground, flaw, 4).with_trace(|_| {});
+            let error = error_of(main.run(Run::until_idle()));
+            let what = match flaw {
+                Flaw::Trace => "the format of the trace panicked at 0 s, superstep 4",
+                _ => "code outside agents",
+            };
+            for part in ["cluster ", what, expected, "model_panics.rs:"] {
+                assert!(error.contains(part), "{ground:?} {flaw:?}: {error}");
+            }
+            assert!(
+                !error.contains("agent 1") && !error.contains("agent 2"),
+                "{ground:?}: {error}"
+            );
+            assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
+        }
+    }
+}
+
+#[test]
+fn a_thrown_value_that_panics_when_it_is_dropped_harms_nobody() {
+    for ground in ALL {
+        let mut main = two(ground, Flaw::Thrown, 4);
+        let error = error_of(main.run(Run::until_idle()));
+        assert!(error.contains("no message"), "{ground:?}: {error}");
+    }
+}
+
+#[test]
+fn a_panic_of_a_builder_is_an_error_that_names_the_builder() {
+    for ground in ALL {
+        let mut main = two(ground, Flaw::None, 1);
+        let cluster = main.new_scheduler();
+        main.build(cluster, "broken", ()).unwrap();
+        let error = error_of(main.run(Run::until_idle()));
+        for part in [
+            "in cluster 3: builder \"broken\" panicked",
+            "no agents",
+            "model_panics.rs:",
+        ] {
+            assert!(error.contains(part), "{ground:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_message_that_panics_alone_is_an_error_of_the_scheduler() {
+    let mut scheduler = Scheduler::new();
+    let (to, flaw) = (AgentId::from(1), Flaw::Topic);
+    scheduler.add(1, Agent1 { to, flaw }).unwrap();
+    scheduler.add(2, Agent1 { to, flaw }).unwrap();
+    let flaw = Flaw::None;
+    let mail = |left| Mail::new(AgentId::MAIN, AgentId::from(1), Msg { flaw, left });
+    let mut scheduler = scheduler.with_digest();
+    scheduler.send(mail(2));
+    let error = scheduler.run(Run::until_idle()).unwrap_err();
+    assert!(error.to_string().contains("no topic"), "{error}");
+    assert_eq!(scheduler.run(Run::until_idle()), Err(ModelError::Failed));
+}
+
+/// A callback of the program that panics in a run.
+#[derive(Clone, Copy, Debug)]
+enum Callback {
+    Handler,
+    Predicate,
+    Trace,
+}
+
+const CALLBACKS: [Callback; 3] = [Callback::Handler, Callback::Predicate, Callback::Trace];
+
+#[test]
+fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
+    for ground in ALL {
+        for callback in CALLBACKS {
+            let mut main = two(ground, Flaw::None, 9);
+            if let Callback::Trace = callback {
+                main = main.with_trace(|line| assert!(line != "3 2", "enough"));
+            }
+            main.send(Mail::new(
+                AgentId::from(2),
+                AgentId::MAIN,
+                Msg {
+                    flaw: Flaw::None,
+                    left: 0,
+                },
+            ));
+            main.start().unwrap();
+            let pids = main.pids();
+            let mut handled = 0;
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let mut run = Run::until_idle();
+                if let Callback::Predicate = callback {
+                    run = run.stop_when(|counters| {
+                        assert!(counters.delivered < 3, "enough");
+                        false
+                    });
+                }
+                main.run_with(run, |_, _| {
+                    handled += 1;
+                    assert!(!matches!(callback, Callback::Handler), "enough");
+                })
+            }));
+            let payload = result.unwrap_err();
+            assert_eq!(
+                payload.downcast_ref::<&str>(),
+                Some(&"enough"),
+                "{callback:?}"
+            );
+            assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
+            assert_eq!(handled, 1, "{callback:?}");
+            if ground != Ground::Inline {
+                let left = pids.iter().filter(|(_, pid)| crate::workers::exists(*pid));
+                assert_eq!(left.count(), 0, "{callback:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_a_callback_of_a_lone_schedulers_owner_ends_it() {
+    for callback in CALLBACKS {
+        let mut scheduler = Scheduler::new();
+        if let Callback::Trace = callback {
+            let observer: maslite_core::Observer<Msg> = Box::new(|delivery| {
+                assert!(delivery.mail.body.left == 0, "enough");
+            });
+            scheduler = scheduler.with_trace(observer);
+        }
+        let (to, flaw) = (AgentId::MAIN, Flaw::None);
+        scheduler.add(1, Agent1 { to, flaw }).unwrap();
+        let message = Msg { flaw, left: 1 };
+        scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(1), message));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut run = Run::until_idle();
+            if let Callback::Predicate = callback {
+                run = run.stop_when(|_| panic!("enough"));
+            }
+            scheduler.run_with(run, |_, _| panic!("enough"))
+        }));
+        let payload = result.unwrap_err();
+        assert_eq!(
+            payload.downcast_ref::<&str>(),
+            Some(&"enough"),
+            "{callback:?}"
+        );
+        assert_eq!(
+            scheduler.run(Run::until_idle()),
+            Err(ModelError::Failed),
+            "{callback:?}"
+        );
+    }
+}
