@@ -22,6 +22,8 @@ pub use crate::id_set::IdSet;
 use crate::kernel::{Ahead, Kernel, NONE, Observer, Outside, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
+#[doc(hidden)]
+pub use crate::panics::quietly;
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::{AgentError, Counters, StopReason};
@@ -956,6 +958,26 @@ impl<M: Message> Engine<M> {
                 receiver_is_elsewhere,
             });
             envelope.mark_if(LEFT, left);
+        }
+    }
+
+    /// Shows `visit` the mail of agents here that waits to be posted and that agents here may get. [`outgoing`](Self::outgoing)
+    /// comes before it.
+    pub fn waiting(&self, mut visit: impl FnMut(Outgoing<'_, M>)) {
+        for envelope in &self.kernel.outbox {
+            let receiver = envelope.receiver();
+            let stays = envelope.slot() != NONE || receiver == Receiver::Subscribers;
+            if !stays || envelope.is(FOREIGN) {
+                continue;
+            }
+            let Some(body) = &envelope.body else { continue };
+            visit(Outgoing {
+                key: envelope.key,
+                sender: envelope.sender,
+                receiver,
+                body,
+                receiver_is_elsewhere: false,
+            });
         }
     }
 

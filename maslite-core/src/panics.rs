@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{
     AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook,
 };
@@ -67,6 +67,22 @@ struct Seen {
 thread_local! {
     /// None while nobody here would ask.
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+
+    /// Panics are nobody's business.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `what`. A panic in it that is caught there is not shown, unless the program has set a hook of its own since.
+pub fn quietly<T>(what: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            QUIET.set(self.0);
+        }
+    }
+    watch();
+    let _restore = Restore(QUIET.replace(true));
+    what()
 }
 
 /// Calls `what`; a panic in it is an error.
@@ -100,7 +116,9 @@ fn watch() {
         set_hook(Box::new(move |info| {
             let _reporting = Reporting::begin();
             see(info);
-            before(info);
+            if !QUIET.try_with(Cell::get).unwrap_or(false) {
+                before(info);
+            }
         }));
     });
 }

@@ -16,43 +16,84 @@ enum Msg {
     Note {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         more: Option<u8>,
-        text: u8,
+        text: Coy,
     },
-    /// Reads one byte more than it wrote.
     Greedy(Greedy),
-    /// Reads one byte less than it wrote.
     Modest(Modest),
+    Swapped(Swapped),
 }
 
+/// A number that nobody can make up, so that types with it show what they are when there is a value of them.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+struct Coy(u8);
+
+impl TryFrom<u8> for Coy {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        if number < 100 {
+            Err("too small")
+        } else {
+            Ok(Self(number))
+        }
+    }
+}
+
+impl From<Coy> for u8 {
+    fn from(coy: Coy) -> Self {
+        coy.0
+    }
+}
+
+/// Reads one byte more than it wrote.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "(u8, u8)", into = "u8")]
+#[serde(from = "(Coy, u8)", into = "Coy")]
 struct Greedy;
 
-impl From<(u8, u8)> for Greedy {
-    fn from(_: (u8, u8)) -> Self {
+impl From<(Coy, u8)> for Greedy {
+    fn from(_: (Coy, u8)) -> Self {
         Self
     }
 }
 
-impl From<Greedy> for u8 {
+impl From<Greedy> for Coy {
     fn from(_: Greedy) -> Self {
-        7
+        Self(200)
     }
 }
 
+/// Reads one byte less than it wrote.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "u8", into = "(u8, u8)")]
+#[serde(from = "Coy", into = "(Coy, u8)")]
 struct Modest;
 
-impl From<u8> for Modest {
-    fn from(_: u8) -> Self {
+impl From<Coy> for Modest {
+    fn from(_: Coy) -> Self {
         Self
     }
 }
 
-impl From<Modest> for (u8, u8) {
+impl From<Modest> for (Coy, u8) {
     fn from(_: Modest) -> Self {
-        (7, 7)
+        (Coy(200), 7)
+    }
+}
+
+/// Reads two numbers in another order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "(Coy, Coy)", into = "(Coy, Coy)")]
+struct Swapped(Coy, Coy);
+
+impl From<(Coy, Coy)> for Swapped {
+    fn from((second, first): (Coy, Coy)) -> Self {
+        Self(first, second)
+    }
+}
+
+impl From<Swapped> for (Coy, Coy) {
+    fn from(swapped: Swapped) -> Self {
+        (swapped.0, swapped.1)
     }
 }
 
@@ -69,6 +110,7 @@ enum Between {
     Note,
     Greedy,
     Modest,
+    Swapped,
 }
 
 impl Agent<Msg> for Payer {
@@ -79,10 +121,11 @@ impl Agent<Msg> for Payer {
                 Between::Nothing => continue,
                 Between::Note => Msg::Note {
                     more: None,
-                    text: 1,
+                    text: Coy(101),
                 },
                 Between::Greedy => Msg::Greedy(Greedy),
                 Between::Modest => Msg::Modest(Modest),
+                Between::Swapped => Msg::Swapped(Swapped(Coy(100), Coy(101))),
             };
             ctx.send(to, between);
             ctx.send(to, Msg::Pay { amount: 2 });
@@ -110,16 +153,24 @@ fn child() {
     let _ = agents();
 }
 
-fn pay(ground: Ground, to_main: bool, between: Between) -> Result<MpReport, Error> {
+/// Where those live that are paid: in a cluster of their own, with the payer, or in main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payees {
+    Elsewhere,
+    Here,
+    Main,
+}
+
+fn pay(ground: Ground, payees: Payees, between: Between) -> Result<MpReport, Error> {
     let mut main = MpMain::new(agents())?.on(ground).with_digest();
     let clusters = [main.new_scheduler(), main.new_scheduler()];
-    let to = match to_main {
-        false => [7, 256].map(AgentId::from),
-        true => [AgentId::MAIN; 2],
+    let to = match payees {
+        Payees::Main => [AgentId::MAIN; 2],
+        _ => [7, 256].map(AgentId::from),
     };
     main.add(clusters[0], 1000, Payer { to, between })?;
     for id in [1, 7, 256] {
-        main.add(clusters[1], id, Payee)?;
+        main.add(clusters[usize::from(payees != Payees::Here)], id, Payee)?;
     }
     main.send(Mail::new(AgentId::MAIN, AgentId::from(1000), Msg::Begin));
     main.run_with(Run::until_idle(), |mail, _| {
@@ -130,7 +181,7 @@ fn pay(ground: Ground, to_main: bool, between: Between) -> Result<MpReport, Erro
 #[test]
 fn mail_of_one_batch_is_right() {
     for ground in ALL {
-        let report = pay(ground, false, Between::Nothing).unwrap();
+        let report = pay(ground, Payees::Elsewhere, Between::Nothing).unwrap();
         assert_eq!(report.counters.delivered, 3, "{ground:?}");
     }
 }
@@ -138,8 +189,8 @@ fn mail_of_one_batch_is_right() {
 #[test]
 fn a_field_that_is_left_out_is_an_error_at_its_mail() {
     for ground in ALL {
-        for (to_main, receiver) in [(false, "agent 7"), (true, "agent main")] {
-            let error = pay(ground, to_main, Between::Note).unwrap_err();
+        for (payees, receiver) in [(Payees::Elsewhere, "agent 7"), (Payees::Main, "agent main")] {
+            let error = pay(ground, payees, Between::Note).unwrap_err();
             let Error::EncodeInCluster { cluster, what, why } = &error else {
                 panic!("{error}");
             };
@@ -158,9 +209,12 @@ fn a_field_that_is_left_out_is_an_error_at_its_mail() {
 }
 
 #[test]
-fn mail_that_reads_other_than_it_wrote_is_an_error_that_names_it() {
+fn mail_that_cannot_be_read_is_an_error_that_names_it() {
     for ground in ALL {
-        for (to_main, receiver, cluster) in [(false, "agent 7", "2"), (true, "agent main", "1")] {
+        for (payees, receiver, cluster) in [
+            (Payees::Elsewhere, "agent 7", "2"),
+            (Payees::Main, "agent main", "1"),
+        ] {
             for (between, name, reason) in [
                 (
                     Between::Greedy,
@@ -169,7 +223,7 @@ fn mail_that_reads_other_than_it_wrote_is_an_error_that_names_it() {
                 ),
                 (Between::Modest, "Modest", "1 bytes are left over behind it"),
             ] {
-                let error = pay(ground, to_main, between).unwrap_err();
+                let error = pay(ground, payees, between).unwrap_err();
                 let Error::Decode {
                     cluster: by,
                     what,
@@ -184,4 +238,127 @@ fn mail_that_reads_other_than_it_wrote_is_an_error_that_names_it() {
             }
         }
     }
+}
+
+#[test]
+fn mail_that_is_read_as_other_mail_is_an_error_where_it_is_sent() {
+    for ground in ALL {
+        for (payees, receiver) in [
+            (Payees::Elsewhere, "agent 7"),
+            (Payees::Here, "agent 7"),
+            (Payees::Main, "agent main"),
+        ] {
+            let error = pay(ground, payees, Between::Swapped).unwrap_err();
+            let Error::Asymmetric { cluster, what, why } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(cluster.as_deref(), Some("1"), "{ground:?}");
+            let expected = format!("message Swapped of agent 1000 to {receiver}, sent at 0 s,");
+            assert_eq!(what, &expected);
+            assert_eq!(
+                why,
+                "it is written as 056465, and what is read from that is written as 056564"
+            );
+        }
+    }
+}
+
+#[test]
+fn mail_that_stays_and_cannot_be_read_is_an_error_too() {
+    for ground in ALL {
+        let error = pay(ground, Payees::Here, Between::Modest).unwrap_err();
+        let Error::Decode { cluster, what, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(cluster, "1", "{ground:?}");
+        assert_eq!(
+            what,
+            "message Modest of agent 1000 to agent 7, sent at 0 s,"
+        );
+    }
+}
+
+/// Why there can be no simulation with such messages.
+fn refused<M: maslite_mp::WireMessage>() -> (String, String) {
+    match MpMain::<M>::new(Registry::new().enter()).map(drop) {
+        Err(Error::Asymmetric {
+            cluster: None,
+            what,
+            why,
+        }) => (what, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_variant_that_is_skipped_before_others_is_an_error_before_anything_is_sent() {
+    #[derive(Clone, Serialize, Deserialize, Message)]
+    #[allow(dead_code, reason = "no value is made")]
+    enum Bank {
+        Begin,
+        #[serde(skip)]
+        Cached(u64),
+        Credit {
+            amount: i64,
+        },
+        Debit {
+            amount: i64,
+        },
+    }
+    let (what, why) = refused::<Bank>();
+    assert!(what.starts_with("message type "), "{what}");
+    assert!(what.ends_with("::Bank"), "{what}");
+    assert_eq!(
+        why,
+        "`Bank::Credit`: it is written as 0200, and what is read from that is written as 0300"
+    );
+}
+
+#[test]
+fn agents_that_are_not_read_as_they_are_written_are_an_error() {
+    #[derive(Serialize, Deserialize)]
+    #[allow(dead_code, reason = "no value is made")]
+    struct Skipping {
+        #[serde(skip_serializing, default)]
+        value: u8,
+        more: u8,
+    }
+    impl Agent<Msg> for Skipping {}
+
+    let registry = Registry::<Msg>::new().with::<Skipping>();
+    let error = MpMain::new(registry.enter()).map(drop).unwrap_err();
+    // The messages of these tests show what they are only once there are some.
+    let Error::Asymmetric {
+        cluster: None,
+        what,
+        ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(what.starts_with("agent type "), "{what}");
+    assert!(what.ends_with("::Skipping"), "{what}");
+
+    #[derive(Serialize, Deserialize)]
+    struct Odd(Swapped);
+    impl Agent<Msg> for Odd {}
+
+    let registry = Registry::<Msg>::new().with::<Odd>();
+    let mut main = MpMain::new(registry.enter()).unwrap();
+    let cluster = main.new_scheduler();
+    let odd = Odd(Swapped(Coy(100), Coy(101)));
+    let error = main.add(cluster, 9, odd).unwrap_err();
+    let Error::Asymmetric {
+        cluster: None,
+        what,
+        why,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(what.starts_with("agent 9 of type "), "{what}");
+    assert_eq!(
+        why,
+        "it is written as 6465, and what is read from that is written as 6564"
+    );
 }

@@ -8,6 +8,7 @@ use maslite_mp::ControlError;
 use maslite_mp::control::ask;
 use maslite_mp::control::protocol::{Reply, Request};
 use maslite_mp::prelude::*;
+use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -69,10 +70,31 @@ impl Serialize for Patient {
 
 impl<'de> Deserialize<'de> for Patient {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Ill::deserialize(deserializer)? {
-            Ill::Reads => panic!("cannot be read"),
-            ill => Ok(Self(ill)),
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Patient;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a patient")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Patient, A::Error> {
+                let ill = parts.next_element()?.expect("there are many parts");
+                match ill {
+                    Ill::Reads => panic!("cannot be read"),
+                    Ill::Long(length) => {
+                        for _ in 0..length {
+                            let _: Option<String> = parts.next_element()?;
+                        }
+                    }
+                    Ill::Writes | Ill::Deep => {}
+                }
+                Ok(Patient(ill))
+            }
         }
+
+        deserializer.deserialize_tuple(usize::MAX, Parts)
     }
 }
 

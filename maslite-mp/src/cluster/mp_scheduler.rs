@@ -31,7 +31,9 @@ use crate::error::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::error::link::LinkError;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
+use crate::links::guarded;
 use crate::links::jitter::{Shake, Shaken};
+use crate::links::round_trip::{self, Difference, Trips};
 use crate::links::transport::{Draft, Transport, Wait, now};
 use crate::processes::spawn::ChildSide;
 use crate::protocol::layout;
@@ -61,6 +63,9 @@ impl Hold {
         }
     }
 }
+
+/// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all of it does.
+const LOCAL_TRIPS: u32 = 64;
 
 /// How many deliveries a cluster that runs on its own keeps for the trace before it reports.
 const TRACE_LIMIT: usize = 10_000;
@@ -651,8 +656,12 @@ struct Border<M> {
     outbound: Outbound,
     interested: Vec<u32>,
     paused: Option<(u64, StopReason)>,
-    /// Mail that could not be encoded.
+    /// Mail that could not be encoded, or is not read as it was written.
     failure: Option<Fault>,
+    /// Which mail makes a round trip.
+    trips: Trips,
+    /// So much mail that stays here is still to make one.
+    local_trips: u32,
     /// So many deliveries wait to be written down that main is to have them now.
     full: Arc<AtomicBool>,
     message: std::marker::PhantomData<fn(M)>,
@@ -718,6 +727,8 @@ impl<M: WireMessage> Border<M> {
             interested: Vec::new(),
             paused: None,
             failure: None,
+            trips: Trips::default(),
+            local_trips: LOCAL_TRIPS,
             full: Arc::default(),
             message: std::marker::PhantomData,
         }
@@ -831,6 +842,41 @@ impl<M: WireMessage> Border<M> {
         (to, !self.interested.is_empty())
     }
 
+    /// Has mail that stays here make a round trip: so a type that is not read as it is written is an error in one cluster, too.
+    #[cold]
+    fn try_local(&mut self, engine: &mut Engine<M>) {
+        let Self {
+            failure,
+            trips,
+            local_trips,
+            ..
+        } = self;
+        let mut bytes = std::mem::take(&mut trips.written);
+        engine.waiting(|mail| {
+            if *local_trips == 0 {
+                return;
+            }
+            if !cfg!(debug_assertions) {
+                *local_trips -= 1;
+            }
+            bytes.clear();
+            // One that cannot be written need not be, as long as it stays here.
+            let written = guarded::catch(|| codec::put(mail.body, &mut bytes));
+            if !matches!(written, Ok(Ok(()))) {
+                return;
+            }
+            let Err(difference) = round_trip::make(mail.body, &bytes, &mut trips.scratch) else {
+                return;
+            };
+            let what = layout::name(mail.key, mail.sender, mail.receiver, mail.body.topic());
+            failure.get_or_insert(match difference {
+                Difference::Unreadable(why) => Fault::Decode { what, why },
+                Difference::Other(why) => Fault::Asymmetric { what, why },
+            });
+        });
+        trips.written = bytes;
+    }
+
     /// The patterns that the first agent here began, or the last one ceased, to listen to; and
     /// when. Without a lookahead only what came of it counts.
     fn interest(
@@ -867,6 +913,9 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
             any |= self.hand_to(&mail, to, now, now);
             is_heard
         });
+        if self.border.local_trips > 0 {
+            self.border.try_local(engine);
+        }
         any
     }
 
@@ -911,6 +960,7 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
             interested,
             outbound,
             failure,
+            trips,
             ..
         } = &mut *self.border;
         let mut others = interested.iter();
@@ -949,6 +999,15 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
         };
         match outbound.encode(first, &head, body, self.draft) {
             Ok(encoded) => {
+                let bytes = outbound.body(encoded, &head, self.draft);
+                if trips.wants(bytes)
+                    && let Err(Difference::Other(why)) =
+                        round_trip::make(body, bytes, &mut trips.scratch)
+                {
+                    // One that cannot be read is an error where it arrives.
+                    let what = layout::name_mail(&head, body.topic());
+                    failure.get_or_insert(Fault::Asymmetric { what, why });
+                }
                 for cluster in others {
                     if first != Destination::Cluster(*cluster) {
                         outbound.copy(encoded, *cluster, arrives, self.draft);

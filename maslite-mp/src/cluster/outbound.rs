@@ -127,6 +127,21 @@ impl Outbound {
         })
     }
 
+    /// The message of mail that has been encoded.
+    #[inline]
+    pub(crate) fn body<'a>(
+        &'a self,
+        encoded: Encoded,
+        head: &MailHead,
+        draft: &'a mut Draft<'_>,
+    ) -> &'a [u8] {
+        let bytes = match encoded.in_section {
+            true => draft.bytes(),
+            false => &self.outs[encoded.place].rest[..],
+        };
+        &bytes[encoded.start + head.length()..encoded.end]
+    }
+
     /// Hands mail that has been encoded to another cluster as well, whose agents listen to it.
     pub(crate) fn copy(
         &mut self,

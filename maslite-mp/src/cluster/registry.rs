@@ -4,7 +4,8 @@ use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
@@ -13,8 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::error::Error;
 use crate::links::codec::Misread;
+use crate::links::round_trip::{self, Difference};
 use crate::links::transport::Wait;
-use crate::links::{codec, guarded};
+use crate::links::{codec, guarded, probe};
 use crate::processes::limits;
 use crate::processes::logs;
 use crate::processes::spawn::entry::{Point, Signature};
@@ -35,10 +37,36 @@ pub(crate) struct Kind<M: Message> {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
     pub(crate) decode: DecodeFn<M>,
+    /// How many were encoded.
+    encoded: AtomicU64,
+    /// How an agent that was read differs from what was written.
+    make_trip: fn(&dyn Any, &[u8]) -> Result<(), Difference>,
+    /// What is wrong with the type.
+    examine: fn() -> Result<(), String>,
     /// The same for somebody who asks, of at most so many bytes.
     pub(crate) copy: fn(&dyn Any, &mut Vec<u8>, usize) -> Result<(), String>,
     /// As JSON of at most so many bytes, for people.
     pub(crate) show: fn(&dyn Any, usize) -> Result<String, String>,
+}
+
+/// So many agents of a type make a round trip, and from there on fewer and fewer.
+const FIRST: u64 = if cfg!(debug_assertions) { 10_000 } else { 64 };
+
+impl<M: Message> Kind<M> {
+    /// Has an agent make a round trip, if it is among the first of its type.
+    ///
+    /// # Errors
+    /// How it is read as another one. One that cannot be read is an error where it arrives.
+    pub(crate) fn try_round(&self, agent: &dyn Any, bytes: &[u8]) -> Result<(), String> {
+        let number = self.encoded.fetch_add(1, Ordering::Relaxed);
+        if number >= FIRST && !number.is_power_of_two() {
+            return Ok(());
+        }
+        match (self.make_trip)(agent, bytes) {
+            Err(Difference::Other(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
 }
 
 type DecodeFn<M> = fn(&[u8]) -> Result<Box<dyn Agent<M>>, Misread>;
@@ -74,6 +102,8 @@ pub struct Registry<M: Message> {
     signature: Signature,
     trace_format: TraceFormat<M>,
     program: Program,
+    /// What is wrong with a type, and how, once that was looked for.
+    flaw: OnceLock<Option<(String, String)>>,
 }
 
 impl<M: WireMessage> Default for Registry<M> {
@@ -98,6 +128,7 @@ impl<M: WireMessage> Registry<M> {
             signature,
             trace_format: |delivery, line| delivery.write_json(line),
             program: Program::default(),
+            flaw: OnceLock::new(),
         }
     }
 
@@ -117,6 +148,14 @@ impl<M: WireMessage> Registry<M> {
                     None => Err(postcard::Error::SerdeSerCustom),
                 },
                 decode: |bytes| Ok(Box::new(codec::decode::<A>(bytes)?)),
+                encoded: AtomicU64::new(0),
+                make_trip: |agent, bytes| {
+                    let agent = agent.downcast_ref::<A>();
+                    let made = agent.map(|it| round_trip::make(it, bytes, &mut Vec::new()));
+                    // What dropping an agent does is not meant for a copy of it.
+                    made.transpose().map(std::mem::forget)
+                },
+                examine: probe::examine::<A>,
                 copy: |agent, into, limit| match agent.downcast_ref::<A>() {
                     Some(agent) => guarded::put(agent, into, limit),
                     None => Err(postcard::Error::SerdeSerCustom.to_string()),
@@ -235,6 +274,37 @@ pub struct Entered<M: Message> {
     pub(crate) point: Arc<Point>,
 }
 
+impl<M: WireMessage> Registry<M> {
+    /// Looks for types that are not read as they are written, once.
+    ///
+    /// # Errors
+    /// [`Error::Asymmetric`].
+    pub(crate) fn examine(&self) -> Result<(), Error> {
+        let flaw = self.flaw.get_or_init(|| {
+            let message = (
+                "message",
+                type_name::<M>(),
+                probe::examine::<M> as fn() -> _,
+            );
+            let kinds = self.kinds.values();
+            let kinds = kinds.map(|kind| ("agent", kind.name, kind.examine));
+            let mut all = std::iter::once(message).chain(kinds);
+            all.find_map(|(what, name, examine)| {
+                let why = examine().err()?;
+                Some((format!("{what} type {name}"), why))
+            })
+        });
+        match flaw {
+            None => Ok(()),
+            Some((what, why)) => Err(Error::Asymmetric {
+                cluster: None,
+                what: what.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+}
+
 impl<M: Message> Registry<M> {
     pub(crate) fn kind(&self, name: &str) -> Option<&Kind<M>> {
         self.kinds.get(name)
@@ -255,10 +325,17 @@ impl<M: Message> Registry<M> {
             known: self.kind_names(),
         })?;
         let mut state = Vec::new();
+        let what = || format!("agent {id} of type {}", kind.name);
         (kind.encode)(agent, &mut state).map_err(|why| Error::Encode {
-            what: format!("agent {id} of type {}", kind.name),
+            what: what(),
             why: why.to_string(),
         })?;
+        kind.try_round(agent, &state)
+            .map_err(|why| Error::Asymmetric {
+                cluster: None,
+                what: what(),
+                why,
+            })?;
         Ok((kind.name.to_owned(), state))
     }
 

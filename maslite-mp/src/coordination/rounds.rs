@@ -26,6 +26,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::windows::{Births, Homeless};
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
+use crate::links::round_trip::{self, Difference, Trips};
 use crate::protocol::layout;
 use crate::protocol::wire::{self, Grant, MailHead, Removal, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
@@ -137,6 +138,8 @@ pub(crate) struct UnderWay<M> {
     pub(crate) births: Vec<Births>,
     /// Deliveries that are not written down yet.
     pub(crate) lines: Vec<TraceLine>,
+    /// Which mail of main and of the owner makes a round trip.
+    trips: Trips,
 }
 
 impl<M> Default for UnderWay<M> {
@@ -148,6 +151,7 @@ impl<M> Default for UnderWay<M> {
             removals: Vec::new(),
             births: Vec::new(),
             lines: Vec::new(),
+            trips: Trips::default(),
         }
     }
 }
@@ -958,6 +962,18 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             what: layout::name_mail(&head, topic),
             why: layout::reason(&mail.body, why),
         })?;
+        let trips = &mut self.under_way.trips;
+        let body = &bytes[head.length()..];
+        if trips.wants(body)
+            && let Err(Difference::Other(why)) =
+                round_trip::make(&mail.body, body, &mut trips.scratch)
+        {
+            return Err(Error::Asymmetric {
+                cluster: None,
+                what: layout::name_mail(&head, topic),
+                why,
+            });
+        }
         let owner = receiver.agent().and_then(|id| self.routing.owner(id));
         let earliest = self.standing.time;
         if let Some(owner) = owner {

@@ -173,8 +173,8 @@ pub enum Error {
     },
     /// What was serialised here does not deserialise in its cluster.
     #[error(
-        "in cluster {cluster}: {what} cannot be deserialised: {why}; serde attributes such as \
-         `flatten` and `untagged` are not supported"
+        "in cluster {cluster}: {what} cannot be deserialised: {why}; its fields are read in the \
+         order in which they are written, without names, so serde attributes such as `flatten`, `untagged` and `tag` are not supported"
     )]
     Decode {
         /// The cluster.
@@ -182,6 +182,23 @@ pub enum Error {
         /// What it was.
         what: String,
         /// The deserialiser's reason.
+        why: String,
+    },
+    /// What is read from an agent or a message is not what was written of it: its `Serialize` and its `Deserialize` do not fit each
+    /// other. Nothing wrong was delivered.
+    #[error(
+        "{}{what} is not read as it is written: {why}; messages and agents cross between clusters without the names of their fields, \
+         so both sides must have the same fields and variants in the same order: put variants with `#[serde(skip)]` behind all \
+         others, and do without `skip_serializing`, `skip_deserializing`, `skip_serializing_if`, `flatten`, `untagged`, `tag`, \
+         `content` and `serde_json::Value`",
+        In(.cluster.as_deref())
+    )]
+    Asymmetric {
+        /// The cluster where it was found out; none if it was before there were clusters, or in main.
+        cluster: Option<String>,
+        /// What it was.
+        what: String,
+        /// How it differs.
         why: String,
     },
     /// Two clusters of one name.
@@ -261,6 +278,7 @@ maslite_core::readable_debug!(enum Error {
     Encode { what, why },
     EncodeInCluster { cluster, what, why },
     Decode { cluster, what, why },
+    Asymmetric { cluster, what, why },
     DuplicateCluster(source),
     BadClusterName(source),
     MissingLookahead(source),
@@ -285,6 +303,18 @@ impl std::fmt::Display for Ending<'_> {
             None => f.write_str(
                 "did not end in time and was killed; look for a `teardown` or a `Drop` that does not return",
             ),
+        }
+    }
+}
+
+/// Where something was found out, before an error.
+struct In<'a>(Option<&'a str>);
+
+impl std::fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(cluster) => write!(f, "in cluster {cluster}: "),
+            None => Ok(()),
         }
     }
 }

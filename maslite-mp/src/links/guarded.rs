@@ -19,6 +19,7 @@ use serde::ser::{
 };
 
 use crate::links::codec;
+use crate::links::outline::{self, Unwritten};
 use crate::links::strict::Whole;
 
 /// The longest answer of one cluster \[bytes\].
@@ -75,6 +76,12 @@ pub(crate) fn put<T: Serialize + ?Sized>(
     };
     into.truncate(start);
     Err(why)
+}
+
+/// The outline of a value. None if it panics.
+pub(crate) fn outline<T: Serialize + ?Sized>(value: &T) -> Option<Result<u64, Unwritten>> {
+    let depth = Depth::new(DEPTH_LIMIT);
+    catch(|| outline::of(&Nested::new(value, &depth))).ok()
 }
 
 /// A value as JSON of at most `limit` bytes.

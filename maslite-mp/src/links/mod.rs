@@ -8,6 +8,8 @@ pub(crate) mod guarded;
 pub(crate) mod ipc;
 pub(crate) mod jitter;
 pub(crate) mod outline;
+pub(crate) mod probe;
 pub(crate) mod ring;
+pub(crate) mod round_trip;
 pub(crate) mod strict;
 pub(crate) mod transport;

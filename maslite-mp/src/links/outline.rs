@@ -23,11 +23,27 @@ pub(crate) fn of<T: Serialize + ?Sized>(value: &T) -> Result<u64, Unwritten> {
 
 /// Why a value cannot be written.
 #[derive(Debug)]
-pub(crate) struct Unwritten(String);
+pub(crate) struct Unwritten {
+    why: String,
+    /// No value like it can be written.
+    is_certain: bool,
+}
+
+impl Unwritten {
+    /// Whether it is wrong however the value is read, not for a reason of its type alone.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
+    fn certain(self) -> Self {
+        let is_certain = true;
+        Self { is_certain, ..self }
+    }
+}
 
 impl fmt::Display for Unwritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
@@ -35,7 +51,10 @@ impl std::error::Error for Unwritten {}
 
 impl Error for Unwritten {
     fn custom<T: fmt::Display>(why: T) -> Self {
-        Self(why.to_string())
+        Self {
+            why: why.to_string(),
+            is_certain: false,
+        }
     }
 }
 
@@ -253,7 +272,8 @@ fn known(length: Option<usize>) -> Result<Parts, Unwritten> {
         Some(length) => Ok(Parts::of(length as u64)),
         None => Err(Unwritten::custom(
             "it has a sequence or map whose length is not known when its writing begins (`flatten`)",
-        )),
+        )
+        .certain()),
     }
 }
 
@@ -331,7 +351,8 @@ macro_rules! with_names {
             }
 
             fn skip_field(&mut self, name: &'static str) -> Result<(), Unwritten> {
-                Err(left_out(name))
+                let why: Unwritten = left_out(name);
+                Err(why.certain())
             }
 
             fn end(self) -> Result<u64, Unwritten> {

@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::fmt;
 
-use maslite_core::{Receiver, Topic};
+use maslite_core::{AgentId, MailKey, Receiver, Topic};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
     VariantAccess, Visitor,
@@ -15,22 +15,28 @@ use crate::protocol::wire::{BadBody, MailHead};
 
 /// Names mail by topic, sender, receiver and time.
 pub(crate) fn name_mail(head: &MailHead, topic: Topic) -> String {
-    format!("message {topic} {}", addresses(head))
+    name(head.key, head.sender, head.receiver, topic)
+}
+
+/// Names mail by topic, sender, receiver and time.
+pub(crate) fn name(key: MailKey, sender: AgentId, receiver: Receiver, topic: Topic) -> String {
+    format!("message {topic} {}", addresses(key, sender, receiver))
 }
 
 /// Names mail whose message cannot be read.
 pub(crate) fn describe_mail<M: DeserializeOwned>(bad: &BadBody) -> String {
     let layout = layout::<M>(bad.variant);
     let layout = layout.unwrap_or_else(|| type_name::<M>().to_owned());
-    format!("message {layout} {}", addresses(&bad.head))
+    let (key, sender, receiver) = (bad.head.key, bad.head.sender, bad.head.receiver);
+    format!("message {layout} {}", addresses(key, sender, receiver))
 }
 
-fn addresses(head: &MailHead) -> String {
-    let to = match head.receiver {
+fn addresses(key: MailKey, sender: AgentId, receiver: Receiver) -> String {
+    let to = match receiver {
         Receiver::Agent(id) | Receiver::Direct(id) => format!("agent {id}"),
         Receiver::Subscribers => "all who listen".to_owned(),
     };
-    let (sender, time) = (head.sender, head.key.sent_at());
+    let time = key.sent_at();
     format!("of agent {sender} to {to}, sent at {time},")
 }
 

@@ -521,6 +521,10 @@ pub(crate) enum Fault {
         what: String,
         why: String,
     },
+    Asymmetric {
+        what: String,
+        why: String,
+    },
     /// Mail that was brought cannot be.
     Refused {
         reason: MessageFault,
@@ -543,6 +547,11 @@ impl Fault {
             Self::UnknownBuilder { builder, known } => Error::UnknownBuilder { builder, known },
             Self::Decode { what, why } => Error::Decode { cluster, what, why },
             Self::Encode { what, why } => Error::EncodeInCluster { cluster, what, why },
+            Self::Asymmetric { what, why } => Error::Asymmetric {
+                cluster: Some(cluster),
+                what,
+                why,
+            },
             Self::Refused { reason, time } => Error::Refused {
                 cluster,
                 reason,
@@ -622,6 +631,14 @@ impl MailHead {
         bytes[LENGTH] =
             kind | if is_timed { TIMED } else { 0 } | if self.is_copy { COPY } else { 0 };
         into.try_extend(&bytes[..end])
+    }
+
+    /// Bytes of its encoding, the length before it included.
+    #[inline]
+    pub(crate) fn length(&self) -> usize {
+        let receiver = self.receiver.agent().map_or(0, |_| 8);
+        let times = if self.arrives > SimTime::ZERO { 16 } else { 0 };
+        SHORTEST_MAIL + receiver + times
     }
 
     /// Takes the head from the front of a mail, behind its length.

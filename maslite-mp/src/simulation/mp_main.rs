@@ -136,12 +136,14 @@ impl<M: WireMessage> MpMain<M> {
     /// A supervisor without clusters, whose clusters will be processes.
     ///
     /// # Errors
-    /// [`Error::Nested`] in a process that is itself a cluster.
+    /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of message or agent of which a value
+    /// was found that is not read as it is written.
     pub fn new(entered: Entered<M>) -> Result<Self, Error> {
         if spawn::is_child() && !spawn::is_passing() {
             // Whoever comes here in a child would start children of its own, and so on.
             return Err(Error::Nested);
         }
+        entered.registry.examine()?;
         Ok(Self {
             owner: std::process::id(),
             entered,

@@ -442,6 +442,9 @@ fn state<M: WireMessage>(
         what: format!("agent {id} of type {found}"),
         why,
     })?;
+    let what = || format!("agent {id} of type {found}");
+    let tried = kind.try_round(agent, &state);
+    tried.map_err(|why| ControlError::Decode { what: what(), why })?;
     Ok(state)
 }
 
