@@ -119,9 +119,9 @@ impl DigestSum {
         Digest(self.sum)
     }
 
-    /// Adds a delivery.
+    /// Adds a delivery. Returns what a content digest makes of its place, topic and addresses.
     #[inline]
-    pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) {
+    pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) -> u64 {
         let topic = delivery.mail.topic();
         let number = self.topics.number(topic) as usize;
         if self.topic_hashes.len() <= number {
@@ -145,10 +145,66 @@ impl DigestSum {
         for (field, k) in fields.into_iter().zip(K) {
             hash = hash.wrapping_add(field.wrapping_add(k >> 7).wrapping_mul(k));
         }
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.sum = self.sum.wrapping_add(hash ^ (hash >> 31));
+        self.sum = self.sum.wrapping_add(mix(hash));
+        hash
     }
+}
+
+/// Sums up deliveries with their messages. The hash of a delivery is that of [`DigestSum`] with an eighth field: the hash of the
+/// message in postcard's encoding, eight bytes at a time.
+#[derive(Debug, Default)]
+pub struct ContentSum {
+    sum: u64,
+    /// Kept for its memory.
+    bytes: Vec<u8>,
+}
+
+/// The digits of π that come next.
+const CONTENT_K: u64 = 0x3f84_d5b5_b547_0917;
+
+impl ContentSum {
+    /// The digest so far.
+    #[must_use]
+    pub fn value(&self) -> Digest {
+        Digest(self.sum)
+    }
+
+    /// Adds a delivery of which [`DigestSum::add`] made `place`.
+    ///
+    /// # Errors
+    /// When the message does not serialise.
+    pub fn add<M: Serialize>(&mut self, place: u64, body: &M) -> Result<(), String> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        self.bytes = postcard::to_extend(body, bytes).map_err(|why| why.to_string())?;
+        let field = hash_of(&self.bytes);
+        let hash = place.wrapping_add(field.wrapping_add(CONTENT_K >> 7).wrapping_mul(CONTENT_K));
+        self.sum = self.sum.wrapping_add(mix(hash));
+        Ok(())
+    }
+}
+
+/// Mixes the length with eight bytes after the other, little endian; the last ones are filled up with zeros.
+fn hash_of(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let start = bytes.len() as u64;
+    let hash = words
+        .iter()
+        .fold(start, |hash, word| mix(hash ^ u64::from_le_bytes(*word)));
+    if rest.is_empty() {
+        return hash;
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(hash ^ u64::from_le_bytes(last))
+}
+
+/// The finalizer of SplitMix64.
+#[inline]
+fn mix(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 fn fnv(bytes: &[u8]) -> u64 {

@@ -14,12 +14,12 @@ pub use crate::adders::Adders;
 use crate::agent::{Agent, Context, PendingAlarm};
 use crate::command::CommandError;
 use crate::digest::Digest;
-pub use crate::digest::DigestSum;
+pub use crate::digest::{ContentSum, DigestSum};
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 pub use crate::error::{FailurePlace, FailureStage};
 pub use crate::id_set::IdSet;
-use crate::kernel::{Ahead, Kernel, NONE, Observer, Outside, Turn};
+use crate::kernel::{Ahead, Content, Kernel, NONE, Observer, Outside, Turn};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
 #[doc(hidden)]
@@ -852,6 +852,25 @@ impl<M: Message> Engine<M> {
         counters.queued = self.kernel.queued();
         counters.alarms_pending = self.kernel.alarms.len() as u64;
         counters
+    }
+
+    /// Sums up a digest of the contents of all deliveries from now on, and one without them.
+    pub fn keep_content_digest(&mut self)
+    where
+        M: serde::Serialize,
+    {
+        self.keep_digest();
+        self.kernel.content.get_or_insert_with(|| Content {
+            sum: ContentSum::default(),
+            add: ContentSum::add,
+        });
+    }
+
+    /// The digest of the contents so far, if one is kept.
+    #[must_use]
+    pub fn content_digest(&self) -> Option<Digest> {
+        let content = self.kernel.content.as_ref();
+        content.map(|content| content.sum.value())
     }
 
     /// The digest so far, if one is kept.

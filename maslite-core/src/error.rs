@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, IdError, SimDuration, SimTime};
+use crate::{AgentId, IdError, SimDuration, SimTime, Topic};
 
 /// Why a run, or a call that prepares one, failed.
 ///
@@ -101,6 +101,22 @@ pub enum Error {
         /// The first sixteen agents that are awake, or kept awake, by insertion index.
         agents: Vec<AgentId>,
     },
+    /// A message does not serialise, and a digest of contents was asked for.
+    #[error(
+        "at {time} message {topic} of agent {sender} to agent {agent} cannot be serialised for the content digest: {why}"
+    )]
+    Undigested {
+        /// Its topic.
+        topic: Topic,
+        /// Who sent it.
+        sender: AgentId,
+        /// Who was to get it.
+        agent: AgentId,
+        /// When.
+        time: SimTime,
+        /// The serialiser's reason.
+        why: String,
+    },
     /// A run was asked for after one that failed.
     #[error("an earlier run failed, so this simulation cannot go on: build a new one")]
     Failed,
@@ -120,6 +136,7 @@ crate::readable_debug!(enum Error {
     ModelPanicked { what, time, superstep, message, place, backtrace },
     TimeOverflow { agent, time, delay },
     EndlessExchange { time, limit, agents },
+    Undigested { topic, sender, agent, time, why },
     Failed,
 });
 

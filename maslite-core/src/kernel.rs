@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::adders::Adders;
 use crate::agent::{Agent, Delivery};
 use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
-use crate::digest::DigestSum;
+use crate::digest::{ContentSum, DigestSum};
 use crate::directory::{Directory, Whereabouts};
 use crate::engine::Import;
 use crate::error::{Adder, Error, FailurePlace, FailureStage};
@@ -215,6 +215,12 @@ impl Ahead {
     }
 }
 
+/// A digest of contents, and how a message enters it.
+pub(crate) struct Content<M> {
+    pub(crate) sum: ContentSum,
+    pub(crate) add: fn(&mut ContentSum, u64, &M) -> Result<(), String>,
+}
+
 /// Sees every delivery, in the kernel's one order.
 pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 
@@ -278,6 +284,7 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Counters,
     pub(crate) digest: Option<DigestSum>,
+    pub(crate) content: Option<Content<M>>,
     pub(crate) observer: Option<Observer<M>>,
     /// Whose code sees deliveries.
     pub(crate) observed_by: Outside,
@@ -337,6 +344,7 @@ impl<M: Message> Kernel<M> {
             progress: Arc::default(),
             counters: Counters::default(),
             digest: None,
+            content: None,
             observer: None,
             observed_by: Outside::Owner,
             outside: Outside::Nobody,
@@ -827,7 +835,18 @@ impl<M: Message> Kernel<M> {
             mail: &mail,
         };
         if let Some(digest) = &mut self.digest {
-            digest.add(&delivery);
+            let place = digest.add(&delivery);
+            if let Some(content) = &mut self.content
+                && let Err(why) = (content.add)(&mut content.sum, place, &mail.body)
+            {
+                self.failure.get_or_insert(Error::Undigested {
+                    topic: mail.topic(),
+                    sender: mail.sender,
+                    agent,
+                    time: self.now,
+                    why,
+                });
+            }
         }
         if let Some(observer) = &mut self.observer {
             self.outside = self.observed_by;

@@ -146,7 +146,7 @@ pub use run::{AgentError, Counters, Report, Run, StopReason};
 pub use scheduler::{Handle, MainContext, Scheduler};
 pub use time::{BadDuration, SimDuration, SimTime};
 pub use topic::Topic;
-pub use trace::JsonLines;
+pub use trace::{JsonBodies, JsonLines};
 
 /// A count of things kept in memory as the 32 bits that slots, mails and alarms are numbered with.
 fn narrow(count: usize) -> u32 {

@@ -380,6 +380,9 @@ pub struct Report {
     pub counters: Counters,
     /// The digest of the trace since the simulation began, if it was asked for.
     pub digest: Option<Digest>,
+    /// The digest of the trace with the contents of all messages, if it was asked for. Two runs with the same [`digest`](Self::digest)
+    /// had the same mail at the same times; with the same content digest the messages said the same.
+    pub content_digest: Option<Digest>,
     /// How far a paced or real-time run fell behind the wall at worst.
     pub behind: Duration,
     /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
@@ -399,6 +402,7 @@ impl Report {
             wall,
             counters: Counters::default(),
             digest: None,
+            content_digest: None,
             behind: Duration::ZERO,
             errors: Vec::new(),
         }
@@ -460,6 +464,9 @@ impl fmt::Display for Report {
         }
         if let Some(digest) = self.digest {
             write!(f, "; digest {digest}")?;
+        }
+        if let Some(digest) = self.content_digest {
+            write!(f, "; content digest {digest}")?;
         }
         Ok(())
     }

@@ -102,6 +102,37 @@ impl<M: Message> Scheduler<M> {
         self
     }
 
+    /// The same, with a digest of the trace and one of the contents of all messages in every report. What a digest covers is in
+    /// [`Report`].
+    ///
+    /// ```
+    /// use maslite_core::{Agent, AgentId, Digest, Mail, Message, Run, Scheduler};
+    /// #[derive(Clone, Message, serde::Serialize)]
+    /// enum Msg { Price { cents: u32 } }
+    /// struct Buyer;
+    /// impl Agent<Msg> for Buyer {}
+    ///
+    /// fn digests(cents: u32) -> (Option<Digest>, Option<Digest>) {
+    ///     let mut scheduler = Scheduler::new().with_content_digest();
+    ///     scheduler.add(1, Buyer).unwrap();
+    ///     scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Price { cents }));
+    ///     let report = scheduler.run(Run::until_idle()).unwrap();
+    ///     (report.digest, report.content_digest)
+    /// }
+    ///
+    /// let (low, high) = (digests(99), digests(101));
+    /// assert_eq!(low.0, high.0); // the same mail at the same time
+    /// assert_ne!(low.1, high.1); // that says something else
+    /// ```
+    #[must_use]
+    pub fn with_content_digest(mut self) -> Self
+    where
+        M: serde::Serialize,
+    {
+        self.engine.keep_content_digest();
+        self
+    }
+
     /// The same, showing every delivery to `observer`, in the kernel's one order. See
     /// [`JsonLines`](crate::JsonLines) for one that writes them down.
     #[must_use]
@@ -246,6 +277,7 @@ impl<M: Message> Scheduler<M> {
         let mut report = Report::new(stopped_by, start, now, wall().duration_since(started));
         report.counters = self.engine.counters();
         report.digest = self.engine.digest();
+        report.content_digest = self.engine.content_digest();
         report.behind = behind;
         report.errors = self.engine.errors().to_vec();
         Ok(report)

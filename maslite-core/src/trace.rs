@@ -53,22 +53,56 @@ impl<W: Write + Send + 'static> JsonLines<W> {
     }
 }
 
+/// As [`JsonLines`], with each message as JSON behind `"body"`.
+///
+/// ```json
+/// {"t_ns":250000000,"step":0,"to":3,"from":1,"receiver":3,"topic":"C","body":{"C":{"amount":7}}}
+/// ```
+#[derive(Clone, Debug)]
+pub struct JsonBodies<W: Write + Send>(JsonLines<W>);
+
+impl<W: Write + Send + 'static> JsonLines<W> {
+    /// The same with the messages.
+    #[must_use]
+    pub fn with_bodies(self) -> JsonBodies<W> {
+        JsonBodies(self)
+    }
+
+    fn write(&self, write: impl FnOnce(&mut String)) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shared {
+            writer,
+            line,
+            result,
+        } = &mut *shared;
+        if result.is_ok() {
+            line.clear();
+            write(line);
+            line.push('\n');
+            *result = writer.write_all(line.as_bytes());
+        }
+    }
+}
+
+impl<W: Write + Send + 'static> JsonBodies<W> {
+    /// Writes out what is buffered.
+    ///
+    /// # Errors
+    /// As [`JsonLines::flush`].
+    pub fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<M: Message + Serialize, W: Write + Send + 'static> From<JsonBodies<W>> for Observer<M> {
+    fn from(lines: JsonBodies<W>) -> Self {
+        Box::new(move |delivery| lines.0.write(|line| delivery.write_json_with_body(line)))
+    }
+}
+
 impl<M: Message, W: Write + Send + 'static> From<JsonLines<W>> for Observer<M> {
     fn from(lines: JsonLines<W>) -> Self {
-        Box::new(move |delivery| {
-            let mut shared = lines.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let Shared {
-                writer,
-                line,
-                result,
-            } = &mut *shared;
-            if result.is_ok() {
-                line.clear();
-                delivery.write_json(line);
-                line.push('\n');
-                *result = writer.write_all(line.as_bytes());
-            }
-        })
+        Box::new(move |delivery| lines.write(|line| delivery.write_json(line)))
     }
 }
 
@@ -85,6 +119,29 @@ impl<M: Message> Delivery<'_, M> {
         };
         // Numbers and strings are always JSON.
         into.push_str(&serde_json::to_string(&line).unwrap_or_default());
+    }
+}
+
+impl<M: Message + Serialize> Delivery<'_, M> {
+    /// Appends the delivery as one JSON object with the message behind `"body"`, without a line feed. A message that JSON cannot hold is
+    /// `null`, with the reason behind `"body_error"`.
+    pub fn write_json_with_body(&self, into: &mut String) {
+        self.write_json(into);
+        // The object goes on.
+        if into.pop() != Some('}') {
+            return;
+        }
+        match serde_json::to_string(&self.mail.body) {
+            Ok(body) => {
+                into.push_str(",\"body\":");
+                into.push_str(&body);
+            }
+            Err(why) => {
+                let why = serde_json::Value::from(why.to_string());
+                into.push_str(&format!(",\"body\":null,\"body_error\":{why}"));
+            }
+        }
+        into.push('}');
     }
 }
 

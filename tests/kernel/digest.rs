@@ -142,3 +142,110 @@ fn there_is_none_unless_asked_for() {
     let report = scheduler.run(maslite_core::Run::until_idle()).unwrap();
     assert_eq!(report.digest, None);
 }
+
+#[derive(Clone, maslite_core::Message, serde::Serialize)]
+enum Said {
+    Price { cents: u32 },
+    Note(String),
+    Nothing,
+}
+
+fn digests_of(mails: impl IntoIterator<Item = Said>) -> [Option<maslite_core::Digest>; 2] {
+    struct Listener;
+    impl maslite_core::Agent<Said> for Listener {}
+    let mut scheduler = maslite_core::Scheduler::new().with_content_digest();
+    scheduler.add(1, Listener).unwrap();
+    for body in mails {
+        let mail = maslite_core::Mail::new(AgentId::MAIN, AgentId::from(1), body);
+        scheduler.send(mail);
+    }
+    let report = scheduler.run(maslite_core::Run::until_idle()).unwrap();
+    [report.digest, report.content_digest]
+}
+
+/// Worked out by another program from the formula in the documentation.
+#[test]
+fn the_content_digest_is_the_same_on_every_platform() {
+    let digests = digests_of([
+        Said::Price { cents: 99 },
+        Said::Note("eight and two".to_owned()),
+        Said::Note("eight!".to_owned()),
+        Said::Nothing,
+    ]);
+    assert_eq!(
+        digests.map(|digest| digest.unwrap().to_string()),
+        ["5626c579d4a3b72a", "3925732c9ec2fdc9"]
+    );
+}
+
+#[test]
+fn what_is_said_is_in_the_content_digest_alone() {
+    let price = |cents| digests_of([Said::Price { cents }]);
+    let (low, high) = (price(99), price(101));
+    assert_eq!(low, price(99));
+    assert_eq!(low[0], high[0]);
+    assert_ne!(low[1], high[1]);
+}
+
+#[test]
+fn a_message_that_does_not_serialise_has_no_content_digest() {
+    #[derive(Clone, maslite_core::Message)]
+    struct Secret;
+    impl serde::Serialize for Secret {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it is a secret"))
+        }
+    }
+    struct Listener;
+    impl maslite_core::Agent<Secret> for Listener {}
+    let mut scheduler = maslite_core::Scheduler::new().with_content_digest();
+    scheduler.add(1, Listener).unwrap();
+    scheduler.send(maslite_core::Mail::new(
+        AgentId::MAIN,
+        AgentId::from(1),
+        Secret,
+    ));
+    let error = scheduler.run(maslite_core::Run::until_idle()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("at 0 s message Secret of agent main to agent 1 cannot be serialised"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_trace_can_show_what_is_said() {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    struct Listener;
+    impl maslite_core::Agent<Said> for Listener {}
+    let written = Shared::default();
+    let lines = maslite_core::JsonLines::new(written.clone()).with_bodies();
+    let mut scheduler = maslite_core::Scheduler::new().with_trace(lines);
+    scheduler.add(1, Listener).unwrap();
+    for body in [Said::Price { cents: 99 }, Said::Nothing] {
+        scheduler.send(maslite_core::Mail::new(
+            AgentId::MAIN,
+            AgentId::from(1),
+            body,
+        ));
+    }
+    scheduler.run(maslite_core::Run::until_idle()).unwrap();
+    let written = written.0.lock().unwrap();
+    let expected = r#"{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Price","body":{"Price":{"cents":99}}}
+{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Nothing","body":"Nothing"}
+"#;
+    assert_eq!(std::str::from_utf8(&written).unwrap(), expected);
+}

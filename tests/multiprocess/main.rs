@@ -25,6 +25,7 @@ mod naive;
 mod agent_errors;
 mod clock_holder;
 mod commands;
+mod content_digest;
 mod control;
 mod controller;
 mod deaths;

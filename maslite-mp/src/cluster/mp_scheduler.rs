@@ -254,6 +254,9 @@ impl<M: WireMessage> MpScheduler<M> {
         if settings.digest {
             self.engine.keep_digest();
         }
+        if settings.content {
+            self.engine.keep_content_digest();
+        }
         if settings.trace {
             let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
             let full = Arc::clone(&self.border.full);
@@ -630,6 +633,7 @@ impl<M: WireMessage> MpScheduler<M> {
             awake_last: u32::try_from(engine.awake_last()).unwrap_or(u32::MAX),
             local: engine.local(),
             digest: engine.digest().map(Digest::as_u64),
+            content: engine.content_digest().map(Digest::as_u64),
             batches: border.outbound.finish(draft),
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),

@@ -212,6 +212,12 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
+    /// The same, with the message as JSON behind `"body"` in each line of a trace.
+    #[must_use]
+    pub fn with_bodies_in_trace(self) -> Self {
+        self.with_trace_format(|delivery, line| delivery.write_json_with_body(line))
+    }
+
     /// The same, for a program that is a test harness: child processes run nothing but the ignored
     /// test of this name (with its modules), in which `enter` must be called.
     ///

@@ -375,6 +375,7 @@ mod tests {
             awake_last: 2,
             local: 0,
             digest: Some(7),
+            content: None,
             batches,
             trace: u32::try_from(before.len() - start).unwrap(),
         };

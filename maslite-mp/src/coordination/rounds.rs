@@ -12,7 +12,7 @@
 
 use std::mem;
 
-use maslite_core::engine::{DigestSum, FailurePlace, FailureStage, Newborn};
+use maslite_core::engine::{ContentSum, DigestSum, FailurePlace, FailureStage, Newborn};
 use maslite_core::{
     Adder, AgentError, AgentId, Counters, Delivery, Digest, Mail, MailKey, MainContext, Predicate,
     Run, SimDuration, SimTime, StopReason,
@@ -47,6 +47,8 @@ pub(crate) struct Standing {
     /// What main itself counted: mail to it, and mail to nobody.
     pub(crate) counters: Counters,
     pub(crate) digest: DigestSum,
+    /// Of the contents, if one is kept.
+    pub(crate) content: Option<ContentSum>,
     delivered: u64,
     sequence: u64,
     owner_sequence: u64,
@@ -109,6 +111,13 @@ impl Standing {
     fn count_undeliverable(&mut self) {
         self.counters.sent += 1;
         self.counters.undeliverable += 1;
+    }
+
+    /// The digest of contents over all clusters, if they keep one.
+    pub(crate) fn content_digest(&self) -> Option<Digest> {
+        let own = self.content.as_ref()?.value();
+        let mut reports = self.reports.iter().flatten();
+        reports.try_fold(own, |sum, report| Some(sum.with(report.content?.into())))
     }
 
     /// The digest over all clusters, if they keep one.
@@ -876,7 +885,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 self.standing.count_undeliverable();
                 continue;
             }
-            self.count_delivery(&mail);
+            self.count_delivery(&mail)?;
             if let Some(handler) = &mut self.handler {
                 self.fleet.desk.turn_to(Chore::Handler, self.standing.time);
                 handler(mail, &mut context);
@@ -892,7 +901,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(stop)
     }
 
-    fn count_delivery(&mut self, mail: &Mail<M>) {
+    fn count_delivery(&mut self, mail: &Mail<M>) -> Result<(), Error> {
         self.standing.counters.sent += 1;
         self.standing.counters.delivered += 1;
         let delivery = Delivery {
@@ -904,7 +913,19 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             mail,
         };
         self.standing.delivered += 1;
-        self.standing.digest.add(&delivery);
+        let place = self.standing.digest.add(&delivery);
+        if let Some(content) = &mut self.standing.content {
+            let added = content.add(place, &mail.body);
+            added.map_err(|why| {
+                Error::Model(maslite_core::Error::Undigested {
+                    topic: mail.topic(),
+                    sender: mail.sender,
+                    agent: AgentId::MAIN,
+                    time: self.standing.time,
+                    why,
+                })
+            })?;
+        }
         if self.trace.is_some() {
             let mut text = String::new();
             (self.trace_format)(&delivery, &mut text);
@@ -919,6 +940,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         if self.lookaheads.is_empty() {
             self.write_trace_before(None);
         }
+        Ok(())
     }
 
     /// Sends mail of the simulation's owner, or a reply of main.

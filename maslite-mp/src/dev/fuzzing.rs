@@ -387,6 +387,7 @@ mod tests {
             awake_last: 2,
             local: 5,
             digest: Some(7),
+            content: None,
             batches: [
                 batch(Destination::Cluster(1), 3, 0, all),
                 batch(Destination::Main, 3, all, own),
@@ -480,6 +481,7 @@ mod tests {
         let settings = Settings {
             seed: 1,
             digest: true,
+            content: false,
             trace: false,
             wait: Wait::default(),
             shake: None,

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     /// The run's seed.
     pub(crate) seed: u64,
     pub(crate) digest: bool,
+    /// Also one of the contents.
+    pub(crate) content: bool,
     pub(crate) trace: bool,
     /// How it waits for messages.
     pub(crate) wait: Wait,
@@ -304,6 +306,7 @@ pub(crate) struct Report {
     /// Mail addressed within the cluster, since the beginning.
     pub(crate) local: u64,
     pub(crate) digest: Option<u64>,
+    pub(crate) content: Option<u64>,
     /// The batches before this note.
     pub(crate) batches: Batches,
     /// Bytes of the trace, which is right before it.
@@ -311,7 +314,7 @@ pub(crate) struct Report {
 }
 
 /// What of a report is not a number, in the last bits of one of its numbers: the first of them first.
-const FLAGS: u32 = 6;
+const FLAGS: u32 = 7;
 
 impl Report {
     fn flags(&self) -> [bool; FLAGS as usize] {
@@ -322,6 +325,7 @@ impl Report {
             self.kept_awake,
             self.next_alarm.is_some(),
             self.digest.is_some(),
+            self.content.is_some(),
         ]
     }
 
@@ -348,6 +352,7 @@ impl Serialize for Report {
             self.local,
             self.digest.unwrap_or_default(),
             self.trace.into(),
+            self.content.unwrap_or_default(),
         ]);
         let counters = Numbers(self.counters.to_numbers());
         (numbers, counters, &self.batches, &self.events).serialize(serializer)
@@ -371,6 +376,7 @@ impl<'de> Deserialize<'de> for Report {
                 local,
                 digest,
                 trace,
+                content,
             ],
         ) = numbers;
         let small = |number| u32::try_from(number).map_err(D::Error::custom);
@@ -394,6 +400,7 @@ impl<'de> Deserialize<'de> for Report {
             awake_last: small(awake_last)?,
             local,
             digest: flag(5).then_some(digest),
+            content: flag(6).then_some(content),
             batches,
             trace: small(trace)?,
         })
@@ -987,6 +994,7 @@ mod tests {
             awake_last: 14,
             local: 15,
             digest: Some(16).filter(|_| is_raised(5)),
+            content: Some(18).filter(|_| is_raised(6)),
             batches: some.iter().map(|_| batch).collect(),
             trace: 17,
         }
@@ -1001,7 +1009,7 @@ mod tests {
                 let taken: Report = decode(&bytes).unwrap();
                 assert_eq!(format!("{taken:?}"), format!("{:?}", report(flags, busy)));
                 // As long as its numbers, and the lengths of what else there is.
-                assert!(busy || bytes.len() == 1 + 11 * 8 + 1 + 12 * 8 + 2);
+                assert!(busy || bytes.len() == 1 + 12 * 8 + 1 + 12 * 8 + 2);
             }
         }
     }
@@ -1060,14 +1068,14 @@ mod tests {
         let place = |number: usize, byte: usize| 1 + number * 8 + byte;
         for (place, what) in [
             (0, "not so many numbers"),
-            (place(3, 0), "a seventh flag"),
+            (place(3, 0), "an eighth flag"),
             (place(3, 7), "a last flag"),
             (place(7, 4), "more agents than there can be"),
             (place(10, 7), "a trace longer than a message"),
-            (place(11, 0), "not so many counters"),
+            (place(12, 0), "not so many counters"),
         ] {
             let mut wrong = right.clone();
-            wrong[place] ^= 1 << 6;
+            wrong[place] ^= 1 << 7;
             assert!(decode::<Report>(&wrong).is_err(), "{what}");
         }
         for length in 0..right.len() {

@@ -103,6 +103,7 @@ pub struct MpMain<M: WireMessage> {
     placement: Placement,
     seed: u64,
     digest: bool,
+    content: bool,
     /// Of each cluster; none where none was declared.
     lookaheads: Vec<Option<SimDuration>>,
     lookahead: Option<SimDuration>,
@@ -150,6 +151,7 @@ impl<M: WireMessage> MpMain<M> {
             placement: Placement::default(),
             seed: 0,
             digest: false,
+            content: false,
             lookaheads: Vec::new(),
             lookahead: None,
             kept_lookaheads: Vec::new(),
@@ -239,6 +241,16 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn with_digest(mut self) -> Self {
         self.digest = true;
+        self
+    }
+
+    /// The same, with a digest of the trace and one of the contents of all messages in every report. What a digest covers is in
+    /// [`Report`]. The content digest is the same on every placement, as the other is.
+    #[must_use]
+    pub fn with_content_digest(mut self) -> Self {
+        self.digest = true;
+        self.content = true;
+        self.standing.content.get_or_insert_default();
         self
     }
 
@@ -577,6 +589,7 @@ impl<M: WireMessage> MpMain<M> {
         } else {
             None
         };
+        report.content_digest = self.standing.content_digest();
         report.errors.clone_from(&self.standing.errors);
         let events = report.counters.delivered - delivered;
         Ok(self.report(report, events, &before))
@@ -730,6 +743,7 @@ impl<M: WireMessage> MpMain<M> {
                 lookahead: lookaheads.get(place).copied(),
                 seed: self.seed,
                 digest: self.digest,
+                content: self.content,
                 trace: self.trace.is_some(),
                 wait,
                 shake: self.shake.map(|seed| Shake::child_side(seed, place)),

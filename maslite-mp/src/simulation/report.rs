@@ -22,7 +22,7 @@ use crate::settings::{Link, Placement};
 /// null. Within a version of `schema`, which is 1, fields are added and never changed:
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`, `startup_ns`, `ratio`, `events`,
-///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `errors`, `advice`;
+///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `content_digest` (the same, only if it was asked for), `errors`, `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
 /// - of the border: `local`, `routed`, `held_back`, `exchanges`; and `flows`, a list of `from`, `to` (cluster names, null for main),
 ///   `mails`, `bytes`;
@@ -477,6 +477,9 @@ struct Fields<'a> {
     events_per_s: f64,
     counters: &'a Counters,
     digest: Option<Digest>,
+    /// Absent unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_digest: Option<Digest>,
     errors: Vec<ErrorFields<'a>>,
     advice: String,
     seed: u64,
@@ -566,6 +569,7 @@ impl Serialize for MpReport {
             events_per_s: self.events_per_s(),
             counters: &self.counters,
             digest: self.digest,
+            content_digest: self.content_digest,
             errors: errors.collect(),
             advice: self.advice(),
             seed: self.seed,

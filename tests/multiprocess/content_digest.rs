@@ -1,0 +1,138 @@
+//! The digest of contents is the same wherever the clusters run, and another one if anything else is said.
+
+use maslite_mp::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::ground::{ALL, Ground, Grounded};
+
+#[derive(Clone, Debug, Serialize, Deserialize, Message)]
+enum Msg {
+    Offer { cents: u32, text: String },
+    News(Vec<u8>),
+}
+
+const TRADERS: u64 = 9;
+
+/// Passes an offer on to others, with a price that depends on how much is added, tells all who listen, and at last main.
+#[derive(Serialize, Deserialize)]
+struct Trader {
+    surcharge: u32,
+}
+
+impl Agent<Msg> for Trader {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        if ctx.id() == AgentId::from(3) {
+            ctx.subscribe(Pattern::topic("News"));
+        }
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        let Msg::Offer { cents, text } = mail.body else {
+            return;
+        };
+        ctx.broadcast(Msg::News(text.clone().into_bytes()));
+        let to = match text.len() {
+            0..20 => AgentId::from((ctx.id().as_u64() + 4) % TRADERS),
+            _ => AgentId::MAIN,
+        };
+        let offer = Msg::Offer {
+            cents: cents + self.surcharge,
+            text: text + "!",
+        };
+        ctx.set_alarm(Alarm::after(SimDuration::from_millis(1)).to(to), offer);
+    }
+}
+
+fn agents() -> Entered<Msg> {
+    let registry = Registry::new().with::<Trader>().with_bodies_in_trace();
+    registry.entered_by_test("content_digest::child").enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = agents();
+}
+
+fn offers() -> impl Iterator<Item = Mail<Msg>> {
+    (0..3_u64).map(|to| {
+        let text = "it is cheap".to_owned();
+        Mail::new(
+            AgentId::MAIN,
+            AgentId::from(to),
+            Msg::Offer { cents: 5, text },
+        )
+    })
+}
+
+/// The digests, and the trace.
+type Told = ([Option<Digest>; 2], Vec<String>);
+
+fn alone(surcharge: u32) -> Told {
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = std::sync::Arc::clone(&lines);
+    let observer: maslite_core::Observer<Msg> = Box::new(move |delivery| {
+        let mut line = String::new();
+        delivery.write_json_with_body(&mut line);
+        into.lock().unwrap().push(line);
+    });
+    let mut scheduler = Scheduler::new().with_content_digest().with_trace(observer);
+    for id in 0..TRADERS {
+        scheduler.add(id, Trader { surcharge }).unwrap();
+    }
+    offers().for_each(|offer| scheduler.send(offer));
+    let report = scheduler.run_with(Run::until_idle(), |_, _| {}).unwrap();
+    let lines = lines.lock().unwrap().clone();
+    ([report.digest, report.content_digest], lines)
+}
+
+fn in_clusters(ground: Ground, clusters: usize, surcharge: u32) -> Told {
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = std::sync::Arc::clone(&lines);
+    let mut main = MpMain::new(agents())
+        .unwrap()
+        .on(ground)
+        .with_content_digest()
+        .with_trace(move |line| into.lock().unwrap().push(line.to_owned()));
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+    for (id, cluster) in (0..TRADERS).zip(clusters.into_iter().cycle()) {
+        main.add(cluster, id, Trader { surcharge }).unwrap();
+    }
+    offers().for_each(|offer| main.send(offer));
+    let report = main.run_with(Run::until_idle(), |_, _| {}).unwrap();
+    let lines = lines.lock().unwrap().clone();
+    let json = report.to_json();
+    let digest = report.content_digest.unwrap();
+    assert!(
+        json.contains(&format!("\"content_digest\":\"{digest}\"")),
+        "{json}"
+    );
+    ([report.digest, report.content_digest], lines)
+}
+
+#[test]
+fn it_is_the_same_on_every_placement() {
+    let expected = alone(7);
+    let last = r#"{"t_ns":10000000,"step":0,"to":"main","from":0,"receiver":"main","topic":"Offer","body":{"Offer":{"cents":75,"text":"it is cheap!!!!!!!!!!"}}}"#;
+    assert!(
+        expected.1.iter().any(|line| line == last),
+        "{:?}",
+        expected.1
+    );
+    for ground in ALL {
+        for clusters in 1..=3 {
+            let told = in_clusters(ground, clusters, 7);
+            assert_eq!(told, expected, "{ground:?}, {clusters} clusters");
+        }
+    }
+}
+
+#[test]
+fn it_tells_runs_apart_in_which_other_things_are_said() {
+    let (seven, eight) = (alone(7).0, alone(8).0);
+    assert_eq!(seven[0], eight[0]);
+    assert_ne!(seven[1], eight[1]);
+    for ground in ALL {
+        assert_eq!(in_clusters(ground, 2, 8).0, eight, "{ground:?}");
+    }
+}
