@@ -9,8 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::{
     AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook,
 };
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::panicking;
 
 /// A panic that was caught.
@@ -72,7 +72,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `what`. A panic in it that is caught there is not shown, unless the program has set a hook of its own since.
+/// Calls `what`. Panics of this thread in it, which are caught there, are not shown. The program's hook is in its place again
+/// afterwards.
 pub fn quietly<T>(what: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -80,10 +81,38 @@ pub fn quietly<T>(what: impl FnOnce() -> T) -> T {
             QUIET.set(self.0);
         }
     }
-    watch();
     let _restore = Restore(QUIET.replace(true));
-    what()
+    let setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if HOOK.is_completed() || panicking() {
+        drop(setting);
+        return what();
+    }
+    let before = Arc::new(take_hook());
+    let others = Arc::clone(&before);
+    set_hook(Box::new(move |info| {
+        if !is_quiet() {
+            others(info);
+        }
+    }));
+    let done = catch_unwind(AssertUnwindSafe(what));
+    drop(take_hook());
+    set_hook(match Arc::try_unwrap(before) {
+        Ok(before) => before,
+        // Another thread is just showing a panic of its own.
+        Err(before) => Box::new(move |info| before(info)),
+    });
+    drop(setting);
+    done.unwrap_or_else(|payload| resume_unwind(payload))
 }
+
+fn is_quiet() -> bool {
+    QUIET.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Held while the hook is replaced.
+static SETTING: Mutex<()> = Mutex::new(());
+
+static HOOK: Once = Once::new();
 
 /// Calls `what`; a panic in it is an error.
 pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Panic> {
@@ -106,17 +135,17 @@ pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Panic> {
 
 /// Sets the hook.
 fn watch() {
-    static HOOK: Once = Once::new();
     // A hook cannot be set during a panic; the next call does it.
     if HOOK.is_completed() || panicking() {
         return;
     }
     HOOK.call_once(|| {
+        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
         let before = take_hook();
         set_hook(Box::new(move |info| {
             let _reporting = Reporting::begin();
             see(info);
-            if !QUIET.try_with(Cell::get).unwrap_or(false) {
+            if !is_quiet() {
                 before(info);
             }
         }));

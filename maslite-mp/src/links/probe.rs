@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::forget;
 
+use maslite_core::engine::quietly;
 use serde::Serialize;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
@@ -37,6 +38,10 @@ const DEPTH: u32 = 64;
 /// # Errors
 /// What is wrong with the type.
 pub(crate) fn examine<T: Serialize + DeserializeOwned>() -> Result<(), String> {
+    quietly(try_all::<T>)
+}
+
+fn try_all<T: Serialize + DeserializeOwned>() -> Result<(), String> {
     let mut variants = BTreeMap::new();
     for round in 0..ROUNDS {
         try_one::<T>(round, &mut variants)?;
@@ -65,7 +70,7 @@ fn try_one<T: Serialize + DeserializeOwned>(
         first: None,
         flaw: None,
     };
-    let made = maslite_core::engine::quietly(|| guarded::catch(|| T::deserialize(&mut maker)));
+    let made = guarded::catch(|| T::deserialize(&mut maker));
     let Maker { first, flaw, .. } = maker;
     let name = |why: String| match &first {
         Some((name, variant)) => format!("`{name}::{variant}`: {why}"),
@@ -73,7 +78,7 @@ fn try_one<T: Serialize + DeserializeOwned>(
     };
     match (made, flaw) {
         (Ok(Ok(value)), _) => {
-            let checked = maslite_core::engine::quietly(|| check(&value));
+            let checked = check(&value);
             forget(value);
             checked.map_err(name)
         }
