@@ -184,11 +184,9 @@ fn check(
                 format!("the answer of agent 0 cannot be serialised: {why}"),
             ),
             (Ill::Reads, None) => (UNREADABLE.to_owned(), UNREADABLE.to_owned()),
-            // It reads less than it wrote.
+            // It is long, but not too long.
             (_, None) => {
-                let left_over = "an answer cannot be deserialised: ";
-                assert!(state.unwrap_err().starts_with(left_over));
-                assert!(answer.unwrap_err().starts_with(left_over));
+                assert_eq!((state, answer), (Ok(()), Ok(())), "{ill:?}");
                 continue;
             }
         };
@@ -241,8 +239,9 @@ fn an_agent_that_cannot_be_looked_at_is_an_error_of_who_looks() {
                 "{errors:?}"
             );
             // So it is with agents that are to take a place.
-            let errors = ILLS.map(|ill| controller.replace(0, Patient(ill)).is_err());
-            assert_eq!(errors, [true; 5]);
+            for ill in ILLS.into_iter().filter(|ill| *ill != Ill::Long(1)) {
+                assert!(controller.replace(0, Patient(ill)).is_err(), "{ill:?}");
+            }
             for (id, ill) in (0..).zip(ILLS) {
                 let id: u64 = id;
                 let request = Request::Agent { id: id.to_string() };
