@@ -839,13 +839,21 @@ impl<M: Message> Kernel<M> {
             if let Some(content) = &mut self.content
                 && let Err(why) = (content.add)(&mut content.sum, place, &mail.body)
             {
-                self.failure.get_or_insert(Error::Undigested {
+                let place = FailurePlace {
+                    time: self.now,
+                    superstep: self.superstep,
+                    stage: FailureStage::Update,
+                    index,
+                    sequence: nth,
+                };
+                let error = Error::Undigested {
                     topic: mail.topic(),
                     sender: mail.sender,
                     agent,
                     time: self.now,
                     why,
-                });
+                };
+                self.failure.get_or_insert((place, error));
             }
         }
         if let Some(observer) = &mut self.observer {

@@ -215,7 +215,10 @@ impl<M: WireMessage> Registry<M> {
     /// The same, with the message as JSON behind `"body"` in each line of a trace.
     #[must_use]
     pub fn with_bodies_in_trace(self) -> Self {
-        self.with_trace_format(|delivery, line| delivery.write_json_with_body(line))
+        fn format<M: WireMessage>(delivery: &Delivery<'_, M>, line: &mut String) {
+            delivery.write_json_with_body(line);
+        }
+        self.with_trace_format(format)
     }
 
     /// The same, for a program that is a test harness: child processes run nothing but the ignored
