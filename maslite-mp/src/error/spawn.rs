@@ -29,6 +29,16 @@ pub enum SpawnError {
         /// What the system said.
         source: io::Error,
     },
+    /// The umask of this process lets its own user not use the directories that it makes, and the links are channels, which need one
+    /// for a moment.
+    #[error(
+        "the umask of this process takes the rights 0{mask:o} from its own user, so that no channel can be made: use another one, \
+         such as 077, or Link::Ring"
+    )]
+    Umask {
+        /// The rights of the user that it takes.
+        mask: u32,
+    },
     /// This process may not open as many descriptors as so many clusters need, five each. None was started.
     #[error(
         "{asked} clusters need more descriptors than this process has left of its {limit}: {possible} can be started; \
@@ -167,6 +177,7 @@ pub enum SpawnError {
 maslite_core::readable_debug!(enum SpawnError {
     TempDir(source),
     TempDirUnusable { directory, source },
+    Umask { mask },
     TooManyClusters { asked, possible, limit },
     ProgramReplaced(source),
     Resources(source),
