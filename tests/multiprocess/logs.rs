@@ -345,6 +345,40 @@ fn a_subscriber_that_panics_ends_no_run() {
 
 #[test]
 #[ignore = "started by the test below"]
+fn into_stderr() {
+    let subscriber = tracing_subscriber::fmt().with_writer(io::stderr).finish();
+    let report = tracing::subscriber::with_default(subscriber, || {
+        let mut main = MpMain::new(agents()).unwrap();
+        for number in 0..3_u64 {
+            let cluster = main.new_scheduler();
+            let lines = vec!["x".repeat(1_000); 1_000];
+            let writer = [Writer::Steady, Writer::Forger(lines)];
+            main.add(cluster, number, writer[usize::from(number == 2)].clone())
+                .unwrap();
+        }
+        main.run(Run::until_idle()).unwrap()
+    });
+    assert_eq!(report.counters.delivered, 5);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_error_that_is_full_ends_no_run() {
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["logs::into_stderr", "--exact", "--ignored", "--nocapture"])
+        .stderr(full)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+#[ignore = "started by the test below"]
 fn silent() {
     let mut main = MpMain::new(agents()).unwrap();
     let cluster = main.new_scheduler();
