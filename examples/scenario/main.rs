@@ -87,15 +87,16 @@ const FORMAT: &str = r#"The file:
 More that a file may say, all of it optional:
   Id 0 is main. It answers mail with a ttl above 0 about the next topic: A, B, … F, A.
   An agent: "setup": [actions], "teardown": [actions], "at_most": mail that it reads in an update.
-  Actions: spawn {id?} adds an agent with the same script and sends it C; remove {id}, where 0 is the
-  agent itself; clear {topic?, to?} clears its own alarms; pause {}; panic {unless: topic it has heard};
-  spin {until: topic, most: n} sends itself its mail once more; keep {awake}.
+  Actions: spawn {id?} adds an agent with the same script and sends it C; remove {id}, where 0
+  is the agent itself; clear {topic?, to?} clears its own alarms; pause {};
+  panic {unless: topic that it has heard}; keep {awake};
+  spin {until: topic, most: n} sends itself its mail once more.
   "run": {"until_ms": 2500, "supersteps_per_instant": 60, "stop_on": "F"}: main stops the run on F.
   "between": [[actions], …], what the owner does after the first pause, the second and so on:
   add {an agent}, send {from, to, topic, ttl}, remove {id}. Clusters name these agents, too.
 
-The trace has a line for every delivery and, with "born", "gone", "awake", "main" or "paused", for what
-else happens. After an error its last line is the error.
+The trace has a line for every delivery, and lines with "born", "gone", "awake", "main" and
+"paused" for what else happens. After an error its last line is the error.
 
 Exit status: 0, or 1 if the run failed, or 2 if it could not begin."#;
 
