@@ -94,7 +94,11 @@ const STORIES: &[(&str, Story, &str)] = &[
         two_of_one_name,
         "1000 x\n10 x\n1000 x\n10 x\n",
     ),
-    ("two_of_other_types", two_of_other_types, "1 a\n1 b\n"),
+    (
+        "two_of_other_types",
+        two_of_other_types,
+        "1 socket\n1 a\n1 b\n",
+    ),
     ("in_a_loop", in_a_loop, "2 x\n3 x\n4 x\n"),
     ("again_and_again", again_and_again, "1 x\n1 x\n1 x\n"),
     ("inline_before", inline_before, "3 x\n4 x\n"),
@@ -184,11 +188,24 @@ fn two_of_one_name() -> Result<(), Error> {
 fn two_of_other_types() -> Result<(), Error> {
     let one = Registry::new().with::<Stall>().enter();
     let mut first = MpMain::new(one)?;
+    // The child that passes by opens none and minds no signals.
+    let socket = first.open_control("first").unwrap();
+    first.stop_on_ctrl_c().unwrap();
+    let open = |path: &Path| {
+        let beside = fs::read_dir(path.parent().unwrap()).unwrap();
+        let names = beside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".sock")).count()
+    };
     let cluster = first.new_scheduler();
     first.add(cluster, 1, Stall("a".to_owned()))?;
     let other = market(1, "b".to_owned()).with::<Witness>().enter();
+    let mut second = MpMain::new(other)?;
+    let cluster = second.new_scheduler();
+    second.build(cluster, "market", ())?;
+    second.start()?;
+    println!("{} socket", open(&socket));
     println!("{}", summary(&run(first)?));
-    println!("{}", summary(&said_in(other, Placement::Processes)?));
+    println!("{}", summary(&run(second)?));
     Ok(())
 }
 
@@ -289,6 +306,7 @@ fn told(name: &str) -> String {
     let output = command
         .current_dir(&directory)
         .env("COLOUR", "red")
+        .env("XDG_RUNTIME_DIR", &directory)
         .env(STORY, "")
         .stdin(std::process::Stdio::null())
         .output()

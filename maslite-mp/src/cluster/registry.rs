@@ -224,6 +224,9 @@ impl<M: WireMessage> Registry<M> {
     /// The same, for a program that is a test harness: child processes run nothing but the ignored
     /// test of this name (with its modules), in which `enter` must be called.
     ///
+    /// The test may enter several registries: a child becomes a cluster at the first one with the same types and builders. What builders
+    /// capture cannot be compared, so it must be the same there.
+    ///
     /// ```
     /// # use maslite_mp::prelude::*;
     /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }

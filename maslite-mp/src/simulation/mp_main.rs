@@ -853,14 +853,18 @@ impl<M: WireMessage> MpMain<M> {
     /// not this user's alone. [`Error::Ended`].
     pub fn open_control(&mut self, name: &str) -> Result<PathBuf, Error> {
         self.check_usable()?;
-        let controller = Arc::new(self.controller());
-        let begin = move |request, asker| control::begin(&controller, request, asker);
-        let opened =
-            control::path_for(name).and_then(|path| ControlSocket::open(path, Box::new(begin)));
-        let opened = opened.map_err(|source| Error::ControlSocket {
+        let refused = |source| Error::ControlSocket {
             name: name.to_owned(),
             source,
-        })?;
+        };
+        let path = control::path_for(name).map_err(refused)?;
+        if spawn::is_passing() {
+            // This process becomes a cluster of another simulation, and nobody is to speak to it.
+            return Ok(path);
+        }
+        let controller = Arc::new(self.controller());
+        let begin = move |request, asker| control::begin(&controller, request, asker);
+        let opened = ControlSocket::open(path, Box::new(begin)).map_err(refused)?;
         let path = opened.path().to_owned();
         self.control = Some(opened);
         Ok(path)
@@ -887,6 +891,10 @@ impl<M: WireMessage> MpMain<M> {
     /// [`Error::Signals`] if the program has a handler of its own for one of the signals (known on Linux
     /// only; elsewhere both are called), or no thread can be had. Nothing has changed then.
     pub fn stop_on_ctrl_c(&self) -> Result<(), Error> {
+        if self.is_copy() || spawn::is_passing() {
+            // Signals are for the main process alone.
+            return Ok(());
+        }
         signals::stop_on_signals(&self.console).map_err(Error::Signals)
     }
 
