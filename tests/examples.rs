@@ -351,6 +351,11 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
             expected.push(("crowd_lockstep".to_owned(), true));
             expected.push(("crowd_round_trip".to_owned(), true));
             expected.extend(crowd);
+            for loops in [4, 8] {
+                for figure in ["round_trip", "lockstep"] {
+                    expected.push((format!("crowded_{loops}_{figure}"), true));
+                }
+            }
         }
         for process in ["main", "1", "2"] {
             expected.push((format!("idle_{process}"), false));
