@@ -359,7 +359,11 @@ impl<'a, M: Message> Context<'a, M> {
     pub fn set_alarm(&mut self, alarm: Alarm, body: M) -> AlarmId {
         let now = self.kernel.now;
         let time = match alarm.when {
-            When::At(time) => time.max(now),
+            When::At(time) if time < now => {
+                self.kernel.counters.alarms_late += 1;
+                now
+            }
+            When::At(time) => time,
             When::After(delay) => match now.checked_add(delay) {
                 Some(time) => time,
                 None => self.overflow(delay),

@@ -26,9 +26,9 @@ pub use crate::panics::is_reporting_panic;
 pub use crate::panics::quietly;
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
-use crate::run::{AgentError, Counters, StopReason};
+use crate::run::{AgentError, Counters, LostKey, LostMail, StopReason};
 pub use crate::signal::{Signal, Watchdog};
-use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
+use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime, Topic};
 
 /// So many agents that came or went are not kept for neighbours without their being told.
 const MANY: usize = 10_000;
@@ -928,6 +928,11 @@ impl<M: Message> Engine<M> {
             time == self.kernel.now || self.kernel.next_event().is_none_or(|event| event >= time),
             "time never passes an alarm"
         );
+        let moves = (time, superstep) != (self.kernel.now, self.kernel.superstep);
+        if moves && !self.kernel.outbox.is_empty() && !self.has_mail_for_itself() {
+            // Nobody here gets it, or the superstep that comes next would be this engine's too. It is lost when it was sent.
+            self.kernel.post();
+        }
         self.kernel.now = time;
         self.kernel.superstep = superstep;
         let progress = &self.kernel.progress;
@@ -1241,6 +1246,23 @@ impl<M: Message> Engine<M> {
     /// Takes the errors that agents reported since the last time, in order.
     pub fn take_errors(&mut self) -> Vec<AgentError> {
         std::mem::take(&mut self.kernel.errors)
+    }
+
+    /// Takes the first mail that nobody got since the last time, at most as much as a report has since the beginning; with its place
+    /// among all that is lost.
+    pub fn take_lost(&mut self) -> Vec<(LostKey, LostMail)> {
+        std::mem::take(&mut self.kernel.lost)
+    }
+
+    /// The topics to which agents listen and about which no mail came by.
+    #[must_use]
+    pub fn silent_topics(&self) -> Vec<Topic> {
+        self.kernel.mailing_list.silent_topics()
+    }
+
+    /// Takes the topics to which agents listen and about which mail came by for the first time, since the last time.
+    pub fn take_heard(&mut self) -> Vec<Topic> {
+        self.kernel.mailing_list.take_heard()
     }
 
     /// Sets whether agents that report an error thereby end the run.

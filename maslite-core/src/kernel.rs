@@ -22,8 +22,8 @@ use crate::message::{
 };
 use crate::progress::Progress;
 use crate::rng::AgentRng;
-use crate::run::{AgentError, Counters, Report, StopReason};
-use crate::{AgentId, SimDuration, SimTime};
+use crate::run::{self, AgentError, Counters, LostKey, LostMail, Report, StopReason};
+use crate::{AgentId, SimDuration, SimTime, Topic};
 
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -273,6 +273,12 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) main_sequence: u64,
     /// Why an agent has the run end after this superstep, and its insertion index.
     pub(crate) paused_by: Option<(u64, StopReason)>,
+    /// The first mail that nobody got, since somebody last asked; with its place among all that is lost.
+    pub(crate) lost: Vec<(LostKey, LostMail)>,
+    /// The places of the first of them since the beginning, in order.
+    first_lost: Vec<LostKey>,
+    /// So much mail was left unread by agents that were removed.
+    unread_lost: u64,
     /// Errors that agents reported since somebody last asked.
     pub(crate) errors: Vec<AgentError>,
     /// The run ends at the first of them.
@@ -337,6 +343,9 @@ impl<M: Message> Kernel<M> {
             main_delivered: 0,
             main_sequence: 0,
             paused_by: None,
+            lost: Vec::new(),
+            first_lost: Vec::new(),
+            unread_lost: 0,
             errors: Vec::new(),
             stop_at_error: false,
             failure: None,
@@ -462,9 +471,13 @@ impl<M: Message> Kernel<M> {
     /// The same between two supersteps, when it may be awake in the next one.
     pub(crate) fn evict(&mut self, slot: u32) {
         self.awake.retain(|awake| *awake != slot);
-        let unread = self.unread.len();
-        self.unread.retain(|(reader, _)| *reader != slot);
-        self.counters.undeliverable += (unread - self.unread.len()) as u64;
+        let unread = std::mem::take(&mut self.unread);
+        for (reader, envelope) in unread {
+            match envelope.body {
+                Some(body) if reader == slot => self.lose_unread(slot, envelope.sender, &body),
+                _ => self.unread.push((reader, envelope)),
+            }
+        }
         self.unseat(slot);
     }
 
@@ -663,7 +676,28 @@ impl<M: Message> Kernel<M> {
         }
         self.counters.sent += 1;
         self.counters.undeliverable += 1;
+        let envelope = &self.posted[mail as usize];
+        let key = run::lost_when_posted(self.now, self.superstep, envelope.key);
+        if self.is_among_first_lost(&key) {
+            let (from, topic) = (envelope.sender, envelope.topic());
+            self.note_lost(key, from, id, topic);
+        }
         0
+    }
+
+    /// Whether mail that is lost is among the first. It is found in another order where others bring mail in.
+    fn is_among_first_lost(&self, key: &LostKey) -> bool {
+        let last = self.first_lost.last();
+        self.first_lost.len() < Report::LOST_KEPT || last.is_some_and(|last| key < last)
+    }
+
+    /// Notes mail that nobody gets and that is among the first.
+    fn note_lost(&mut self, key: LostKey, from: AgentId, to: AgentId, topic: Topic) {
+        let place = self.first_lost.partition_point(|known| *known <= key);
+        self.first_lost.insert(place, key);
+        self.first_lost.truncate(Report::LOST_KEPT);
+        self.lost
+            .push((key, LostMail::new(self.now, from, to, topic)));
     }
 
     #[inline]
@@ -897,11 +931,25 @@ impl<M: Message> Kernel<M> {
         }
     }
 
+    /// Counts mail as undeliverable that an agent has not read.
+    fn lose_unread(&mut self, slot: u32, from: AgentId, body: &M) {
+        self.counters.undeliverable += 1;
+        self.unread_lost += 1;
+        let (now, superstep) = (self.now.as_nanos(), self.superstep);
+        let seat = &self.slots[slot as usize];
+        let (to, index) = (seat.id, seat.index);
+        // After what was posted before its superstep, in the order in which agents leave and mail came.
+        let key = [now, superstep, 1, index, self.unread_lost, 0];
+        if self.is_among_first_lost(&key) {
+            self.note_lost(key, from, to, body.topic());
+        }
+    }
+
     /// Counts the mail in an inbox as undeliverable.
     fn discard_inbox(&mut self, slot: u32) {
         while let Some(mail) = self.slots[slot as usize].inbox.take_first(&self.links) {
-            drop(self.unfold(mail));
-            self.counters.undeliverable += 1;
+            let mail = self.unfold(mail);
+            self.lose_unread(slot, mail.sender, &mail.body);
         }
     }
 

@@ -140,9 +140,9 @@ pub use progress::{Progress, Sample};
 /// version of it in a program.
 pub use rand;
 pub use rng::AgentRng;
+pub use run::{AgentError, Counters, LostMail, Report, Run, StopReason};
 #[doc(hidden)]
-pub use run::Predicate;
-pub use run::{AgentError, Counters, Report, Run, StopReason};
+pub use run::{LostKey, Predicate, lost_when_posted};
 pub use scheduler::{Handle, MainContext, Scheduler};
 pub use time::{BadDuration, SimDuration, SimTime};
 pub use topic::Topic;

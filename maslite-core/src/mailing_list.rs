@@ -149,12 +149,22 @@ pub struct MailingList {
     /// never looked up.
     lists: [FxHashMap<(AgentId, AgentId, u32), Vec<u32>>; 8],
     /// Patterns that name a topic alone, the most common ones, by the number of the topic.
-    by_topic: Vec<Vec<u32>>,
+    by_topic: Vec<TopicList>,
+    /// The topics among them that mail came by about for the first time, since somebody last asked.
+    freshly_heard: Vec<Topic>,
     /// Which kinds are in use, a bit for each.
     kinds: u8,
     subscriptions: BTreeMap<u32, BTreeSet<Pattern>>,
     /// How many there are.
     count: usize,
+}
+
+/// Who subscribed to a topic alone.
+#[derive(Debug, Default)]
+struct TopicList {
+    subscribers: Vec<u32>,
+    /// Mail about it came by while somebody listened.
+    is_heard: bool,
 }
 
 const TOPIC_ALONE: usize = 0b001;
@@ -231,7 +241,8 @@ impl MailingList {
         self.kinds = 0;
         self.count = 0;
         self.lists.iter_mut().for_each(FxHashMap::clear);
-        self.by_topic.iter_mut().for_each(Vec::clear);
+        let lists = self.by_topic.iter_mut();
+        lists.for_each(|list| list.subscribers.clear());
         for (subscriber, patterns) in std::mem::take(&mut self.subscriptions) {
             for pattern in patterns {
                 self.subscribe(number(subscriber), pattern);
@@ -252,7 +263,8 @@ impl MailingList {
     pub fn subscribers(&mut self, pattern: Pattern) -> &[u32] {
         let key = self.key(&pattern);
         let list = if pattern.kind() == TOPIC_ALONE {
-            self.by_topic.get(key.2 as usize)
+            let list = self.by_topic.get(key.2 as usize);
+            list.map(|list| &list.subscribers)
         } else {
             self.lists[pattern.kind()].get(&key)
         };
@@ -268,6 +280,38 @@ impl MailingList {
             })
     }
 
+    /// The topics to which somebody listens, whatever the sender and receiver, in the order of their letters.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        self.topics_where(|_| true)
+    }
+
+    /// Those of them about which no mail came by while somebody listened.
+    #[must_use]
+    pub fn silent_topics(&self) -> Vec<Topic> {
+        self.topics_where(|list| !list.is_heard)
+    }
+
+    fn topics_where(&self, want: impl Fn(&TopicList) -> bool) -> Vec<Topic> {
+        let wanted = |number: u32| {
+            let list = self.by_topic.get(number as usize);
+            list.is_some_and(|list| !list.subscribers.is_empty() && want(list))
+        };
+        let mut topics: Vec<_> = self
+            .topics
+            .numbered()
+            .filter(|(_, number)| wanted(*number))
+            .map(|(topic, _)| topic)
+            .collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    /// Takes the topics about which mail came by for the first time, since the last time.
+    pub fn take_heard(&mut self) -> Vec<Topic> {
+        std::mem::take(&mut self.freshly_heard)
+    }
+
     /// Adds to `into` who is to get a copy of mail like this, each once, in ascending order.
     #[inline]
     pub fn recipients(
@@ -280,14 +324,22 @@ impl MailingList {
         if self.kinds == 0 {
             return;
         }
-        let topic = self.topics.number(topic);
-        if self.kinds == 1 << TOPIC_ALONE {
-            if let Some(list) = self.by_topic.get(topic as usize) {
-                into.extend_from_slice(list);
+        let number = self.topics.number(topic);
+        if let Some(list) = self.by_topic.get_mut(number as usize)
+            && !list.subscribers.is_empty()
+        {
+            if !list.is_heard {
+                list.is_heard = true;
+                self.freshly_heard.push(topic);
             }
+            if self.kinds == 1 << TOPIC_ALONE {
+                into.extend_from_slice(&list.subscribers);
+            }
+        }
+        if self.kinds == 1 << TOPIC_ALONE {
             return;
         }
-        self.recipients_by_any(sender, receiver, topic, into);
+        self.recipients_by_any(sender, receiver, number, into);
     }
 
     fn recipients_by_any(
@@ -303,7 +355,8 @@ impl MailingList {
                 continue;
             }
             let list = if kind == TOPIC_ALONE {
-                self.by_topic.get(topic as usize)
+                let list = self.by_topic.get(topic as usize);
+                list.map(|list| &list.subscribers)
             } else {
                 let sender = if kind & 0b100 == 0 {
                     AgentId::NOBODY
@@ -351,9 +404,9 @@ impl MailingList {
         if pattern.kind() == TOPIC_ALONE {
             let number = key.2 as usize;
             if self.by_topic.len() <= number {
-                self.by_topic.resize_with(number + 1, Vec::new);
+                self.by_topic.resize_with(number + 1, TopicList::default);
             }
-            return &mut self.by_topic[number];
+            return &mut self.by_topic[number].subscribers;
         }
         self.lists[pattern.kind()].entry(key).or_default()
     }
@@ -362,7 +415,8 @@ impl MailingList {
     fn drop_list(&mut self, pattern: &Pattern) {
         let (key, kind) = (self.key(pattern), pattern.kind());
         let unused = if kind == TOPIC_ALONE {
-            self.by_topic.iter().all(Vec::is_empty)
+            let mut lists = self.by_topic.iter();
+            lists.all(|list| list.subscribers.is_empty())
         } else {
             self.lists[kind].remove(&key);
             self.lists[kind].is_empty()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, Digest, SimDuration, SimTime};
+use crate::{AgentId, Digest, MailKey, SimDuration, SimTime, Topic};
 
 /// When a run ends. Whatever is given, whichever comes first; and always when idle.
 ///
@@ -166,6 +166,8 @@ pub struct Counters {
     pub alarms_fired: u64,
     /// Alarms cleared before they fired.
     pub alarms_cleared: u64,
+    /// Alarms that were set for a time that was past, and fired at once.
+    pub alarms_late: u64,
     /// Alarms that still wait.
     pub alarms_pending: u64,
     /// Agents there are.
@@ -185,6 +187,7 @@ impl Counters {
         self.alarms_set += other.alarms_set;
         self.alarms_fired += other.alarms_fired;
         self.alarms_cleared += other.alarms_cleared;
+        self.alarms_late += other.alarms_late;
         self.alarms_pending += other.alarms_pending;
         self.agents += other.agents;
         self.errors += other.errors;
@@ -193,7 +196,7 @@ impl Counters {
     /// All of them, for a process to tell another.
     #[doc(hidden)]
     #[must_use]
-    pub const fn to_numbers(self) -> [u64; 12] {
+    pub const fn to_numbers(self) -> [u64; 13] {
         [
             self.sent,
             self.delivered,
@@ -204,6 +207,7 @@ impl Counters {
             self.alarms_set,
             self.alarms_fired,
             self.alarms_cleared,
+            self.alarms_late,
             self.alarms_pending,
             self.agents,
             self.errors,
@@ -213,7 +217,7 @@ impl Counters {
     /// What [`to_numbers`](Self::to_numbers) told of.
     #[doc(hidden)]
     #[must_use]
-    pub const fn from_numbers(numbers: [u64; 12]) -> Self {
+    pub const fn from_numbers(numbers: [u64; 13]) -> Self {
         let [
             sent,
             delivered,
@@ -224,6 +228,7 @@ impl Counters {
             alarms_set,
             alarms_fired,
             alarms_cleared,
+            alarms_late,
             alarms_pending,
             agents,
             errors,
@@ -238,6 +243,7 @@ impl Counters {
             alarms_set,
             alarms_fired,
             alarms_cleared,
+            alarms_late,
             alarms_pending,
             agents,
             errors,
@@ -348,8 +354,60 @@ impl fmt::Display for StopReason {
     }
 }
 
+/// Mail that nobody got: its receiver exists nowhere, or was removed before it read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LostMail {
+    /// When that was found \[simulated\].
+    pub time: SimTime,
+    /// Who sent it.
+    pub from: AgentId,
+    /// The addressee; who was removed, where a copy for it is lost.
+    pub to: AgentId,
+    /// What it was about.
+    pub topic: Topic,
+}
+
+impl LostMail {
+    /// Mail that was found to be lost at `time`.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(time: SimTime, from: AgentId, to: AgentId, topic: Topic) -> Self {
+        Self {
+            time,
+            from,
+            to,
+            topic,
+        }
+    }
+}
+
+impl fmt::Display for LostMail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            time,
+            from,
+            to,
+            topic,
+        } = self;
+        write!(f, "{topic} from {from} to {to} at {time}")
+    }
+}
+
+/// The place of lost mail among all that is lost: time, superstep, what is found first in a superstep, and the mail's own place.
+#[doc(hidden)]
+pub type LostKey = [u64; 6];
+
+/// The key of mail that was posted and had no receiver.
+#[doc(hidden)]
+#[must_use]
+pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey {
+    let [sent_at, rank, sequence] = key.to_numbers();
+    [time.as_nanos(), superstep, 0, sent_at, rank, sequence]
+}
+
 /// What a run did. The counters go on from run to run; times are of this run. Printed, it is two
-/// lines for people.
+/// lines for people, and a line each for mail that was lost and topics that nobody sent.
 ///
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
@@ -388,6 +446,11 @@ pub struct Report {
     /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
     /// insertion of the agents. The first [`ERRORS_KEPT`](Self::ERRORS_KEPT); the counters count all.
     pub errors: Vec<AgentError>,
+    /// Undeliverable mail since the simulation began, in the kernel's order: the first [`LOST_KEPT`](Self::LOST_KEPT); the counters
+    /// count all.
+    pub lost: Vec<LostMail>,
+    /// Topics to which somebody listens, and of which no mail came by since: nobody sent any, or its name is written in another way.
+    pub silent: Vec<Topic>,
 }
 
 impl Report {
@@ -405,8 +468,13 @@ impl Report {
             content_digest: None,
             behind: Duration::ZERO,
             errors: Vec::new(),
+            lost: Vec::new(),
+            silent: Vec::new(),
         }
     }
+
+    /// So much undeliverable mail a report has at most.
+    pub const LOST_KEPT: usize = 10;
 
     /// So many errors of agents a report has at most.
     pub const ERRORS_KEPT: usize = 1_000;
@@ -423,6 +491,9 @@ impl Report {
         self.simulated().as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
     }
 }
+
+/// So much undeliverable mail a report shows to people.
+const SHOWN: usize = 3;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -455,6 +526,9 @@ impl fmt::Display for Report {
         if c.errors > 0 {
             write!(f, "; {} errors of agents", c.errors)?;
         }
+        if c.alarms_late > 0 {
+            write!(f, "; alarms set for the past: {}", c.alarms_late)?;
+        }
         if !self.behind.is_zero() {
             write!(
                 f,
@@ -467,6 +541,26 @@ impl fmt::Display for Report {
         }
         if let Some(digest) = self.content_digest {
             write!(f, "; content digest {digest}")?;
+        }
+        for (place, lost) in self.lost.iter().take(SHOWN).enumerate() {
+            let before = if place == 0 {
+                "\nundeliverable: "
+            } else {
+                "; "
+            };
+            write!(f, "{before}{lost}")?;
+        }
+        let more = c.undeliverable.saturating_sub(SHOWN as u64);
+        if more > 0 {
+            write!(f, "; and {more} more")?;
+        }
+        for (place, topic) in self.silent.iter().enumerate() {
+            let before = if place == 0 {
+                "\nlistened to, but never sent: "
+            } else {
+                ", "
+            };
+            write!(f, "{before}{topic}")?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Limits, Rest, Surroundings};
 use crate::error::Error;
 use crate::kernel::Observer;
 use crate::message::{Mail, Message, Receiver};
-use crate::run::{AgentError, Counters, Predicate, Report, Run, StopReason};
+use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, Watchdog};
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
@@ -51,6 +51,8 @@ pub struct Scheduler<M: Message> {
     queued: Vec<Mail<M>>,
     outside: Arc<Outside<M>>,
     failed: bool,
+    /// The first mail that nobody got.
+    lost: Vec<(LostKey, LostMail)>,
 }
 
 /// What other threads and the scheduler share.
@@ -85,6 +87,7 @@ impl<M: Message> Scheduler<M> {
                 mails: Mutex::default(),
             }),
             failed: false,
+            lost: Vec::new(),
         }
     }
 
@@ -280,6 +283,11 @@ impl<M: Message> Scheduler<M> {
         report.content_digest = self.engine.content_digest();
         report.behind = behind;
         report.errors = self.engine.errors().to_vec();
+        self.lost.append(&mut self.engine.take_lost());
+        self.lost.sort_by_key(|(key, _)| *key);
+        self.lost.truncate(Report::LOST_KEPT);
+        report.lost = self.lost.iter().map(|(_, lost)| *lost).collect();
+        report.silent = self.engine.silent_topics();
         Ok(report)
     }
 

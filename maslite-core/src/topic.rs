@@ -101,6 +101,13 @@ impl TopicTable {
         self.number_by_name(topic, place)
     }
 
+    /// All topics met so far, with their numbers, in no order.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (Topic, u32)> + '_ {
+        self.numbers
+            .iter()
+            .map(|(name, number)| (Topic(name), *number))
+    }
+
     #[cold]
     fn number_by_name(&mut self, topic: Topic, place: usize) -> u32 {
         let next = crate::narrow(self.numbers.len());

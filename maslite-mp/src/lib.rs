@@ -114,7 +114,7 @@ extern crate self as maslite_mp;
 
 pub use maslite_core as core;
 pub use maslite_core::without_derive::Message;
-pub use maslite_core::{AgentError, CommandError, Digest, Refusal, clock, engine};
+pub use maslite_core::{AgentError, CommandError, Digest, LostMail, Refusal, clock, engine};
 pub use maslite_derive::MpMessage as Message;
 
 pub use crate::error::link::{FrameFault, LinkError};

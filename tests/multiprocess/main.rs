@@ -42,6 +42,7 @@ mod lives;
 mod load;
 mod logs;
 mod lookahead;
+mod lost_mail;
 mod model_panics;
 mod names;
 mod placement;

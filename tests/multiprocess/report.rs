@@ -189,8 +189,8 @@ fn a_report_is_an_object_of_known_names() {
         assert_eq!(
             names(&json),
             "advice clusters counters digest errors events events_per_s exchanges flows held_back \
-             local main now_ns optimised placement processors protocol ratio routed schema seed \
-             start_ns startup_ns stopped_by version wall_ns"
+             local main never_sent now_ns optimised placement processors protocol ratio routed schema \
+             seed start_ns startup_ns stopped_by undeliverable version wall_ns"
         );
         assert_eq!(
             names(&json["clusters"][0]),

@@ -622,6 +622,8 @@ impl<M: WireMessage> MpScheduler<M> {
                 removals: border.take_removals(engine),
                 interest: border.interest(engine.take_changed_interest()),
                 errors: engine.take_errors(),
+                lost: engine.take_lost(),
+                heard: engine.take_heard(),
                 reply,
                 failure,
             }),

@@ -140,6 +140,7 @@ impl Ground<'_> {
             (before.alarms_set, now.alarms_set),
             (before.alarms_fired, now.alarms_fired),
             (before.alarms_cleared, now.alarms_cleared),
+            (before.alarms_late, now.alarms_late),
             (before.errors, now.errors),
             (held_back, report.held_back),
             (local, report.local),

@@ -175,6 +175,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let removals = events.removals.iter();
         let removals = removals.map(|removal| (*removal, place));
         self.under_way.removals.extend(removals);
+        let lost = mem::take(&mut events.lost).into_iter();
+        lost.for_each(|(key, lost)| self.standing.note_lost(key, lost));
+        self.standing.heard.extend(events.heard.drain(..));
         if !events.errors.is_empty() {
             let name = &self.fleet.members[place].name;
             let errors = mem::take(&mut events.errors);
@@ -277,7 +280,7 @@ mod tests {
     type Counter = fn(&mut Report) -> &mut u64;
 
     /// What never shrinks.
-    const GROWING: [(&str, Counter); 11] = [
+    const GROWING: [(&str, Counter); 12] = [
         ("sent", |it| &mut it.counters.sent),
         ("delivered", |it| &mut it.counters.delivered),
         ("undeliverable", |it| &mut it.counters.undeliverable),
@@ -286,6 +289,7 @@ mod tests {
         ("alarms set", |it| &mut it.counters.alarms_set),
         ("alarms fired", |it| &mut it.counters.alarms_fired),
         ("alarms cleared", |it| &mut it.counters.alarms_cleared),
+        ("alarms late", |it| &mut it.counters.alarms_late),
         ("errors", |it| &mut it.counters.errors),
         ("held back", |it| &mut it.held_back),
         ("local", |it| &mut it.local),

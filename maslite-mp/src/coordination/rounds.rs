@@ -10,12 +10,13 @@
 //! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
 //!   otherwise that is one round with the superstep.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use maslite_core::engine::{ContentSum, DigestSum, FailurePlace, FailureStage, Newborn};
 use maslite_core::{
-    Adder, AgentError, AgentId, Counters, Delivery, Digest, Mail, MailKey, MainContext, Predicate,
-    Run, SimDuration, SimTime, StopReason,
+    Adder, AgentError, AgentId, Counters, Delivery, Digest, LostKey, LostMail, Mail, MailKey,
+    MainContext, Predicate, Run, SimDuration, SimTime, StopReason, Topic,
 };
 
 use smallvec::SmallVec;
@@ -46,6 +47,10 @@ pub(crate) struct Standing {
     pub(crate) reports: Vec<Option<Report>>,
     /// What main itself counted: mail to it, and mail to nobody.
     pub(crate) counters: Counters,
+    /// The first mail that nobody got, by its place among all that is lost.
+    pub(crate) lost: Vec<(LostKey, LostMail)>,
+    /// Topics about which mail came by while somebody listened.
+    pub(crate) heard: BTreeSet<Topic>,
     pub(crate) digest: DigestSum,
     /// Of the contents, if one is kept.
     pub(crate) content: Option<ContentSum>,
@@ -118,6 +123,30 @@ impl Standing {
         let own = self.content.as_ref()?.value();
         let mut reports = self.reports.iter().flatten();
         reports.try_fold(own, |sum, report| Some(sum.with(report.content?.into())))
+    }
+
+    /// Counts mail of which main finds that nobody gets it.
+    fn lose(&mut self, key: MailKey, from: AgentId, to: AgentId, topic: Topic) {
+        self.count_undeliverable();
+        let time = self.time;
+        let key = maslite_core::lost_when_posted(time, self.superstep, key);
+        self.note_lost(key, LostMail::new(time, from, to, topic));
+    }
+
+    /// Keeps the first mail that nobody got, in the kernel's order.
+    pub(crate) fn note_lost(&mut self, key: LostKey, lost: LostMail) {
+        let place = self.lost.partition_point(|(known, _)| *known <= key);
+        if place < maslite_core::Report::LOST_KEPT {
+            self.lost.insert(place, (key, lost));
+            self.lost.truncate(maslite_core::Report::LOST_KEPT);
+        }
+    }
+
+    /// Whether mail that is lost now may be among the first.
+    fn keeps_lost(&self) -> bool {
+        let last = self.lost.last();
+        self.lost.len() < maslite_core::Report::LOST_KEPT
+            || last.is_some_and(|(key, _)| key[..2] >= [self.time.as_nanos(), self.superstep][..])
     }
 
     /// The digest over all clusters, if they keep one.
@@ -797,6 +826,20 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 let route = (mail.receiver, cluster);
                 self.routing.inbound[mail.sender].news.routes.push(route);
             }
+            None if self.standing.keeps_lost() => {
+                let what = match wire::take_mail::<M>(&mut &mail.bytes[..]) {
+                    Ok((head, mail)) => Some((head, mail.topic())),
+                    Err(_) => None,
+                };
+                match what {
+                    Some((head, topic)) => {
+                        self.standing
+                            .lose(head.key, head.sender, mail.receiver, topic);
+                    }
+                    // What it was about is in the message alone.
+                    None => self.standing.count_undeliverable(),
+                }
+            }
             None => self.standing.count_undeliverable(),
         }
         Ok(())
@@ -880,9 +923,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let later = mails.split_off(mails.partition_point(|(arrives, _, _)| *arrives <= time));
         self.under_way.main_mail = later;
         let mut context = MainContext::new(self.standing.time);
-        for (_, _, mail) in mails {
+        for (_, key, mail) in mails {
             if self.handler.is_none() {
-                self.standing.count_undeliverable();
+                let topic = mail.topic();
+                self.standing.lose(key, mail.sender, AgentId::MAIN, topic);
                 continue;
             }
             self.count_delivery(&mail)?;
@@ -950,7 +994,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let clusters = self.routing.destinations(sender, receiver, topic);
         match receiver.agent() {
             // Main does not talk to itself: no superstep would end that.
-            Some(AgentId::MAIN) if is_reply => self.standing.count_undeliverable(),
+            Some(AgentId::MAIN) if is_reply => {
+                self.standing.lose(key, sender, AgentId::MAIN, topic);
+            }
             Some(AgentId::MAIN) => {
                 // Without a lookahead main's mail has one order, whoever sent it.
                 let arrives = if self.lookaheads.is_empty() {
@@ -960,7 +1006,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 };
                 self.under_way.main_mail.push((arrives, key, mail.clone()));
             }
-            Some(id) if self.routing.owner(id).is_none() => self.standing.count_undeliverable(),
+            Some(id) if self.routing.owner(id).is_none() => {
+                self.standing.lose(key, sender, id, topic);
+            }
             None if clusters.is_empty() => self.standing.counters.unheard += 1,
             _ => {}
         }

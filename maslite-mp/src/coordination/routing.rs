@@ -1,6 +1,6 @@
 //! Which cluster owns which agent, who listens to what, and what waits for each cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maslite_core::engine::{Adders, IdSet};
 use maslite_core::{Adder, AgentId, MailingList, Pattern, Receiver, SimTime, Topic};
@@ -188,6 +188,13 @@ impl Routing {
         self.owners.insert(id, cluster);
         self.adders.insert(id, adder);
         Ok(())
+    }
+
+    /// The topics to which agents listen and that are not among those that were heard.
+    pub(crate) fn silent_topics(&self, heard: &BTreeSet<Topic>) -> Vec<Topic> {
+        let mut topics = self.interest.topics();
+        topics.retain(|topic| !heard.contains(topic));
+        topics
     }
 
     /// Notes that an agent of a cluster is gone. What a cluster says of agents elsewhere changes nothing.

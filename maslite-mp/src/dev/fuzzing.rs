@@ -541,8 +541,8 @@ mod tests {
                 written(2, |main| Summons.write(main, main.as_fd())),
             ),
             ("handshake", "answer", answer),
-            ("to_main", "report", report(Events::default())),
-            ("to_main", "events", report(events)),
+            ("to_main", "a report", report(Events::default())),
+            ("to_main", "a report with events", report(events)),
             (
                 "to_main",
                 "loaded",

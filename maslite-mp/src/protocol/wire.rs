@@ -12,8 +12,8 @@
 
 use maslite_core::engine::{FailurePlace, Newborn};
 use maslite_core::{
-    AgentError, AgentId, Counters, IdError, Mail, MailKey, Pattern, Receiver, SimDuration, SimTime,
-    StopReason,
+    AgentError, AgentId, Counters, IdError, LostKey, LostMail, Mail, MailKey, Pattern, Receiver,
+    SimDuration, SimTime, StopReason, Topic,
 };
 use postcard::ser_flavors::Flavor;
 use serde::de::{DeserializeOwned, Error as _};
@@ -414,7 +414,7 @@ pub(crate) struct Events {
     pub(crate) paused: Vec<(SimTime, u64, StopReason)>,
     /// Agents that were added and wait for their insertion indices.
     pub(crate) newborn: Vec<Newborn>,
-    /// Names of those.
+    /// Names that the process has heard of, those of added agents among them.
     pub(crate) names: Vec<String>,
     /// Agents of this cluster that are gone.
     pub(crate) gone: Vec<AgentId>,
@@ -424,6 +424,10 @@ pub(crate) struct Events {
     pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
     /// Errors that agents reported.
     pub(crate) errors: Vec<AgentError>,
+    /// The first mail that nobody got, with its place among all that is lost.
+    pub(crate) lost: Vec<(LostKey, LostMail)>,
+    /// Topics about which mail came by for the first time.
+    pub(crate) heard: Vec<Topic>,
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
@@ -470,6 +474,8 @@ impl Blank for Events {
         removals: Vec::new(),
         interest: Vec::new(),
         errors: Vec::new(),
+        lost: Vec::new(),
+        heard: Vec::new(),
         reply: Vec::new(),
         failure: None,
     };

@@ -591,6 +591,8 @@ impl<M: WireMessage> MpMain<M> {
         };
         report.content_digest = self.standing.content_digest();
         report.errors.clone_from(&self.standing.errors);
+        report.lost = self.standing.lost.iter().map(|(_, lost)| *lost).collect();
+        report.silent = self.routing.silent_topics(&self.standing.heard);
         let events = report.counters.delivered - delivered;
         Ok(self.report(report, events, &before))
     }

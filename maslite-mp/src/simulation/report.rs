@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::time::Duration;
 
-use maslite_core::{AgentError, Counters, Digest, Report, SimDuration};
+use maslite_core::{AgentError, Counters, Digest, Report, SimDuration, Topic};
 use serde::{Serialize, Serializer};
 
 use crate::processes::spawn::PROTOCOL;
@@ -22,7 +22,9 @@ use crate::settings::{Link, Placement};
 /// null. Within a version of `schema`, which is 1, fields are added and never changed:
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`, `startup_ns`, `ratio`, `events`,
-///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `content_digest` (the same, only if it was asked for), `errors`, `advice`;
+///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `content_digest` (the same,
+///   only if it was asked for), `errors`, `undeliverable` (a list of `time_ns`, `from`,
+///   `to`, `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
 /// - of the border: `local`, `routed`, `held_back`, `exchanges`; and `flows`, a list of `from`, `to` (cluster names, null for main),
 ///   `mails`, `bytes`;
@@ -481,6 +483,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content_digest: Option<Digest>,
     errors: Vec<ErrorFields<'a>>,
+    undeliverable: Vec<LostFields>,
+    never_sent: &'a [Topic],
     advice: String,
     seed: u64,
     placement: &'static str,
@@ -504,6 +508,14 @@ struct ErrorFields<'a> {
     time_ns: u64,
     superstep: u64,
     message: &'a str,
+}
+
+#[derive(Serialize)]
+struct LostFields {
+    time_ns: u64,
+    from: String,
+    to: String,
+    topic: Topic,
 }
 
 #[derive(Serialize)]
@@ -557,6 +569,12 @@ impl Serialize for MpReport {
                 superstep: error.superstep,
                 message: &error.message,
             });
+        let lost = self.lost.iter().map(|lost| LostFields {
+            time_ns: lost.time.as_nanos(),
+            from: lost.from.to_string(),
+            to: lost.to.to_string(),
+            topic: lost.topic,
+        });
         Fields {
             schema: 1,
             stopped_by: self.stopped_by.name(),
@@ -571,6 +589,8 @@ impl Serialize for MpReport {
             digest: self.digest,
             content_digest: self.content_digest,
             errors: errors.collect(),
+            undeliverable: lost.collect(),
+            never_sent: &self.silent,
             advice: self.advice(),
             seed: self.seed,
             placement: placement(self.placement),

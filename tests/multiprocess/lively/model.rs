@@ -191,6 +191,8 @@ pub(crate) struct Story {
     pub(crate) now: SimTime,
     pub(crate) counters: Counters,
     pub(crate) digest: Option<Digest>,
+    pub(crate) lost: Vec<String>,
+    pub(crate) silent: Vec<Topic>,
     pub(crate) trace: Vec<String>,
 }
 
@@ -212,6 +214,8 @@ pub(crate) fn tell(
                 now: report.now,
                 counters,
                 digest: report.digest,
+                lost: report.lost.iter().map(ToString::to_string).collect(),
+                silent: report.silent,
                 trace: std::mem::take(&mut lines.lock().unwrap()),
             };
         }

@@ -178,13 +178,18 @@ impl Play {
         let mail = model::start(self.seed).into_iter();
         mail.for_each(|mail| main.send(mail));
         let mut stops = Vec::new();
-        let mut digest = None;
-        let failure = self.run(&mut main, &mut stops, &mut digest).err();
+        let mut last = None;
+        let failure = self.run(&mut main, &mut stops, &mut last).err();
+        let last = last.as_ref();
         let story = Story {
             stops,
             now: main.now(),
             counters: main.counters(),
-            digest,
+            digest: last.and_then(|last| last.digest),
+            lost: last.map_or_else(Vec::new, |last| {
+                last.lost.iter().map(ToString::to_string).collect()
+            }),
+            silent: last.map_or_else(Vec::new, |last| last.silent.clone()),
             trace: std::mem::take(&mut lines.lock().unwrap()),
         };
         // An answer that cannot be read ends nothing.
@@ -206,7 +211,7 @@ impl Play {
         &self,
         main: &mut MpMain<Msg>,
         stops: &mut Vec<String>,
-        digest: &mut Option<maslite_core::Digest>,
+        last: &mut Option<maslite_core::Report>,
     ) -> Result<(), Failed> {
         let (mut heard, handle) = (0, main.stop_handle());
         let mut handler = |mail: Mail<Msg>, context: &mut MainContext<Msg>| {
@@ -239,7 +244,7 @@ impl Play {
                 stops.push(format!("{} at {}", report.stopped_by, report.now));
             }
             if report.stopped_by == StopReason::Idle {
-                *digest = report.digest;
+                *last = Some(report.run);
                 return Ok(());
             }
         }
