@@ -8,7 +8,8 @@
 //! Each ring is mapped twice in a row, so any run of its bytes up to its capacity is one slice, wherever it begins: messages are
 //! encoded and decoded in place. Main writes ring 0 and the child ring 1.
 //!
-//! The file has no name (memfd) and is sealed: nobody can take pages away later, which would end whoever touches them with SIGBUS.
+//! The file has no name (memfd) and is sealed against shrinking, so nobody can cut it short, which would end whoever touches it with
+//! SIGBUS. Seals do not keep a process that has the file from punching holes into it: the pages then read as zeros.
 //!
 //! A ring gets its pages as it is filled for the first time: making all of them would take a good part of a child's start. The writer
 //! asks the system for them before it writes, so a lack of memory is an error, and never SIGBUS. A system that cannot be asked
