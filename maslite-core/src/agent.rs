@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
-use crate::alarm::{AlarmId, Pending};
+use crate::alarm::{Alarm, AlarmFilter, PendingAlarm, When};
+use crate::alarm_queue::AlarmId;
 use crate::command::Refusal;
 use crate::error::{Adder, Error, FailureStage};
-use crate::kernel::{Birth, Kernel};
-use crate::message::{Envelope, FOREIGN, Mail, Message, Receiver};
+use crate::kernel::Kernel;
+use crate::message::{Mail, Message, Receiver};
 use crate::rng::AgentRng;
 use crate::run::StopReason;
-use crate::{AgentId, Pattern, SimDuration, SimTime, Topic};
+use crate::{AgentId, Pattern, SimDuration, SimTime};
 
 /// State that reacts to mail. Agents reach each other by messages only.
 ///
@@ -79,151 +78,6 @@ pub trait Agent<M: Message>: std::any::Any + Send {
     }
 }
 
-/// One delivery, as trace and digest see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a, M> {
-    /// When \[simulated\].
-    pub time: SimTime,
-    /// The superstep within the instant, from 0.
-    pub superstep: u64,
-    /// Who gets it; not the addressee, where it is a copy.
-    pub agent: AgentId,
-    /// The insertion index of who gets it.
-    pub index: u64,
-    /// How manieth delivery to it, from 0.
-    pub nth: u64,
-    /// The mail.
-    pub mail: &'a Mail<M>,
-}
-
-/// When an alarm is due, whom it is for, and whether an idle run in real time waits for it.
-///
-/// ```
-/// use maslite_core::{Alarm, AgentId, SimDuration, SimTime};
-/// let to_the_crane = Alarm::after(SimDuration::from_millis(750)).to(AgentId::from("crane"));
-/// let at_noon_if_still_running = Alarm::at(SimTime::from_secs(43_200)).optional();
-/// # let _ = (to_the_crane, at_noon_if_still_running);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    when: When,
-    receiver: Option<Receiver>,
-    required: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    After(SimDuration),
-    At(SimTime),
-}
-
-impl Alarm {
-    /// Due `delay` from now, to the agent that sets it. With no delay: in this instant, after all
-    /// mail of it.
-    #[must_use]
-    pub fn after(delay: SimDuration) -> Self {
-        Self {
-            when: When::After(delay),
-            receiver: None,
-            required: true,
-        }
-    }
-
-    /// Due at `time`, to the agent that sets it; now, if that is past.
-    #[must_use]
-    pub fn at(time: SimTime) -> Self {
-        Self {
-            when: When::At(time),
-            receiver: None,
-            required: true,
-        }
-    }
-
-    /// The same for another agent, or as a broadcast.
-    #[must_use]
-    pub fn to(mut self, receiver: impl Into<Receiver>) -> Self {
-        self.receiver = Some(receiver.into());
-        self
-    }
-
-    /// The same, but a run in real time ends without waiting for it.
-    #[must_use]
-    pub fn optional(mut self) -> Self {
-        self.required = false;
-        self
-    }
-}
-
-/// Which alarms: all of the asking agent, or those for one receiver, about one topic, or both.
-///
-/// ```
-/// use maslite_core::AlarmFilter;
-/// let reminders_for_the_crane = AlarmFilter::all().to(maslite_core::AgentId::from(7)).about("Reminder");
-/// # let _ = reminders_for_the_crane;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AlarmFilter {
-    receiver: Option<Receiver>,
-    topic: Option<Topic>,
-}
-
-impl AlarmFilter {
-    /// Every alarm.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// Of these, the ones for `receiver`.
-    #[must_use]
-    pub fn to(mut self, receiver: impl Into<Receiver>) -> Self {
-        self.receiver = Some(receiver.into());
-        self
-    }
-
-    /// Of these, the ones about `topic`.
-    #[must_use]
-    pub fn about(mut self, topic: impl Into<Topic>) -> Self {
-        self.topic = Some(topic.into());
-        self
-    }
-
-    pub(crate) fn matches<M: Message>(&self, alarm: &Pending<Envelope<M>>) -> bool {
-        self.receiver
-            .is_none_or(|receiver| receiver == alarm.load.receiver())
-            && !alarm.load.is(FOREIGN)
-            && self.topic.is_none_or(|topic| topic == alarm.load.topic())
-    }
-}
-
-/// A pending alarm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PendingAlarm {
-    /// The handle it can be cleared with.
-    pub id: AlarmId,
-    /// When it is due.
-    pub time: SimTime,
-    /// Who set it.
-    pub setter: AgentId,
-    /// Whom it is for.
-    pub receiver: Receiver,
-    /// What it is about.
-    pub topic: Topic,
-}
-
-impl PendingAlarm {
-    pub(crate) fn new<M: Message>(id: AlarmId, alarm: &Pending<Envelope<M>>) -> Self {
-        Self {
-            id,
-            time: alarm.time,
-            setter: alarm.load.sender,
-            receiver: alarm.load.receiver(),
-            topic: alarm.load.topic(),
-        }
-    }
-}
-
 /// What an agent can do while it is called: read its mail, send, set alarms, subscribe, add and
 /// remove agents.
 ///
@@ -267,13 +121,18 @@ impl PendingAlarm {
 #[derive(Debug)]
 pub struct Context<'a, M: Message> {
     kernel: &'a mut Kernel<M>,
+    births: &'a mut Vec<Birth<M>>,
     slot: u32,
 }
 
 impl<'a, M: Message> Context<'a, M> {
     #[inline]
-    pub(crate) fn new(kernel: &'a mut Kernel<M>, slot: u32) -> Self {
-        Self { kernel, slot }
+    pub(crate) fn new(kernel: &'a mut Kernel<M>, births: &'a mut Vec<Birth<M>>, slot: u32) -> Self {
+        Self {
+            kernel,
+            births,
+            slot,
+        }
     }
 
     /// The agent's own id.
@@ -454,7 +313,7 @@ impl<'a, M: Message> Context<'a, M> {
     /// An id that is taken, or was ever used, ends the run with [`Error::DuplicateAgent`].
     pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) {
         let seat = &self.kernel.slots[self.slot as usize];
-        self.kernel.births.push(Birth {
+        self.births.push(Birth {
             adder: seat.index,
             by: seat.id,
             id: id.into(),
@@ -498,6 +357,22 @@ impl<'a, M: Message> Context<'a, M> {
         let (seed, seat) = (self.kernel.seed, &mut self.kernel.slots[self.slot as usize]);
         seat.rng
             .get_or_insert_with(|| Box::new(AgentRng::new(seed, seat.id)))
+    }
+}
+
+/// An agent that another one added, before it has a slot.
+pub(crate) struct Birth<M: Message> {
+    pub(crate) adder: u64,
+    pub(crate) by: AgentId,
+    pub(crate) id: AgentId,
+    pub(crate) agent: Box<dyn Agent<M>>,
+}
+
+impl<M: Message> fmt::Debug for Birth<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Birth")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::agent::Delivery;
+use crate::message::Delivery;
 use crate::topic::TopicTable;
 use crate::{AgentId, Message};
 

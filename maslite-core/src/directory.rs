@@ -5,6 +5,9 @@ use rustc_hash::FxHashMap;
 use crate::AgentId;
 use crate::id_set::IdSet;
 
+/// No slot.
+pub(crate) const NONE: u32 = u32::MAX;
+
 /// Where an id is, as far as one scheduler knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whereabouts {

@@ -11,15 +11,18 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, error_span, trace};
 
 pub use crate::adders::Adders;
-use crate::agent::{Agent, Context, PendingAlarm};
+use crate::agent::{Agent, Birth, Context};
+use crate::alarm::PendingAlarm;
 use crate::command::CommandError;
 use crate::digest::Digest;
 pub use crate::digest::{ContentSum, DigestSum};
+use crate::directory::NONE;
 use crate::directory::Whereabouts;
 use crate::error::{Adder, Error, Phase};
 pub use crate::error::{FailurePlace, FailureStage};
 pub use crate::id_set::IdSet;
-use crate::kernel::{Ahead, Content, Kernel, NONE, Observer, Outside, Turn};
+use crate::kernel::{Ahead, Content, Kernel, Outside, Turn};
+pub use crate::message::Import;
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, Receiver, SETTLED};
 pub use crate::panics::is_reporting_panic;
 #[doc(hidden)]
@@ -28,6 +31,7 @@ use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::{AgentError, Counters, LostKey, LostMail, StopReason};
 pub use crate::signal::{Signal, Watchdog};
+use crate::trace::Observer;
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime, Topic};
 
 /// So many agents that came or went are not kept for neighbours without their being told.
@@ -101,18 +105,6 @@ pub struct Outgoing<'a, M> {
     pub receiver_is_elsewhere: bool,
 }
 
-/// Mail from another engine.
-#[derive(Debug)]
-pub struct Import<M> {
-    /// Its place in the kernel's order.
-    pub key: MailKey,
-    /// The mail.
-    pub mail: Mail<M>,
-    /// It is for those who listen here: its receiver lives in another engine, which counts it. Other mail whose receiver was
-    /// never here is counted as undeliverable.
-    pub is_copy: bool,
-}
-
 impl<M> From<(MailKey, Mail<M>)> for Import<M> {
     fn from((key, mail): (MailKey, Mail<M>)) -> Self {
         let is_copy = false;
@@ -160,6 +152,8 @@ pub struct Engine<M: Message> {
     next_index: u64,
     /// Agents added by agents since somebody last asked, with their slots; kept for neighbours.
     newborn: Vec<(u32, Newborn)>,
+    /// Agents that agents added in the superstep at hand, in order.
+    births: Vec<Birth<M>>,
     /// Where the last failure was.
     failed_at: Option<FailurePlace>,
     /// The slots of agents that were told of and wait for their insertion indices.
@@ -179,6 +173,7 @@ impl<M: Message> Engine<M> {
             set_up: 0,
             next_index: 0,
             newborn: Vec::new(),
+            births: Vec::new(),
             failed_at: None,
             unnumbered: Vec::new(),
         }
@@ -522,7 +517,7 @@ impl<M: Message> Engine<M> {
             .expect("a seated agent is there");
         let superstep = self.kernel.superstep;
         self.kernel.progress.begin_call(superstep, slot, phase);
-        let mut context = Context::new(&mut self.kernel, slot);
+        let mut context = Context::new(&mut self.kernel, &mut self.births, slot);
         if LevelFilter::current() != LevelFilter::OFF {
             return call_in_span(agent.as_mut(), &mut context, phase);
         }
@@ -549,7 +544,7 @@ impl<M: Message> Engine<M> {
         // A panic from here on, of main's handler for one, is no agent's.
         let last = self.updating.last().copied().unwrap_or(NONE);
         self.kernel.progress.rest_at(self.kernel.superstep, last);
-        if !self.kernel.births.is_empty() {
+        if !self.births.is_empty() {
             self.seat_births(superstep);
         }
         if !self.kernel.removals.is_empty() {
@@ -562,7 +557,7 @@ impl<M: Message> Engine<M> {
     fn seat_births(&mut self, superstep: u64) {
         self.close_up();
         let time = self.kernel.now;
-        for (sequence, birth) in (0..).zip(std::mem::take(&mut self.kernel.births)) {
+        for (sequence, birth) in (0..).zip(std::mem::take(&mut self.births)) {
             if let Err(error) = self.kernel.check_new(birth.id, birth.adder(time)) {
                 let stage = FailureStage::Birth;
                 let place = self.kernel.place(superstep, stage, birth.adder, sequence);

@@ -10,22 +10,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::adders::Adders;
-use crate::agent::{Agent, Delivery};
-use crate::alarm::{AlarmId, AlarmQueue, Load, Pending};
+use crate::alarm_queue::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::{ContentSum, DigestSum};
-use crate::directory::{Directory, Whereabouts};
-use crate::engine::Import;
+use crate::directory::{Directory, NONE, Whereabouts};
 use crate::error::{Adder, Error, FailurePlace, FailureStage};
 use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{
-    COPY, ELSEWHERE, Envelope, FOREIGN, LEFT, Mail, MailKey, Message, REQUIRED, Receiver, SETTLED,
+    COPY, Delivery, ELSEWHERE, Envelope, FOREIGN, Import, LEFT, Mail, MailKey, Message, REQUIRED,
+    Receiver, SETTLED,
 };
 use crate::progress::Progress;
 use crate::rng::AgentRng;
 use crate::run::{self, AgentError, Counters, LostKey, LostMail, Report, StopReason};
+use crate::trace::Observer;
 use crate::{AgentId, SimDuration, SimTime, Topic};
-
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// Fewer slots of agents that are gone are left as they are.
 const FEW_VACANT: usize = 64;
@@ -148,14 +146,6 @@ const KEPT_AWAKE: u8 = 8;
 /// It is no more.
 const GONE: u8 = 16;
 
-/// An agent that another one added, before it has a slot.
-pub(crate) struct Birth<M: Message> {
-    pub(crate) adder: u64,
-    pub(crate) by: AgentId,
-    pub(crate) id: AgentId,
-    pub(crate) agent: Box<dyn Agent<M>>,
-}
-
 /// An alarm that may have to leave before it is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Departure {
@@ -221,9 +211,6 @@ pub(crate) struct Content<M> {
     pub(crate) add: fn(&mut ContentSum, u64, &M) -> Result<(), String>,
 }
 
-/// Sees every delivery, in the kernel's one order.
-pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
-
 pub(crate) struct Kernel<M: Message> {
     pub(crate) now: SimTime,
     /// Within the instant.
@@ -256,7 +243,6 @@ pub(crate) struct Kernel<M: Message> {
     kept_awake: Vec<u32>,
     bits: Vec<u64>,
     recipients: Vec<u32>,
-    pub(crate) births: Vec<Birth<M>>,
     /// Agents to be removed, who asked, and the insertion index of who asked.
     pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
     /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
@@ -332,7 +318,6 @@ impl<M: Message> Kernel<M> {
             kept_awake: Vec::new(),
             bits: Vec::new(),
             recipients: Vec::new(),
-            births: Vec::new(),
             removals: Vec::new(),
             changed_interest: None,
             gone: Vec::new(),

@@ -96,6 +96,7 @@
 mod adders;
 mod agent;
 mod alarm;
+mod alarm_queue;
 mod chain;
 pub mod clock;
 mod command;
@@ -120,18 +121,18 @@ mod time;
 mod topic;
 mod trace;
 
-pub use agent::{Agent, Alarm, AlarmFilter, Context, Delivery, PendingAlarm};
-pub use alarm::AlarmId;
+pub use agent::{Agent, Context};
+pub use alarm::{Alarm, AlarmFilter, PendingAlarm};
+pub use alarm_queue::AlarmId;
 pub use chain::Chain;
 pub use clock::{BadSpeed, Clock, Speed};
 pub use command::{CommandError, Refusal};
 pub use digest::Digest;
 pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
-pub use kernel::Observer;
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
 pub use maslite_derive::Message;
-pub use message::{Mail, MailKey, Message, Receiver};
+pub use message::{Delivery, Mail, MailKey, Message, Receiver};
 pub use plain::Plain;
 #[doc(hidden)]
 pub use plain::is_command;
@@ -146,7 +147,7 @@ pub use run::{LostKey, Predicate, lost_when_posted};
 pub use scheduler::{Handle, MainContext, Scheduler};
 pub use time::{BadDuration, SimDuration, SimTime};
 pub use topic::Topic;
-pub use trace::{JsonBodies, JsonLines};
+pub use trace::{JsonBodies, JsonLines, Observer};
 
 /// A count of things kept in memory as the 32 bits that slots, mails and alarms are numbered with.
 fn narrow(count: usize) -> u32 {

@@ -96,6 +96,35 @@ impl<M: Message> Mail<M> {
     }
 }
 
+/// One delivery, as trace and digest see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a, M> {
+    /// When \[simulated\].
+    pub time: SimTime,
+    /// The superstep within the instant, from 0.
+    pub superstep: u64,
+    /// Who gets it; not the addressee, where it is a copy.
+    pub agent: AgentId,
+    /// The insertion index of who gets it.
+    pub index: u64,
+    /// How manieth delivery to it, from 0.
+    pub nth: u64,
+    /// The mail.
+    pub mail: &'a Mail<M>,
+}
+
+/// Mail from another engine.
+#[derive(Debug)]
+pub struct Import<M> {
+    /// Its place in the kernel's order.
+    pub key: MailKey,
+    /// The mail.
+    pub mail: Mail<M>,
+    /// It is for those who listen here: its receiver lives in another engine, which counts it. Other mail whose receiver was
+    /// never here is counted as undeliverable.
+    pub is_copy: bool,
+}
+
 /// A place in the kernel's one order of mail: when it was sent, by whom, how manieth of the sender.
 ///
 /// It is compared in this order and never by arrival, so that every placement agrees. For mail of
@@ -240,7 +269,7 @@ impl<M> Envelope<M> {
             kind,
             marks: 0,
             origin: 0,
-            slot_or_readers: crate::kernel::NONE,
+            slot_or_readers: crate::directory::NONE,
             body: Some(body),
         }
     }
@@ -285,7 +314,7 @@ impl<M> Envelope<M> {
         self.mark_if(COPY, self.is(COPY) && other.is(COPY));
     }
 
-    /// Where the receiver sits, or [`NONE`](crate::kernel::NONE); asked before it is posted.
+    /// Where the receiver sits, or [`NONE`](crate::directory::NONE); asked before it is posted.
     #[inline]
     pub(crate) fn slot(&self) -> u32 {
         self.slot_or_readers

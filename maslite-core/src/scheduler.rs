@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, PendingAlarm};
+use crate::agent::Agent;
+use crate::alarm::PendingAlarm;
 use crate::clock::{Clock, Pace, wall};
 use crate::command::CommandError;
 use crate::engine::{Engine, Limits, Rest, Surroundings};
 use crate::error::Error;
-use crate::kernel::Observer;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, Watchdog};
+use crate::trace::Observer;
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
 /// Runs agents in this process, one after the other.

@@ -1,6 +1,7 @@
 //! Testing an agent alone, without a scheduler: hand it a context, read what it did.
 
-use crate::agent::{Context, PendingAlarm};
+use crate::agent::{Birth, Context};
+use crate::alarm::PendingAlarm;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
@@ -44,6 +45,7 @@ use crate::{AgentId, Pattern, SimTime};
 #[derive(Debug)]
 pub struct Solo<M: Message> {
     kernel: Kernel<M>,
+    births: Vec<Birth<M>>,
     slot: u32,
     /// Mails delivered so far.
     delivered: u64,
@@ -64,6 +66,7 @@ impl<M: Message> Solo<M> {
         let slot = kernel.seat(id.into(), 0);
         Self {
             kernel,
+            births: Vec::new(),
             slot,
             delivered: 0,
         }
@@ -76,7 +79,7 @@ impl<M: Message> Solo<M> {
 
     /// The context to call the agent with: `agent.setup(&mut solo.context())`, and so on.
     pub fn context(&mut self) -> Context<'_, M> {
-        Context::new(&mut self.kernel, self.slot)
+        Context::new(&mut self.kernel, &mut self.births, self.slot)
     }
 
     /// Puts mail into the agent's inbox, whomever it is addressed to.
@@ -127,7 +130,7 @@ impl<M: Message> Solo<M> {
 
     /// Takes the ids of the agents that the agent added since the last time, in order.
     pub fn take_added(&mut self) -> Vec<AgentId> {
-        self.kernel.births.drain(..).map(|birth| birth.id).collect()
+        self.births.drain(..).map(|birth| birth.id).collect()
     }
 
     /// Takes the ids of the agents that the agent removed since the last time, in order.

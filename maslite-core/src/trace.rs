@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
 
-use crate::agent::Delivery;
-use crate::kernel::Observer;
-use crate::message::Message;
+use crate::message::{Delivery, Message};
 use crate::{AgentId, Topic};
+
+/// Sees every delivery, in the kernel's one order.
+pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 
 /// Writes every delivery as a line of JSON.
 ///

@@ -129,10 +129,11 @@ pub use error::warning::{Activity, ClockHolder, Limit, Warning};
 pub use error::{Chain, Error};
 pub use maslite_core::Plain;
 
+pub use cluster::commands::{AgentInfo, Answers, Audience};
+pub use error::control::ControlError;
 pub use processes::output::Output;
 pub use processes::supervision::{ChildEnd, EndKind};
 pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
-pub use steering::commands::{AgentInfo, Answers, Audience, ControlError};
 pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;

@@ -2,6 +2,8 @@
 //!
 //! It may use `processes` and the rooms below. It does not know main's state or other clusters.
 
+pub(crate) mod commands;
+pub(crate) mod enter;
 pub(crate) mod inline;
 pub(crate) mod mp_scheduler;
 pub(crate) mod outbound;

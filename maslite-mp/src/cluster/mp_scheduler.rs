@@ -24,6 +24,7 @@ use maslite_core::{
 use rustc_hash::FxHashMap;
 use tracing::error;
 
+use crate::cluster::commands;
 use crate::cluster::outbound::Outbound;
 use crate::cluster::registry::{Crew, Registry, WireMessage};
 use crate::error::Chain;
@@ -43,7 +44,6 @@ use crate::protocol::wire::{
     Removal, Report, Settings, Task, ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::Pulse;
-use crate::steering::commands;
 
 /// What a scheduler looks at in every superstep, to learn that its grant is to end.
 #[derive(Clone, Debug)]
@@ -1139,11 +1139,6 @@ fn send(link: &mut dyn Transport) -> Result<(), LinkError> {
     };
     write_alone(&ToMain::Failed(fault), &mut link.draft()?);
     link.send()
-}
-
-/// The names among some ids, for a process that may not know them.
-pub(crate) fn names_of(ids: impl Iterator<Item = AgentId>) -> Vec<String> {
-    ids.filter_map(|id| Some(id.name()?.to_string())).collect()
 }
 
 fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

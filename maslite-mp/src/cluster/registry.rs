@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,16 +10,12 @@ use maslite_core::{Agent, AgentId, Delivery, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::mp_scheduler::MpScheduler;
 use crate::error::Error;
 use crate::links::codec::Misread;
 use crate::links::round_trip::{self, Difference};
-use crate::links::transport::Wait;
 use crate::links::{codec, guarded, probe};
-use crate::processes::limits;
-use crate::processes::logs;
 use crate::processes::spawn::entry::{Point, Signature};
-use crate::processes::spawn::{self, Arrival, Program, remember_origin};
+use crate::processes::spawn::{Program, remember_origin};
 
 /// A message that can cross to another process. Every message that serde can carry is one.
 #[diagnostic::on_unimplemented(
@@ -99,7 +94,7 @@ pub struct Registry<M: Message> {
     by_type: BTreeMap<TypeId, &'static str>,
     builders: BTreeMap<String, BuilderFn<M>>,
     /// What child processes must have, too.
-    signature: Signature,
+    pub(crate) signature: Signature,
     trace_format: TraceFormat<M>,
     program: Program,
     /// What is wrong with a type, and how, once that was looked for.
@@ -244,38 +239,6 @@ impl<M: WireMessage> Registry<M> {
     pub fn entered_by_test(mut self, name: &str) -> Self {
         self.program = Program::test_entry(name);
         self
-    }
-
-    /// In a child process: runs its cluster, and ends the process. Elsewhere: what
-    /// [`MpMain`](crate::MpMain) needs.
-    ///
-    /// A child process is this program, started again with the same arguments, and with the environment and the working directory that
-    /// this process had when it first came to an `enter`. So what stands before this call does the same in each child. The child goes on
-    /// until it comes to the call that main meant:
-    ///
-    /// - If no builder captures a value, that is the first one that enters the same types and builders.
-    /// - Otherwise it is the same call, by its place in the source and its number among the calls from there.
-    ///
-    /// From other calls the child returns as main did. It cannot start clusters with what it was given there: if it comes to a start of
-    /// clusters first, it ends, and main's start is an error that says so. So enter all registries before the first simulation starts,
-    /// or give builders what differs as their configuration.
-    #[must_use]
-    #[track_caller]
-    pub fn enter(self) -> Entered<M> {
-        limits::remember_program();
-        remember_origin();
-        let point = Point::reached(Location::caller(), self.signature.clone());
-        match spawn::arrive(&point, Wait::default()) {
-            Arrival::Main | Arrival::Passing => Entered {
-                registry: Arc::new(self),
-                point: Arc::new(point),
-            },
-            Arrival::Child(side) => {
-                logs::record();
-                std::process::exit(MpScheduler::new(Arc::new(self)).run(side))
-            }
-            Arrival::Failed(error) => std::process::exit(error.exit_code()),
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use tracing::debug;
 use crate::cluster::inline::InlineLink;
 use crate::cluster::mp_scheduler::{Hold, MpScheduler};
 use crate::cluster::registry::{Entered, WireMessage};
-use crate::coordination::rounds::Standing;
 use crate::coordination::routing::{Routing, Traffic};
+use crate::coordination::state::Standing;
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
 use crate::error::Error;

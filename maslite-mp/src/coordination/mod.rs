@@ -8,4 +8,5 @@ pub(crate) mod reports;
 pub(crate) mod rounds;
 pub(crate) mod routing;
 pub(crate) mod serve;
+pub(crate) mod state;
 pub(crate) mod windows;

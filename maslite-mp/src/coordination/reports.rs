@@ -7,9 +7,10 @@ use maslite_core::{AgentId, SimTime};
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::checks::Ground;
-use crate::coordination::rounds::{Rounds, UnderWay};
+use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Traffic;
-use crate::coordination::windows::Homeless;
+use crate::coordination::state::Homeless;
+use crate::coordination::state::UnderWay;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
@@ -249,8 +250,8 @@ mod tests {
 
     use super::*;
     use crate::coordination::clusters::Fleet;
-    use crate::coordination::rounds::Standing;
     use crate::coordination::routing::Routing;
+    use crate::coordination::state::Standing;
     use crate::links::transport::{Draft, Sheet};
     use crate::protocol::rare::Seldom;
     use crate::protocol::wire::{Batch, Batches, Removal};

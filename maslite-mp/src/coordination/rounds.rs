@@ -10,225 +10,33 @@
 //! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
 //!   otherwise that is one round with the superstep.
 
-use std::collections::BTreeSet;
 use std::mem;
 
-use maslite_core::engine::{ContentSum, DigestSum, FailurePlace, FailureStage, Newborn};
+use maslite_core::engine::{FailurePlace, FailureStage, Newborn};
 use maslite_core::{
-    Adder, AgentError, AgentId, Counters, Delivery, Digest, LostKey, LostMail, Mail, MailKey,
-    MainContext, Predicate, Run, SimDuration, SimTime, StopReason, Topic,
+    Adder, AgentId, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimDuration, SimTime,
+    StopReason,
 };
 
 use smallvec::SmallVec;
 
+use crate::cluster::commands;
 use crate::cluster::registry::{TraceFormat, WireMessage};
 use crate::coordination::clusters::Fleet;
 use crate::coordination::routing::{Routing, Traffic};
-use crate::coordination::windows::{Births, Homeless};
+use crate::coordination::state::{Homeless, Standing, TraceSink, UnderWay};
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
-use crate::links::round_trip::{self, Difference, Trips};
+use crate::links::round_trip::{self, Difference};
 use crate::protocol::layout;
 use crate::protocol::wire::{self, Grant, MailHead, Removal, Report, Task, ToProc, TraceLine};
 use crate::stall::detector::Chore;
-use crate::steering::commands;
-
-/// Where the simulation stands.
-#[derive(Debug, Default)]
-pub(crate) struct Standing {
-    pub(crate) time: SimTime,
-    /// The superstep within the instant that comes next.
-    pub(crate) superstep: u64,
-    /// All supersteps so far.
-    pub(crate) supersteps: u64,
-    /// The insertion index of the next agent.
-    pub(crate) next_index: u64,
-    /// The last report of each cluster; none before its first.
-    pub(crate) reports: Vec<Option<Report>>,
-    /// What main itself counted: mail to it, and mail to nobody.
-    pub(crate) counters: Counters,
-    /// The first mail that nobody got, by its place among all that is lost.
-    pub(crate) lost: Vec<(LostKey, LostMail)>,
-    /// Topics about which mail came by while somebody listened.
-    pub(crate) heard: BTreeSet<Topic>,
-    pub(crate) digest: DigestSum,
-    /// Of the contents, if one is kept.
-    pub(crate) content: Option<ContentSum>,
-    delivered: u64,
-    sequence: u64,
-    owner_sequence: u64,
-    /// Grants so far.
-    pub(crate) exchanges: u64,
-    /// What agents reported in the last run.
-    pub(crate) errors: Vec<AgentError>,
-    /// So many of these were reported in `setup`, before the first superstep.
-    pub(crate) errors_of_setup: usize,
-}
-
-impl Standing {
-    /// What was counted in all clusters.
-    pub(crate) fn counters(&self) -> Counters {
-        let mut counters = self.counters;
-        for report in self.reports.iter().flatten() {
-            counters.add(&report.counters);
-        }
-        counters.supersteps = self.supersteps;
-        counters
-    }
-
-    /// Keeps errors of agents in the kernel's order, and no more than a report has.
-    pub(crate) fn note_errors(&mut self, errors: Vec<AgentError>, cluster: &str) {
-        self.errors.extend(errors.into_iter().map(|mut error| {
-            error.cluster = Some(cluster.to_owned());
-            error
-        }));
-        self.errors[self.errors_of_setup..].sort_by_key(AgentError::key);
-        self.errors.truncate(maslite_core::Report::ERRORS_KEPT);
-    }
-
-    /// Mail that the agents of each cluster had taken when it last reported.
-    pub(crate) fn delivered_in_clusters(&self) -> impl Iterator<Item = u64> {
-        let reports = self.reports.iter();
-        reports.map(|report| report.as_ref().map_or(0, |it| it.counters.delivered))
-    }
-
-    /// The place of a failure that comes before all agents of the superstep that is next.
-    pub(crate) fn before_the_superstep(&self) -> FailurePlace {
-        FailurePlace {
-            time: self.time,
-            superstep: self.superstep,
-            stage: FailureStage::Start,
-            index: 0,
-            sequence: 0,
-        }
-    }
-
-    /// Forgets errors that agents reported after a failure.
-    fn cut_errors(&mut self, place: &FailurePlace) {
-        let mut nth = 0;
-        self.errors.retain(|error| {
-            nth += 1;
-            // Those of `setup` have come before the first superstep.
-            nth <= self.errors_of_setup || place.is_after(error.time, error.superstep, error.index)
-        });
-    }
-
-    fn count_undeliverable(&mut self) {
-        self.counters.sent += 1;
-        self.counters.undeliverable += 1;
-    }
-
-    /// The digest of contents over all clusters, if they keep one.
-    pub(crate) fn content_digest(&self) -> Option<Digest> {
-        let own = self.content.as_ref()?.value();
-        let mut reports = self.reports.iter().flatten();
-        reports.try_fold(own, |sum, report| Some(sum.with(report.content?.into())))
-    }
-
-    /// Counts mail of which main finds that nobody gets it.
-    fn lose(&mut self, key: MailKey, from: AgentId, to: AgentId, topic: Topic) {
-        self.count_undeliverable();
-        let time = self.time;
-        let key = maslite_core::lost_when_posted(time, self.superstep, key);
-        self.note_lost(key, LostMail::new(time, from, to, topic));
-    }
-
-    /// Keeps the first mail that nobody got, in the kernel's order.
-    pub(crate) fn note_lost(&mut self, key: LostKey, lost: LostMail) {
-        let place = self.lost.partition_point(|(known, _)| *known <= key);
-        if place < maslite_core::Report::LOST_KEPT {
-            self.lost.insert(place, (key, lost));
-            self.lost.truncate(maslite_core::Report::LOST_KEPT);
-        }
-    }
-
-    /// Whether mail that is lost now may be among the first.
-    fn keeps_lost(&self) -> bool {
-        let last = self.lost.last();
-        self.lost.len() < maslite_core::Report::LOST_KEPT
-            || last.is_some_and(|(key, _)| key[..2] >= [self.time.as_nanos(), self.superstep][..])
-    }
-
-    /// The digest over all clusters, if they keep one.
-    pub(crate) fn digest(&self) -> Option<Digest> {
-        self.reports
-            .iter()
-            .flatten()
-            .try_fold(self.digest.value(), |sum, report| {
-                Some(sum.with(report.digest?.into()))
-            })
-    }
-}
-
-/// What has left its cluster and is not yet where it goes; without a lookahead that is so only
-/// within a round.
-#[derive(Debug)]
-pub(crate) struct UnderWay<M> {
-    /// Mail to main, with the time it arrives.
-    pub(crate) main_mail: Vec<(SimTime, MailKey, Mail<M>)>,
-    /// Mail for owners that the senders did not know.
-    pub(crate) homeless: Vec<Homeless>,
-    /// Why agents have the run end, with their insertion indices, and when that holds.
-    pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
-    /// Agents to be removed, and where that was asked.
-    pub(crate) removals: Vec<(Removal, usize)>,
-    /// Agents that wait for their insertion indices.
-    pub(crate) births: Vec<Births>,
-    /// Deliveries that are not written down yet.
-    pub(crate) lines: Vec<TraceLine>,
-    /// Which mail of main and of the owner makes a round trip.
-    trips: Trips,
-}
-
-impl<M> Default for UnderWay<M> {
-    fn default() -> Self {
-        Self {
-            main_mail: Vec::new(),
-            homeless: Vec::new(),
-            pauses: Vec::new(),
-            removals: Vec::new(),
-            births: Vec::new(),
-            lines: Vec::new(),
-            trips: Trips::default(),
-        }
-    }
-}
-
-impl<M> UnderWay<M> {
-    /// The place of the cluster in which an agent lives that waits for its insertion index.
-    pub(crate) fn birthplace(&self, id: AgentId) -> Option<usize> {
-        let births = self.births.iter().find(|births| births.include(id));
-        births.map(|births| births.place)
-    }
-
-    /// Hands over what happened before a time, or all there is, in order.
-    pub(crate) fn write_trace_before(
-        &mut self,
-        time: Option<SimTime>,
-        trace: &mut Option<TraceSink>,
-    ) {
-        self.lines
-            .sort_by_key(|line| (line.time, line.superstep, line.index));
-        let ready = match time {
-            Some(time) => self.lines.partition_point(|line| line.time < time),
-            None => self.lines.len(),
-        };
-        for line in self.lines.drain(..ready) {
-            if let Some(sink) = trace {
-                sink(&line.text);
-            }
-        }
-    }
-}
 
 /// Which of several reasons to end the run at one time counts.
 pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
     let (_, index, reason) = pause;
     (matches!(reason, StopReason::Paused(_)), *index)
 }
-
-/// Gets the lines of a trace, in order.
-pub(crate) type TraceSink = Box<dyn FnMut(&str) + Send>;
 
 /// Gets mail addressed to main.
 pub(crate) type Handler<'h, M> = dyn FnMut(Mail<M>, &mut MainContext<M>) + 'h;

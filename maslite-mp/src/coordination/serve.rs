@@ -6,14 +6,19 @@
 
 use std::time::Instant;
 
-use maslite_core::{Mail, SimDuration, SimTime, StopReason};
+use maslite_core::{CommandError, Mail, SimDuration, SimTime, StopReason};
 
+use crate::cluster::commands;
+use crate::cluster::commands::{Replies, Scope};
 use crate::cluster::registry::WireMessage;
-use crate::coordination::rounds::{Rounds, Standing};
+use crate::coordination::rounds::Rounds;
+use crate::coordination::routing::Routing;
+use crate::coordination::state::{Standing, UnderWay};
 use crate::error::Error;
+use crate::error::control::ControlError;
 use crate::protocol::wire::Task;
+use crate::settings::ClusterId;
 use crate::stall::detector::Chore;
-use crate::steering::commands::{self, ControlError, Replies, Scope};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Promise, Stretch};
 use crate::steering::status::Phase;
 
@@ -224,10 +229,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         request: &[u8],
         reply: Promise<Result<Replies, ControlError>>,
     ) -> Result<(), Error> {
-        let replies = match scope.places(self.routing, self.under_way, self.fleet.members.len()) {
+        let replies = match places_of(
+            scope,
+            self.routing,
+            self.under_way,
+            self.fleet.members.len(),
+        ) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
-                Ok(replies) => Ok(commands::replies_of(self.routing, places, replies)),
+                Ok(replies) => Ok(replies_of(self.routing, places, replies)),
                 Err(error) => {
                     reply.keep(Err(ControlError::from(&error)));
                     return Err(error);
@@ -260,4 +270,33 @@ impl EncodedMail {
         let body = commands::decode(&self.body, || "mail from outside".to_owned())?;
         Ok(Mail::new(self.sender, self.receiver, body))
     }
+}
+
+/// The places of the clusters that a request goes to.
+pub(crate) fn places_of<M>(
+    scope: Scope,
+    routing: &Routing,
+    under_way: &UnderWay<M>,
+    clusters: usize,
+) -> Result<Vec<usize>, ControlError> {
+    match scope {
+        Scope::Owner(agent) => {
+            let owner = routing.owner(agent).map(|owner| owner as usize);
+            // One that waits for its insertion index lives already.
+            let owner = owner.or_else(|| under_way.birthplace(agent));
+            Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
+        }
+        Scope::Cluster(cluster) => match cluster.place(routing.simulation, clusters) {
+            Some(place) => Ok(vec![place]),
+            None => Err(ControlError::UnknownCluster(cluster.number())),
+        },
+        Scope::All => Ok((0..clusters).collect()),
+    }
+}
+
+/// The answers of the clusters at these places.
+pub(crate) fn replies_of(routing: &Routing, places: Vec<usize>, replies: Vec<Vec<u8>>) -> Replies {
+    let clusters = places.into_iter();
+    let clusters = clusters.map(|place| ClusterId::new(routing.simulation, place));
+    clusters.zip(replies).collect()
 }

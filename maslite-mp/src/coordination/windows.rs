@@ -13,41 +13,13 @@
 //! Source: Chandy, Misra, "Distributed simulation", 1979; the synchronous form with windows is due
 //! to Lubachevsky, 1989.
 
-use maslite_core::engine::Newborn;
-use maslite_core::{AgentId, SimDuration, SimTime, StopReason};
+use maslite_core::{SimDuration, SimTime, StopReason};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::rounds::{Rounds, UnderWay, in_order, rank_of_pause};
+use crate::coordination::rounds::{Rounds, in_order, rank_of_pause};
+use crate::coordination::state::{Births, UnderWay};
 use crate::error::Error;
 use crate::protocol::wire::Task;
-
-/// Agents that wait for their insertion indices, and with them their cluster.
-#[derive(Debug)]
-pub(crate) struct Births {
-    time: SimTime,
-    superstep: u64,
-    pub(crate) place: usize,
-    newborn: Vec<Newborn>,
-}
-
-impl Births {
-    fn key(&self) -> (SimTime, u64, usize) {
-        (self.time, self.superstep, self.place)
-    }
-
-    pub(crate) fn include(&self, id: AgentId) -> bool {
-        self.newborn.iter().any(|newborn| newborn.id == id)
-    }
-}
-
-/// Mail whose receiver only main can find, when it arrives.
-#[derive(Debug)]
-pub(crate) struct Homeless {
-    pub(crate) arrives: SimTime,
-    pub(crate) sender: usize,
-    pub(crate) receiver: AgentId,
-    pub(crate) bytes: Vec<u8>,
-}
 
 impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Runs until something ends it; all clusters then stand at one instant.

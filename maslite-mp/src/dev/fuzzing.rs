@@ -16,8 +16,9 @@ use maslite_core::{Run, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
 use crate::coordination::clusters::Fleet;
-use crate::coordination::rounds::{Rounds, Standing, UnderWay};
+use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Routing;
+use crate::coordination::state::{Standing, UnderWay};
 use crate::error::link::LinkError;
 use crate::links::frame::{self, Framed, Packets};
 use crate::links::ring;

@@ -1,5 +1,6 @@
 //! What can go wrong between processes.
 
+pub(crate) mod control;
 pub(crate) mod death;
 pub(crate) mod link;
 pub(crate) mod message_fault;

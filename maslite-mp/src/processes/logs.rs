@@ -31,7 +31,12 @@ use tracing_core::{
 };
 
 use crate::links::guarded;
-use crate::processes::output::{RECORD, Recorder};
+
+/// Begins a record in a stderr, and a newline ends it. Source: RFC 7464, JSON text sequences.
+pub(crate) const RECORD: u8 = 0x1E;
+
+/// Takes a record of a cluster. False if it is none.
+pub(crate) type Recorder = Box<dyn FnMut(&str, &[u8]) -> bool + Send>;
 
 /// The environment variable that tells a child from which level on it records.
 const LEVEL: &str = "MASLITE_LOG";

@@ -27,7 +27,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use crate::links::transport::now;
-use crate::processes::logs::Log;
+use crate::processes::logs::{Log, RECORD, Recorder};
 use crate::processes::supervision::Watch;
 
 /// What becomes of what child processes print.
@@ -60,9 +60,6 @@ const REST: usize = 4 * 1024 * 1024;
 /// How long to wait for the thread when it may be stuck, because nobody reads what this process prints.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
-/// Begins a record in a stderr, and a newline ends it. Source: RFC 7464, JSON text sequences.
-pub(crate) const RECORD: u8 = 0x1E;
-
 /// Where a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -72,9 +69,6 @@ pub(crate) enum Kind {
 
 /// Takes what is passed on: whole lines with their newlines.
 pub(crate) type Sink = Box<dyn FnMut(Kind, &[u8]) + Send>;
-
-/// Takes a record of a cluster. False if it is none.
-pub(crate) type Recorder = Box<dyn FnMut(&str, &[u8]) -> bool + Send>;
 
 /// The thread that reads what children print.
 #[derive(Debug)]

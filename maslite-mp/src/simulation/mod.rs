@@ -2,5 +2,6 @@
 //!
 //! It may use every other room. No other room knows `MpMain`.
 
+pub(crate) mod inspect;
 pub(crate) mod mp_main;
 pub(crate) mod report;

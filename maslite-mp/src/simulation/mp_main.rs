@@ -15,12 +15,16 @@ use maslite_core::{
 use serde::Serialize;
 use tracing::debug;
 
+use crate::cluster::commands::{Replies, Scope};
 use crate::cluster::registry::{Entered, Registry, WireMessage};
 use crate::coordination::clusters::Fleet;
-use crate::coordination::rounds::{Handler, Rounds, Standing, TraceSink, UnderWay, check_name};
+use crate::coordination::rounds::{Handler, Rounds, check_name};
 use crate::coordination::routing::{Routing, Traffic};
+use crate::coordination::serve::{places_of, replies_of};
+use crate::coordination::state::{Standing, TraceSink, UnderWay};
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
+use crate::error::control::ControlError;
 use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
 use crate::error::warning::Warning;
@@ -35,7 +39,6 @@ use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::detector::{Patience, WarningSink};
 use crate::stall::meter::{Meter, Spent};
-use crate::steering::commands::{ControlError, Replies, Scope, replies_of};
 use crate::steering::control::{self, ControlSocket};
 use crate::steering::control_queue::Console;
 use crate::steering::controller::Controller;
@@ -678,7 +681,7 @@ impl<M: WireMessage> MpMain<M> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
-        let places = scope.places(&self.routing, &self.under_way, fleet.members.len())?;
+        let places = places_of(scope, &self.routing, &self.under_way, fleet.members.len())?;
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);

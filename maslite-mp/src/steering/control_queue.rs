@@ -21,10 +21,11 @@ use maslite_core::clock::wall;
 use maslite_core::{AgentId, Receiver, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::commands::{Replies, Scope};
+use crate::error::control::ControlError;
 use crate::processes::backend::Brake;
 use crate::processes::supervision::Holder;
 use crate::stall::detector::{Desk, Pulse, Sight};
-use crate::steering::commands::{ControlError, Replies, Scope};
 use crate::steering::status::{Board, Phase, Status};
 
 /// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does nothing else.

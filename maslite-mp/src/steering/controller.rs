@@ -10,9 +10,11 @@ use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlar
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cluster::commands;
+use crate::cluster::commands::{AgentInfo, Answers, Audience, Question};
 use crate::cluster::registry::{Registry, WireMessage};
+use crate::error::control::ControlError;
 use crate::settings::ClusterId;
-use crate::steering::commands::{self, AgentInfo, Answers, Audience, ControlError, Question};
 use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Promise, Stretch};
 use crate::steering::status::Status;
 

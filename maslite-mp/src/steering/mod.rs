@@ -2,7 +2,6 @@
 //!
 //! It may use `cluster` and the rooms below. It does not know how main grants time.
 
-pub(crate) mod commands;
 pub mod control;
 pub(crate) mod control_queue;
 pub(crate) mod controller;

@@ -6,10 +6,10 @@ use maslite_core::{AgentRng, SimTime};
 use rand::RngExt;
 
 use crate::error::Error;
+use crate::error::control::ControlError;
 use crate::error::death::ExitKind;
 use crate::error::link::{FrameFault, LinkError};
 use crate::error::warning::Limit;
-use crate::steering::commands::ControlError;
 
 /// A fault. Numbers say where in the packet, if that is a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

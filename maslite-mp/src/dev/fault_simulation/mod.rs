@@ -24,13 +24,14 @@ use maslite_core::{
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::commands::Audience;
 use crate::cluster::registry::{Entered, Registry};
+use crate::error::control::ControlError;
 use crate::error::message_fault::MessageFault;
 use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
 use crate::settings::{Placement, Waiting};
 use crate::simulation::mp_main::{MpMain, Shutdown};
-use crate::steering::commands::{Audience, ControlError};
 use faults::{Fault, Plan};
 use lies::Lies;
 use model::{FIRST, Lively, Msg, SEED, Story, cluster_of, compare, in_one_scheduler};

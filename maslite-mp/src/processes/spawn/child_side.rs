@@ -133,7 +133,7 @@ pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
         Ok(guest) => guest,
         Err(error) => return Arrival::Failed(error),
     };
-    match point.is_meant_by(&guest.invitation) {
+    match guest.invitation.is_for(point) {
         Meant::Here => guest
             .set_up(point, wait)
             .map_or_else(Arrival::Failed, Arrival::Child),

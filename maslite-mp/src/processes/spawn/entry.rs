@@ -19,8 +19,6 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::handshake::Invitation;
-
 /// How many differences an error tells.
 const TOLD: usize = 4;
 
@@ -30,7 +28,7 @@ pub(crate) struct Signature {
     /// What stands behind each name, as a hash.
     items: BTreeMap<String, u64>,
     /// Some builder captures values, which no signature shows.
-    has_captures: bool,
+    pub(super) has_captures: bool,
 }
 
 impl Signature {
@@ -102,19 +100,6 @@ impl Point {
             signature,
         }
     }
-
-    /// Whether a child with this invitation becomes a cluster here.
-    pub(super) fn is_meant_by(&self, invitation: &Invitation) -> Meant {
-        let is_alike = self.signature.hash() == invitation.schema;
-        let is_there = (self.place.as_str(), self.call) == (&*invitation.place, invitation.call);
-        if is_alike && (invitation.by_test || !self.signature.has_captures || is_there) {
-            Meant::Here
-        } else if is_there && !invitation.by_test {
-            Meant::HereButChanged
-        } else {
-            Meant::Elsewhere
-        }
-    }
 }
 
 /// Names a call for people.
@@ -164,6 +149,7 @@ impl Hasher for Fnv {
 
 #[cfg(test)]
 mod tests {
+    use super::super::handshake::Invitation;
     use super::*;
 
     fn signature(names: &[&str]) -> Signature {
@@ -213,7 +199,7 @@ mod tests {
         ] {
             let meant = invitation(&point(meant.0, &["a"], meant.1), by_test);
             let reached = point(reached.0, reached.1, reached.2);
-            assert_eq!(reached.is_meant_by(&meant), expected, "{reached:?}");
+            assert_eq!(meant.is_for(&reached), expected, "{reached:?}");
         }
     }
 

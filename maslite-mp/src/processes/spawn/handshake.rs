@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
-use super::entry::Signature;
+use super::entry::{Meant, Point, Signature};
 use crate::error::spawn::ChildError;
 use crate::links::codec;
 
@@ -59,6 +59,21 @@ pub(crate) struct Invitation {
     pub(crate) by_test: bool,
     /// Where main stands, as the bytes of a path, if the child was started elsewhere.
     pub(crate) directory: Option<Vec<u8>>,
+}
+
+impl Invitation {
+    /// Whether a child with this invitation becomes a cluster at a call of `enter`.
+    pub(super) fn is_for(&self, point: &Point) -> Meant {
+        let is_alike = point.signature.hash() == self.schema;
+        let is_there = (point.place.as_str(), point.call) == (&*self.place, self.call);
+        if is_alike && (self.by_test || !point.signature.has_captures || is_there) {
+            Meant::Here
+        } else if is_there && !self.by_test {
+            Meant::HereButChanged
+        } else {
+            Meant::Elsewhere
+        }
+    }
 }
 
 /// What a child says before it is a cluster.

@@ -32,12 +32,14 @@ use maslite_core::{AgentId, CommandError, Plain};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::cluster::commands;
+use crate::cluster::commands::{Question, Shown, View};
 use crate::cluster::registry::WireMessage;
+use crate::error::control::ControlError;
 use crate::settings::ClusterId;
-use crate::steering::commands::{self, ControlError, Question};
 use crate::steering::control_queue::{Halt, Order, Promise, Stretch};
 use crate::steering::controller::Controller;
-use protocol::{AgentLine, Reply, Request};
+use protocol::{AgentLine, AgentView, AlarmLine, Reply, Request};
 
 /// How long clusters are given to say where they are, before the answer is what main knows.
 const GLANCE: std::time::Duration = std::time::Duration::from_millis(4);
@@ -145,7 +147,7 @@ fn show<M: WireMessage>(controller: &Arc<Controller<M>>, id: String, asker: Aske
                 view => view?,
             };
             let cluster = name_of(&names_of_clusters(&there), view.cluster);
-            Ok(Reply::Agent(Box::new(view.describe(id, cluster))))
+            Ok(Reply::Agent(Box::new(describe(view, id, cluster))))
         },
     );
 }
@@ -205,5 +207,37 @@ fn id_of(text: &str) -> AgentId {
     match text.parse::<u64>() {
         Ok(number) if number < 1 << 63 => AgentId::from(number),
         _ => AgentId::of_name(text),
+    }
+}
+
+/// An agent as it goes over a control socket.
+fn describe(view: View, id: String, cluster: String) -> AgentView {
+    let Shown {
+        index,
+        kind: type_name,
+        state,
+        alarms,
+        subscriptions,
+        ..
+    } = view.shown;
+    let state = state.and_then(|json| serde_json::from_str(&json).map_err(|why| why.to_string()));
+    let (state, no_state) = match state {
+        Ok(state) => (Some(state), None),
+        Err(why) => (None, Some(why)),
+    };
+    let alarms = alarms.into_iter().map(|alarm| AlarmLine {
+        time: alarm.time,
+        to: alarm.receiver.agent().map(|agent| agent.to_string()),
+        topic: alarm.topic.to_string(),
+    });
+    AgentView {
+        id,
+        index,
+        type_name,
+        cluster,
+        state,
+        no_state,
+        alarms: alarms.collect(),
+        subscriptions: subscriptions.iter().map(ToString::to_string).collect(),
     }
 }

@@ -17,8 +17,7 @@ pub const VERSION: u32 = 1;
 /// The longest request, with its end of line \[bytes\].
 pub const REQUEST_LIMIT: usize = 4_096;
 
-/// The longest state of an agent that is shown \[bytes of JSON\].
-pub const STATE_LIMIT: usize = 256 * 1_024;
+pub use crate::cluster::commands::STATE_LIMIT;
 
 /// A request, as it is written on a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

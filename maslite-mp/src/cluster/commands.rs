@@ -16,113 +16,13 @@ use maslite_core::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::mp_scheduler::names_of;
 use crate::cluster::registry::{Registry, WireMessage};
-use crate::coordination::rounds::UnderWay;
-use crate::coordination::routing::Routing;
-use crate::error::death::ExitKind;
-use crate::error::{Chain, Error};
+use crate::error::control::ControlError;
 use crate::links::{codec, guarded};
 use crate::settings::ClusterId;
-use crate::simulation::mp_main::MpMain;
-use crate::steering::control::protocol::{AgentView, AlarmLine, STATE_LIMIT};
 
-/// Why somebody outside could not ask or steer a simulation, or got no answer.
-#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// The agent could not be asked, or did not answer. The simulation goes on.
-    #[error(transparent)]
-    Agent(#[from] CommandError),
-    /// The agent's type is not in the registry, so its state cannot be read or written. The
-    /// simulation goes on.
-    #[error(
-        "agent {agent} is a {kind}, which is not registered, so its state cannot cross to this process: derive `Serialize` and `Deserialize` for it, and add `.with::<{kind}>()` to the registry; a builder makes agents, it does not register them"
-    )]
-    Unregistered {
-        /// The agent.
-        agent: AgentId,
-        /// Its type.
-        kind: String,
-    },
-    /// A request or an answer does not serialise. The simulation goes on.
-    #[error("{what} cannot be serialised: {why}")]
-    Encode {
-        /// What it was.
-        what: String,
-        /// The serialiser's reason.
-        why: String,
-    },
-    /// A request or an answer does not deserialise. The simulation goes on.
-    #[error(
-        "{what} cannot be deserialised: {why}; serde attributes such as `flatten` and `untagged` are not supported"
-    )]
-    Decode {
-        /// What it was.
-        what: String,
-        /// The deserialiser's reason.
-        why: String,
-    },
-    /// The handle belongs to another simulation.
-    #[error(
-        "there is no such cluster (number {0}) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
-    )]
-    UnknownCluster(u32),
-    /// The process of a cluster ended meanwhile, and with it the simulation.
-    #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
-    ClusterDied {
-        /// Its cluster.
-        cluster: String,
-        /// How it ended.
-        exit: ExitKind,
-    },
-    /// The simulation failed meanwhile, for this reason.
-    #[error("the simulation failed: {0}")]
-    Failed(String),
-    /// The simulation has ended.
-    #[error("this simulation has ended")]
-    Ended,
-    /// A [`Controller`](crate::Controller) was used in the thread that runs the simulation, which
-    /// would wait for itself.
-    #[error("the thread that runs a simulation cannot steer it: use another thread")]
-    OwnThread,
-}
-
-maslite_core::readable_debug!(enum ControlError {
-    Agent(source),
-    Unregistered { agent, kind },
-    Encode { what, why },
-    Decode { what, why },
-    UnknownCluster(source),
-    ClusterDied { cluster, exit },
-    Failed(source),
-    Ended,
-    OwnThread,
-});
-
-impl From<Error> for ControlError {
-    fn from(error: Error) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&Error> for ControlError {
-    fn from(error: &Error) -> Self {
-        match error {
-            Error::ChildDied { cluster, exit, .. } => Self::ClusterDied {
-                cluster: cluster.clone(),
-                exit: *exit,
-            },
-            Error::UnknownCluster(number) => Self::UnknownCluster(*number),
-            Error::Encode { what, why } => Self::Encode {
-                what: what.clone(),
-                why: why.clone(),
-            },
-            Error::Ended => Self::Ended,
-            other => Self::Failed(Chain(other).to_string()),
-        }
-    }
-}
+/// The longest state of an agent that is shown \[bytes of JSON\].
+pub const STATE_LIMIT: usize = 256 * 1_024;
 
 /// Which agents a command is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -324,14 +224,14 @@ fn command<M: WireMessage>(
 /// An agent, as far as it can be shown.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Shown {
-    index: u64,
-    kind: String,
+    pub(crate) index: u64,
+    pub(crate) kind: String,
     /// As JSON, or why not.
-    state: Result<String, String>,
-    alarms: Vec<PendingAlarm>,
-    subscriptions: Vec<Pattern>,
+    pub(crate) state: Result<String, String>,
+    pub(crate) alarms: Vec<PendingAlarm>,
+    pub(crate) subscriptions: Vec<Pattern>,
     /// Names of the agents among the receivers of the alarms, of which others may not have heard.
-    names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 fn show<M: WireMessage>(
@@ -365,42 +265,7 @@ fn show<M: WireMessage>(
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) cluster: ClusterId,
-    shown: Shown,
-}
-
-impl View {
-    /// As it goes over a control socket.
-    pub(crate) fn describe(self, id: String, cluster: String) -> AgentView {
-        let Shown {
-            index,
-            kind: type_name,
-            state,
-            alarms,
-            subscriptions,
-            ..
-        } = self.shown;
-        let state =
-            state.and_then(|json| serde_json::from_str(&json).map_err(|why| why.to_string()));
-        let (state, no_state) = match state {
-            Ok(state) => (Some(state), None),
-            Err(why) => (None, Some(why)),
-        };
-        let alarms = alarms.into_iter().map(|alarm| AlarmLine {
-            time: alarm.time,
-            to: alarm.receiver.agent().map(|agent| agent.to_string()),
-            topic: alarm.topic.to_string(),
-        });
-        AgentView {
-            id,
-            index,
-            type_name,
-            cluster,
-            state,
-            no_state,
-            alarms: alarms.collect(),
-            subscriptions: subscriptions.iter().map(ToString::to_string).collect(),
-        }
-    }
+    pub(crate) shown: Shown,
 }
 
 pub(crate) fn ask_show(agent: AgentId) -> Result<Question<View>, ControlError> {
@@ -497,38 +362,8 @@ pub(crate) enum Scope {
     All,
 }
 
-impl Scope {
-    pub(crate) fn places<M>(
-        self,
-        routing: &Routing,
-        under_way: &UnderWay<M>,
-        clusters: usize,
-    ) -> Result<Vec<usize>, ControlError> {
-        match self {
-            Self::Owner(agent) => {
-                let owner = routing.owner(agent).map(|owner| owner as usize);
-                // One that waits for its insertion index lives already.
-                let owner = owner.or_else(|| under_way.birthplace(agent));
-                Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
-            }
-            Self::Cluster(cluster) => match cluster.place(routing.simulation, clusters) {
-                Some(place) => Ok(vec![place]),
-                None => Err(ControlError::UnknownCluster(cluster.number())),
-            },
-            Self::All => Ok((0..clusters).collect()),
-        }
-    }
-}
-
 /// The encoded answers of clusters, each with its cluster.
 pub(crate) type Replies = Vec<(ClusterId, Vec<u8>)>;
-
-/// The answers of the clusters at these places.
-pub(crate) fn replies_of(routing: &Routing, places: Vec<usize>, replies: Vec<Vec<u8>>) -> Replies {
-    let clusters = places.into_iter();
-    let clusters = clusters.map(|place| ClusterId::new(routing.simulation, place));
-    clusters.zip(replies).collect()
-}
 
 /// A request, and how its answers are read.
 pub(crate) struct Question<T> {
@@ -691,108 +526,7 @@ pub(crate) fn read_awake(reply: &[u8]) -> Result<Vec<(u64, AgentId)>, ControlErr
     read(reply, "an answer")
 }
 
-/// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the same
-/// ones during runs.
-///
-/// They start the clusters, if that has not been done. An error that ends the simulation is one of
-/// [`ControlError::ClusterDied`], [`ControlError::Failed`] and [`ControlError::Ended`].
-impl<M: WireMessage> MpMain<M> {
-    /// Has an agent answer a command, with its [`command`](Agent::command).
-    ///
-    /// # Errors
-    /// [`ControlError::Agent`], [`ControlError::Encode`], [`ControlError::Decode`].
-    pub fn command(&mut self, agent: impl Into<AgentId>, request: M) -> Result<M, ControlError> {
-        self.put(ask_command(agent.into(), &request)?)
-    }
-
-    /// Has several agents answer a command. Their answers, or reasons not to, are in insertion order.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownCluster`], [`ControlError::Encode`], [`ControlError::Decode`].
-    pub fn command_all(
-        &mut self,
-        audience: Audience,
-        request: M,
-    ) -> Result<Answers<M>, ControlError> {
-        self.put(ask_command_all(audience, &request)?)
-    }
-
-    /// The state of an agent, as a value of its own type. The agent stays where it is: this is how it
-    /// looks now, and changes to it go nowhere.
-    ///
-    /// # Errors
-    /// [`ControlError::Agent`] for agents that are unknown or of another type,
-    /// [`ControlError::Unregistered`], [`ControlError::Encode`], [`ControlError::Decode`].
-    pub fn inspect<A: Agent<M> + DeserializeOwned>(
-        &mut self,
-        agent: impl Into<AgentId>,
-    ) -> Result<A, ControlError> {
-        self.put(ask_state::<M, A>(agent.into())?)
-    }
-
-    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is as
-    /// if it had been removed at this very moment: its subscriptions end, mail that it has not read is
-    /// undeliverable, its alarms stay, its id is not used again.
-    ///
-    /// # Errors
-    /// As [`inspect`](Self::inspect); the agent then stays.
-    pub fn take_out<A: Agent<M> + DeserializeOwned>(
-        &mut self,
-        agent: impl Into<AgentId>,
-    ) -> Result<A, ControlError> {
-        self.put(ask_out::<M, A>(agent.into())?)
-    }
-
-    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers
-    /// it takes over. Neither is torn down, nor set up once more. It may be of another type.
-    ///
-    /// # Errors
-    /// [`ControlError::Agent`], [`ControlError::Unregistered`], [`ControlError::Encode`],
-    /// [`ControlError::Decode`].
-    pub fn replace<A: Agent<M> + Serialize>(
-        &mut self,
-        agent: impl Into<AgentId>,
-        by: A,
-    ) -> Result<(), ControlError> {
-        self.put(ask_replace(self.registry(), agent.into(), &by)?)
-    }
-
-    /// All agents, in insertion order.
-    ///
-    /// # Errors
-    /// Only such that end the simulation.
-    pub fn agents(&mut self) -> Result<Vec<AgentInfo>, ControlError> {
-        self.put(ask_agents(0, u64::MAX)?)
-    }
-
-    /// The pending alarms that agents of a cluster have set, in the order they will fire.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownCluster`].
-    pub fn alarms(&mut self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
-        self.put(ask_alarms(cluster)?)
-    }
-
-    /// What the agents of a cluster listen to, in insertion order.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownCluster`].
-    pub fn subscriptions(
-        &mut self,
-        cluster: ClusterId,
-    ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {
-        self.put(ask_subscriptions(cluster)?)
-    }
-
-    /// What a cluster has counted since the simulation began.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownCluster`].
-    pub fn counters_of(&mut self, cluster: ClusterId) -> Result<Counters, ControlError> {
-        self.put(ask_counters(cluster)?)
-    }
-
-    fn put<T>(&mut self, question: Question<T>) -> Result<T, ControlError> {
-        (question.read)(self.ask(question.scope, &question.request)?)
-    }
+/// The names among some ids, for a process that may not know them.
+fn names_of(ids: impl Iterator<Item = AgentId>) -> Vec<String> {
+    ids.filter_map(|id| Some(id.name()?.to_string())).collect()
 }

@@ -1,0 +1,104 @@
+//! Why a request to a simulation failed.
+
+use maslite_core::{AgentId, CommandError};
+use serde::{Deserialize, Serialize};
+
+use crate::error::death::ExitKind;
+use crate::error::{Chain, Error};
+
+/// Why somebody outside could not ask or steer a simulation, or got no answer.
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The agent could not be asked, or did not answer. The simulation goes on.
+    #[error(transparent)]
+    Agent(#[from] CommandError),
+    /// The agent's type is not in the registry, so its state cannot be read or written. The
+    /// simulation goes on.
+    #[error(
+        "agent {agent} is a {kind}, which is not registered, so its state cannot cross to this process: derive `Serialize` and `Deserialize` for it, and add `.with::<{kind}>()` to the registry; a builder makes agents, it does not register them"
+    )]
+    Unregistered {
+        /// The agent.
+        agent: AgentId,
+        /// Its type.
+        kind: String,
+    },
+    /// A request or an answer does not serialise. The simulation goes on.
+    #[error("{what} cannot be serialised: {why}")]
+    Encode {
+        /// What it was.
+        what: String,
+        /// The serialiser's reason.
+        why: String,
+    },
+    /// A request or an answer does not deserialise. The simulation goes on.
+    #[error(
+        "{what} cannot be deserialised: {why}; serde attributes such as `flatten` and `untagged` are not supported"
+    )]
+    Decode {
+        /// What it was.
+        what: String,
+        /// The deserialiser's reason.
+        why: String,
+    },
+    /// The handle belongs to another simulation.
+    #[error(
+        "there is no such cluster (number {0}) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+    )]
+    UnknownCluster(u32),
+    /// The process of a cluster ended meanwhile, and with it the simulation.
+    #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
+    ClusterDied {
+        /// Its cluster.
+        cluster: String,
+        /// How it ended.
+        exit: ExitKind,
+    },
+    /// The simulation failed meanwhile, for this reason.
+    #[error("the simulation failed: {0}")]
+    Failed(String),
+    /// The simulation has ended.
+    #[error("this simulation has ended")]
+    Ended,
+    /// A [`Controller`](crate::Controller) was used in the thread that runs the simulation, which
+    /// would wait for itself.
+    #[error("the thread that runs a simulation cannot steer it: use another thread")]
+    OwnThread,
+}
+
+maslite_core::readable_debug!(enum ControlError {
+    Agent(source),
+    Unregistered { agent, kind },
+    Encode { what, why },
+    Decode { what, why },
+    UnknownCluster(source),
+    ClusterDied { cluster, exit },
+    Failed(source),
+    Ended,
+    OwnThread,
+});
+
+impl From<Error> for ControlError {
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for ControlError {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::ChildDied { cluster, exit, .. } => Self::ClusterDied {
+                cluster: cluster.clone(),
+                exit: *exit,
+            },
+            Error::UnknownCluster(number) => Self::UnknownCluster(*number),
+            Error::Encode { what, why } => Self::Encode {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Error::Ended => Self::Ended,
+            other => Self::Failed(Chain(other).to_string()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a program asks of clusters and agents between runs.
+
+use maslite_core::{Agent, AgentId, Counters, Pattern, PendingAlarm};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::commands::{
+    AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_command, ask_command_all,
+    ask_counters, ask_out, ask_replace, ask_state, ask_subscriptions,
+};
+use crate::cluster::registry::WireMessage;
+use crate::error::control::ControlError;
+use crate::settings::ClusterId;
+use crate::simulation::mp_main::MpMain;
+
+/// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the same
+/// ones during runs.
+///
+/// They start the clusters, if that has not been done. An error that ends the simulation is one of
+/// [`ControlError::ClusterDied`], [`ControlError::Failed`] and [`ControlError::Ended`].
+impl<M: WireMessage> MpMain<M> {
+    /// Has an agent answer a command, with its [`command`](Agent::command).
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn command(&mut self, agent: impl Into<AgentId>, request: M) -> Result<M, ControlError> {
+        self.put(ask_command(agent.into(), &request)?)
+    }
+
+    /// Has several agents answer a command. Their answers, or reasons not to, are in insertion order.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn command_all(
+        &mut self,
+        audience: Audience,
+        request: M,
+    ) -> Result<Answers<M>, ControlError> {
+        self.put(ask_command_all(audience, &request)?)
+    }
+
+    /// The state of an agent, as a value of its own type. The agent stays where it is: this is how it
+    /// looks now, and changes to it go nowhere.
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`] for agents that are unknown or of another type,
+    /// [`ControlError::Unregistered`], [`ControlError::Encode`], [`ControlError::Decode`].
+    pub fn inspect<A: Agent<M> + DeserializeOwned>(
+        &mut self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(ask_state::<M, A>(agent.into())?)
+    }
+
+    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is as
+    /// if it had been removed at this very moment: its subscriptions end, mail that it has not read is
+    /// undeliverable, its alarms stay, its id is not used again.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect); the agent then stays.
+    pub fn take_out<A: Agent<M> + DeserializeOwned>(
+        &mut self,
+        agent: impl Into<AgentId>,
+    ) -> Result<A, ControlError> {
+        self.put(ask_out::<M, A>(agent.into())?)
+    }
+
+    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers
+    /// it takes over. Neither is torn down, nor set up once more. It may be of another type.
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`], [`ControlError::Unregistered`], [`ControlError::Encode`],
+    /// [`ControlError::Decode`].
+    pub fn replace<A: Agent<M> + Serialize>(
+        &mut self,
+        agent: impl Into<AgentId>,
+        by: A,
+    ) -> Result<(), ControlError> {
+        self.put(ask_replace(self.registry(), agent.into(), &by)?)
+    }
+
+    /// All agents, in insertion order.
+    ///
+    /// # Errors
+    /// Only such that end the simulation.
+    pub fn agents(&mut self) -> Result<Vec<AgentInfo>, ControlError> {
+        self.put(ask_agents(0, u64::MAX)?)
+    }
+
+    /// The pending alarms that agents of a cluster have set, in the order they will fire.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn alarms(&mut self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
+        self.put(ask_alarms(cluster)?)
+    }
+
+    /// What the agents of a cluster listen to, in insertion order.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn subscriptions(
+        &mut self,
+        cluster: ClusterId,
+    ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {
+        self.put(ask_subscriptions(cluster)?)
+    }
+
+    /// What a cluster has counted since the simulation began.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn counters_of(&mut self, cluster: ClusterId) -> Result<Counters, ControlError> {
+        self.put(ask_counters(cluster)?)
+    }
+
+    fn put<T>(&mut self, question: Question<T>) -> Result<T, ControlError> {
+        (question.read)(self.ask(question.scope, &question.request)?)
+    }
+}
