@@ -108,7 +108,12 @@ impl Agent<Msg> for Worker {
             }),
             Self::CloseAll => (0..1024).for_each(|number| {
                 // SAFETY: it is the harm that a careless agent does; no file of this process is used as another one afterwards.
-                unsafe { rustix::io::close(number) };
+                unsafe {
+                    let file = std::os::fd::BorrowedFd::borrow_raw(number);
+                    if rustix::io::fcntl_getfd(file).is_ok() {
+                        rustix::io::close(number);
+                    }
+                }
             }),
             Self::Exit(code) => std::process::exit(*code),
             Self::KillItself => kill(id()),
