@@ -177,7 +177,10 @@ impl<M: WireMessage> MpScheduler<M> {
         loop {
             let reply = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
-                Err(error) => return exit_code(&error),
+                Err(error) => {
+                    side.end_with_main();
+                    return exit_code(&error);
+                }
             };
             if let Some(wait) = this.wait.take() {
                 side.settle();
@@ -192,6 +195,7 @@ impl<M: WireMessage> MpScheduler<M> {
             // Whoever has not handed over its answer is not done.
             this.pulse.set_busy(true);
             if let Err(error) = send(&mut *side.link) {
+                side.end_with_main();
                 return exit_code(&error);
             }
             this.pulse.set_busy(false);

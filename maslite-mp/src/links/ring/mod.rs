@@ -1,6 +1,6 @@
 //! Links in shared memory: where the system has it, and what takes its place where not.
 //!
-//! **Invariant:** unsafe code is in `sys` alone, and nothing outside this folder knows that there is any.
+//! **Invariant:** unsafe code of links is in `sys` alone, and nothing outside this folder knows that there is any.
 
 #[cfg_attr(
     not(target_os = "linux"),

@@ -1,4 +1,4 @@
-//! Memory that two processes share, as two rings of bytes: the only unsafe code of this crate, behind a face that is safe.
+//! Memory that two processes share, as two rings of bytes: unsafe code behind a face that is safe.
 //!
 //! ```text
 //! file:     │ words │ ring 0 │ ring 1 │

@@ -19,7 +19,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Signal, getpgrp, getpid, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+#[cfg(target_os = "linux")]
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Signal, getpgrp, getpid, kill_process, kill_process_group};
 
 use super::MARKER;
 use super::entry::{Meant, Point, write_point};
@@ -43,6 +47,8 @@ pub(crate) struct ChildSide {
     pub(crate) pulse: Arc<Pulse>,
     /// It is a process, which goes with main.
     pub(crate) is_process: bool,
+    /// Where a process sees whether main is gone.
+    lookout: Option<Arc<MainWatch>>,
     #[cfg_attr(
         not(test),
         expect(
@@ -214,6 +220,7 @@ impl Guest {
             invitation,
             ..
         } = self;
+        let control = Arc::new(MainWatch::new(control));
         let Prepared {
             ring,
             hold,
@@ -225,15 +232,15 @@ impl Guest {
             .and_then(|ring| ring.as_ref().err().map(ToString::to_string));
         let lost = || ChildError::refused("main is gone");
         let hello = Hello::new(&invitation, point.signature.hash(), no_ring);
-        Word::Hello(hello).write(&control).map_err(lost())?;
+        Word::Hello(hello).write(&control.line).map_err(lost())?;
         let link: Box<dyn Transport> = match ring {
             Some(Ok(ring)) => {
-                let _ = watch.send(control);
+                let _ = watch.send(Arc::clone(&control));
                 Box::new(ring)
             }
             _ => {
-                let key = Summons::read(&control).map_err(lost())?;
-                let _ = watch.send(control);
+                let key = Summons::read(&control.line).map_err(lost())?;
+                let _ = watch.send(Arc::clone(&control));
                 let lost = || io::Error::other("the key to main's door was lost on its way");
                 let packets = key
                     .ok_or_else(lost)
@@ -248,6 +255,7 @@ impl Guest {
             hold,
             pulse,
             is_process: true,
+            lookout: Some(control),
             cluster: invitation.cluster,
         })
     }
@@ -268,7 +276,7 @@ impl Guest {
         show_as(invitation.cluster);
         let hold = Arc::new(AtomicU64::new(0));
         let pulse = Arc::new(Pulse::default());
-        let (watch, line) = mpsc::channel::<UnixStream>();
+        let (watch, line) = mpsc::channel::<Arc<MainWatch>>();
         let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
         let watching = thread::Builder::new().name("maslite-control".to_owned());
         watching
@@ -277,7 +285,7 @@ impl Guest {
                     return;
                 };
                 let end = obey(&control, &told, &shown);
-                if is_gone(&end) && control.local_addr().is_ok() {
+                if is_gone(&end) && control.line.local_addr().is_ok() {
                     die();
                 }
                 // Main may live. Somebody here has closed the line, and perhaps something else has its number.
@@ -300,7 +308,7 @@ struct Prepared {
     hold: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
     /// To the thread that reads the control line once main has heard of this child.
-    watch: Sender<UnixStream>,
+    watch: Sender<Arc<MainWatch>>,
 }
 
 /// Tells main over the control line why this process ends, or in its stderr if main does not hear.
@@ -314,10 +322,17 @@ fn say(control: &UnixStream, error: &ChildError) {
 }
 
 impl ChildSide {
-    /// Main has let this process in, and from here on it goes with main.
+    /// Main has let this process in. From here on all that its agents start goes with main, too.
     pub(crate) fn settle(&self) {
         if self.is_process {
-            die_with_parent();
+            wake_with_end_of_parent();
+        }
+    }
+
+    /// The link is broken. If that is because main is gone, ends this process and all that its agents have started: main cannot.
+    pub(crate) fn end_with_main(&self) {
+        if self.lookout.as_ref().is_some_and(|main| main.is_going()) {
+            die();
         }
     }
 
@@ -329,6 +344,7 @@ impl ChildSide {
             hold,
             pulse: Arc::default(),
             is_process: false,
+            lookout: None,
             cluster,
         }
     }
@@ -361,24 +377,97 @@ fn show_as(cluster: u32) {
 #[cfg(not(target_os = "linux"))]
 fn show_as(_: u32) {}
 
-/// Makes the kernel kill this process when the thread that started it is gone: unlike the control line, this
-/// also reaches a process that has been stopped. Not before main has let this process in: until then it has a door to take away.
+/// Makes the kernel wake this process when the thread that started it is gone. Until now it would have killed it
+/// ([`Program::death_signal`](super::Program::death_signal)), and only it: from here on there are agents, what they start is to end as well, and only this process can see to that. Its control
+/// thread does, which the kernel has to wake if the process has been stopped.
 #[cfg(target_os = "linux")]
-fn die_with_parent() {
+fn wake_with_end_of_parent() {
     let parent = parent_id();
-    // An error leaves the control line, which is enough for all but stopped processes.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // An error leaves it killed.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
     if parent_id() != parent || marked_parent() != Some(parent) {
         die();
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent() {}
+fn wake_with_end_of_parent() {}
+
+/// How long the end of main may take to show, after a link has broken because of it.
+const NEWS_LIMIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+/// By which a child sees that main is gone.
+#[derive(Debug)]
+pub(super) struct MainWatch {
+    /// The control line: it closes when no process holds main's end.
+    pub(super) line: UnixStream,
+    /// The process itself, since one that it has forked may hold that end. None where the system cannot tell.
+    process: Option<OwnedFd>,
+}
+
+impl MainWatch {
+    pub(super) fn new(line: UnixStream) -> Self {
+        let process = main_process();
+        Self { line, process }
+    }
+
+    /// Waits until the line or the process shows one of these events; not for ever, if there is a limit. Tells whether the line does, and
+    /// whether the process has ended.
+    fn look(&self, events: PollFlags, limit: Option<&Timespec>) -> io::Result<(bool, bool)> {
+        let mut both = vec![PollFd::new(&self.line, events)];
+        let process = self.process.as_ref();
+        both.extend(process.map(|process| PollFd::new(process, PollFlags::IN)));
+        retry_on_intr(|| poll(&mut both, limit))?;
+        // An agent may have closed them: that is neither.
+        let mut seen = both.iter().map(PollFd::revents);
+        let line = seen.next().unwrap_or_else(PollFlags::empty);
+        let process = seen.next().unwrap_or_else(PollFlags::empty);
+        Ok((
+            line.intersects(events | PollFlags::HUP),
+            process.contains(PollFlags::IN),
+        ))
+    }
+
+    /// Whether main is gone, or is just about to be.
+    fn is_going(&self) -> bool {
+        match self.look(CLOSED, Some(&NEWS_LIMIT)) {
+            Ok((line, process)) => line || process,
+            Err(_) => true,
+        }
+    }
+}
+
+/// Nothing but the end of the line.
+#[cfg(target_os = "linux")]
+const CLOSED: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const CLOSED: PollFlags = PollFlags::HUP;
+
+/// A descriptor of the main process, if it is still there.
+#[cfg(target_os = "linux")]
+fn main_process() -> Option<OwnedFd> {
+    let parent = marked_parent()?;
+    let pid = Pid::from_raw(i32::try_from(parent).ok()?)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // As long as it is our parent, its number is nobody else's.
+    (parent_id() == parent).then_some(process)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main_process() -> Option<OwnedFd> {
+    None
+}
 
 /// Reads the control line, and answers, until main is gone.
-pub(super) fn obey(mut control: &UnixStream, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {
+pub(super) fn obey(main: &MainWatch, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {
+    let mut control = &main.line;
     loop {
+        if let (_, true) = main.look(PollFlags::IN, None)? {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut command = [0];
         control.read_exact(&mut command)?;
         match command {
@@ -414,9 +503,13 @@ fn end_telling() -> ! {
     exit(EXIT_LIFELINE_LOST)
 }
 
-/// Ends this process at once. Not by `exit`: that runs destructors and handlers beside the agents' thread, and one of them may wait
-/// for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does the same, and whoever would read the exit code is gone.
+/// Ends this process at once, and all in its process group: what its agents have started. Not by `exit`: that runs destructors and
+/// handlers beside the agents' thread, and one of them may wait for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does
+/// the same, and nobody reads the exit code.
 fn die() -> ! {
-    let _ = kill_process(getpid(), Signal::KILL);
+    let this = getpid();
+    // It fails if an agent has taken this process to another group; that one is none of ours.
+    let _ = kill_process_group(this, Signal::KILL);
+    let _ = kill_process(this, Signal::KILL);
     abort()
 }

@@ -243,6 +243,8 @@ fn invite<'a>(
         .write(&control, memory.as_ref())
         .map_err(spawn_error)?;
     let mut command = order.program.command().map_err(spawn_error)?;
+    #[cfg(target_os = "linux")]
+    super::sys::signal_with_end_of_parent(&mut command, order.program.death_signal());
     command.stdin(Stdio::from(OwnedFd::from(stdin)));
     let quiet = order.program.quiet_stdout;
     let outlet = output::connect(&mut command, watch, name, order.output, &order.log, quiet)

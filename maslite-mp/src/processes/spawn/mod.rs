@@ -34,6 +34,12 @@ pub(crate) mod entry;
 pub(crate) mod handshake;
 mod main_side;
 mod program;
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "a child asks for its death signal before it executes the program"
+)]
+mod sys;
 #[cfg(test)]
 mod tests;
 

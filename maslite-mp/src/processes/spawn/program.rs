@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 use std::sync::OnceLock;
 
+#[cfg(target_os = "linux")]
+use rustix::process::Signal;
+
 use super::MARKER;
 use crate::processes::limits;
 
@@ -50,6 +53,18 @@ impl Program {
         // A group of its own: Ctrl-C then reaches main alone, and main decides.
         command.process_group(0).env(MARKER, id().to_string());
         Ok(command)
+    }
+}
+
+impl Program {
+    /// What children are sent when main is gone, until they ask for something else. Only the first thread of a process can do that, and
+    /// the harness enters in another one: there they are woken from the beginning.
+    #[cfg(target_os = "linux")]
+    pub(super) fn death_signal(&self) -> Signal {
+        match self.test {
+            None => Signal::KILL,
+            Some(_) => Signal::CONT,
+        }
     }
 }
 

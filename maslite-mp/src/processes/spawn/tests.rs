@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, ExitStatus, abort, exit, id};
+use std::process::{Command, ExitStatus, Stdio, abort, exit, id};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -17,7 +17,7 @@ use rustix::process::{
     kill_process, pidfd_getfd, pidfd_open, setrlimit,
 };
 
-use super::child_side::{obey, take_stdin};
+use super::child_side::{MainWatch, obey, take_stdin};
 use super::entry::{Point, Signature};
 use super::handshake::{Hello, Invitation, Summons, Word};
 use super::main_side::MainSide;
@@ -104,6 +104,13 @@ fn child() -> ChildSide {
     }
 }
 
+/// Starts a program that outlives this process if nobody ends it, and holds main's stderr as well.
+fn start_program() -> u32 {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null());
+    sleep.spawn().expect("there is one").id()
+}
+
 #[test]
 #[ignore = "entry of child processes"]
 fn echo_entry() {
@@ -111,7 +118,7 @@ fn echo_entry() {
     let mut message = Vec::new();
     while child.link.hear(&mut message).is_ok() {
         let answer = match &*message {
-            b"stop" => break,
+            b"stop" => exit(0),
             b"exit 7" => exit(7),
             b"abort" => abort(),
             b"cluster" => child.cluster.to_le_bytes().to_vec(),
@@ -130,6 +137,10 @@ fn echo_entry() {
             b"deaf" => loop {
                 thread::park();
             },
+            b"program" => {
+                child.settle();
+                start_program().to_le_bytes().to_vec()
+            }
             b"half" => {
                 let mut draft = child.link.draft().expect("main is there");
                 draft.extend(&[7; 1000]);
@@ -163,6 +174,8 @@ fn echo_entry() {
             break;
         }
     }
+    // As a cluster does.
+    child.end_with_main();
     exit(0);
 }
 
@@ -269,7 +282,7 @@ fn the_control_line_answers_questions_between_holds() {
     thread::scope(|scope| {
         scope.spawn(|| {
             // It ends when main's end is closed.
-            let _ = obey(&child, &hold, &pulse);
+            let _ = obey(&MainWatch::new(child), &hold, &pulse);
             assert_eq!(hold.load(Ordering::SeqCst), 7);
         });
         let main = main;
@@ -298,9 +311,7 @@ fn a_busy_child_answers_and_a_stopped_one_does_not() {
     assert_eq!(ask(), [fine, fine]);
     let stopped = sides[1].pid;
     signal(stopped, Signal::STOP);
-    // Its parent is told when all its threads stand.
-    let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-    rustix::process::waitid(WaitId::Pid(pid_of(stopped)), stands).expect("a child of ours");
+    await_stop(stopped);
     let silent = [fine, Says::Nothing(Activity::Stopped)];
     assert_eq!(ask(), silent);
     assert_eq!(ask(), silent, "still");
@@ -308,6 +319,12 @@ fn a_busy_child_answers_and_a_stopped_one_does_not() {
     let late = supervisor.run_job(|watch| watch.await_late_answer(1));
     assert_eq!(late, Some(true));
     assert_eq!(ask(), [fine, fine]);
+}
+
+/// Waits until a child of ours is stopped: its parent is told when all its threads stand.
+fn await_stop(pid: u32) {
+    let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid_of(pid)), stands).expect("a child of ours");
 }
 
 /// Kills cluster 2 of 2 while main waits for an answer from cluster `waiting_on` to `question`.
@@ -457,6 +474,7 @@ fn a_child_that_cannot_be_killed_keeps_nobody() {
         supervisor.run_job(|watch| watch.make_immortal(0));
         let frozen = sides[0].pid;
         signal(frozen, Signal::STOP);
+        await_stop(frozen);
         supervisor.holder().kill_all();
         sides.into_iter().for_each(breaks);
         assert!(matches!(
@@ -466,7 +484,6 @@ fn a_child_that_cannot_be_killed_keeps_nobody() {
         let ends = supervisor.wait_all(Duration::ZERO);
         let ends = ends.iter().map(|end| end.how).collect::<Vec<_>>();
         assert_eq!(ends, [EndKind::Leaked, EndKind::Killed]);
-        signal(frozen, Signal::CONT);
     }
 }
 
@@ -899,6 +916,62 @@ fn no_child_outlives_its_main_process() {
     let (status, ..) = run_alone("dying_main_entry");
     assert_eq!(ExitKind::of(Some(status)), ExitKind::Signal(9));
     assert!(begin.elapsed() < LONG, "took {:?}", begin.elapsed());
+}
+
+#[test]
+#[ignore = "entry of a main process that is killed"]
+fn main_with_programs_entry() {
+    for carrier in CARRIERS {
+        let (supervisor, mut sides) = started_over(carrier, 2);
+        for side in &mut sides {
+            asked(side, b"program").expect("alive");
+        }
+        signal(sides[1].pid, Signal::STOP);
+        await_stop(sides[1].pid);
+        std::mem::forget((supervisor, sides));
+    }
+    kill(id());
+}
+
+/// As above: what agents have started has inherited standard error as well. One child of each link is stopped, so it must be woken.
+#[test]
+fn what_agents_have_started_does_not_outlive_a_killed_main_process() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let (status, ..) = run_alone("main_with_programs_entry");
+    assert_eq!(ExitKind::of(Some(status)), ExitKind::Signal(9));
+}
+
+#[test]
+#[ignore = "entry of a child that is stopped in its start"]
+fn stopped_entry() {
+    kill_process(pid_of(id()), Signal::STOP).expect("it is this one");
+    unreachable!("nobody continues it");
+}
+
+#[test]
+#[ignore = "entry of a main process that is killed while it starts"]
+fn starting_main_entry() {
+    thread::spawn(|| {
+        let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        // There are no children at first.
+        while rustix::process::waitid(WaitId::All, stands).is_err() {
+            thread::yield_now();
+        }
+        kill(id());
+    });
+    let error = refused("stopped_entry", 1);
+    panic!("{error}");
+}
+
+#[test]
+fn a_child_that_is_stopped_in_its_start_does_not_outlive_a_killed_main_process() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let (status, ..) = run_alone("starting_main_entry");
+    assert_eq!(ExitKind::of(Some(status)), ExitKind::Signal(9));
 }
 
 fn entries(directory: impl AsRef<Path>) -> usize {
