@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::futex;
 
 use super::protocol::{FalseIndex, Reader, Word, Writer};
@@ -473,6 +474,7 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create("maslite-link", flags)?;
     let length = Region::file_length(rustix::param::page_size(), capacity) as u64;
+    check_file_limit(length)?;
     rustix::fs::ftruncate(&file, length)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let region = Region::map(&file)?;
@@ -480,6 +482,19 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
     }
     Ok((Ends::new(region, Side::Main)?, file))
+}
+
+/// Refuses a file that is longer than files may be: the system would end this process with a signal (SIGXFSZ).
+fn check_file_limit(length: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < length => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "files may have {limit} bytes here (RLIMIT_FSIZE), and a ring needs {length}: raise the limit (ulimit -f), or use channels"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Maps the memory that main has made, once for each file. Returns the child's ends.

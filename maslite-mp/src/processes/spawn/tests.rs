@@ -1024,6 +1024,46 @@ fn few_descriptors_entry() {
     }
 }
 
+/// In a process of its own, whose files may have 1 MB.
+#[test]
+#[ignore = "entry of the test below"]
+fn short_files_entry() {
+    let (_supervisor, mut sides) = started_over(Link::Auto, 2);
+    assert!(sides.iter().all(|side| side.carrier == Link::Channel));
+    assert_eq!(asked_of(&mut sides[1]), b"hello");
+    let error = refused_over(Link::Ring, "echo_entry", 1);
+    let SpawnError::NoRing { source, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        source.to_string(),
+        "files may have 1048576 bytes here (RLIMIT_FSIZE), and a ring needs 2101248: raise the limit (ulimit -f), or use channels"
+    );
+}
+
+/// The system would end main with a signal if it asked for more.
+#[test]
+fn a_limit_on_the_length_of_files_is_asked_before_a_ring_is_made() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let output = Command::new("bash")
+        .args(["-c", "ulimit -f 1024; exec \"$0\" \"$@\""])
+        .arg(env::current_exe().expect("this is it"))
+        .args([
+            "processes::spawn::tests::short_files_entry",
+            "--exact",
+            "--ignored",
+        ])
+        .output()
+        .expect("there is a shell");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
 fn asked_of(side: &mut MainSide) -> Vec<u8> {
     asked(side, b"hello").expect("alive")
 }
