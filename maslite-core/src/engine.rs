@@ -888,8 +888,8 @@ impl<M: Message> Engine<M> {
         self.kernel.main_listens = listens;
     }
 
-    /// Takes the mail addressed to main, in order.
-    pub fn take_main_mail(&mut self) -> Vec<Mail<M>> {
+    /// Takes the mail addressed to main, in order, each with the time at which it was sent.
+    pub fn take_main_mail(&mut self) -> Vec<(SimTime, Mail<M>)> {
         self.kernel.take_main_mail()
     }
 

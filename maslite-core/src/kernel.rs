@@ -945,12 +945,15 @@ impl<M: Message> Kernel<M> {
 
     // ---- main
 
-    /// Takes the mail addressed to main, in order.
-    pub(crate) fn take_main_mail(&mut self) -> Vec<Mail<M>> {
+    /// Takes the mail addressed to main, in order, each with the time at which it was sent.
+    pub(crate) fn take_main_mail(&mut self) -> Vec<(SimTime, Mail<M>)> {
         let mut inbox = std::mem::take(&mut self.main_inbox);
         let mails = inbox
             .drain(..)
-            .map(|mail| self.hand_over_to_main(mail))
+            .map(|mail| {
+                let sent_at = self.posted[mail as usize].key.sent_at();
+                (sent_at, self.hand_over_to_main(mail))
+            })
             .collect();
         self.main_inbox = inbox;
         mails

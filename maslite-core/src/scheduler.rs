@@ -545,7 +545,8 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
             let mut main = MainContext::new(engine.now());
             let mails = engine.take_main_mail();
             engine.call_owner(|_| {
-                for mail in mails {
+                for (sent_at, mail) in mails {
+                    main.take_up(sent_at);
                     (self.handler)(mail, &mut main);
                 }
             });
@@ -575,6 +576,7 @@ impl<M: Message> Surroundings<M> for Around<'_, M> {
 #[derive(Debug)]
 pub struct MainContext<M> {
     now: SimTime,
+    sent_at: SimTime,
     mails: Vec<(Receiver, M)>,
     stop: bool,
 }
@@ -586,9 +588,16 @@ impl<M> MainContext<M> {
     pub fn new(now: SimTime) -> Self {
         Self {
             now,
+            sent_at: now,
             mails: Vec::new(),
             stop: false,
         }
+    }
+
+    /// Notes when the mail was sent that is handled next.
+    #[doc(hidden)]
+    pub fn take_up(&mut self, sent_at: SimTime) {
+        self.sent_at = sent_at;
     }
 
     /// What the handler sent, and whether it asked to stop.
@@ -602,6 +611,13 @@ impl<M> MainContext<M> {
     #[must_use]
     pub fn now(&self) -> SimTime {
         self.now
+    }
+
+    /// The simulated time at which the mail at hand was sent, or set as an alarm. Under a lookahead mail to main arrives one
+    /// lookahead after it was sent, so this is earlier than [`now`](Self::now) then.
+    #[must_use]
+    pub fn sent_at(&self) -> SimTime {
+        self.sent_at
     }
 
     /// Sends a message from main; it arrives in the next superstep. To main itself it is

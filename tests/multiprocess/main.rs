@@ -43,6 +43,7 @@ mod load;
 mod logs;
 mod lookahead;
 mod lost_mail;
+mod main_under_lookahead;
 mod model_panics;
 mod names;
 mod placement;

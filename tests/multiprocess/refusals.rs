@@ -255,3 +255,31 @@ fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
     }
     main.new_scheduler_named("nördlich 北 7").unwrap();
 }
+
+/// More clusters than this process may have descriptors for are refused when they are made, and before that there is no table of all
+/// of them by all of them.
+#[test]
+fn more_clusters_than_can_be_started_are_refused_when_they_are_made() {
+    let mut main = MpMain::new(agents()).unwrap();
+    for made in 0..60_000 {
+        let Err(error) = main.new_scheduler_named(&format!("zone {made}")) else {
+            continue;
+        };
+        let Error::Start(SpawnError::TooManyClusters {
+            asked, possible, ..
+        }) = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((asked, possible), (made + 1, made));
+        // One that is made without a name is refused with its first agent.
+        let cluster = main.new_scheduler();
+        let error = main.add(cluster, 1, Gossip).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Start(SpawnError::TooManyClusters { .. })
+        ));
+        return;
+    }
+    // This machine may have more.
+}

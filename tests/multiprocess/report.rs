@@ -188,7 +188,7 @@ fn a_report_is_an_object_of_known_names() {
         // Names are added in a version, and never changed.
         assert_eq!(
             names(&json),
-            "advice clusters counters digest errors events events_per_s exchanges flows held_back \
+            "advice clusters counters digest errors events events_per_s exchanges exchanges_in_run flows held_back held_back_to_main \
              local main never_sent now_ns optimised placement processors protocol ratio routed schema \
              seed start_ns startup_ns stopped_by undeliverable version wall_ns"
         );

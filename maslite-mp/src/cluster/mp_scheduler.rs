@@ -633,6 +633,10 @@ impl<M: WireMessage> MpScheduler<M> {
             }),
             counters: engine.counters(),
             held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
+            held_back_to_main: border
+                .ahead
+                .as_ref()
+                .map_or(0, |ahead| ahead.held_back_to_main),
             busy: self
                 .busy
                 .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),
@@ -690,6 +694,7 @@ struct Ahead {
     /// What others will listen to, or no longer, for mail from when on.
     coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
     held_back: u64,
+    held_back_to_main: u64,
 }
 
 impl Ahead {
@@ -702,6 +707,7 @@ impl Ahead {
             removals: Vec::new(),
             coming: BTreeMap::new(),
             held_back: 0,
+            held_back_to_main: 0,
         }
     }
 
@@ -984,7 +990,15 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
                 arrives = left.saturating_add(ahead.lookahead);
                 // What would arrive after the end of time arrives at the end, as if it had left in time.
                 left = arrives.saturating_sub(ahead.lookahead);
-                ahead.held_back += u64::from(due < arrives);
+                let late = u64::from(due < arrives);
+                match to {
+                    Some(Destination::Main) => {
+                        ahead.held_back_to_main += late;
+                        // Of what others listen to as well.
+                        ahead.held_back += late.min(interested.len() as u64);
+                    }
+                    _ => ahead.held_back += late,
+                }
                 if matches!(to, Some(Destination::Main | Destination::Owner)) {
                     ahead.limit_to(arrives);
                 } else if let Some(others) = ahead.others {

@@ -126,9 +126,14 @@ impl Ground<'_> {
 
     fn judge_counters(&self, report: &Report) -> Result<(), MessageFault> {
         let none = Counters::default();
-        let (before, held_back, local) = match self.before {
-            Some(before) => (&before.counters, before.held_back, before.local),
-            None => (&none, 0, 0),
+        let (before, held_back, to_main, local) = match self.before {
+            Some(before) => (
+                &before.counters,
+                before.held_back,
+                before.held_back_to_main,
+                before.local,
+            ),
+            None => (&none, 0, 0, 0),
         };
         let now = &report.counters;
         let can_be = [
@@ -143,6 +148,7 @@ impl Ground<'_> {
             (before.alarms_late, now.alarms_late),
             (before.errors, now.errors),
             (held_back, report.held_back),
+            (to_main, report.held_back_to_main),
             (local, report.local),
             (0, now.queued),
             (0, now.alarms_pending),

@@ -281,7 +281,7 @@ mod tests {
     type Counter = fn(&mut Report) -> &mut u64;
 
     /// What never shrinks.
-    const GROWING: [(&str, Counter); 12] = [
+    const GROWING: [(&str, Counter); 13] = [
         ("sent", |it| &mut it.counters.sent),
         ("delivered", |it| &mut it.counters.delivered),
         ("undeliverable", |it| &mut it.counters.undeliverable),
@@ -293,6 +293,7 @@ mod tests {
         ("alarms late", |it| &mut it.counters.alarms_late),
         ("errors", |it| &mut it.counters.errors),
         ("held back", |it| &mut it.held_back),
+        ("held back to main", |it| &mut it.held_back_to_main),
         ("local", |it| &mut it.local),
     ];
 
@@ -376,6 +377,7 @@ mod tests {
             events: Seldom::default(),
             counters: Counters::default(),
             held_back: 0,
+            held_back_to_main: 0,
             busy: 5_000,
             awake_last: 2,
             local: 0,

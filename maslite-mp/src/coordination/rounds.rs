@@ -740,6 +740,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             self.count_delivery(&mail)?;
             if let Some(handler) = &mut self.handler {
                 self.fleet.desk.turn_to(Chore::Handler, self.standing.time);
+                context.take_up(key.sent_at());
                 handler(mail, &mut context);
                 self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
             }

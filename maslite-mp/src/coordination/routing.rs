@@ -65,7 +65,10 @@ fn condense(changes: &mut Vec<Change>, until: SimTime) {
 /// come after it.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    rows: Vec<Vec<Crossing>>,
+    /// For each place what went from it, and where, in ascending order: most talk to few.
+    rows: Vec<Vec<(usize, Crossing)>>,
+    /// Mail that each place got, and sent.
+    got_and_sent: Vec<(u64, u64)>,
 }
 
 /// Mail that went one way.
@@ -87,29 +90,33 @@ impl Traffic {
     fn add_cluster(&mut self) {
         let places = self.rows.len().max(1) + 1;
         self.rows.resize_with(places, Vec::new);
-        for row in &mut self.rows {
-            row.resize(places, Crossing::default());
-        }
+        self.got_and_sent.resize(places, (0, 0));
     }
 
     /// Counts mail from one place to another.
     #[inline]
     pub(crate) fn count(&mut self, from: usize, to: usize, mails: u32, bytes: usize) {
-        let crossing = &mut self.rows[from][to];
+        let row = &mut self.rows[from];
+        let place = row.binary_search_by_key(&to, |(to, _)| *to);
+        let place = place.unwrap_or_else(|place| {
+            row.insert(place, (to, Crossing::default()));
+            place
+        });
+        let crossing = &mut row[place].1;
         crossing.mails += u64::from(mails);
         crossing.bytes += bytes as u64;
+        self.got_and_sent[to].0 += u64::from(mails);
+        self.got_and_sent[from].1 += u64::from(mails);
     }
 
-    /// What came from each place, by where it went.
-    pub(crate) fn rows(&self) -> &[Vec<Crossing>] {
+    /// What came from each place, with the places that it went to, in ascending order.
+    pub(crate) fn rows(&self) -> &[Vec<(usize, Crossing)>] {
         &self.rows
     }
 
     /// Mail that a place has got, and sent.
     pub(crate) fn in_and_out(&self, place: usize) -> (u64, u64) {
-        let came = self.rows.iter().map(|row| row[place].mails).sum();
-        let went = self.rows[place].iter().map(|crossing| crossing.mails).sum();
-        (came, went)
+        self.got_and_sent[place]
     }
 }
 
@@ -375,5 +382,23 @@ mod tests {
                 .iter()
                 .all(|inbound| inbound.news.forget_routes)
         );
+    }
+
+    #[test]
+    fn traffic_takes_memory_for_those_who_talk() {
+        let mut traffic = Traffic::default();
+        (0..10_000).for_each(|_| traffic.add_cluster());
+        traffic.count(9_000, 3, 2, 20);
+        traffic.count(9_000, Traffic::MAIN, 1, 10);
+        traffic.count(9_000, 3, 1, 5);
+        let crossing = |mails, bytes| Crossing { mails, bytes };
+        let row = [(Traffic::MAIN, crossing(1, 10)), (3, crossing(3, 25))];
+        assert_eq!(traffic.rows()[9_000], row);
+        assert_eq!(
+            (traffic.in_and_out(3), traffic.in_and_out(9_000)),
+            ((3, 0), (0, 4))
+        );
+        let rows = traffic.rows().iter();
+        assert_eq!(rows.map(Vec::capacity).filter(|room| *room > 0).count(), 1);
     }
 }

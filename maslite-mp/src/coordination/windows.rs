@@ -21,6 +21,42 @@ use crate::coordination::state::{Births, UnderWay};
 use crate::error::Error;
 use crate::protocol::wire::Task;
 
+/// The least and the second of some values, to tell the least of all but one.
+struct TwoLeast<T> {
+    least: Option<(T, usize)>,
+    second: Option<T>,
+}
+
+impl<T: Ord + Copy> TwoLeast<T> {
+    fn of(values: impl Iterator<Item = Option<T>>) -> Self {
+        let mut this = Self {
+            least: None,
+            second: None,
+        };
+        for (place, value) in values.enumerate() {
+            let Some(value) = value else { continue };
+            match this.least {
+                Some((least, _)) if least <= value => {
+                    this.second = Some(this.second.map_or(value, |second| second.min(value)));
+                }
+                before => {
+                    this.second = before.map(|(least, _)| least);
+                    this.least = Some((value, place));
+                }
+            }
+        }
+        this
+    }
+
+    /// The least of all but that in one place.
+    fn but(&self, place: usize) -> Option<T> {
+        match self.least {
+            Some((_, least)) if least == place => self.second,
+            least => least.map(|(value, _)| value),
+        }
+    }
+}
+
 impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Runs until something ends it; all clusters then stand at one instant.
     pub(crate) fn run_windows(&mut self) -> Result<StopReason, Error> {
@@ -101,25 +137,26 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         aligning: bool,
     ) -> Result<(), Error> {
         let mut windows = Vec::new();
-        for place in 0..next.len() {
-            let others = (0..next.len()).filter(|other| *other != place);
-            let reach = others
-                .clone()
-                .filter_map(|other| Some(next[other]?.saturating_add(self.lookaheads[other])));
+        let reach = next.iter().zip(&self.lookaheads);
+        let reach = TwoLeast::of(
+            reach.map(|(next, lookahead)| Some(next.as_ref()?.saturating_add(*lookahead))),
+        );
+        let lookaheads = TwoLeast::of(self.lookaheads.iter().map(|lookahead| Some(*lookahead)));
+        for (place, event) in next.iter().enumerate() {
             let horizon = match upcoming {
                 SimTime::MAX => None,
-                _ => reach.chain(barrier).min(),
+                _ => reach.but(place).into_iter().chain(barrier).min(),
             };
             let blocked = self
                 .under_way
                 .births
                 .iter()
                 .any(|births| births.place == place);
-            let Some(event) = next[place].filter(|_| !blocked) else {
+            let Some(event) = event.filter(|_| !blocked) else {
                 continue;
             };
             if horizon.is_none_or(|horizon| event < horizon) {
-                let others = others.map(|other| self.lookaheads[other]).min();
+                let others = lookaheads.but(place);
                 windows.push((place, Task::Window { horizon, others }));
             }
         }
@@ -260,5 +297,27 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 self.routing.inbound[place].news.numbers.push(index);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_of_all_but_one_is_told() {
+        let but_each = |values: &[Option<u64>]| -> Vec<Option<u64>> {
+            let two = TwoLeast::of(values.iter().copied());
+            (0..values.len()).map(|place| two.but(place)).collect()
+        };
+        assert_eq!(but_each(&[]), []);
+        assert_eq!(but_each(&[Some(4)]), [None]);
+        assert_eq!(but_each(&[None, Some(4)]), [Some(4), None]);
+        let three = [Some(5), Some(2), None, Some(2), Some(3)];
+        assert_eq!(but_each(&three), [Some(2); 5]);
+        let ascending = [Some(1), Some(2), Some(3)];
+        assert_eq!(but_each(&ascending), [Some(2), Some(1), Some(1)]);
+        let descending = [Some(3), Some(2), Some(1)];
+        assert_eq!(but_each(&descending), [Some(1), Some(1), Some(2)]);
     }
 }

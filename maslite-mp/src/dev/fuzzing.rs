@@ -384,6 +384,7 @@ mod tests {
             events: events.into(),
             counters: Counters::default(),
             held_back: 0,
+            held_back_to_main: 0,
             busy: 5_000,
             awake_last: 2,
             local: 5,

@@ -54,6 +54,23 @@ pub(crate) fn check_descriptors(clusters: usize) -> Result<(), SpawnError> {
     })
 }
 
+/// Refuses more children than this process may ever have descriptors for, whatever else it has open: a question that is asked often.
+pub(crate) fn check_number(clusters: usize) -> Result<(), SpawnError> {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return Ok(());
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let possible = limit / DESCRIPTORS_PER_CHILD;
+    if clusters <= possible {
+        return Ok(());
+    }
+    Err(SpawnError::TooManyClusters {
+        asked: clusters,
+        possible,
+        limit,
+    })
+}
+
 /// How many descriptors this process has open.
 fn open_descriptors() -> Option<usize> {
     // The directory that is read is one of them.
@@ -173,6 +190,25 @@ mod tests {
             "the umask of this process takes the rights 0700 from its own user, so that no channel can be made: use another one, \
              such as 077, or Link::Ring"
         );
+    }
+
+    #[test]
+    fn more_clusters_than_there_can_be_descriptors_for_are_refused_by_their_number() {
+        check_number(1).expect("there are descriptors for one");
+        let Some(limit) = getrlimit(Resource::Nofile).current else {
+            return;
+        };
+        let limit = usize::try_from(limit).expect("a small number");
+        let most = limit / DESCRIPTORS_PER_CHILD;
+        check_number(most).expect("so many may be");
+        let error = check_number(most + 1).expect_err("too many");
+        let SpawnError::TooManyClusters {
+            asked, possible, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((asked, possible), (most + 1, most));
     }
 
     #[test]

@@ -297,8 +297,10 @@ pub(crate) struct Report {
     pub(crate) kept_awake: bool,
     pub(crate) events: Seldom<Events>,
     pub(crate) counters: Counters,
-    /// Mail that a lookahead held back, since the beginning.
+    /// Mail to other clusters that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
+    /// The same of mail to main.
+    pub(crate) held_back_to_main: u64,
     /// How long it worked, since it was started \[ns, wall\]; 0 inline, where main finds out.
     pub(crate) busy: u64,
     /// How many agents were awake in its last superstep.
@@ -347,6 +349,7 @@ impl Serialize for Report {
             flags.fold(0, |flags, flag| flags << 1 | u64::from(flag)),
             self.next_alarm.unwrap_or_default().as_nanos(),
             self.held_back,
+            self.held_back_to_main,
             self.busy,
             self.awake_last.into(),
             self.local,
@@ -371,6 +374,7 @@ impl<'de> Deserialize<'de> for Report {
                 flags,
                 next_alarm,
                 held_back,
+                held_back_to_main,
                 busy,
                 awake_last,
                 local,
@@ -396,6 +400,7 @@ impl<'de> Deserialize<'de> for Report {
             events,
             counters: Counters::from_numbers(counters),
             held_back,
+            held_back_to_main,
             busy,
             awake_last: small(awake_last)?,
             local,
@@ -996,6 +1001,7 @@ mod tests {
             events: some.map_or_else(Seldom::default, |_| events.into()),
             counters: Counters::from_numbers(std::array::from_fn(|number| 20 + number as u64)),
             held_back: 12,
+            held_back_to_main: 5,
             busy: 13,
             awake_last: 14,
             local: 15,
@@ -1015,7 +1021,7 @@ mod tests {
                 let taken: Report = decode(&bytes).unwrap();
                 assert_eq!(format!("{taken:?}"), format!("{:?}", report(flags, busy)));
                 // As long as its numbers, and the lengths of what else there is.
-                assert!(busy || bytes.len() == 1 + 12 * 8 + 1 + 12 * 8 + 2);
+                assert!(busy || bytes.len() == 1 + 13 * 8 + 1 + 13 * 8 + 2);
             }
         }
     }
@@ -1076,9 +1082,9 @@ mod tests {
             (0, "not so many numbers"),
             (place(3, 0), "an eighth flag"),
             (place(3, 7), "a last flag"),
-            (place(7, 4), "more agents than there can be"),
-            (place(10, 7), "a trace longer than a message"),
-            (place(12, 0), "not so many counters"),
+            (place(8, 4), "more agents than there can be"),
+            (place(11, 7), "a trace longer than a message"),
+            (place(13, 0), "not so many counters"),
         ] {
             let mut wrong = right.clone();
             wrong[place] ^= 1 << 7;

@@ -31,6 +31,7 @@ use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
 use crate::links::jitter::Shake;
+use crate::processes::limits;
 use crate::processes::output::Output;
 use crate::processes::spawn;
 use crate::processes::supervision::{ChildEnd, EndKind};
@@ -119,6 +120,7 @@ pub struct MpMain<M: WireMessage> {
     trace: Option<TraceSink>,
     fleet: Option<Fleet>,
     names: Vec<String>,
+    taken_names: BTreeSet<String>,
     routing: Routing,
     standing: Standing,
     under_way: UnderWay<M>,
@@ -165,6 +167,7 @@ impl<M: WireMessage> MpMain<M> {
             trace: None,
             fleet: None,
             names: Vec::new(),
+            taken_names: BTreeSet::new(),
             routing: Routing::default(),
             standing: Standing::default(),
             under_way: UnderWay::default(),
@@ -364,7 +367,7 @@ impl<M: WireMessage> MpMain<M> {
     /// Makes a cluster, named by its number from 1.
     pub fn new_scheduler(&mut self) -> ClusterId {
         let mut number = self.names.len() + 1;
-        while self.names.contains(&number.to_string()) {
+        while self.taken_names.contains(&number.to_string()) {
             number += 1;
         }
         self.push_cluster(number.to_string())
@@ -374,9 +377,10 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// # Errors
     /// [`Error::DuplicateCluster`]; [`Error::BadClusterName`] for a name of more than 200 characters, without any, or with
-    /// characters that a terminal obeys.
+    /// characters that a terminal obeys; [`Error::Start`] for more clusters than processes can be started for.
     pub fn new_scheduler_named(&mut self, name: &str) -> Result<ClusterId, Error> {
-        if self.names.iter().any(|known| known == name) {
+        self.check_number(self.names.len() + 1)?;
+        if self.taken_names.contains(name) {
             return Err(Error::DuplicateCluster(name.to_owned()));
         }
         // It stands before lines and in tables, for people.
@@ -387,8 +391,17 @@ impl<M: WireMessage> MpMain<M> {
         Ok(self.push_cluster(name.to_owned()))
     }
 
+    /// Refuses more clusters than processes can be started for, before any work is put into them.
+    fn check_number(&self, clusters: usize) -> Result<(), Error> {
+        match self.placement {
+            Placement::Processes => Ok(limits::check_number(clusters)?),
+            Placement::Inline => Ok(()),
+        }
+    }
+
     fn push_cluster(&mut self, name: String) -> ClusterId {
         let cluster = ClusterId::new(self.routing.simulation, self.names.len());
+        self.taken_names.insert(name.clone());
         self.names.push(name);
         self.lookaheads.push(None);
         self.routing.add_cluster();
@@ -476,6 +489,7 @@ impl<M: WireMessage> MpMain<M> {
 
     fn check(&self, cluster: ClusterId) -> Result<u32, Error> {
         self.check_usable()?;
+        self.check_number(self.names.len())?;
         match cluster.place(self.routing.simulation, self.names.len()) {
             Some(_) => Ok(cluster.number()),
             None => Err(Error::UnknownCluster(cluster.number())),
@@ -565,6 +579,7 @@ impl<M: WireMessage> MpMain<M> {
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let before: Vec<u64> = self.standing.delivered_in_clusters().collect();
         let delivered = self.standing.counters().delivered;
+        let exchanges = self.standing.exchanges;
         let board = &self.console.board;
         board.note_run(start, run.end(start), delivered);
         fleet.begin_run(timeout, deadline);
@@ -597,7 +612,9 @@ impl<M: WireMessage> MpMain<M> {
         report.lost = self.standing.lost.iter().map(|(_, lost)| *lost).collect();
         report.silent = self.routing.silent_topics(&self.standing.heard);
         let events = report.counters.delivered - delivered;
-        Ok(self.report(report, events, &before))
+        let mut report = self.report(report, events, &before);
+        report.exchanges_in_run = self.standing.exchanges - exchanges;
+        Ok(report)
     }
 
     /// The report of a run in which so much mail was taken, and before which so much had been in each cluster.
@@ -609,8 +626,10 @@ impl<M: WireMessage> MpMain<M> {
             events,
             local: reports().map(|report| report.local).sum(),
             held_back: reports().map(|report| report.held_back).sum(),
+            held_back_to_main: reports().map(|report| report.held_back_to_main).sum(),
             routed: self.routing.routed,
             exchanges: self.standing.exchanges,
+            exchanges_in_run: 0,
             seed: self.seed,
             placement: self.placement,
             startup: self.startup,
@@ -628,11 +647,10 @@ impl<M: WireMessage> MpMain<M> {
         let name = |place: usize| place.checked_sub(1).map(|cluster| &self.names[cluster]);
         let rows = self.routing.traffic.rows().iter().enumerate();
         let flows = rows.flat_map(|(from, row)| {
-            let row = row.iter().enumerate();
-            let some = row.filter(|(_, crossing)| crossing.mails > 0);
+            let some = row.iter().filter(|(_, crossing)| crossing.mails > 0);
             some.map(move |(to, crossing)| Flow {
                 from: name(from).cloned(),
-                to: name(to).cloned(),
+                to: name(*to).cloned(),
                 mails: crossing.mails,
                 bytes: crossing.bytes,
             })

@@ -26,7 +26,7 @@ use crate::settings::{Link, Placement};
 ///   only if it was asked for), `errors`, `undeliverable` (a list of `time_ns`, `from`,
 ///   `to`, `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
-/// - of the border: `local`, `routed`, `held_back`, `exchanges`; and `flows`, a list of `from`, `to` (cluster names, null for main),
+/// - of the border: `local`, `routed`, `held_back`, `held_back_to_main`, `exchanges`, `exchanges_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
 ///   `mails`, `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;
 /// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`, `busy_ns`, `blocked_ns`,
@@ -71,8 +71,12 @@ pub struct MpReport {
     /// Mail that arrived in another cluster later than it was due, because of the lookahead, since
     /// the simulation began.
     pub held_back: u64,
+    /// The same of mail to main. It changes nothing that agents do, unless main answers it.
+    pub held_back_to_main: u64,
     /// Rounds of grants and reports, since the simulation began.
     pub exchanges: u64,
+    /// The same in this run.
+    pub exchanges_in_run: u64,
     /// The seed of the agents' random numbers.
     pub seed: u64,
     /// Where the clusters run.
@@ -174,7 +178,35 @@ impl Deref for MpReport {
 }
 
 /// A share of a run that is worth a remark.
-const MUCH: f64 = 0.5;
+const WORTH_A_REMARK: f64 = 0.1;
+
+/// What an exchange of processes takes, roughly, on processors that are free \[s\].
+const EXCHANGE: f64 = 10e-6;
+
+/// Where the wall time of a run went \[s\].
+struct Load<'a> {
+    wall: f64,
+    /// Of all clusters together.
+    work: f64,
+    /// Of the one that worked longest.
+    most: f64,
+    heaviest: &'a str,
+    /// Of main.
+    main: f64,
+}
+
+/// What costs a run in processes most.
+#[derive(Clone, Copy)]
+enum Cause {
+    Exchanges,
+    Main,
+    Heaviest,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
 
 impl MpReport {
     /// Mail taken per second of wall time in this run.
@@ -210,76 +242,28 @@ impl MpReport {
         serde_json::to_string(self).expect("numbers, texts and lists of them can be written")
     }
 
-    /// Whether processes paid, and what holds the run up, in a sentence or two: as far as the times tell.
+    /// Whether processes paid or would pay, and which cause costs this run most, in a sentence or two: as far as the times tell.
     ///
     /// What is measured is wall time. Clusters that have to share processors seem busier than they are, and then nothing is said of
     /// what one process would take.
     #[must_use]
     pub fn advice(&self) -> String {
-        let wall = self.wall.as_secs_f64().max(1e-9);
-        let clusters = self.clusters.iter();
-        let work: f64 = clusters.clone().map(|it| it.busy.as_secs_f64()).sum();
-        let Some(busiest) = clusters.max_by_key(|it| it.busy) else {
+        let Some(load) = self.load() else {
             return "there are no clusters".to_owned();
         };
-        let most = busiest.busy.as_secs_f64();
-        let main = self.main_busy.as_secs_f64();
-        let name = &busiest.name;
         if self.clusters.len() == 1 {
-            return format!("one cluster, {} of the time at work", Share(most / wall));
+            let share = Share(load.most / load.wall);
+            return format!("one cluster, {share} of the time at work");
         }
-        let mut text = String::new();
-        // Writing into a text cannot fail.
-        let _ = match self.placement {
-            Placement::Inline => {
-                // In processes the busiest has to be waited for, and main has its own work.
-                let bound = wall / (most + main).max(1e-9);
-                write!(
-                    text,
-                    "cluster {name} does {} of the work of all clusters, so processes could make this run at \
-                     most {bound:.1} times as fast",
-                    Share(most / work.max(1e-9)),
-                )
-            }
-            Placement::Processes if work < wall => write!(
-                text,
-                "processes did not pay: all clusters together worked for {work:.3} s, so one process would take about \
-                 that, and these took {wall:.3} s"
-            ),
-            Placement::Processes if self.clusters.len() > self.versions.processors => write!(
-                text,
-                "{} clusters share {} processors",
-                self.clusters.len(),
-                self.versions.processors
-            ),
-            Placement::Processes => write!(
-                text,
-                "processes paid: {:.1} clusters were at work at a time, of {}",
-                work / wall,
-                self.clusters.len()
-            ),
-        };
-        let _ = if self.placement == Placement::Inline {
-            Ok(())
-        } else if main / wall > MUCH {
-            write!(
-                text,
-                "; main is at work {} of the time: less mail across, or a lookahead, would spare it",
-                Share(main / wall)
-            )
-        } else if most / wall > MUCH && most > work - most {
-            write!(
-                text,
-                "; cluster {name} is at work {} of the time, longer than all others together: divide it",
-                Share(most / wall)
-            )
-        } else {
-            Ok(())
+        let mut text = match self.placement {
+            Placement::Inline => self.what_processes_would_do(&load),
+            Placement::Processes => self.what_processes_did(&load),
         };
         if let Some(Flow {
             from, to, mails, ..
         }) = self.widest()
         {
+            // Writing into a text cannot fail.
             let _ = write!(
                 text,
                 "; most mail that crosses, {mails}, goes from {from} to {to}",
@@ -288,6 +272,101 @@ impl MpReport {
             );
         }
         text
+    }
+
+    fn load(&self) -> Option<Load<'_>> {
+        let busy = |it: &ClusterReport| it.busy.as_secs_f64();
+        let heaviest = self.clusters.iter().max_by_key(|it| it.busy)?;
+        Some(Load {
+            wall: self.wall.as_secs_f64().max(1e-9),
+            work: self.clusters.iter().map(busy).sum(),
+            most: busy(heaviest),
+            heaviest: &heaviest.name,
+            main: self.main_busy.as_secs_f64(),
+        })
+    }
+
+    /// Of a run in one process: what processes could gain.
+    fn what_processes_would_do(&self, load: &Load<'_>) -> String {
+        let Load {
+            wall, work, most, ..
+        } = *load;
+        let processors = self.versions.processors;
+        // The heaviest part has to be waited for, and no more parts work at a time than there are processors.
+        let at_best = (most + load.main).max((work + load.main) / float(processors as u64));
+        let waits = float(self.exchanges_in_run) * EXCHANGE;
+        if at_best + waits >= wall {
+            return format!(
+                "processes would not pay: {} exchanges would take longer than work at the same time saves; {}",
+                self.exchanges_in_run,
+                self.fewer_exchanges()
+            );
+        }
+        format!(
+            "cluster {} does {} of the work of all clusters and there are {processors} processors, so processes could \
+             make this run at most {:.1} times as fast",
+            load.heaviest,
+            Share(most / work.max(1e-9)),
+            wall / (at_best + waits),
+        )
+    }
+
+    /// Of a run in processes: whether they paid, and what cost most.
+    fn what_processes_did(&self, load: &Load<'_>) -> String {
+        let Load {
+            wall, work, main, ..
+        } = *load;
+        let (clusters, processors) = (self.clusters.len(), self.versions.processors);
+        let verdict = if work < wall {
+            format!(
+                "processes did not pay: all clusters together worked for {work:.3} s, so one process would take about \
+                 that, and these took {wall:.3} s"
+            )
+        } else if clusters > processors {
+            format!("{clusters} clusters share {processors} processors")
+        } else {
+            let at_a_time = work / wall;
+            format!("processes paid: {at_a_time:.1} clusters were at work at a time, of {clusters}")
+        };
+        // What the run would be shorter by: while nobody works, messages are under way; main works alone; the heaviest part works on
+        // when the others have done.
+        let nobody = wall - work - main;
+        let alone = load.most - work / float(clusters.min(processors) as u64);
+        let (most, cause) = if nobody >= main.max(alone) {
+            (nobody, Cause::Exchanges)
+        } else if main >= alone {
+            (main, Cause::Main)
+        } else {
+            (alone, Cause::Heaviest)
+        };
+        if most < WORTH_A_REMARK * wall {
+            return verdict;
+        }
+        let share = Share(most / wall);
+        let fewer = self.fewer_exchanges();
+        match cause {
+            Cause::Exchanges => format!(
+                "{verdict}; {share} of the time no process worked, but waited for the messages of {} exchanges: {fewer}",
+                self.exchanges_in_run,
+            ),
+            Cause::Main => format!(
+                "{verdict}; main was at work {share} of the time, while clusters waited: {fewer}"
+            ),
+            Cause::Heaviest => format!(
+                "{verdict}; cluster {} does {} of the work, and the others wait for it {share} of the time: divide it",
+                load.heaviest,
+                Share(load.most / work.max(1e-9)),
+            ),
+        }
+    }
+
+    /// What makes exchanges fewer.
+    fn fewer_exchanges(&self) -> &'static str {
+        if self.clusters.iter().all(|it| it.lookahead.is_some()) {
+            "a longer lookahead, or one cluster, would make them fewer"
+        } else {
+            "a lookahead, or one cluster, would spare them"
+        }
     }
 
     /// Where most mail crossed between two clusters.
@@ -361,11 +440,12 @@ impl MpReport {
         } = self.versions;
         write!(
             f,
-            "\n{} events in this run, {:.0} a second; {} held back; seed {}; {}; maslite {maslite}{}, protocol \
+            "\n{} events in this run, {:.0} a second; {} held back, {} to main; seed {}; {}; maslite {maslite}{}, protocol \
              {protocol}, {processors} processors",
             self.events,
             self.events_per_s(),
             self.held_back,
+            self.held_back_to_main,
             self.seed,
             placement(self.placement),
             if optimised { "" } else { " (not optimised)" },
@@ -495,7 +575,9 @@ struct Fields<'a> {
     local: u64,
     routed: u64,
     held_back: u64,
+    held_back_to_main: u64,
     exchanges: u64,
+    exchanges_in_run: u64,
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
@@ -601,7 +683,9 @@ impl Serialize for MpReport {
             local: self.local,
             routed: self.routed,
             held_back: self.held_back,
+            held_back_to_main: self.held_back_to_main,
             exchanges: self.exchanges,
+            exchanges_in_run: self.exchanges_in_run,
             flows: &self.flows,
             main: MainFields {
                 busy_ns: nanos(self.main_busy),
@@ -610,5 +694,121 @@ impl Serialize for MpReport {
             clusters: clusters.collect(),
         }
         .serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use maslite_core::{SimTime, StopReason};
+
+    use super::*;
+
+    /// A report of clusters that were busy for so long [ms].
+    fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport {
+        let wall = Duration::from_millis(wall);
+        let cluster = |(number, busy): (usize, &u64)| ClusterReport {
+            name: format!("c{}", number + 1),
+            pid: 1,
+            link: None,
+            lookahead: None,
+            events: 0,
+            busy: Duration::from_millis(*busy),
+            blocked: Duration::ZERO,
+            waiting: Duration::ZERO,
+            mail_in: 0,
+            mail_out: 0,
+            awake: 0,
+            memory: None,
+            counters: Counters::default(),
+        };
+        MpReport {
+            run: Report::new(StopReason::Idle, SimTime::ZERO, SimTime::ZERO, wall),
+            events: 0,
+            local: 0,
+            routed: 0,
+            held_back: 0,
+            held_back_to_main: 0,
+            exchanges: 0,
+            exchanges_in_run: 0,
+            seed: 0,
+            placement,
+            startup: None,
+            main_busy: Duration::from_millis(main),
+            main_memory: None,
+            flows: Vec::new(),
+            clusters: busy.iter().enumerate().map(cluster).collect(),
+            versions: Versions {
+                processors: 2,
+                ..Versions::here()
+            },
+        }
+    }
+
+    fn with_lookahead(mut report: MpReport) -> MpReport {
+        for cluster in &mut report.clusters {
+            cluster.lookahead = Some(SimDuration::from_millis(1));
+        }
+        report
+    }
+
+    #[test]
+    fn a_bound_takes_processors_and_the_heaviest_part_into_account() {
+        let even = report(
+            Placement::Inline,
+            1_000,
+            0,
+            &[160, 140, 140, 140, 140, 140, 140],
+        );
+        let expected = "cluster c1 does 16 % of the work of all clusters and there are 2 processors, so processes could \
+                        make this run at most 2.0 times as fast";
+        assert_eq!(even.advice(), expected);
+        let uneven = report(Placement::Inline, 1_000, 0, &[800, 100, 100]);
+        let expected = "cluster c1 does 80 % of the work of all clusters and there are 2 processors, so processes could \
+                        make this run at most 1.2 times as fast";
+        assert_eq!(uneven.advice(), expected);
+    }
+
+    #[test]
+    fn exchanges_that_would_cost_more_than_processes_gain_are_named() {
+        let mut inline = report(Placement::Inline, 1_000, 0, &[500, 500]);
+        inline.exchanges_in_run = 1_000_000;
+        let expected = "processes would not pay: 1000000 exchanges would take longer than work at the same time saves; \
+                        a lookahead, or one cluster, would spare them";
+        assert_eq!(inline.advice(), expected);
+    }
+
+    #[test]
+    fn the_cause_that_costs_most_is_named() {
+        let mut waiting = report(Placement::Processes, 152_000, 3_000, &[4_500, 3_500]);
+        waiting.exchanges_in_run = 700_000;
+        let verdict = "processes did not pay: all clusters together worked for 8.000 s, so one process would take about \
+                       that, and these took 152.000 s";
+        let cause =
+            "93 % of the time no process worked, but waited for the messages of 700000 exchanges";
+        assert_eq!(
+            waiting.advice(),
+            format!("{verdict}; {cause}: a lookahead, or one cluster, would spare them")
+        );
+        assert_eq!(
+            with_lookahead(waiting).advice(),
+            format!(
+                "{verdict}; {cause}: a longer lookahead, or one cluster, would make them fewer"
+            )
+        );
+        let main = report(Placement::Processes, 1_000, 600, &[550, 550]);
+        assert_eq!(
+            main.advice(),
+            "processes paid: 1.1 clusters were at work at a time, of 2; main was at work 60 % of the time, while clusters \
+             waited: a lookahead, or one cluster, would spare them"
+        );
+        let uneven = report(Placement::Processes, 1_000, 10, &[980, 200]);
+        assert_eq!(
+            uneven.advice(),
+            "processes paid: 1.2 clusters were at work at a time, of 2; cluster c1 does 83 % of the work, and the others \
+             wait for it 39 % of the time: divide it"
+        );
+        let even = report(Placement::Processes, 1_000, 10, &[950, 940]);
+        let expected = "processes paid: 1.9 clusters were at work at a time, of 2";
+        assert_eq!(even.advice(), expected);
     }
 }
