@@ -177,10 +177,7 @@ impl<M: WireMessage> MpScheduler<M> {
         loop {
             let reply = match side.link.recv_to_answer() {
                 Ok((message, mut draft)) => this.obey(message, &mut draft),
-                Err(error) => {
-                    side.end_with_main();
-                    return exit_code(&error);
-                }
+                Err(error) => return give_up(side, &error),
             };
             if let Some(wait) = this.wait.take() {
                 side.settle();
@@ -195,8 +192,7 @@ impl<M: WireMessage> MpScheduler<M> {
             // Whoever has not handed over its answer is not done.
             this.pulse.set_busy(true);
             if let Err(error) = send(&mut *side.link) {
-                side.end_with_main();
-                return exit_code(&error);
+                return give_up(side, &error);
             }
             this.pulse.set_busy(false);
             if reply == Reply::Bye {
@@ -1092,6 +1088,17 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
             self.hand_to(&mail, to, time, due) || is_heard
         });
     }
+}
+
+/// Ends a child whose link broke. Returns the code to exit with.
+fn give_up(side: ChildSide, error: &LinkError) -> i32 {
+    side.end_with_main();
+    let code = exit_code(error);
+    if side.is_process {
+        // An agent may have closed its descriptors, so that to close them once more would be a panic instead of this code.
+        std::mem::forget(side);
+    }
+    code
 }
 
 /// What a child exits with whose link broke.
