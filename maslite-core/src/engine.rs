@@ -751,6 +751,20 @@ impl<M: Message> Engine<M> {
             first = first.and(self.guarded(|engine| engine.release(slot)));
         }
         self.agents.clear();
+        first.and(self.release_mail())
+    }
+
+    /// Drops all mail and alarms. Goes on after a panic of a message, and tells of the first.
+    fn release_mail(&mut self) -> Result<(), Error> {
+        if !std::mem::needs_drop::<M>() {
+            return Ok(());
+        }
+        // No agent is to blame.
+        self.kernel.progress.rest_at(self.kernel.superstep, NONE);
+        let mut first = Ok(());
+        while let Err(error) = self.guarded(|engine| engine.kernel.release_mail()) {
+            first = first.and(Err(error));
+        }
         first
     }
 

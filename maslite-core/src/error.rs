@@ -118,7 +118,9 @@ pub enum Error {
         why: String,
     },
     /// A run was asked for after one that failed.
-    #[error("an earlier run failed, so this simulation cannot go on: build a new one")]
+    #[error(
+        "an earlier run failed, by an error or a panic of a callback, so this simulation cannot go on: build a new one"
+    )]
     Failed,
 }
 

@@ -573,6 +573,14 @@ impl<M: Message> Kernel<M> {
 
     // ---- mail
 
+    /// Drops all messages, one by one, so that a second call goes on where a panic ended the first.
+    pub(crate) fn release_mail(&mut self) {
+        while self.outbox.pop().is_some() {}
+        while self.posted.pop().is_some() {}
+        while self.unread.pop().is_some() {}
+        self.alarms.for_each(|envelope| drop(envelope.body.take()));
+    }
+
     /// Puts mail of an agent into the outbox.
     #[inline]
     pub(crate) fn send(&mut self, slot: u32, receiver: Receiver, body: M) {

@@ -18,6 +18,7 @@ enum Flaw {
     Encoding,
     Decoding,
     Trace,
+    Drop,
     /// The value that is thrown panics when it is dropped.
     Thrown,
 }
@@ -26,6 +27,16 @@ enum Flaw {
 struct Msg {
     flaw: Flaw,
     left: u8,
+}
+
+impl Drop for Msg {
+    fn drop(&mut self) {
+        // A second panic while the first one unwinds would abort any program.
+        assert!(
+            self.flaw != Flaw::Drop || std::thread::panicking(),
+            "no end"
+        );
+    }
 }
 
 struct Spiteful;
@@ -91,6 +102,7 @@ fn line(delivery: &Delivery<'_, Msg>, line: &mut String) {
 fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Agent1>()
+        .with::<Late>()
         .with_builder("broken", |(): (), _: &mut Crew<Msg>| panic!("no agents"))
         .with_trace_format(line)
         .entered_by_test("model_panics::child")
@@ -176,6 +188,90 @@ fn a_panic_of_a_builder_is_an_error_that_names_the_builder() {
     }
 }
 
+/// A message that main cannot handle as it should.
+fn sick(flaw: Flaw) -> Msg {
+    Msg { flaw, left: 1 }
+}
+
+#[test]
+fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
+    for (flaw, said) in [
+        (Flaw::Topic, "no topic"),
+        (Flaw::Encoding, "no encoding"),
+        (Flaw::Drop, "no end"),
+    ] {
+        for ground in ALL {
+            for is_reply in [false, true] {
+                let mut main = two(ground, Flaw::None, 4);
+                if is_reply {
+                    let (from, flaw) = (AgentId::from(2), Flaw::None);
+                    main.send(Mail::new(from, AgentId::MAIN, Msg { flaw, left: 0 }));
+                } else {
+                    main.send(Mail::new(AgentId::MAIN, AgentId::from(1), sick(flaw)));
+                }
+                let result = main.run_with(Run::until_idle(), |_, main| {
+                    main.send(AgentId::from(1), sick(flaw));
+                });
+                let error = error_of(result);
+                let what = "code of a message that main or the owner sends";
+                for part in [what, said, "at 0 s, superstep 0", "model_panics.rs:"] {
+                    assert!(error.contains(part), "{ground:?} {flaw:?}: {error}");
+                }
+                assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_the_trace_format_over_mail_to_main_is_an_error() {
+    for ground in ALL {
+        let mut main = two(ground, Flaw::None, 4).with_trace(|_| {});
+        let mail = Mail::new(AgentId::from(2), AgentId::MAIN, sick(Flaw::Trace));
+        main.send(mail);
+        let error = error_of(main.run_with(Run::until_idle(), |_, _| {}));
+        for part in ["the format of the trace panicked at 0 s", "no line"] {
+            assert!(error.contains(part), "{ground:?}: {error}");
+        }
+    }
+}
+
+/// Sets alarms that are still pending at the end, and whose messages panic when they are dropped.
+#[derive(Debug, Serialize, Deserialize)]
+struct Late;
+
+impl Agent<Msg> for Late {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for _ in 0..3 {
+            ctx.alarm_in(SimDuration::from_secs(1), sick(Flaw::Drop));
+        }
+    }
+}
+
+#[test]
+fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
+    const SAID: &str = "code outside agents";
+    let run = || Run::until(SimTime::from_millis(1));
+    for ground in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(ground);
+        let cluster = main.new_scheduler();
+        main.add(cluster, 1, Late).unwrap();
+        main.run(run()).unwrap();
+        let errors = main.shutdown().errors;
+        let errors: Vec<_> = errors.iter().map(|it| Chain(it).to_string()).collect();
+        assert_eq!(errors.len(), 1, "{ground:?}: {errors:?}");
+        assert!(
+            errors[0].contains(SAID) && errors[0].contains("no end"),
+            "{errors:?}"
+        );
+    }
+    let mut scheduler = Scheduler::new();
+    scheduler.add(1, Late).unwrap();
+    scheduler.run(run()).unwrap();
+    let error = scheduler.close().unwrap_err().to_string();
+    assert!(error.contains(SAID) && error.contains("no end"), "{error}");
+}
+
 #[test]
 fn a_message_that_panics_alone_is_an_error_of_the_scheduler() {
     let mut scheduler = Scheduler::new();
@@ -218,7 +314,7 @@ fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
                 },
             ));
             main.start().unwrap();
-            let pids = main.pids();
+            let (pids, controller) = (main.pids(), main.controller());
             let mut handled = 0;
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let mut run = Run::until_idle();
@@ -241,6 +337,9 @@ fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
             );
             assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
             assert_eq!(handled, 1, "{callback:?}");
+            let asking = std::thread::spawn(move || controller.inspect::<Agent1>(1));
+            let why = asking.join().unwrap().unwrap_err().to_string();
+            assert!(why.contains("a callback of the program panicked"), "{why}");
             if ground != Ground::Inline {
                 let left = pids.iter().filter(|(_, pid)| crate::workers::exists(*pid));
                 assert_eq!(left.count(), 0, "{callback:?}");

@@ -12,7 +12,7 @@
 
 use std::mem;
 
-use maslite_core::engine::{FailurePlace, FailureStage, Newborn};
+use maslite_core::engine::{FailurePlace, FailureStage, Newborn, guard_model};
 use maslite_core::{
     Adder, AgentId, Delivery, Mail, MailKey, MainContext, Predicate, Run, SimDuration, SimTime,
     StopReason,
@@ -76,6 +76,12 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     /// Clusters that cannot go on.
     pub(crate) failed: Vec<usize>,
 }
+
+/// Code of the model that runs in the process of main: how an error names it if it panics.
+const SENT_BY_MAIN: &str =
+    "code of a message that main or the owner sends (its topic, encoding, clone or drop)";
+const READ_BY_MAIN: &str = "code of a message to main (its topic, encoding or drop)";
+const TRACE_FORMAT: &str = "the format of the trace";
 
 /// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
 const IDLE_LIMIT: u32 = 1_000;
@@ -733,8 +739,13 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let mut context = MainContext::new(self.standing.time);
         for (_, key, mail) in mails {
             if self.handler.is_none() {
-                let topic = mail.topic();
-                self.standing.lose(key, mail.sender, AgentId::MAIN, topic);
+                let (sender, place) = (mail.sender, self.standing.place());
+                let topic = guard_model(Some(READ_BY_MAIN), place, || {
+                    let topic = mail.topic();
+                    drop(mail);
+                    topic
+                })?;
+                self.standing.lose(key, sender, AgentId::MAIN, topic);
                 continue;
             }
             self.count_delivery(&mail)?;
@@ -766,22 +777,15 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             mail,
         };
         self.standing.delivered += 1;
-        let place = self.standing.digest.add(&delivery);
-        if let Some(content) = &mut self.standing.content {
-            let added = content.add(place, &mail.body);
-            added.map_err(|why| {
-                Error::Model(maslite_core::Error::Undigested {
-                    topic: mail.topic(),
-                    sender: mail.sender,
-                    agent: AgentId::MAIN,
-                    time: self.standing.time,
-                    why,
-                })
-            })?;
-        }
+        let place = (delivery.time, delivery.superstep);
+        let standing = &mut *self.standing;
+        guard_model(Some(READ_BY_MAIN), place, || {
+            standing.add_to_digests(&delivery)
+        })??;
         if self.trace.is_some() {
             let mut text = String::new();
-            (self.trace_format)(&delivery, &mut text);
+            let format = self.trace_format;
+            guard_model(Some(TRACE_FORMAT), place, || format(&delivery, &mut text))?;
             // Main handles its mail before the agents are updated.
             self.under_way.lines.push(TraceLine {
                 time: delivery.time,
@@ -798,6 +802,12 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Sends mail of the simulation's owner, or a reply of main.
     fn send(&mut self, key: MailKey, mail: Mail<M>, is_reply: bool) -> Result<(), Error> {
+        guard_model(Some(SENT_BY_MAIN), self.standing.place(), || {
+            self.send_unguarded(key, mail, is_reply)
+        })?
+    }
+
+    fn send_unguarded(&mut self, key: MailKey, mail: Mail<M>, is_reply: bool) -> Result<(), Error> {
         let (sender, receiver, topic) = (mail.sender, mail.receiver, mail.topic());
         receiver.agent().map_or(Ok(()), check_name)?;
         let clusters = self.routing.destinations(sender, receiver, topic);

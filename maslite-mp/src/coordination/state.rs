@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use maslite_core::engine::{ContentSum, DigestSum, FailurePlace, FailureStage, Newborn};
 use maslite_core::{
-    AgentError, AgentId, Counters, Digest, LostKey, LostMail, Mail, MailKey, SimTime, StopReason,
-    Topic,
+    AgentError, AgentId, Counters, Delivery, Digest, LostKey, LostMail, Mail, MailKey, SimTime,
+    StopReason, Topic,
 };
 
+use crate::cluster::registry::WireMessage;
+use crate::error::Error;
 use crate::links::round_trip::Trips;
 use crate::protocol::wire::{Removal, Report, TraceLine};
 
@@ -44,6 +46,31 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Adds a delivery to main to the digests.
+    pub(crate) fn add_to_digests<M: WireMessage>(
+        &mut self,
+        delivery: &Delivery<'_, M>,
+    ) -> Result<(), Error> {
+        let place = self.digest.add(delivery);
+        let Some(content) = &mut self.content else {
+            return Ok(());
+        };
+        content.add(place, &delivery.mail.body).map_err(|why| {
+            Error::Model(maslite_core::Error::Undigested {
+                topic: delivery.mail.topic(),
+                sender: delivery.mail.sender,
+                agent: AgentId::MAIN,
+                time: delivery.time,
+                why,
+            })
+        })
+    }
+
+    /// The instant, and the superstep in it that comes next.
+    pub(crate) fn place(&self) -> (SimTime, u64) {
+        (self.time, self.superstep)
+    }
+
     /// What was counted in all clusters.
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.counters;

@@ -260,7 +260,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The simulation was shut down, or an earlier run failed.
-    #[error("this simulation has ended: build a new one")]
+    #[error(
+        "this simulation has ended: it was shut down, or an earlier run failed, also by a panic of a callback; build a new one"
+    )]
     Ended,
 }
 

@@ -553,6 +553,8 @@ impl<M: WireMessage> MpMain<M> {
         let result = catch_unwind(AssertUnwindSafe(|| self.try_to_run(run, handler)));
         let result = result.unwrap_or_else(|payload| {
             // A callback of the program has panicked. What it was called for is half done, so nothing can go on.
+            let why = "a callback of the program panicked in a run";
+            self.console.close(ControlError::Failed(why.to_owned()));
             self.abandon(&Error::Ended);
             resume_unwind(payload)
         });
@@ -1004,7 +1006,10 @@ impl<M: WireMessage> MpMain<M> {
             // The trace is the program's own code: if it panics, the clusters are ended all the same.
             let (under_way, trace) = (&mut self.under_way, &mut self.trace);
             let write = || under_way.write_trace_before(None, trace);
-            let _ = catch_unwind(AssertUnwindSafe(write));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(write)) {
+                // It is a value of the program, whose `Drop` may panic too.
+                std::mem::forget(payload);
+            }
             let heard;
             (ends, heard) = fleet.shutdown(&stop, grace, |cluster, message| {
                 if let Ok((ToMain::Bye(panic), _)) = wire::take_note(message) {
