@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec::{self, Appending, Misread, Numbers, Within};
 use crate::links::jitter::Shake;
+use crate::links::strict::Whole;
 use crate::links::transport::{Draft, Sheet, Wait};
 use crate::protocol::rare::{Blank, Seldom};
 
@@ -746,7 +747,7 @@ pub(crate) fn put_mail<M: Serialize>(
 ) -> postcard::Result<()> {
     let start = into.len();
     let put = head.put(&mut Appending(into));
-    let put = put.and_then(|()| codec::put(body, into));
+    let put = put.and_then(|()| postcard::serialize_with_flavor(&Whole(body), Appending(into)));
     if put.is_err() {
         into.truncate(start);
     } else {
@@ -807,16 +808,25 @@ pub(crate) struct BadBody {
 pub(crate) fn take_mail<M: DeserializeOwned>(
     bytes: &mut &[u8],
 ) -> Result<(MailHead, Mail<M>), MailFlaw> {
-    let mut mail = take_measured(bytes).map_err(|_| MailFlaw::Head)?;
-    let head = MailHead::take(&mut mail).map_err(|_| MailFlaw::Head)?;
-    match codec::decode(mail) {
-        Ok(body) => Ok((head, Mail::new(head.sender, head.receiver, body))),
-        Err(why) => Err(MailFlaw::Body(Box::new(BadBody {
-            head,
-            variant: codec::take(&mut mail).ok(),
-            why,
-        }))),
+    let Ok(mut mail) = take_measured(bytes) else {
+        return Err(MailFlaw::Head);
+    };
+    let Ok(head) = MailHead::take(&mut mail) else {
+        return Err(MailFlaw::Head);
+    };
+    let whole = mail;
+    match codec::take(&mut mail) {
+        Ok(body) if mail.is_empty() => Ok((head, Mail::new(head.sender, head.receiver, body))),
+        Ok(_) => Err(bad_body(head, whole, Misread::LeftOver(mail.len()))),
+        Err(why) => Err(bad_body(head, whole, why.into())),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn bad_body(head: MailHead, mut body: &[u8], why: Misread) -> MailFlaw {
+    let variant = codec::take(&mut body).ok();
+    MailFlaw::Body(Box::new(BadBody { head, variant, why }))
 }
 
 #[cfg(test)]
