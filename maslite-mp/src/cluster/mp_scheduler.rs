@@ -1103,13 +1103,15 @@ fn give_up(side: ChildSide, error: &LinkError) -> i32 {
 
 /// What a child exits with whose link broke.
 fn exit_code(error: &LinkError) -> i32 {
+    if matches!(error, LinkError::Disconnected) {
+        return EXIT_LIFELINE_LOST;
+    }
+    // The code cannot say so much.
+    error!(target: "maslite", error = %Chain(error), "the link to main broke");
     match error {
-        LinkError::Disconnected => EXIT_LIFELINE_LOST,
-        other => {
-            // The code cannot say so much.
-            error!(target: "maslite", error = %Chain(other), "the link to main broke");
-            EXIT_PROTOCOL_MISMATCH
-        }
+        // As where an agent has closed the descriptors of the link.
+        LinkError::Io(_) => EXIT_LIFELINE_LOST,
+        _ => EXIT_PROTOCOL_MISMATCH,
     }
 }
 
