@@ -1109,10 +1109,14 @@ fn exit_code(error: &LinkError) -> i32 {
     // The code cannot say so much.
     error!(target: "maslite", error = %Chain(error), "the link to main broke");
     match error {
-        // As where an agent has closed the descriptors of the link.
-        LinkError::Io(_) => EXIT_LIFELINE_LOST,
+        // An agent has closed the descriptors of the link.
+        LinkError::Io(error) if is_bad_descriptor(error) => EXIT_LIFELINE_LOST,
         _ => EXIT_PROTOCOL_MISMATCH,
     }
+}
+
+fn is_bad_descriptor(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error())
 }
 
 fn fault(error: maslite_core::Error) -> Fault {
