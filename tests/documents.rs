@@ -95,10 +95,37 @@ fn every_rule_names_code_and_tests_that_exist() {
     }
 }
 
+/// The chapters of the guide, in their order. The page with their list comes first.
+fn chapters_of_the_guide() -> Vec<String> {
+    let files = fs::read_dir(root().join("docs/guide")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut chapters: Vec<_> = names.filter(|name| name != "README.md").collect();
+    chapters.sort();
+    let list = text("docs/guide/README.md");
+    for chapter in &chapters {
+        assert!(
+            list.contains(&format!("]({chapter})")),
+            "the list has no {chapter}"
+        );
+    }
+    chapters.insert(0, "README.md".to_owned());
+    chapters
+        .iter()
+        .map(|name| format!("docs/guide/{name}"))
+        .collect()
+}
+
 /// A program that a reader copies from the guide: nothing of it is hidden, and it is all there.
 #[test]
 fn programs_of_the_guide_can_be_pasted_whole() {
-    let guide = text("docs/guide.md");
+    let crate_root = text("maslite-mp/src/lib.rs");
+    let chapters = chapters_of_the_guide();
+    let mut guide = String::new();
+    for chapter in &chapters {
+        let doctest = format!("include_str!(\"../../{chapter}\")");
+        assert!(crate_root.contains(&doctest), "{chapter} is no doctest");
+        guide += &text(chapter);
+    }
     let mut programs = 0;
     for block in guide.split("\n```rust").skip(1) {
         let (language, program) = block.split_once('\n').unwrap();
@@ -158,7 +185,7 @@ fn every_fault_names_tests_or_chaos_that_exist_or_says_why_not() {
 
 /// All documents of the repository.
 fn documents() -> Vec<PathBuf> {
-    let folders = ["", "docs"].map(|folder| root().join(folder));
+    let folders = ["", "docs", "docs/guide"].map(|folder| root().join(folder));
     let entries = folders
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap());

@@ -154,14 +154,47 @@ pub mod prelude {
     };
 }
 
+/// The programs in the documents run as doctests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/guide.md")]
-struct Guide;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/from-maslite.md")]
-struct FromMaslite;
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/from-maslite.md")]
+    struct FromMaslite;
+    #[doc = include_str!("../../docs/guide/01-agents.md")]
+    struct GuideAgents;
+    #[doc = include_str!("../../docs/guide/02-chain-reactions.md")]
+    struct GuideChainReactions;
+    #[doc = include_str!("../../docs/guide/03-subscriptions.md")]
+    struct GuideSubscriptions;
+    #[doc = include_str!("../../docs/guide/04-alarms.md")]
+    struct GuideAlarms;
+    #[doc = include_str!("../../docs/guide/05-inbox.md")]
+    struct GuideInbox;
+    #[doc = include_str!("../../docs/guide/06-testing.md")]
+    struct GuideTesting;
+    #[doc = include_str!("../../docs/guide/07-real-time.md")]
+    struct GuideRealTime;
+    #[doc = include_str!("../../docs/guide/08-processes.md")]
+    struct GuideProcesses;
+    #[doc = include_str!("../../docs/guide/09-builders.md")]
+    struct GuideBuilders;
+    #[doc = include_str!("../../docs/guide/10-clusters.md")]
+    struct GuideClusters;
+    #[doc = include_str!("../../docs/guide/11-lookahead.md")]
+    struct GuideLookahead;
+    #[doc = include_str!("../../docs/guide/12-reproducibility.md")]
+    struct GuideReproducibility;
+    #[doc = include_str!("../../docs/guide/13-reading.md")]
+    struct GuideReading;
+    #[doc = include_str!("../../docs/guide/14-steering.md")]
+    struct GuideSteering;
+    #[doc = include_str!("../../docs/guide/15-output.md")]
+    struct GuideOutput;
+    #[doc = include_str!("../../docs/guide/16-errors.md")]
+    struct GuideErrors;
+    #[doc = include_str!("../../docs/guide/17-platforms.md")]
+    struct GuidePlatforms;
+    #[doc = include_str!("../../docs/guide/README.md")]
+    struct Guide;
+}
