@@ -145,7 +145,7 @@ pub use run::{AgentError, Counters, LostMail, Report, Run, StopReason};
 #[doc(hidden)]
 pub use run::{LostKey, Predicate, lost_when_posted};
 pub use scheduler::{Handle, MainContext, Scheduler};
-pub use time::{BadDuration, SimDuration, SimTime};
+pub use time::{BadDuration, ParseTimeError, SimDuration, SimTime};
 pub use topic::Topic;
 pub use trace::{JsonBodies, JsonLines, Observer};
 
