@@ -28,16 +28,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use maslite_mp::prelude::*;
+use maslite_testkit::story::{Failure, Outcome, Setting, Simulation, ended};
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-#[path = "support/mod.rs"]
-mod support;
-
-use support::{Failure, Outcome, Setting, Simulation, ended};
 
 /// Sellers find buyers by an auction, as well as anybody could assign them.
 #[derive(Debug, Parser)]

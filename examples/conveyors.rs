@@ -13,13 +13,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
+use maslite_testkit::carrier::Carrier;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-
-#[path = "support/carrier.rs"]
-mod carrier;
-
-use carrier::Carrier;
 
 /// Conveyors in several processes hand over units to one another.
 ///

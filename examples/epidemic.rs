@@ -28,17 +28,11 @@ use std::sync::Arc;
 use clap::Parser;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
+use maslite_testkit::story::{Failure, Host, Outcome, Setting, Simulation, ended, place};
+use maslite_testkit::svg::{COLOURS, Picture, length, step};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-#[path = "support/mod.rs"]
-mod support;
-#[path = "support/svg.rs"]
-mod svg;
-
-use support::{Failure, Host, Outcome, Setting, Simulation, ended, place};
-use svg::{COLOURS, Picture, length, step};
 
 /// A disease spreads through towns of people who know each other.
 #[derive(Debug, Parser)]

@@ -19,16 +19,10 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
+use maslite_testkit::carrier::Carrier;
+use maslite_testkit::measuring::{processor_time, rounds_of, seconds, spin};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-
-#[path = "support/carrier.rs"]
-mod carrier;
-#[path = "wall_vs_sim/measuring.rs"]
-mod measuring;
-
-use carrier::Carrier;
-use measuring::{processor_time, rounds_of, seconds, spin};
 
 /// PHOLD: agents hand events to themselves and to each other, as fast as the kernel can.
 #[derive(Debug, Parser)]

@@ -20,18 +20,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use maslite_mp::prelude::*;
+use maslite_testkit::story::{Failure, Setting, Simulation, ended};
+use maslite_testkit::svg::{COLOURS, Picture, length, step};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-#[path = "support/mod.rs"]
-mod support;
-#[path = "support/svg.rs"]
-mod svg;
-
-use support::{Failure, Setting, Simulation, ended};
-use svg::{COLOURS, Picture, length, step};
 
 /// Two machines negotiate in which sequence they make what was ordered, and make it.
 #[derive(Debug, Parser)]

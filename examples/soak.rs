@@ -15,14 +15,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use maslite_mp::prelude::*;
+use maslite_testkit::carrier::Carrier;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-#[path = "support/carrier.rs"]
-mod carrier;
-
-use carrier::Carrier;
 
 /// Sends very many messages between clusters, and looks at the accounts and at memory.
 #[derive(Debug, Parser)]

@@ -6,14 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 
+use maslite_testkit::interruptible::interruptible;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-#[path = "../examples/support/interruptible.rs"]
-mod interruptible;
-
-use interruptible::interruptible;
 
 /// The example, built as these tests were. Plain `cargo test` has built it; `cargo test --test
 /// examples` has not.

@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 
 use maslite_mp::dev::fuzzing;
 use maslite_mp::prelude::*;
+use maslite_testkit::scenario::file::Scenario;
 use rand::RngExt;
-
-#[path = "../examples/scenario/file.rs"]
-#[allow(dead_code, reason = "only read here")]
-mod file;
 
 /// Changed copies for each target.
 const CHANGED: usize = 20_000;
@@ -29,7 +26,7 @@ const TARGETS: [Target; 7] = [
     ("to_cluster", |bytes| fuzzing::to_cluster(bytes) > 0),
     ("control", |bytes| fuzzing::control(bytes) > 0),
     ("scenario", |bytes| {
-        file::Scenario::parse(Path::new("changed.json"), bytes).is_ok()
+        Scenario::parse(Path::new("changed.json"), bytes).is_ok()
     }),
 ];
 

@@ -11,11 +11,11 @@ use maslite_mp::clock::wall;
 use maslite_mp::core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
 use maslite_mp::{Activity, EndKind, Error, ExitKind, Limit, Shutdown};
+use maslite_testkit::interruptible::interruptible;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::interruptible::interruptible;
 use crate::model::{Deed, FLOOD, Msg, Stage, players};
 use crate::processes::{children, children_of, exists, pause, reap_all, send};
 

@@ -14,16 +14,12 @@ use std::time::Duration;
 use clap::Parser;
 use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 
-#[path = "../support/carrier.rs"]
-mod carrier;
 mod faults;
-#[path = "../support/interruptible.rs"]
-mod interruptible;
 mod model;
 mod processes;
 
-use carrier::Carrier;
 use faults::{FAULTS, Failure, Fault};
+use maslite_testkit::carrier::Carrier;
 use model::Stage;
 
 /// Does harm to busy simulations, and looks whether each comes to the right end with nothing left.

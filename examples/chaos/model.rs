@@ -6,10 +6,9 @@ use std::process::{Command, abort, exit};
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
+use maslite_testkit::carrier::Carrier;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::carrier::Carrier;
 
 /// What an agent does, once, in the middle of a run or where its name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

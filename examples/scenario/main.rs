@@ -8,11 +8,7 @@
 //! cargo run --release --example scenario -- FILE.json --placement inline --trace OUT.jsonl
 //! ```
 
-mod agent;
-mod file;
-mod play;
 mod steer;
-mod trace;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -22,12 +18,12 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use maslite_mp::Chain;
 use maslite_mp::prelude::*;
+use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
+use maslite_testkit::scenario::file::{LoadError, Scenario};
+use maslite_testkit::scenario::play::{Cut, Pieces, Stage, Summary, has_notes, play};
+use maslite_testkit::scenario::trace::{Trace, write_placed};
 
-use crate::agent::{ScenarioMessage, Scripted};
-use crate::file::Scenario;
-use crate::play::{Cut, Pieces, Stage, Summary, play};
 use crate::steer::Steering;
-use crate::trace::{Trace, write_placed};
 
 /// Runs a scenario file and prints what was counted, as one JSON object.
 #[derive(Debug, Parser)]
@@ -150,7 +146,7 @@ fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<Summar
         let reason = "placement `threads` does not exist yet: use `alone`, `inline` or `processes`";
         return Err(Failure(REFUSED, reason.to_owned()));
     }
-    let refused = |error: file::LoadError| Failure(REFUSED, error.to_string());
+    let refused = |error: LoadError| Failure(REFUSED, error.to_string());
     let scenario = Scenario::load(&options.file).map_err(refused)?;
     for most in ATTEMPTS {
         // Only now, so that a malformed scenario leaves no trace.
@@ -181,7 +177,7 @@ fn open(path: &Path, scenario: &Scenario) -> Result<Lines, Failure> {
         Failure(REFUSED, reason)
     })?;
     let file = BufWriter::new(file);
-    Ok(if play::has_notes(scenario) {
+    Ok(if has_notes(scenario) {
         Trace::in_pieces(file)
     } else {
         Trace::new(file)

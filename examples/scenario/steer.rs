@@ -7,10 +7,9 @@ use std::time::Duration;
 use maslite_mp::core::Handle;
 use maslite_mp::prelude::*;
 use maslite_mp::{ControlError, Halt};
+use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
+use maslite_testkit::scenario::play::Stage;
 use rand::RngExt;
-
-use crate::agent::{ScenarioMessage, Scripted};
-use crate::play::Stage;
 
 /// After so many disturbances a scenario is left alone.
 const MOST: u32 = 300;

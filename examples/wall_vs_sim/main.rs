@@ -17,15 +17,12 @@ use clap::{Parser, ValueEnum};
 use maslite_mp::prelude::*;
 use serde_json::{Value, json};
 
-#[path = "../support/carrier.rs"]
-mod carrier;
-mod measuring;
 mod model;
 mod picture;
 mod runs;
 
-use carrier::Carrier;
-use measuring::{rounds_of, seconds};
+use maslite_testkit::carrier::Carrier;
+use maslite_testkit::measuring::{rounds_of, seconds};
 use model::{Model, agents};
 use picture::{Bar, Bars, Line, Lines};
 use runs::{Outcome, Span};

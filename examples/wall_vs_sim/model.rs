@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use maslite_mp::prelude::*;
+use maslite_testkit::measuring::spin;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-
-use crate::measuring::spin;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
+use maslite_testkit::measuring::processor_time;
 
-use crate::measuring::processor_time;
 use crate::model::{Model, Msg, WAREHOUSE, Warehouse, agents};
 
 /// What one run gave; of several processes side by side, what all of them gave together.

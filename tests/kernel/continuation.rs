@@ -7,10 +7,10 @@ use maslite_core::{
     Agent, AgentId, AgentRng, Alarm, Context, Mail, Pattern, Receiver, Report, Run, Scheduler,
     SimDuration, SimTime, StopReason,
 };
+use maslite_testkit::scenario::generator;
 use rand::RngExt;
 
 use crate::actor::balanced;
-use crate::generator;
 use crate::scenario_traces::{Loaded, same_trace, whole};
 
 /// Cuts a simulation into runs; each asks for a piece and tells what came of it.

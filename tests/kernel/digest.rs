@@ -1,9 +1,9 @@
 //! The digest: one number for a whole trace.
 
 use maslite_core::{AgentId, Alarm, Receiver, SimDuration};
+use maslite_testkit::scenario::file::Scenario;
 
 use crate::actor::{Say, World};
-use crate::file::Scenario;
 use crate::scenario_traces::{Loaded, whole};
 
 /// What can differ between two small runs.

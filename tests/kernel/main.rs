@@ -1,16 +1,6 @@
 //! One process, one scheduler: what the kernel promises, a file per behaviour.
 
-#[path = "../../examples/scenario/agent.rs"]
-mod agent;
-#[path = "../../examples/scenario/file.rs"]
-mod file;
-#[allow(dead_code, reason = "shared with the example")]
-#[path = "../../examples/scenario/trace.rs"]
-mod trace;
-
 mod actor;
-mod generator;
-mod naive;
 
 mod acceptance;
 mod alarm_order;

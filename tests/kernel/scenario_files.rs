@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::file::Scenario;
+use maslite_testkit::scenario::file::Scenario;
 
 const GOOD: &str = r#"{
   "clusters": [[1, 3], [2]],

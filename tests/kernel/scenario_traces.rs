@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use maslite_core::{Mail, Report, Run, Scheduler, SimTime};
+use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
+use maslite_testkit::scenario::file::Scenario;
+use maslite_testkit::scenario::trace::Trace;
+use maslite_testkit::scenario::{generator, naive};
 
 use crate::actor::balanced;
-use crate::agent::{ScenarioMessage, Scripted};
-use crate::file::Scenario;
-use crate::trace::Trace;
-use crate::{generator, naive};
 
 /// A writer that can be read while somebody else writes to it.
 #[derive(Clone, Debug, Default)]

@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
+use maslite_testkit::extended::{Told, generator, naive};
+use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
+use maslite_testkit::scenario::file::Scenario;
+use maslite_testkit::scenario::play::{Cut, Pieces, Stage, has_notes, play};
+use maslite_testkit::scenario::trace::{Trace, write_placed};
 
-use crate::agent::{ScenarioMessage, Scripted};
-use crate::file::Scenario;
 use crate::ground::{Ground, Grounded};
-use crate::play::{Cut, Pieces, Stage, has_notes, play};
-use crate::trace::{Trace, write_placed};
-
-mod generator;
-mod naive;
 
 fn agents() -> Entered<ScenarioMessage> {
     Registry::new()
@@ -50,13 +48,6 @@ impl Write for Shared {
 enum Place {
     Alone,
     Clusters(Ground),
-}
-
-/// A trace, and the summary; after an error there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    trace: String,
-    summary: Option<String>,
 }
 
 const PLACES: [Place; 4] = [

@@ -4,13 +4,10 @@
 use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
+use maslite_testkit::lively::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
+pub(crate) use maslite_testkit::lively::{compare, in_one_scheduler};
 
 use crate::ground::{Ground, Grounded, PROCESSES};
-
-mod model;
-
-use model::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
-pub(crate) use model::{compare, in_one_scheduler};
 
 fn agents() -> Entered<Msg> {
     Registry::new()

@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
+use maslite_testkit::scenario::agent::Scripted;
+use maslite_testkit::scenario::file::{Action, Listen, Scenario};
+use maslite_testkit::scenario::generator;
+use maslite_testkit::scenario::trace::quote;
 
-use crate::agent::Scripted;
-use crate::file::{Action, Listen, Scenario};
-use crate::generator;
 use crate::ground::{Ground, Grounded, PROCESSES};
 use crate::scenario_traces::{agents, without_listeners};
-use crate::trace::quote;
 
 /// The lookahead of each cluster [ms].
 const LOOKAHEADS: [u64; 8] = [2, 1, 5, 3, 2, 7, 1, 4];

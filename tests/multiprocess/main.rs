@@ -1,27 +1,5 @@
 //! Several clusters under one supervisor, inline and in processes: a file per behaviour.
 
-#[allow(dead_code, reason = "shared with the example")]
-#[path = "../../examples/scenario/agent.rs"]
-mod agent;
-#[allow(dead_code, reason = "shared with the example")]
-#[path = "../../examples/scenario/file.rs"]
-mod file;
-#[path = "../../examples/scenario/play.rs"]
-mod play;
-#[allow(dead_code, reason = "shared with the example")]
-#[path = "../../examples/scenario/trace.rs"]
-mod trace;
-
-#[path = "../../examples/support/interruptible.rs"]
-mod interruptible;
-
-#[allow(dead_code, reason = "shared with the tests of the kernel")]
-#[path = "../kernel/generator.rs"]
-mod generator;
-#[allow(dead_code, reason = "shared with the tests of the kernel")]
-#[path = "../kernel/naive.rs"]
-mod naive;
-
 mod agent_errors;
 mod clock_holder;
 mod commands;

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
+use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
+use maslite_testkit::scenario::file::Scenario;
+use maslite_testkit::scenario::trace::write_line;
+use maslite_testkit::scenario::{generator, naive};
 
-use crate::agent::{ScenarioMessage, Scripted};
-use crate::file::Scenario;
 use crate::ground::{Ground, Grounded, PROCESSES};
-use crate::trace::write_line;
-use crate::{generator, naive};
 
 pub(crate) fn agents() -> Entered<ScenarioMessage> {
     Registry::new()

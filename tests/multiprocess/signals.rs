@@ -6,9 +6,9 @@ use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
+use maslite_testkit::interruptible::interruptible;
 
 use crate::ground::Ground;
-use crate::interruptible::interruptible;
 use crate::workers::{Worker, clusters, exists, go, pids, signal};
 
 /// How the last line of a main process begins.

@@ -10,8 +10,6 @@
 
 mod faults;
 mod lies;
-#[path = "../../../../tests/multiprocess/lively/model.rs"]
-mod model;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +32,9 @@ use crate::settings::{Placement, Waiting};
 use crate::simulation::mp_main::{MpMain, Shutdown};
 use faults::{Fault, Plan};
 use lies::Lies;
-use model::{FIRST, Lively, Msg, SEED, Story, cluster_of, compare, in_one_scheduler};
+use maslite_testkit::lively::{
+    self, FIRST, Lively, Msg, SEED, Story, cluster_of, compare, in_one_scheduler, start,
+};
 pub(crate) use world::World;
 use world::{Chronicle, Nature};
 
@@ -176,7 +176,7 @@ impl Play {
                 main.add(cluster, id, Lively::of(self.seed)).unwrap();
             }
         }
-        let mail = model::start(self.seed).into_iter();
+        let mail = start(self.seed).into_iter();
         mail.for_each(|mail| main.send(mail));
         let mut stops = Vec::new();
         let mut last = None;
@@ -219,7 +219,7 @@ impl Play {
             if self.stop == Some(heard) {
                 handle.stop();
             }
-            model::handle(&mut heard, mail, context);
+            lively::handle(&mut heard, mail, context);
         };
         loop {
             if self.commands {

@@ -3,15 +3,15 @@
 use maslite_core::{AgentId, AgentRng, Topic};
 use rand::RngExt;
 
-use crate::file::{Action, Listen, Rule, Scenario, Script, StartMail, Until};
-use crate::naive;
+use crate::scenario::file::{Action, Listen, Rule, Scenario, Script, StartMail, Until};
+use crate::scenario::naive;
 
 const TOPICS: [&str; 5] = ["A", "B", "C", "D", "wie geht's? \"gut\" é"];
 /// So many that every rule comes to bear, so few that a run takes no time.
 const MOST_DELIVERIES: u64 = 1_500;
 
 /// A scenario with 1 to 8 agents in 1 to 4 clusters.
-pub(crate) fn scenario(seed: u64) -> Scenario {
+pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice::new(seed);
     // Ids in no order, so that they differ from the order of insertion.
     let mut ids: Vec<u64> = (1..=20).collect();

@@ -13,54 +13,54 @@ use serde_json::value::RawValue;
 /// A small model written as data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Scenario {
+pub struct Scenario {
     /// Every agent is in exactly one.
-    pub(crate) clusters: Vec<Vec<u64>>,
+    pub clusters: Vec<Vec<u64>>,
     /// Their order is the insertion order.
-    pub(crate) agents: Vec<Script>,
+    pub agents: Vec<Script>,
     /// Mail that lies in the queue before the first superstep, in this order.
-    pub(crate) start: Vec<StartMail>,
-    pub(crate) run: Until,
+    pub start: Vec<StartMail>,
+    pub run: Until,
     /// What the owner does after the first pause, the second, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) between: Vec<Vec<OwnerAction>>,
+    pub between: Vec<Vec<OwnerAction>>,
 }
 
 /// What one agent does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Script {
+pub struct Script {
     #[serde(deserialize_with = "agent_id")]
-    pub(crate) id: u64,
+    pub id: u64,
     /// In force from the start.
-    pub(crate) subscribe: Vec<Listen>,
+    pub subscribe: Vec<Listen>,
     /// Of two rules for one topic the later one holds.
-    pub(crate) rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
     /// What it does in its `setup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) setup: Vec<Action>,
+    pub setup: Vec<Action>,
     /// What it does in its `teardown`, if it is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) teardown: Vec<Action>,
+    pub teardown: Vec<Action>,
     /// The most mail that it reads in an update.
     #[serde(default, deserialize_with = "optional_count")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) at_most: Option<u64>,
+    pub at_most: Option<u64>,
 }
 
 /// What an agent does on receiving a message with a topic, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
-    pub(crate) on: Topic,
+pub struct Rule {
+    pub on: Topic,
     #[serde(rename = "do")]
-    pub(crate) actions: Vec<Action>,
+    pub actions: Vec<Action>,
 }
 
 /// One thing that an agent does. Messages carry a `ttl` one less than the one reacted to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(crate) enum Action {
+pub enum Action {
     /// A message to an agent, or with `direct` to it and nobody else.
     Send {
         #[serde(deserialize_with = "addressee")]
@@ -128,7 +128,7 @@ pub(crate) enum Action {
 /// One thing that the owner of a scenario does between two runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(crate) enum OwnerAction {
+pub enum OwnerAction {
     Add(Script),
     Send(StartMail),
     Remove {
@@ -140,13 +140,13 @@ pub(crate) enum OwnerAction {
 /// A pattern of mail: one to three of sender, receiver, topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Parts")]
-pub(crate) struct Listen {
+pub struct Listen {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sender: Option<u64>,
+    pub sender: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) receiver: Option<u64>,
+    pub receiver: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) topic: Option<Topic>,
+    pub topic: Option<Topic>,
 }
 
 #[derive(Deserialize)]
@@ -182,30 +182,30 @@ impl TryFrom<Parts> for Listen {
 /// Mail queued before the run. Its sender need not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct StartMail {
+pub struct StartMail {
     #[serde(deserialize_with = "any_id")]
-    pub(crate) from: u64,
+    pub from: u64,
     #[serde(deserialize_with = "addressee")]
-    pub(crate) to: Option<u64>,
-    pub(crate) topic: Topic,
+    pub to: Option<u64>,
+    pub topic: Topic,
     #[serde(deserialize_with = "ttl")]
-    pub(crate) ttl: u64,
+    pub ttl: u64,
 }
 
 /// When the run ends; without a limit, when nothing is left to happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Until {
+pub struct Until {
     #[serde(default, deserialize_with = "optional_millis")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) until_ms: Option<u64>,
+    pub until_ms: Option<u64>,
     /// An instant with more is an endless exchange. There is no limit unless one is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(deserialize_with = "optional_times")]
-    pub(crate) supersteps_per_instant: Option<u64>,
+    pub supersteps_per_instant: Option<u64>,
     /// Main stops the run on mail about this topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stop_on: Option<Topic>,
+    pub stop_on: Option<Topic>,
 }
 
 // ---- numbers, each with its range
@@ -302,7 +302,7 @@ impl Visitor<'_> for Integer {
 
 /// Why there is no scenario.
 #[derive(Debug)]
-pub(crate) enum LoadError {
+pub enum LoadError {
     Unreadable(PathBuf, io::Error),
     /// The file, and the line and column where it is wrong, counted from 1.
     Malformed(PathBuf, usize, usize, String),
@@ -325,14 +325,14 @@ impl std::error::Error for LoadError {}
 
 impl Scenario {
     /// Reads a file.
-    pub(crate) fn load(path: &Path) -> Result<Self, LoadError> {
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
         let bytes = std::fs::read(path);
         let bytes = bytes.map_err(|error| LoadError::Unreadable(path.to_owned(), error))?;
         Self::parse(path, &bytes)
     }
 
     /// Reads the text of a file; `path` is for the error.
-    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
         let malformed =
             |line, column, reason| LoadError::Malformed(path.to_owned(), line, column, reason);
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -357,7 +357,7 @@ impl Scenario {
     }
 
     /// The agents of the file, those that the owner adds later included, each with its place.
-    pub(crate) fn scripts(&self) -> impl Iterator<Item = (Place, &Script)> {
+    pub fn scripts(&self) -> impl Iterator<Item = (Place, &Script)> {
         let first = self.agents.iter().enumerate();
         let first = first.map(|(place, agent)| (Place::Agent(place), agent));
         let later = self.between.iter().enumerate().flat_map(|(pause, acts)| {
@@ -410,7 +410,7 @@ impl Scenario {
 
 impl Script {
     /// All that it ever does.
-    pub(crate) fn actions(&self) -> impl Iterator<Item = &Action> {
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
         let rules = self.rules.iter().flat_map(|rule| &rule.actions);
         rules.chain(&self.setup).chain(&self.teardown)
     }
@@ -428,7 +428,7 @@ impl Action {
 
 /// A part of a scenario.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place {
+pub enum Place {
     Agent(usize),
     Cluster(usize, usize),
     /// Which pause, and which of the actions after it.

@@ -8,13 +8,13 @@ use maslite_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Action, Listen, Script, StartMail};
+use crate::scenario::file::{Action, Listen, Script, StartMail};
 
 /// A topic, and how many more times it may set something off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ScenarioMessage {
-    pub(crate) topic: Topic,
-    pub(crate) ttl: u64,
+pub struct ScenarioMessage {
+    pub topic: Topic,
+    pub ttl: u64,
 }
 
 impl Message for ScenarioMessage {
@@ -24,10 +24,10 @@ impl Message for ScenarioMessage {
 }
 
 /// What agents say of themselves with `report_error`, because the kernel's trace does not tell it.
-pub(crate) const BORN: &str = "born";
-pub(crate) const GONE: &str = "gone";
-pub(crate) const AWAKE: &str = "awake";
-pub(crate) const PAUSED: &str = "paused";
+pub const BORN: &str = "born";
+pub const GONE: &str = "gone";
+pub const AWAKE: &str = "awake";
+pub const PAUSED: &str = "paused";
 
 /// The `ttl` of what agents send in `setup` and `teardown`.
 const LIFE_TTL: u64 = 2;
@@ -40,7 +40,7 @@ const LAST_PARENT: u64 = 3_000;
 
 /// An agent that does what a scenario file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Scripted {
+pub struct Scripted {
     listens_to: Vec<Pattern>,
     part: Part,
     life: Life,

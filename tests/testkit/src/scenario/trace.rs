@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use maslite_core::{AgentId, Delivery, Observer, SimTime};
 
-use crate::agent::ScenarioMessage;
+use crate::scenario::agent::ScenarioMessage;
 
 /// A place in the kernel's order: instant, superstep, and who is at work in it. Main comes before all agents.
-pub(crate) type Place = (SimTime, u64, u64);
+pub type Place = (SimTime, u64, u64);
 
 /// Who is at work, as a place tells it: the agent with this insertion index.
-pub(crate) fn seat(index: u64) -> u64 {
+pub fn seat(index: u64) -> u64 {
     index + 1
 }
 
@@ -22,7 +22,7 @@ const MAIN: u64 = 0;
 
 /// Where the trace goes. Clones write to the same place.
 #[derive(Debug)]
-pub(crate) struct Trace<W> {
+pub struct Trace<W> {
     book: Arc<Mutex<Book<W>>>,
 }
 
@@ -51,12 +51,12 @@ impl<W: Write> Book<W> {
 
 impl<W: Write + Send + 'static> Trace<W> {
     /// A trace that writes down each line as it comes.
-    pub(crate) fn new(writer: W) -> Self {
+    pub fn new(writer: W) -> Self {
         Self::with(writer, None)
     }
 
     /// A trace that keeps lines until [`settle`](Self::settle).
-    pub(crate) fn in_pieces(writer: W) -> Self {
+    pub fn in_pieces(writer: W) -> Self {
         Self::with(writer, Some(Vec::new()))
     }
 
@@ -76,7 +76,7 @@ impl<W: Write + Send + 'static> Trace<W> {
     }
 
     /// Writes a line that [`write_placed`] made.
-    pub(crate) fn write(&self, placed: &str) {
+    pub fn write(&self, placed: &str) {
         let (place, line) = split(placed);
         let mut book = self.book();
         match &mut book.waiting {
@@ -86,7 +86,7 @@ impl<W: Write + Send + 'static> Trace<W> {
     }
 
     /// Writes down the lines that wait, with others between them, before the lines of the same place.
-    pub(crate) fn settle(&self, notes: impl IntoIterator<Item = (Place, String)>) {
+    pub fn settle(&self, notes: impl IntoIterator<Item = (Place, String)>) {
         let mut book = self.book();
         let lines = book.waiting.as_mut().map(mem::take).unwrap_or_default();
         let mut lines = lines.into_iter().peekable();
@@ -100,11 +100,7 @@ impl<W: Write + Send + 'static> Trace<W> {
     }
 
     /// What a scheduler shows its deliveries to.
-    #[allow(
-        dead_code,
-        reason = "not all tests that share this file run a scheduler alone"
-    )]
-    pub(crate) fn observer(&self) -> Observer<ScenarioMessage> {
+    pub fn observer(&self) -> Observer<ScenarioMessage> {
         let trace = self.clone();
         let mut line = String::new();
         Box::new(move |delivery| {
@@ -115,7 +111,7 @@ impl<W: Write + Send + 'static> Trace<W> {
     }
 
     /// Writes out what is buffered; tells of the first error that writing met.
-    pub(crate) fn finish(&self) -> io::Result<()> {
+    pub fn finish(&self) -> io::Result<()> {
         let mut book = self.book();
         mem::replace(&mut book.result, Ok(()))?;
         book.writer.flush()
@@ -123,7 +119,7 @@ impl<W: Write + Send + 'static> Trace<W> {
 }
 
 /// Appends a delivery as a line, behind its place.
-pub(crate) fn write_placed(delivery: &Delivery<'_, ScenarioMessage>, into: &mut String) {
+pub fn write_placed(delivery: &Delivery<'_, ScenarioMessage>, into: &mut String) {
     let who = match delivery.agent {
         AgentId::MAIN => MAIN,
         _ => seat(delivery.index),
@@ -148,7 +144,7 @@ fn split(placed: &str) -> (Place, &str) {
 }
 
 /// Appends a delivery as a line, in the style of Python's `json.dumps`.
-pub(crate) fn write_line(delivery: &Delivery<'_, ScenarioMessage>, into: &mut String) {
+pub fn write_line(delivery: &Delivery<'_, ScenarioMessage>, into: &mut String) {
     let (step, from) = (delivery.superstep, number(delivery.mail.sender));
     write_moment(delivery.time, step, into);
     let _ = match delivery.agent {
@@ -167,7 +163,7 @@ pub(crate) fn write_line(delivery: &Delivery<'_, ScenarioMessage>, into: &mut St
 }
 
 /// A line that says only what was with an agent.
-pub(crate) fn line_of(time: SimTime, step: u64, what: &str, agent: AgentId) -> String {
+pub fn line_of(time: SimTime, step: u64, what: &str, agent: AgentId) -> String {
     let mut line = String::new();
     write_moment(time, step, &mut line);
     let _ = writeln!(line, r#""{what}": {}}}"#, number(agent));
@@ -180,12 +176,12 @@ fn write_moment(time: SimTime, step: u64, into: &mut String) {
 }
 
 /// Simulated time as scenarios have it \[ms\].
-pub(crate) fn millis(time: SimTime) -> u64 {
+pub fn millis(time: SimTime) -> u64 {
     time.as_nanos() / 1_000_000
 }
 
 /// An id as scenarios have it: 0 is main.
-pub(crate) fn number(id: AgentId) -> u64 {
+pub fn number(id: AgentId) -> u64 {
     match id {
         AgentId::MAIN => 0,
         id => id.as_u64(),
@@ -193,7 +189,7 @@ pub(crate) fn number(id: AgentId) -> u64 {
 }
 
 /// Appends a string as JSON in ASCII, escaped as Python does.
-pub(crate) fn quote(text: &str, into: &mut String) {
+pub fn quote(text: &str, into: &mut String) {
     into.push('"');
     for character in text.chars() {
         match character {

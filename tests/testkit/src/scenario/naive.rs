@@ -3,25 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::file::{Action, Listen, Scenario};
-use crate::trace::quote;
+use crate::scenario::file::{Action, Listen, Scenario};
+use crate::scenario::trace::quote;
 
 /// What came of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// A line for every delivery.
-    pub(crate) trace: String,
-    pub(crate) sent: u64,
-    pub(crate) delivered: u64,
-    pub(crate) undeliverable: u64,
-    pub(crate) queued: u64,
-    pub(crate) unheard: u64,
-    pub(crate) supersteps: u64,
-    pub(crate) alarms_pending: u64,
+    pub trace: String,
+    pub sent: u64,
+    pub delivered: u64,
+    pub undeliverable: u64,
+    pub queued: u64,
+    pub unheard: u64,
+    pub supersteps: u64,
+    pub alarms_pending: u64,
     /// Where the clock stands [ms].
-    pub(crate) now_ms: u64,
+    pub now_ms: u64,
     /// The instants that there were [ms].
-    pub(crate) instants_ms: BTreeSet<u64>,
+    pub instants_ms: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ struct Model<'a> {
 }
 
 /// Runs a scenario; none if it has more deliveries than that.
-pub(crate) fn run(scenario: &Scenario, most_deliveries: u64) -> Option<Outcome> {
+pub fn run(scenario: &Scenario, most_deliveries: u64) -> Option<Outcome> {
     let mut model = Model {
         scenario,
         index: BTreeMap::new(),

@@ -8,11 +8,11 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 /// So many agents there are at first.
-pub(crate) const FIRST: u64 = 9;
-pub(crate) const SEED: u64 = 5;
+pub const FIRST: u64 = 9;
+pub const SEED: u64 = 5;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
-pub(crate) enum Msg {
+pub enum Msg {
     Call(u32),
     News(u32),
     Later(u32),
@@ -28,7 +28,7 @@ impl Msg {
 
 /// Does something by chance with whatever it gets, as long as that has energy left.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Lively {
+pub struct Lively {
     born: u64,
     /// How often it may still act without mail.
     restless: u8,
@@ -39,7 +39,7 @@ pub(crate) struct Lively {
 }
 
 impl Lively {
-    pub(crate) fn new(patience: u64) -> Self {
+    pub fn new(patience: u64) -> Self {
         Self {
             born: 0,
             restless: 2,
@@ -49,7 +49,7 @@ impl Lively {
     }
 
     /// One for the story of a seed.
-    pub(crate) fn of(seed: u64) -> Self {
+    pub fn of(seed: u64) -> Self {
         Self {
             homely: is_homely(seed),
             ..Self::new(0)
@@ -154,7 +154,7 @@ impl Agent<Msg> for Lively {
 }
 
 /// What main does with mail: answers some, stops at some.
-pub(crate) fn handle(heard: &mut u64, mail: Mail<Msg>, main: &mut MainContext<Msg>) {
+pub fn handle(heard: &mut u64, mail: Mail<Msg>, main: &mut MainContext<Msg>) {
     *heard += 1;
     if let Some(energy) = mail.body.energy().checked_sub(2)
         && heard.is_multiple_of(3)
@@ -171,7 +171,7 @@ fn is_homely(seed: u64) -> bool {
     seed % 3 == 2
 }
 
-pub(crate) fn start(seed: u64) -> Vec<Mail<Msg>> {
+pub fn start(seed: u64) -> Vec<Mail<Msg>> {
     let mail = |to: u64, energy| Mail::new(AgentId::MAIN, AgentId::from(to), Msg::Call(energy));
     if is_homely(seed) {
         return (1..=FIRST).map(|to| mail(to, 5)).collect();
@@ -180,27 +180,24 @@ pub(crate) fn start(seed: u64) -> Vec<Mail<Msg>> {
 }
 
 /// A split that follows neither the ids nor the order of insertion.
-pub(crate) fn cluster_of(id: u64, clusters: usize) -> usize {
+pub fn cluster_of(id: u64, clusters: usize) -> usize {
     usize::try_from(id * 5 + id / 2).unwrap() % clusters
 }
 
 /// How the runs ended, the last report, and the trace.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Story {
-    pub(crate) stops: Vec<String>,
-    pub(crate) now: SimTime,
-    pub(crate) counters: Counters,
-    pub(crate) digest: Option<Digest>,
-    pub(crate) lost: Vec<String>,
-    pub(crate) silent: Vec<Topic>,
-    pub(crate) trace: Vec<String>,
+pub struct Story {
+    pub stops: Vec<String>,
+    pub now: SimTime,
+    pub counters: Counters,
+    pub digest: Option<Digest>,
+    pub lost: Vec<String>,
+    pub silent: Vec<Topic>,
+    pub trace: Vec<String>,
 }
 
 /// Goes on after stops and pauses until the simulation is idle.
-pub(crate) fn tell(
-    lines: &Arc<Mutex<Vec<String>>>,
-    mut run: impl FnMut(&mut u64) -> Report,
-) -> Story {
+pub fn tell(lines: &Arc<Mutex<Vec<String>>>, mut run: impl FnMut(&mut u64) -> Report) -> Story {
     let (mut stops, mut heard) = (Vec::new(), 0);
     loop {
         let report = run(&mut heard);
@@ -222,7 +219,7 @@ pub(crate) fn tell(
     }
 }
 
-pub(crate) fn in_one_scheduler(seed: u64) -> Story {
+pub fn in_one_scheduler(seed: u64) -> Story {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let observer: Observer<Msg> = Box::new(move |delivery| {
@@ -245,7 +242,7 @@ pub(crate) fn in_one_scheduler(seed: u64) -> Story {
     })
 }
 
-pub(crate) fn compare(seed: u64, got: &Story, expected: &Story, of: &str) {
+pub fn compare(seed: u64, got: &Story, expected: &Story, of: &str) {
     let lines = (1..).zip(got.trace.iter().zip(&expected.trace));
     for (line, (got, expected)) in lines {
         assert_eq!(got, expected, "line {line} of seed {seed}, {of}");

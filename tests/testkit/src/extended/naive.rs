@@ -7,8 +7,8 @@ use std::mem;
 use maslite_mp::prelude::Topic;
 
 use super::Told;
-use crate::file::{Action, Listen, OwnerAction, Scenario, Script, StartMail};
-use crate::trace::quote;
+use crate::scenario::file::{Action, Listen, OwnerAction, Scenario, Script, StartMail};
+use crate::scenario::trace::quote;
 
 #[derive(Clone, Debug)]
 struct Letter {
@@ -121,7 +121,7 @@ struct World<'a> {
 type Failure = String;
 
 /// Tells a story; none if its trace has more lines than that.
-pub(super) fn tell(scenario: &Scenario, most_lines: usize) -> Option<Told> {
+pub fn tell(scenario: &Scenario, most_lines: usize) -> Option<Told> {
     let mut world = World::default();
     for script in &scenario.agents {
         world.add(script);

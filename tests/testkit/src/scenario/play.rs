@@ -8,12 +8,12 @@ use maslite_mp::core::{Adder, Digest};
 use maslite_mp::prelude::*;
 use maslite_mp::{AgentError, Error};
 
-use crate::agent::{PAUSED, ScenarioMessage, Scripted};
-use crate::file::{Action, OwnerAction, Scenario, Script};
-use crate::trace::{Trace, line_of, millis, number, seat};
+use crate::scenario::agent::{PAUSED, ScenarioMessage, Scripted};
+use crate::scenario::file::{Action, OwnerAction, Scenario, Script};
+use crate::scenario::trace::{Trace, line_of, millis, number, seat};
 
 /// What a scenario is played on.
-pub(crate) enum Stage {
+pub enum Stage {
     /// One scheduler without a supervisor.
     Alone(Box<Scheduler<ScenarioMessage>>),
     /// The clusters that the scenario names, and of each agent its cluster.
@@ -22,20 +22,20 @@ pub(crate) enum Stage {
 
 /// In which pieces a scenario is played. None of this changes what happens.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Pieces {
+pub struct Pieces {
     /// The most supersteps of a run.
-    pub(crate) supersteps: Option<u64>,
+    pub supersteps: Option<u64>,
     /// The most simulated time of a run [ms], where the scenario has a time limit.
-    pub(crate) millis: Option<u64>,
+    pub millis: Option<u64>,
     /// Each run asks a predicate that never holds.
-    pub(crate) watched: bool,
+    pub watched: bool,
     /// Each run ends when an agent reports something.
-    pub(crate) to_errors: bool,
+    pub to_errors: bool,
 }
 
 /// What is printed at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Summary {
+pub struct Summary {
     counters: Counters,
     sim_ms: u64,
     stopped_by: &'static str,
@@ -45,7 +45,7 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// One JSON object, in the style of Python's `json.dumps`.
-    pub(crate) fn to_json(&self) -> String {
+    pub fn to_json(&self) -> String {
         let of = &self.counters;
         let counts = [
             ("sent", of.sent),
@@ -103,7 +103,7 @@ fn answer(
 }
 
 /// Whether agents of a scenario may have something to say that the kernel's trace does not tell.
-pub(crate) fn has_notes(scenario: &Scenario) -> bool {
+pub fn has_notes(scenario: &Scenario) -> bool {
     let may_say = |action: &Action| {
         matches!(
             action,
@@ -117,7 +117,7 @@ pub(crate) fn has_notes(scenario: &Scenario) -> bool {
 
 /// Why a scenario was not played to its end.
 #[derive(Debug)]
-pub(crate) enum Cut {
+pub enum Cut {
     /// It failed; the trace ends with the failure.
     Failed(Error),
     /// Agents had more to say in one run than a report holds. With fewer supersteps in a run a report holds all.
@@ -132,7 +132,7 @@ impl From<Error> for Cut {
 
 impl Stage {
     /// A scheduler that is used alone.
-    pub(crate) fn alone<W: Write + Send + 'static>(seed: u64, trace: Option<&Trace<W>>) -> Self {
+    pub fn alone<W: Write + Send + 'static>(seed: u64, trace: Option<&Trace<W>>) -> Self {
         let mut scheduler = Scheduler::with_seed(seed).with_digest();
         if let Some(trace) = trace {
             scheduler = scheduler.with_trace(trace.observer());
@@ -140,8 +140,8 @@ impl Stage {
         Self::Alone(Box::new(scheduler))
     }
 
-    /// The clusters of a scenario under a supervisor. The trace of its registry is [`write_placed`](crate::trace::write_placed).
-    pub(crate) fn clusters<W: Write + Send + 'static>(
+    /// The clusters of a scenario under a supervisor. The trace of its registry is [`write_placed`](crate::scenario::trace::write_placed).
+    pub fn clusters<W: Write + Send + 'static>(
         main: MpMain<ScenarioMessage>,
         scenario: &Scenario,
         trace: Option<&Trace<W>>,
@@ -239,7 +239,7 @@ struct Play<'a, W> {
 ///
 /// # Errors
 /// What ended the scenario before its end.
-pub(crate) fn play<W: Write + Send + 'static>(
+pub fn play<W: Write + Send + 'static>(
     scenario: &Scenario,
     pieces: Pieces,
     stage: &mut Stage,

@@ -4,14 +4,16 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 
 use super::{Told, naive};
-use crate::file::{Action, Listen, OwnerAction, Rule, Scenario, Script, StartMail, Until};
+use crate::scenario::file::{
+    Action, Listen, OwnerAction, Rule, Scenario, Script, StartMail, Until,
+};
 
 const TOPICS: [&str; 7] = ["A", "B", "C", "D", "E", "F", "Tea & \"buns\""];
 /// So many that much happens, so few that a run takes no time.
 const MOST_LINES: usize = 300;
 
 /// A story with 1 to 8 agents at first, in 1 to 5 clusters; and what must be told of it.
-pub(super) fn story(seed: u64) -> (Scenario, Told) {
+pub fn story(seed: u64) -> (Scenario, Told) {
     let mut dice = Dice::new(seed);
     let mut scenario = dice.scenario();
     loop {

@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Whatever ends an example early.
-pub(crate) type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error>;
 
 /// The options that are the same in all stories.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Setting {
+pub struct Setting {
     /// How many clusters the agents are divided among; 2 unless there is but one scheduler.
     #[arg(long, visible_alias = "schedulers", value_parser = clap::value_parser!(u64).range(1..))]
     clusters: Option<u64>,
@@ -24,10 +24,10 @@ pub(crate) struct Setting {
     placement: Where,
     /// The seed that all chance comes from.
     #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// Print one JSON object and nothing else.
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,23 +41,23 @@ enum Where {
 }
 
 /// How a delivery becomes a line of the story.
-pub(crate) type Tell<M> = fn(&Delivery<'_, M>, &mut String);
+pub type Tell<M> = fn(&Delivery<'_, M>, &mut String);
 
 /// A model in the scheduler, or the clusters, that a [`Setting`] asks for.
-pub(crate) struct Simulation<M: WireMessage> {
-    pub(crate) host: Host<M>,
+pub struct Simulation<M: WireMessage> {
+    pub host: Host<M>,
     /// In all runs so far, without the start and the end of processes.
     wall: Duration,
 }
 
-pub(crate) enum Host<M: WireMessage> {
+pub enum Host<M: WireMessage> {
     Single(Box<Scheduler<M>>),
     Clusters(Box<MpMain<M>>, Vec<ClusterId>),
 }
 
 /// What all runs of a simulation gave together.
-pub(crate) struct Outcome {
-    pub(crate) report: Report,
+pub struct Outcome {
+    pub report: Report,
     wall: Duration,
     routed: u64,
     exchanges: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Outcome {
 impl<M: WireMessage> Simulation<M> {
     /// An empty one. Mail between clusters must take the `lookahead` of itself, so that clusters do
     /// not change the result. The story is written to the standard output, if one is wanted.
-    pub(crate) fn new(
+    pub fn new(
         agents: Entered<M>,
         setting: &Setting,
         lookahead: SimDuration,
@@ -87,11 +87,7 @@ impl<M: WireMessage> Simulation<M> {
     }
 
     /// Adds an agent: of all in a row, the first few to the first cluster, and so on.
-    #[allow(
-        dead_code,
-        reason = "agents that are built in their clusters are not added here"
-    )]
-    pub(crate) fn add<A: Agent<M> + Serialize>(
+    pub fn add<A: Agent<M> + Serialize>(
         &mut self,
         (number, of): (usize, usize),
         id: AgentId,
@@ -105,7 +101,7 @@ impl<M: WireMessage> Simulation<M> {
     }
 
     /// Runs, and hands mail for main to `handler`.
-    pub(crate) fn run(
+    pub fn run(
         &mut self,
         run: Run,
         handler: impl FnMut(Mail<M>, &mut MainContext<M>),
@@ -127,7 +123,7 @@ impl<M: WireMessage> Simulation<M> {
     }
 
     /// Tears the agents down and ends the processes.
-    pub(crate) fn end(self) -> Result<(), Failure> {
+    pub fn end(self) -> Result<(), Failure> {
         match self.host {
             Host::Single(scheduler) => scheduler.close()?,
             Host::Clusters(main, _) => {
@@ -177,14 +173,14 @@ impl<M: WireMessage> Host<M> {
 }
 
 /// Of things in a row the first few go to the first cluster, and so on.
-pub(crate) fn place(clusters: &[ClusterId], number: usize, of: usize) -> ClusterId {
+pub fn place(clusters: &[ClusterId], number: usize, of: usize) -> ClusterId {
     clusters[number * clusters.len() / of]
 }
 
 impl Outcome {
     /// What every example tells of a run, with `more` of its own.
     #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
-    pub(crate) fn as_json(&self, setting: &Setting, more: impl Serialize) -> Value {
+    pub fn as_json(&self, setting: &Setting, more: impl Serialize) -> Value {
         let (sim_s, wall_s) = (self.report.now.as_secs_f64(), self.wall.as_secs_f64());
         let counters = &self.report.counters;
         let mut object = json!(more);
@@ -210,7 +206,7 @@ impl Outcome {
 }
 
 /// Ends `main`: a failure is told with all its causes.
-pub(crate) fn ended(result: Result<(), Failure>) -> ExitCode {
+pub fn ended(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,20 +3,20 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::support::Failure;
+use crate::story::Failure;
 
 /// Told apart by people who do not see all colours, too (Okabe and Ito).
-pub(crate) const COLOURS: [&str; 8] = [
+pub const COLOURS: [&str; 8] = [
     "#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#999999",
 ];
 
 /// A picture that grows by what is drawn. Lengths are in units of its own; it scales to any size.
-pub(crate) struct Picture {
+pub struct Picture {
     svg: String,
 }
 
 impl Picture {
-    pub(crate) fn new(width: f64, height: f64) -> Self {
+    pub fn new(width: f64, height: f64) -> Self {
         let svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n\
@@ -25,7 +25,7 @@ impl Picture {
         Self { svg }
     }
 
-    pub(crate) fn title(&mut self, x: f64, y: f64, words: &str) {
+    pub fn title(&mut self, x: f64, y: f64, words: &str) {
         let words = escaped(words);
         self.draw(&format!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"15\" font-weight=\"bold\">{words}</text>"
@@ -33,14 +33,14 @@ impl Picture {
     }
 
     /// Words that begin at x, have it in their middle, or end there: `start`, `middle`, `end`.
-    pub(crate) fn text(&mut self, x: f64, y: f64, anchor: &str, words: &str) {
+    pub fn text(&mut self, x: f64, y: f64, anchor: &str, words: &str) {
         let words = escaped(words);
         self.draw(&format!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"
         ));
     }
 
-    pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str) {
+    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str) {
         let ((x1, y1), (x2, y2)) = (from, to);
         self.draw(&format!(
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>"
@@ -48,7 +48,7 @@ impl Picture {
     }
 
     /// A filled rectangle, with words that a viewer shows under the pointer.
-    pub(crate) fn bar(&mut self, corner: (f64, f64), size: (f64, f64), colour: &str, words: &str) {
+    pub fn bar(&mut self, corner: (f64, f64), size: (f64, f64), colour: &str, words: &str) {
         let ((x, y), (width, height), words) = (corner, size, escaped(words));
         self.draw(&format!(
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
@@ -57,12 +57,12 @@ impl Picture {
     }
 
     /// What the others did not think of.
-    pub(crate) fn draw(&mut self, element: &str) {
+    pub fn draw(&mut self, element: &str) {
         self.svg += element;
         self.svg.push('\n');
     }
 
-    pub(crate) fn write(self, path: &Path) -> Result<(), Failure> {
+    pub fn write(self, path: &Path) -> Result<(), Failure> {
         let mut svg = self.svg;
         let _ = writeln!(svg, "</svg>");
         std::fs::write(path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -78,7 +78,7 @@ fn escaped(text: &str) -> String {
 
 /// A distance between marks on an axis, of which about `marks` fit into its length: 1, 2 or 5 times
 /// a power of ten.
-pub(crate) fn step(length: u64, marks: u64) -> u64 {
+pub fn step(length: u64, marks: u64) -> u64 {
     let steps = (0..18).flat_map(|power| [1, 2, 5].map(|factor| factor * 10_u64.pow(power)));
     let fits = |step: &u64| length / step <= marks;
     steps.into_iter().find(fits).unwrap_or(u64::MAX)
@@ -89,6 +89,6 @@ pub(crate) fn step(length: u64, marks: u64) -> u64 {
     clippy::cast_precision_loss,
     reason = "a picture does not show the last digits"
 )]
-pub(crate) fn length(count: u64) -> f64 {
+pub fn length(count: u64) -> f64 {
     count as f64
 }

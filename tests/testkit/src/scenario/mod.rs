@@ -1,0 +1,8 @@
+//! Models written as data: the `scenario` example runs them, and the tests compare their traces.
+
+pub mod agent;
+pub mod file;
+pub mod generator;
+pub mod naive;
+pub mod play;
+pub mod trace;
