@@ -123,6 +123,8 @@ pub struct Context<'a, M: Message> {
     kernel: &'a mut Kernel<M>,
     births: &'a mut Vec<Birth<M>>,
     slot: u32,
+    /// Who sent the mail that was taken last.
+    sender: Option<AgentId>,
 }
 
 impl<'a, M: Message> Context<'a, M> {
@@ -132,6 +134,7 @@ impl<'a, M: Message> Context<'a, M> {
             kernel,
             births,
             slot,
+            sender: None,
         }
     }
 
@@ -158,7 +161,9 @@ impl<'a, M: Message> Context<'a, M> {
     /// Takes the oldest mail out of the inbox.
     #[inline]
     pub fn next_mail(&mut self) -> Option<Mail<M>> {
-        self.kernel.take_first(self.slot)
+        let mail = self.kernel.take_first(self.slot)?;
+        self.sender = Some(mail.sender);
+        Some(mail)
     }
 
     /// Takes the mail with the smallest key out of the inbox; of equal ones the oldest.
@@ -167,7 +172,9 @@ impl<'a, M: Message> Context<'a, M> {
     pub fn next_mail_by_key<K: Ord>(&mut self, mut key: impl FnMut(&M) -> K) -> Option<Mail<M>> {
         let bodies = self.inbox().enumerate();
         let (place, _) = bodies.min_by_key(|(place, body)| (key(body), *place))?;
-        self.kernel.take_nth(self.slot, place)
+        let mail = self.kernel.take_nth(self.slot, place)?;
+        self.sender = Some(mail.sender);
+        Some(mail)
     }
 
     /// The messages in the inbox, oldest first. They stay there.
@@ -182,6 +189,26 @@ impl<'a, M: Message> Context<'a, M> {
     pub fn send(&mut self, to: impl Into<AgentId>, body: M) {
         self.kernel
             .send(self.slot, Receiver::Agent(to.into()), body);
+    }
+
+    /// Sends a message to the sender of the mail that the agent is handling, which is the last that it took out of its inbox;
+    /// subscribers get a copy.
+    ///
+    /// The sender of an alarm is the agent that set it, so a reply to one's own alarm comes back. A reply to mail of main is
+    /// for main, which [`run_with`](crate::Scheduler::run_with) listens to. Where the agent has not taken any mail in this
+    /// call, as in `setup`, a reply ends the run with [`Error::NothingToReplyTo`].
+    #[inline]
+    pub fn reply(&mut self, body: M) {
+        match self.sender {
+            Some(sender) => self.send(sender, body),
+            None => self.reply_to_nobody(),
+        }
+    }
+
+    #[cold]
+    fn reply_to_nobody(&mut self) {
+        let (agent, time) = (self.id(), self.now());
+        self.fail(Error::NothingToReplyTo { agent, time });
     }
 
     /// Sends a message to an agent and to nobody else.
@@ -232,52 +259,67 @@ impl<'a, M: Message> Context<'a, M> {
             Some(receiver) => receiver,
             None => Receiver::Agent(self.id()),
         };
+        if let Some(period) = alarm.period {
+            return self.set_periodic(alarm, time, period, receiver, body);
+        }
         self.kernel
             .set_alarm(self.slot, time, alarm.required, receiver, body)
+    }
+
+    #[inline(never)]
+    fn set_periodic(
+        &mut self,
+        alarm: Alarm,
+        time: SimTime,
+        period: SimDuration,
+        receiver: Receiver,
+        body: M,
+    ) -> AlarmId {
+        if period.is_zero() {
+            let (agent, time) = (self.id(), self.now());
+            self.fail(Error::ZeroPeriod { agent, time });
+        }
+        let required = alarm.required;
+        self.kernel
+            .set_periodic(self.slot, (time, period), required, receiver, body)
+    }
+
+    /// Ends the run with an error of this agent.
+    fn fail(&mut self, error: Error) {
+        let index = self.kernel.slots[self.slot as usize].index;
+        let superstep = self.kernel.superstep;
+        let place = self.kernel.place(superstep, FailureStage::Update, index, 0);
+        self.kernel.fail(place, error);
+        if self.kernel.is_guarded {
+            // As a panic, it ends the update here: nothing that comes after the failure happens.
+            std::panic::resume_unwind(Box::new("the error is noted in the kernel"));
+        }
     }
 
     #[cold]
     fn overflow(&mut self, delay: SimDuration) -> SimTime {
         let (agent, time) = (self.id(), self.now());
-        let index = self.kernel.slots[self.slot as usize].index;
-        let superstep = self.kernel.superstep;
-        let place = self.kernel.place(superstep, FailureStage::Update, index, 0);
-        self.kernel
-            .fail(place, Error::TimeOverflow { agent, time, delay });
-        if self.kernel.is_guarded {
-            // As a panic, it ends the update here: nothing that comes after the failure happens.
-            std::panic::resume_unwind(Box::new("an alarm beyond the end of simulated time"));
-        }
+        self.fail(Error::TimeOverflow { agent, time, delay });
         SimTime::MAX
     }
 
-    /// Clears an alarm of this agent. False if it fired or was cleared before.
+    /// Clears an alarm of this agent. False if it fired or was cleared before. A periodic one ends; if it has fired and its mail
+    /// has not been taken yet, that mail is its last.
     pub fn clear_alarm(&mut self, id: AlarmId) -> bool {
         let setter = self.id();
-        let cleared = self.kernel.alarms.clear(setter, id);
-        self.kernel.counters.alarms_cleared += u64::from(cleared);
-        cleared
+        self.kernel.clear_alarm(setter, id)
     }
 
     /// Clears the alarms of this agent that the filter names, and tells how many they were.
     pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
         let setter = self.id();
-        let cleared = self
-            .kernel
-            .alarms
-            .clear_where(Some(setter), |alarm| filter.matches(alarm));
-        self.kernel.counters.alarms_cleared += cleared as u64;
-        cleared
+        self.kernel.clear_alarms(Some(setter), filter)
     }
 
     /// The pending alarms of this agent that the filter names, in the order they will fire.
     pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
         let setter = self.id();
-        let pending = self.kernel.alarms.list(Some(setter)).into_iter();
-        pending
-            .filter(|(_, alarm)| filter.matches(alarm))
-            .map(|(id, alarm)| PendingAlarm::new(id, alarm))
-            .collect()
+        self.kernel.list_alarms(Some(setter), filter)
     }
 
     // ---- subscriptions

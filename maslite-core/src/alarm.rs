@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm_queue::{AlarmId, Pending};
 use crate::message::{Envelope, FOREIGN, Message, Receiver};
+use crate::periodic::Periodic;
 use crate::{AgentId, SimDuration, SimTime, Topic};
 
 /// When an alarm is due, whom it is for, and whether an idle run in real time waits for it.
@@ -11,14 +12,16 @@ use crate::{AgentId, SimDuration, SimTime, Topic};
 /// ```
 /// use maslite_core::{Alarm, AgentId, SimDuration, SimTime};
 /// let to_the_crane = Alarm::after(SimDuration::from_millis(750)).to(AgentId::from("crane"));
-/// let at_noon_if_still_running = Alarm::at(SimTime::from_secs(43_200)).optional();
-/// # let _ = (to_the_crane, at_noon_if_still_running);
+/// let at_noon_if_still_running = Alarm::at(SimTime::from_hours(12)).optional();
+/// let each_minute = Alarm::every(SimDuration::from_minutes(1));
+/// # let _ = (to_the_crane, at_noon_if_still_running, each_minute);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
     pub(crate) when: When,
     pub(crate) receiver: Option<Receiver>,
     pub(crate) required: bool,
+    pub(crate) period: Option<SimDuration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ impl Alarm {
             when: When::After(delay),
             receiver: None,
             required: true,
+            period: None,
         }
     }
 
@@ -46,7 +50,64 @@ impl Alarm {
             when: When::At(time),
             receiver: None,
             required: true,
+            period: None,
         }
+    }
+
+    /// Due again and again, `period` apart, to the agent that sets it; the first time one `period` from now. It goes on until it
+    /// is cleared with the [`AlarmId`](crate::AlarmId) of its setting, or its agent is removed.
+    ///
+    /// It is set again when its agent takes its mail out of the inbox, before [`receive`](crate::Agent::receive) is called; if it
+    /// is [for others](Self::to), when it fires. It keeps its pace: it is due at the first time plus a whole number of periods, and
+    /// times that have passed meanwhile are left out. It ends with simulated time. A run
+    /// [until idle](crate::Run::until_idle) does not end by itself while one is pending.
+    ///
+    /// A period of zero ends the run with [`Error::ZeroPeriod`](crate::Error::ZeroPeriod).
+    ///
+    /// ```
+    /// use maslite_core::{Agent, Alarm, AlarmId, Context, Mail, Run, Scheduler, SimDuration, SimTime};
+    /// # #[derive(Clone, maslite_core::Message)] enum Msg { Tick }
+    /// struct Clock { ticks: u32, alarm: Option<AlarmId> }
+    ///
+    /// impl Agent<Msg> for Clock {
+    ///     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+    ///         let each_second = Alarm::every(SimDuration::from_secs(1)).first_at(SimTime::from_secs(10));
+    ///         self.alarm = Some(ctx.set_alarm(each_second, Msg::Tick));
+    ///     }
+    ///     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+    ///         self.ticks += 1;
+    ///         if self.ticks == 5 && let Some(alarm) = self.alarm {
+    ///             ctx.clear_alarm(alarm);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut scheduler = Scheduler::new();
+    /// scheduler.add("clock", Clock { ticks: 0, alarm: None })?;
+    /// let report = scheduler.run(Run::until_idle())?;
+    /// assert_eq!(report.now, SimTime::from_secs(14));
+    /// # Ok::<(), maslite_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn every(period: SimDuration) -> Self {
+        Self {
+            period: Some(period),
+            ..Self::after(period)
+        }
+    }
+
+    /// The same, due at `time` for the first time, or now, if that is past.
+    #[must_use]
+    pub fn first_at(mut self, time: SimTime) -> Self {
+        self.when = When::At(time);
+        self
+    }
+
+    /// The same, due `delay` from now for the first time.
+    #[must_use]
+    pub fn first_in(mut self, delay: SimDuration) -> Self {
+        self.when = When::After(delay);
+        self
     }
 
     /// The same for another agent, or as a broadcast.
@@ -104,6 +165,12 @@ impl AlarmFilter {
             && !alarm.load.is(FOREIGN)
             && self.topic.is_none_or(|topic| topic == alarm.load.topic())
     }
+
+    /// Whether it names alarms for this receiver about this topic.
+    pub(crate) fn names(&self, to: Receiver, about: Topic) -> bool {
+        self.receiver.is_none_or(|receiver| receiver == to)
+            && self.topic.is_none_or(|topic| topic == about)
+    }
 }
 
 /// A pending alarm.
@@ -120,12 +187,20 @@ pub struct PendingAlarm {
     pub receiver: Receiver,
     /// What it is about.
     pub topic: Topic,
+    /// How long after this time it is due again, if it is periodic.
+    pub period: Option<SimDuration>,
 }
 
 impl PendingAlarm {
-    pub(crate) fn new<M: Message>(id: AlarmId, alarm: &Pending<Envelope<M>>) -> Self {
+    /// An alarm of the queue, and the periodic alarm that it stands for.
+    pub(crate) fn new<M: Message>(
+        id: AlarmId,
+        alarm: &Pending<Envelope<M>>,
+        periodic: Option<&Periodic>,
+    ) -> Self {
         Self {
-            id,
+            id: periodic.map_or(id, |periodic| periodic.handle),
+            period: periodic.map(|periodic| periodic.period),
             time: alarm.time,
             setter: alarm.load.sender,
             receiver: alarm.load.receiver(),

@@ -21,6 +21,14 @@ pub struct AlarmId {
     node: u32,
 }
 
+impl AlarmId {
+    /// Who set the alarm, and the sequence number of that call.
+    #[inline]
+    pub(crate) fn origin(self) -> (AgentId, u64) {
+        (self.setter, self.sequence)
+    }
+}
+
 /// One pending alarm.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending<T> {

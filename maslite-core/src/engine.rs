@@ -819,21 +819,12 @@ impl<M: Message> Engine<M> {
 
     /// The pending alarms that the filter names, in the order they will fire.
     pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
-        let pending = self.kernel.alarms.list(None).into_iter();
-        pending
-            .filter(|(_, alarm)| filter.matches(alarm))
-            .map(|(id, alarm)| PendingAlarm::new(id, alarm))
-            .collect()
+        self.kernel.list_alarms(None, filter)
     }
 
     /// Clears the alarms that the filter names, whoever set them; tells how many they were.
     pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
-        let cleared = self
-            .kernel
-            .alarms
-            .clear_where(None, |alarm| filter.matches(alarm));
-        self.kernel.counters.alarms_cleared += cleared as u64;
-        cleared
+        self.kernel.clear_alarms(None, filter)
     }
 
     /// Who subscribed to exactly this pattern, in insertion order.

@@ -87,6 +87,26 @@ pub enum Error {
         /// How far ahead.
         delay: SimDuration,
     },
+    /// A periodic alarm was set whose period is zero.
+    #[error(
+        "at {time} agent {agent} set a periodic alarm with a period of zero, which would never let time pass: give it a longer period"
+    )]
+    ZeroPeriod {
+        /// Who set it.
+        agent: AgentId,
+        /// When.
+        time: SimTime,
+    },
+    /// An agent replied where there is no mail to reply to.
+    #[error(
+        "at {time} agent {agent} called `reply` without having taken a mail in this call: use `send` to say who gets the message"
+    )]
+    NothingToReplyTo {
+        /// Who called it.
+        agent: AgentId,
+        /// When.
+        time: SimTime,
+    },
     /// The agents go on exchanging mail while time stands still.
     #[error(
         "no end to the exchange at {time}: {limit} supersteps, awake are {}: \
@@ -137,6 +157,8 @@ crate::readable_debug!(enum Error {
     AgentPanicked { agent, phase, time, superstep, message, place, backtrace },
     ModelPanicked { what, time, superstep, message, place, backtrace },
     TimeOverflow { agent, time, delay },
+    ZeroPeriod { agent, time },
+    NothingToReplyTo { agent, time },
     EndlessExchange { time, limit, agents },
     Undigested { topic, sender, agent, time, why },
     Failed,

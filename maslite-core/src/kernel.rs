@@ -10,15 +10,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::adders::Adders;
+use crate::alarm::{AlarmFilter, PendingAlarm};
 use crate::alarm_queue::{AlarmId, AlarmQueue, Load, Pending};
 use crate::digest::{ContentSum, DigestSum};
 use crate::directory::{Directory, NONE, Whereabouts};
 use crate::error::{Adder, Error, FailurePlace, FailureStage};
 use crate::mailing_list::{MailingList, Pattern};
 use crate::message::{
-    COPY, Delivery, ELSEWHERE, Envelope, FOREIGN, Import, LEFT, Mail, MailKey, Message, REQUIRED,
-    Receiver, SETTLED,
+    COPY, Delivery, ELSEWHERE, Envelope, FOREIGN, Import, LEFT, Mail, MailKey, Message, PERIODIC,
+    REQUIRED, Receiver, SETTLED,
 };
+use crate::periodic::{Periodic, Periodics};
 use crate::progress::Progress;
 use crate::rng::AgentRng;
 use crate::run::{self, AgentError, Counters, LostKey, LostMail, Report, StopReason};
@@ -226,6 +228,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) directory: Directory,
     pub(crate) mailing_list: MailingList,
     pub(crate) alarms: AlarmQueue<Envelope<M>>,
+    /// Which of them are periodic, once there was one.
+    periodics: Option<Box<Periodics>>,
     /// What holds under a lookahead only.
     pub(crate) ahead: Option<Box<Ahead>>,
     /// Mail not yet posted, in the kernel's order.
@@ -308,6 +312,7 @@ impl<M: Message> Kernel<M> {
             directory: Directory::default(),
             mailing_list: MailingList::default(),
             alarms: AlarmQueue::default(),
+            periodics: None,
             ahead: None,
             outbox: Vec::new(),
             unseen: false,
@@ -390,6 +395,7 @@ impl<M: Message> Kernel<M> {
             self.note_interest(pattern, false);
         }
         self.keep_awake(slot, false);
+        self.end_periodics(slot);
         let seat = &mut self.slots[slot as usize];
         // One that was never set up is not to be, either.
         seat.flags = seat.flags & !NEWBORN | GONE;
@@ -837,6 +843,9 @@ impl<M: Message> Kernel<M> {
             let (agent, index) = (seat.id, seat.index);
             self.show(mail, agent, index, nth);
         }
+        if self.posted[mail as usize].is(PERIODIC) {
+            self.set_again_when_taken(slot, mail);
+        }
         self.unfold(mail)
     }
 
@@ -913,6 +922,7 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn keep_unread(&mut self, slot: u32) {
         while let Some(mail) = self.slots[slot as usize].inbox.take_first(&self.links) {
             let key = self.posted[mail as usize].key;
+            let periodic = self.posted[mail as usize].is(PERIODIC);
             let Mail {
                 sender,
                 receiver,
@@ -920,6 +930,7 @@ impl<M: Message> Kernel<M> {
             } = self.unfold(mail);
             let mut envelope = Envelope::new(key, sender, receiver, body);
             envelope.set_readers(1);
+            envelope.mark_if(PERIODIC, periodic);
             self.unread.push((slot, envelope));
         }
     }
@@ -1024,6 +1035,155 @@ impl<M: Message> Kernel<M> {
         id
     }
 
+    /// Sets a periodic alarm of an agent: when it is due first, and its period.
+    pub(crate) fn set_periodic(
+        &mut self,
+        slot: u32,
+        (time, period): (SimTime, SimDuration),
+        required: bool,
+        receiver: Receiver,
+        body: M,
+    ) -> AlarmId {
+        let topic = body.topic();
+        let id = self.set_alarm(slot, time, required, receiver, body);
+        if let Some(alarm) = self.alarms.pending(id) {
+            alarm.load.mark(PERIODIC);
+        }
+        let periodic = Periodic::new(id, time, period, receiver, topic);
+        self.periodics.get_or_insert_default().insert(periodic);
+        id
+    }
+
+    /// A periodic alarm has fired. One for others is set again now; one for the agent that set it waits until the agent takes it.
+    #[cold]
+    fn set_again_when_fired(&mut self, envelope: &Envelope<M>) {
+        let setter = envelope.sender;
+        if envelope.receiver().agent() == Some(setter) {
+            return;
+        }
+        if let (Whereabouts::Here(slot), Some(body)) =
+            (self.directory.find(setter), envelope.body.clone())
+        {
+            self.set_again(slot, envelope.key, envelope.is(REQUIRED), body);
+        }
+    }
+
+    /// An agent takes the mail of a periodic alarm. If it is the agent's own, it is set again now.
+    #[cold]
+    fn set_again_when_taken(&mut self, slot: u32, mail: u32) {
+        let envelope = &self.posted[mail as usize];
+        let taker = self.slots[slot as usize].id;
+        if envelope.sender != taker || envelope.receiver().agent() != Some(taker) {
+            return;
+        }
+        let (key, required) = (envelope.key, envelope.is(REQUIRED));
+        if let Some(body) = envelope.body.clone() {
+            self.set_again(slot, key, required, body);
+        }
+    }
+
+    /// Sets the next alarm of a periodic one, unless that has ended meanwhile.
+    fn set_again(&mut self, slot: u32, key: MailKey, required: bool, body: M) {
+        let setter = self.slots[slot as usize].id;
+        let before = (setter, key.sequence());
+        let periodics = self.periodics.as_ref();
+        let Some(periodic) = periodics.and_then(|all| all.of(before)).copied() else {
+            return;
+        };
+        let Some(due) = periodic.next(self.now) else {
+            // It would be due beyond the end of time.
+            self.end_periodic(periodic.handle);
+            return;
+        };
+        let current = self.set_alarm(slot, due, required, periodic.receiver, body);
+        if let Some(alarm) = self.alarms.pending(current) {
+            alarm.load.mark(PERIODIC);
+        }
+        if let Some(periodics) = &mut self.periodics {
+            periodics.renew(before, current, due);
+        }
+    }
+
+    /// Ends a periodic alarm. False if there is none with this handle.
+    fn end_periodic(&mut self, handle: AlarmId) -> bool {
+        let periodics = self.periodics.as_mut();
+        let Some(ended) = periodics.and_then(|all| all.end(handle)) else {
+            return false;
+        };
+        // It may have fired and wait to be taken.
+        let (setter, _) = handle.origin();
+        let was_pending = self.alarms.clear(setter, ended.current);
+        self.counters.alarms_cleared += u64::from(was_pending);
+        true
+    }
+
+    /// Ends the periodic alarms of an agent that leaves.
+    fn end_periodics(&mut self, slot: u32) {
+        if self.periodics.is_some() {
+            let setter = self.slots[slot as usize].id;
+            self.end_periodics_where(Some(setter), AlarmFilter::all());
+        }
+    }
+
+    /// Ends the periodic alarms of one agent, or of all, that the filter names; tells how many they were.
+    fn end_periodics_where(&mut self, setter: Option<AgentId>, filter: AlarmFilter) -> usize {
+        let periodics = self.periodics.iter().flat_map(|all| all.of_setter(setter));
+        let named = periodics.filter(|it| filter.names(it.receiver, it.topic));
+        let handles: Vec<_> = named.map(|periodic| periodic.handle).collect();
+        for handle in &handles {
+            self.end_periodic(*handle);
+        }
+        handles.len()
+    }
+
+    /// Clears one alarm of an agent. False if it fired, was cleared, or is not this agent's.
+    pub(crate) fn clear_alarm(&mut self, setter: AgentId, id: AlarmId) -> bool {
+        if id.origin().0 == setter && self.end_periodic(id) {
+            return true;
+        }
+        let cleared = self.alarms.clear(setter, id);
+        self.counters.alarms_cleared += u64::from(cleared);
+        cleared
+    }
+
+    /// Clears the alarms of one agent, or of all, that the filter names; tells how many they were.
+    pub(crate) fn clear_alarms(&mut self, setter: Option<AgentId>, filter: AlarmFilter) -> usize {
+        let ended = self.end_periodics_where(setter, filter);
+        let cleared = self
+            .alarms
+            .clear_where(setter, |alarm| filter.matches(alarm));
+        self.counters.alarms_cleared += cleared as u64;
+        ended + cleared
+    }
+
+    /// The pending alarms of one agent, or of all, that the filter names, in the order they will fire.
+    pub(crate) fn list_alarms(
+        &mut self,
+        setter: Option<AgentId>,
+        filter: AlarmFilter,
+    ) -> Vec<PendingAlarm> {
+        let periodics = self.periodics.as_ref();
+        let pending = self.alarms.list(setter).into_iter();
+        pending
+            .filter(|(_, alarm)| filter.matches(alarm))
+            .map(|(id, alarm)| {
+                let periodic = periodics.and_then(|all| all.of(id.origin()));
+                PendingAlarm::new(id, alarm, periodic)
+            })
+            .collect()
+    }
+
+    /// All pending alarms with their messages, in the order they will fire.
+    pub(crate) fn list_alarms_with_bodies(&mut self) -> Vec<(PendingAlarm, M)> {
+        let bodies = self.alarms.list(None).into_iter();
+        let bodies: Vec<_> = bodies.map(|(_, alarm)| alarm.load.body.clone()).collect();
+        let pending = self.list_alarms(None, AlarmFilter::all()).into_iter();
+        pending
+            .zip(bodies)
+            .filter_map(|(alarm, body)| Some((alarm, body?)))
+            .collect()
+    }
+
     /// Under a lookahead: has an alarm looked at when it would leave.
     #[inline(never)]
     fn plan_departure(&mut self, id: AlarmId) {
@@ -1107,6 +1267,9 @@ impl<M: Message> Kernel<M> {
             self.counters.alarms_fired += 1;
             // Most alarms are for agents here, and are nothing to others.
             self.unseen |= self.others_listen || alarm.load.slot() == NONE;
+            if alarm.load.is(PERIODIC) {
+                self.set_again_when_fired(&alarm.load);
+            }
             self.outbox.push(alarm.load);
         }
     }
@@ -1140,6 +1303,9 @@ impl<M: Message> Kernel<M> {
                 }
             } else {
                 self.counters.alarms_fired += 1;
+            }
+            if envelope.is(PERIODIC) {
+                self.set_again_when_fired(&envelope);
             }
             self.outbox.push(envelope);
         }

@@ -110,6 +110,7 @@ mod kernel;
 mod mailing_list;
 mod message;
 mod panics;
+mod periodic;
 mod plain;
 mod progress;
 mod rng;

@@ -238,6 +238,8 @@ pub(crate) const REQUIRED: u8 = 8;
 pub(crate) const ELSEWHERE: u8 = 16;
 /// It came for those who listen here; its receiver lives elsewhere, where it is counted.
 pub(crate) const COPY: u8 = 32;
+/// A periodic alarm: it is set again when it has fired.
+pub(crate) const PERIODIC: u8 = 64;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {

@@ -113,13 +113,7 @@ impl<M: Message> Solo<M> {
 
     /// The alarms that the agent set and did not clear, in the order they would fire.
     pub fn alarms(&mut self) -> Vec<(PendingAlarm, M)> {
-        let pending = self.kernel.alarms.list(None).into_iter();
-        pending
-            .filter_map(|(id, alarm)| {
-                let body = alarm.load.body.clone()?;
-                Some((PendingAlarm::new(id, alarm), body))
-            })
-            .collect()
+        self.kernel.list_alarms_with_bodies()
     }
 
     /// What the agent listens to.

@@ -11,6 +11,7 @@ mod digest;
 mod life;
 mod main_mail;
 mod panics;
+mod periodic;
 mod priority_inbox;
 mod request_sequences;
 mod run_ends;

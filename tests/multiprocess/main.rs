@@ -24,6 +24,7 @@ mod lost_mail;
 mod main_under_lookahead;
 mod model_panics;
 mod names;
+mod periodic;
 mod placement;
 mod race;
 mod refusals;
