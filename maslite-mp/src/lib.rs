@@ -113,6 +113,7 @@ mod steering;
 extern crate self as maslite_mp;
 
 pub use maslite_core as core;
+pub use maslite_core::rand;
 pub use maslite_core::without_derive::Message;
 pub use maslite_core::{AgentError, CommandError, Digest, LostMail, Refusal, clock, engine};
 pub use maslite_derive::MpMessage as Message;
@@ -163,37 +164,47 @@ mod documents {
     struct FromMaslite;
     #[doc = include_str!("../../docs/guide/01-agents.md")]
     struct GuideAgents;
-    #[doc = include_str!("../../docs/guide/02-chain-reactions.md")]
-    struct GuideChainReactions;
+    #[doc = include_str!("../../docs/guide/02-alarms.md")]
+    struct GuideAlarms;
     #[doc = include_str!("../../docs/guide/03-subscriptions.md")]
     struct GuideSubscriptions;
-    #[doc = include_str!("../../docs/guide/04-alarms.md")]
-    struct GuideAlarms;
-    #[doc = include_str!("../../docs/guide/05-inbox.md")]
+    #[doc = include_str!("../../docs/guide/04-inbox.md")]
     struct GuideInbox;
-    #[doc = include_str!("../../docs/guide/06-testing.md")]
+    #[doc = include_str!("../../docs/guide/05-births.md")]
+    struct GuideBirths;
+    #[doc = include_str!("../../docs/guide/06-chain-reactions.md")]
+    struct GuideChainReactions;
+    #[doc = include_str!("../../docs/guide/07-taking-turns.md")]
+    struct GuideTakingTurns;
+    #[doc = include_str!("../../docs/guide/08-testing.md")]
     struct GuideTesting;
-    #[doc = include_str!("../../docs/guide/07-real-time.md")]
-    struct GuideRealTime;
-    #[doc = include_str!("../../docs/guide/08-processes.md")]
+    #[doc = include_str!("../../docs/guide/09-processes.md")]
     struct GuideProcesses;
-    #[doc = include_str!("../../docs/guide/09-builders.md")]
+    #[doc = include_str!("../../docs/guide/10-builders.md")]
     struct GuideBuilders;
-    #[doc = include_str!("../../docs/guide/10-clusters.md")]
+    #[doc = include_str!("../../docs/guide/11-clusters.md")]
     struct GuideClusters;
-    #[doc = include_str!("../../docs/guide/11-lookahead.md")]
+    #[doc = include_str!("../../docs/guide/12-lookahead.md")]
     struct GuideLookahead;
-    #[doc = include_str!("../../docs/guide/12-reproducibility.md")]
+    #[doc = include_str!("../../docs/guide/13-reproducibility.md")]
     struct GuideReproducibility;
-    #[doc = include_str!("../../docs/guide/13-reading.md")]
+    #[doc = include_str!("../../docs/guide/14-reading.md")]
     struct GuideReading;
-    #[doc = include_str!("../../docs/guide/14-steering.md")]
+    #[doc = include_str!("../../docs/guide/15-steering.md")]
     struct GuideSteering;
-    #[doc = include_str!("../../docs/guide/15-output.md")]
+    #[doc = include_str!("../../docs/guide/16-terminal.md")]
+    struct GuideTerminal;
+    #[doc = include_str!("../../docs/guide/17-output.md")]
     struct GuideOutput;
-    #[doc = include_str!("../../docs/guide/16-errors.md")]
+    #[doc = include_str!("../../docs/guide/18-errors.md")]
     struct GuideErrors;
-    #[doc = include_str!("../../docs/guide/17-platforms.md")]
+    #[doc = include_str!("../../docs/guide/19-time-limits.md")]
+    struct GuideTimeLimits;
+    #[doc = include_str!("../../docs/guide/20-encodings.md")]
+    struct GuideEncodings;
+    #[doc = include_str!("../../docs/guide/21-real-time.md")]
+    struct GuideRealTime;
+    #[doc = include_str!("../../docs/guide/22-platforms.md")]
     struct GuidePlatforms;
     #[doc = include_str!("../../docs/guide/README.md")]
     struct Guide;
