@@ -45,7 +45,7 @@ struct Options {
     lookahead: u64,
     /// Hold up messages between schedulers by chance from this seed, which changes no result.
     #[arg(long, value_name = "SEED")]
-    shake: Option<u64>,
+    jitter: Option<u64>,
     /// Print the wall time and the ratio only.
     #[arg(long)]
     quiet: bool,
@@ -190,7 +190,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         .with_placement(placement)
         .with_link(options.link.into())
         .with_lookahead(SimDuration::from_millis(options.lookahead))
-        .with_shake(options.shake)
+        .with_jitter(options.jitter)
         .with_digest();
     if story {
         main = main.with_trace(|line| println!("{line}"));
@@ -275,7 +275,7 @@ fn outcome(
         "events_per_s": events as f64 / wall_s,
         "supersteps": report.counters.supersteps,
         "routed": report.routed,
-        "exchanges": report.exchanges,
+        "rounds": report.rounds,
         "digest": report.digest.unwrap_or_default(),
         "startup_ms": startup.as_secs_f64() * 1e3,
         "run_ms": report.wall.as_secs_f64() * 1e3,

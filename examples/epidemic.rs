@@ -392,11 +392,11 @@ impl Chronicle {
 
 fn main() -> ExitCode {
     let agents = Registry::new()
-        .with_builder("town", |plan: Plan, crew| {
+        .with_builder("town", |plan: Plan, agents| {
             for (id, person) in inhabitants(&plan) {
-                crew.add(id, person);
+                agents.add(id, person);
             }
-            crew.add(plan.country.office_of(plan.town), Office::default());
+            agents.add(plan.country.office_of(plan.town), Office::default());
         })
         .enter();
     ended(execute(agents, &Options::parse()))

@@ -67,7 +67,7 @@ struct Options {
     placement: Option<Where>,
     /// Hold up messages between clusters by chance from this seed, which changes no result.
     #[arg(long, value_name = "SEED")]
-    shake: Option<u64>,
+    jitter: Option<u64>,
     /// What carries the messages between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
@@ -177,10 +177,10 @@ struct Part {
 fn agents() -> Entered<Msg> {
     // The builder makes them where they live; registered, they can be looked at: `maslite agent 1`.
     let registry = Registry::new().with::<Holder>();
-    let registry = registry.with_builder("holders", |part: Part, crew| {
+    let registry = registry.with_builder("holders", |part: Part, agents| {
         let model = Arc::new(part.model);
         for number in part.first..=part.last {
-            crew.add(number, Holder(Arc::clone(&model)));
+            agents.add(number, Holder(Arc::clone(&model)));
         }
     });
     registry.enter()
@@ -192,7 +192,7 @@ struct Outcome {
     /// From nothing to agents that are set up [wall].
     startup: Duration,
     routed: u64,
-    exchanges: u64,
+    rounds: u64,
     /// The share of one processor that the supervisor used, where it is known.
     main_load: Option<f64>,
 }
@@ -263,7 +263,7 @@ fn run_alone(model: Model, options: &Options) -> Result<Outcome, Failure> {
         report: scheduler.run(Run::lasting(options.end))?,
         startup,
         routed: 0,
-        exchanges: 0,
+        rounds: 0,
         main_load: None,
     })
 }
@@ -319,7 +319,7 @@ fn run_unconnected(model: &Model, placement: Where, options: &Options) -> Result
         report: sum,
         startup: Duration::ZERO,
         routed: 0,
-        exchanges: 0,
+        rounds: 0,
         main_load: None,
     })
 }
@@ -334,7 +334,7 @@ fn run(
         .with_seed(options.seed)
         .with_placement(placement)
         .with_link(options.link.into())
-        .with_shake(options.shake)
+        .with_jitter(options.jitter)
         .with_digest();
     if options.clusters > 1 && !options.no_window {
         main = main.with_lookahead(options.lookahead);
@@ -364,7 +364,7 @@ fn run(
     Ok(Outcome {
         startup: main.startup().unwrap_or_default(),
         routed: report.routed,
-        exchanges: report.exchanges,
+        rounds: report.rounds,
         main_load: used.filter(|_| placement == Placement::Processes).map(load),
         report: report.run,
     })
@@ -398,7 +398,7 @@ fn print(outcome: &Outcome, placement: Where, options: &Options) {
             "events_per_s": events_per_s,
             "supersteps": report.counters.supersteps,
             "routed": outcome.routed,
-            "exchanges": outcome.exchanges,
+            "rounds": outcome.rounds,
             "digest": digest,
             "startup_ms": outcome.startup.as_secs_f64() * 1e3,
             "main_load": outcome.main_load,

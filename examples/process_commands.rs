@@ -102,14 +102,14 @@ fn main() -> ExitCode {
     let agents = Registry::new()
         .with::<Cell>()
         .with::<Environment>()
-        .with_builder("cell", |parameters: u32, crew: &mut Crew<Msg>| {
+        .with_builder("cell", |parameters: u32, agents: &mut AgentSet<Msg>| {
             let cell = Cell {
                 mass: 600,
                 food: 150,
                 cells: 1,
                 parameters: (0..parameters).collect(),
             };
-            crew.add("cell", cell);
+            agents.add("cell", cell);
         })
         .enter();
     match run(agents, &Options::parse()) {

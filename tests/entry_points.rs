@@ -48,8 +48,8 @@ fn base(path: &Path) -> String {
 
 /// A market of as many stalls as are captured, each of which says the same.
 fn market(stalls: u64, word: String) -> Registry<Msg> {
-    Registry::new().with_builder("market", move |(): (), crew: &mut Crew<Msg>| {
-        (0..stalls).for_each(|stall| crew.add(stall, Stall(word.clone())));
+    Registry::new().with_builder("market", move |(): (), agents: &mut AgentSet<Msg>| {
+        (0..stalls).for_each(|stall| agents.add(stall, Stall(word.clone())));
     })
 }
 
@@ -224,8 +224,8 @@ fn again_and_again() -> Result<(), Error> {
     let agents = || {
         let registry = Registry::new();
         registry
-            .with_builder("market", |(): (), crew: &mut Crew<Msg>| {
-                crew.add(1, Stall("x".to_owned()));
+            .with_builder("market", |(): (), agents: &mut AgentSet<Msg>| {
+                agents.add(1, Stall("x".to_owned()));
             })
             .enter()
     };
@@ -271,7 +271,7 @@ fn never_there() -> Result<(), Error> {
 
 fn changed() -> Result<(), Error> {
     let name = if is_first() { "first" } else { "later" };
-    let registry = Registry::new().with_builder(name, |(): (), _: &mut Crew<Msg>| {});
+    let registry = Registry::new().with_builder(name, |(): (), _: &mut AgentSet<Msg>| {});
     let mut main = MpMain::new(registry.enter())?; // changed
     main.new_scheduler();
     run(main).map(drop)

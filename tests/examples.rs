@@ -158,8 +158,8 @@ fn conveyors() {
 const LINKED: [&[&str]; 4] = [
     &["--placement", "inline"],
     &["--placement", "processes"],
-    &["--placement", "inline", "--shake", "7"],
-    &["--placement", "processes", "--shake", "7"],
+    &["--placement", "inline", "--jitter", "7"],
+    &["--placement", "processes", "--jitter", "7"],
 ];
 
 /// What happens in a row of conveyors, one line for each delivery; and the digest of it.
@@ -315,18 +315,18 @@ fn bench_links_has_a_bare_loop_beside_each_figure() {
             assert_eq!(line["bare"].is_number(), line["ratio"].is_number());
             assert_eq!(line["link"], link);
             let figure = line["figure"].as_str().unwrap().to_owned();
-            if figure.ends_with("exchanges") {
+            if figure.ends_with("rounds") {
                 // Two, and what the end of a run takes.
-                let exchanges = line["value"].as_f64().unwrap();
-                assert!((2.0..2.05).contains(&exchanges), "{exchanges}");
+                let rounds = line["value"].as_f64().unwrap();
+                assert!((2.0..2.05).contains(&rounds), "{rounds}");
             }
             (figure, line["bare"].is_number())
         });
         let expected = [
             ("lockstep_2", true),
-            ("lockstep_2_exchanges", false),
+            ("lockstep_2_rounds", false),
             ("lockstep_8", true),
-            ("lockstep_8_exchanges", false),
+            ("lockstep_8_rounds", false),
             ("round_trip", true),
             ("crossing", true),
             ("main_share_rare_mail", false),

@@ -144,7 +144,7 @@ impl Agent<Word> for Answerer {
 }
 
 /// Allocations of a run in which so many questions go from one cluster to another and are answered, after one like it.
-fn allocations_of_exchanges(questions: u64) -> u64 {
+fn allocations_of_rounds(questions: u64) -> u64 {
     let agents = Registry::new().with::<Asker>().with::<Answerer>().enter();
     let main = MpMain::new(agents).expect("a simulation");
     let mut main = main.with_placement(Placement::Inline);
@@ -165,6 +165,6 @@ fn allocations_of_exchanges(questions: u64) -> u64 {
 #[test]
 fn an_exchange_of_two_clusters_allocates_nothing() {
     // Each question and each answer is an exchange; the run itself has its report to make.
-    let few = allocations_of_exchanges(1_000);
-    assert_eq!(allocations_of_exchanges(20_000), few);
+    let few = allocations_of_rounds(1_000);
+    assert_eq!(allocations_of_rounds(20_000), few);
 }

@@ -228,7 +228,7 @@ pub(crate) fn agents() -> Entered<Msg> {
         .with::<Answerer>()
         .with::<Source>()
         .with::<Sink>()
-        .with_builder("workers", |(busy, cluster): (Busy, u64), crew| {
+        .with_builder("workers", |(busy, cluster): (Busy, u64), agents| {
             let firsts = [1, 1 + busy.agents];
             let (first, others) = match cluster {
                 0 => (firsts[0], firsts[1]),
@@ -237,15 +237,15 @@ pub(crate) fn agents() -> Entered<Msg> {
             let busy = Arc::new(busy);
             for id in first..first + busy.agents {
                 let busy = Arc::clone(&busy);
-                crew.add(id, Worker { busy, others });
+                agents.add(id, Worker { busy, others });
             }
         })
-        .with_builder("tokens", |(tokens, cluster): (Tokens, u64), crew| {
+        .with_builder("tokens", |(tokens, cluster): (Tokens, u64), agents| {
             let tokens = Arc::new(tokens);
             let first = 1 + cluster * tokens.agents;
             for id in first..first + tokens.agents {
                 let tokens = Arc::clone(&tokens);
-                crew.add(id, Hand { tokens, cluster });
+                agents.add(id, Hand { tokens, cluster });
             }
         })
         .enter()

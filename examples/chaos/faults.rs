@@ -164,7 +164,7 @@ fn done(main: &mut MpMain<Msg>) -> Result<(Error, Instant), Failure> {
 /// Whether an error says that one of these processes died, and how.
 fn died(error: &Error, victims: &[u32], how: impl Fn(&ExitKind) -> bool) -> Result<(), Failure> {
     match error {
-        Error::ChildDied { pid, exit, .. } if victims.contains(pid) && how(exit) => Ok(()),
+        Error::ClusterDied { pid, exit, .. } if victims.contains(pid) && how(exit) => Ok(()),
         other => Err(wrong(other)),
     }
 }
@@ -338,14 +338,14 @@ fn stop(chaos: &mut Chaos) -> Round {
     let after = random_time(chaos, 30);
     let (error, at) = struck(&mut main, after, || send(Signal::STOP, victim))?;
     let Error::Stuck {
-        holder: Some(holder),
+        blocker: Some(blocker),
         limit: Limit::Answer(_),
         ..
     } = &error
     else {
         return Err(wrong(error));
     };
-    if (holder.pid, holder.activity) != (Some(victim), Activity::Stopped) {
+    if (blocker.pid, blocker.activity) != (Some(victim), Activity::Stopped) {
         return Err(wrong(error));
     }
     gone(&pids, at)
@@ -481,7 +481,7 @@ fn spin(chaos: &mut Chaos) -> Round {
     let pids = pids(&main);
     let (error, at) = done(&mut main)?;
     let Error::Stuck {
-        holder: Some(holder),
+        blocker: Some(blocker),
         limit: Limit::Update(_),
         ..
     } = &error
@@ -492,7 +492,7 @@ fn spin(chaos: &mut Chaos) -> Round {
         Some(AgentId::from(2 * chaos.stage.clusters)),
         Activity::InAgent(Phase::Update),
     );
-    if (holder.agent, holder.activity) != expected {
+    if (blocker.agent, blocker.activity) != expected {
         return Err(wrong(error));
     }
     gone(&pids, at)

@@ -41,8 +41,8 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Holds up messages between main and the clusters, by chance from a seed. Changes nothing.
-    #[arg(long, value_name = "SEED")]
-    shake: Option<u64>,
+    #[arg(long = "shake", value_name = "SEED")]
+    jitter: Option<u64>,
     /// Runs in pieces of so many supersteps. Changes nothing.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice: Option<u64>,
@@ -207,7 +207,7 @@ fn perform(
             let main = MpMain::new(agents)?
                 .with_placement(placement)
                 .with_link(link)
-                .with_shake(options.shake)
+                .with_jitter(options.jitter)
                 .with_seed(options.seed);
             Stage::clusters(main, scenario, trace)
         }

@@ -428,7 +428,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "events_per_s": outcome.events_per_s(),
         "supersteps": outcome.supersteps,
         "routed": outcome.routed,
-        "exchanges": outcome.exchanges,
+        "rounds": outcome.rounds,
         "digest": outcome.digest,
         "main_load": outcome.main_load,
     })

@@ -98,11 +98,11 @@ pub(crate) const WAREHOUSE: &str = "warehouse";
 
 /// The registry of this program. A child process goes no further.
 pub(crate) fn agents() -> Entered<Msg> {
-    let registry = Registry::new().with_builder(WAREHOUSE, |warehouse: Warehouse, crew| {
+    let registry = Registry::new().with_builder(WAREHOUSE, |warehouse: Warehouse, agents| {
         let (model, cluster) = (Arc::new(warehouse.model), warehouse.cluster);
         for number in 0..model.agents {
             let model = Arc::clone(&model);
-            crew.add(model.robot(cluster, number), Robot { model, cluster });
+            agents.add(model.robot(cluster, number), Robot { model, cluster });
         }
     });
     registry.enter()

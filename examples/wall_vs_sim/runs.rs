@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     pub(crate) supersteps: u64,
     pub(crate) routed: u64,
-    pub(crate) exchanges: u64,
+    pub(crate) rounds: u64,
     pub(crate) digest: Digest,
     /// The share of one processor that this process used, where it is known.
     pub(crate) main_load: Option<f64>,
@@ -141,7 +141,7 @@ fn timed(mut main: MpMain<Msg>, span: Span) -> Result<Outcome, Error> {
         events: report.counters.delivered,
         supersteps: report.counters.supersteps,
         routed: report.routed,
-        exchanges: report.exchanges,
+        rounds: report.rounds,
         digest: report.digest.unwrap_or_default(),
         main_load: used
             .filter(|_| span.placement == Placement::Processes)

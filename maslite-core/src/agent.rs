@@ -354,10 +354,10 @@ impl<'a, M: Message> Context<'a, M> {
     ///
     /// An id that is taken, or was ever used, ends the run with [`Error::DuplicateAgent`].
     pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) {
-        let seat = &self.kernel.slots[self.slot as usize];
+        let entry = &self.kernel.slots[self.slot as usize];
         self.births.push(Birth {
-            adder: seat.index,
-            by: seat.id,
+            adder: entry.index,
+            by: entry.id,
             id: id.into(),
             agent: Box::new(agent),
         });
@@ -367,8 +367,8 @@ impl<'a, M: Message> Context<'a, M> {
     /// update, and mail that it has not read becomes undeliverable. Removing it twice changes
     /// nothing; removing one that never was ends the run with [`Error::RemovedUnknown`].
     pub fn remove(&mut self, id: impl Into<AgentId>) {
-        let seat = &self.kernel.slots[self.slot as usize];
-        let (by, index) = (seat.id, seat.index);
+        let entry = &self.kernel.slots[self.slot as usize];
+        let (by, index) = (entry.id, entry.index);
         self.kernel.removals.push((id.into(), by, index));
     }
 
@@ -380,8 +380,8 @@ impl<'a, M: Message> Context<'a, M> {
 
     /// Ends the run after this superstep. A later run goes on as if nothing had been.
     pub fn pause(&mut self) {
-        let seat = &self.kernel.slots[self.slot as usize];
-        let reason = (seat.index, StopReason::Paused(seat.id));
+        let entry = &self.kernel.slots[self.slot as usize];
+        let reason = (entry.index, StopReason::Paused(entry.id));
         self.kernel.paused_by.get_or_insert(reason);
         self.kernel.unseen = true;
     }
@@ -396,9 +396,10 @@ impl<'a, M: Message> Context<'a, M> {
     /// The agent's own generator; see [`AgentRng`]. Draw with [`rand::RngExt`].
     #[inline]
     pub fn rng(&mut self) -> &mut AgentRng {
-        let (seed, seat) = (self.kernel.seed, &mut self.kernel.slots[self.slot as usize]);
-        seat.rng
-            .get_or_insert_with(|| Box::new(AgentRng::new(seed, seat.id)))
+        let (seed, entry) = (self.kernel.seed, &mut self.kernel.slots[self.slot as usize]);
+        entry
+            .rng
+            .get_or_insert_with(|| Box::new(AgentRng::new(seed, entry.id)))
     }
 }
 

@@ -30,7 +30,7 @@ pub use crate::panics::quietly;
 use crate::panics::{self, Panic};
 use crate::progress::Progress;
 use crate::run::{AgentError, Counters, LostKey, LostMail, StopReason};
-pub use crate::signal::{Signal, Watchdog};
+pub use crate::signal::{Signal, TimeoutTimer};
 use crate::trace::Observer;
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime, Topic};
 
@@ -63,11 +63,11 @@ pub enum Rest {
     /// Something was said from outside.
     Attention,
     /// Those around it have something to do first.
-    Called,
+    HookAsked,
 }
 
 /// What lies around an engine: main, and other clusters if there are any.
-pub trait Surroundings<M: Message> {
+pub trait EngineHooks<M: Message> {
     /// Looks at mail about to be posted, and at what else agents did that others must know of;
     /// called if there may be any. True if the engine is to rest instead of posting it.
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool;
@@ -205,7 +205,7 @@ impl<M: Message> Engine<M> {
 
     /// Shows how far it has come in `progress`, from now on.
     pub fn show_progress(&mut self, progress: Arc<Progress>) {
-        progress.seat_all(self.kernel.slots.iter().map(|slot| slot.id));
+        progress.allocate_slots(self.kernel.slots.iter().map(|slot| slot.id));
         self.kernel.progress = progress;
     }
 
@@ -230,7 +230,7 @@ impl<M: Message> Engine<M> {
         self.kernel.check_new(id, Adder::Owner)?;
         self.close_up();
         self.next_index = index + 1;
-        self.kernel.seat(id, index);
+        self.kernel.allocate_slot(id, index);
         self.agents.push(Some(agent));
         self.kernel.counters.agents += 1;
         Ok(())
@@ -254,8 +254,8 @@ impl<M: Message> Engine<M> {
 
     /// The agents, in insertion order.
     pub fn agents(&self) -> impl Iterator<Item = (AgentId, &dyn Agent<M>)> + '_ {
-        let seated = self.kernel.slots.iter().zip(&self.agents);
-        seated.filter_map(|(slot, agent)| Some((slot.id, agent.as_deref()?)))
+        let occupied = self.kernel.slots.iter().zip(&self.agents);
+        occupied.filter_map(|(slot, agent)| Some((slot.id, agent.as_deref()?)))
     }
 
     /// The insertion index of an agent that is here.
@@ -274,7 +274,7 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    fn seated(&mut self, id: AgentId) -> Result<&mut Box<dyn Agent<M>>, CommandError> {
+    fn occupied(&mut self, id: AgentId) -> Result<&mut Box<dyn Agent<M>>, CommandError> {
         let slot = self.slot(id);
         let agent = slot.and_then(|slot| self.agents[slot as usize].as_mut());
         agent.ok_or(CommandError::UnknownAgent(id))
@@ -287,7 +287,7 @@ impl<M: Message> Engine<M> {
     /// # Errors
     /// [`CommandError::UnknownAgent`], [`CommandError::Refused`], [`CommandError::Panicked`].
     pub fn command(&mut self, id: AgentId, request: M) -> Result<M, CommandError> {
-        let agent = self.seated(id)?;
+        let agent = self.occupied(id)?;
         // Whoever asked is told that it lives on half changed.
         match panics::catch(|| agent.command(request)) {
             Ok(answer) => answer.map_err(|refusal| CommandError::Refused { agent: id, refusal }),
@@ -319,7 +319,7 @@ impl<M: Message> Engine<M> {
     /// [`CommandError::UnknownAgent`]; [`CommandError::Panicked`] if the other panicked when it was
     /// dropped: it is replaced all the same.
     pub fn replace(&mut self, id: AgentId, agent: Box<dyn Agent<M>>) -> Result<(), CommandError> {
-        let other = std::mem::replace(self.seated(id)?, agent);
+        let other = std::mem::replace(self.occupied(id)?, agent);
         discard(id, other)
     }
 
@@ -375,38 +375,34 @@ impl<M: Message> Engine<M> {
     /// # Errors
     /// [`Error::AgentPanicked`], [`Error::EndlessExchange`], [`Error::DuplicateAgent`],
     /// [`Error::BadId`], [`Error::RemovedUnknown`], [`Error::TimeOverflow`].
-    pub fn run(
-        &mut self,
-        limits: &Limits,
-        around: &mut impl Surroundings<M>,
-    ) -> Result<Rest, Error> {
-        self.guarded(|engine| engine.run_unguarded(limits, around))?
+    pub fn run(&mut self, limits: &Limits, hooks: &mut impl EngineHooks<M>) -> Result<Rest, Error> {
+        self.guarded(|engine| engine.run_unguarded(limits, hooks))?
     }
 
     fn run_unguarded(
         &mut self,
         limits: &Limits,
-        around: &mut impl Surroundings<M>,
+        hooks: &mut impl EngineHooks<M>,
     ) -> Result<Rest, Error> {
         let mut supersteps = limits.supersteps;
         if self.kernel.failure.is_some() {
             // Mail from outside is for whom it cannot be for.
-            return Ok(Rest::Called);
+            return Ok(Rest::HookAsked);
         }
         loop {
-            if std::mem::take(&mut self.kernel.unseen) && around.before_posting(self) {
-                return Ok(Rest::Called);
+            if std::mem::take(&mut self.kernel.unseen) && hooks.before_posting(self) {
+                return Ok(Rest::HookAsked);
             }
             self.kernel.post();
-            let called = around.after_posting(self);
+            let called = hooks.after_posting(self);
             if let Some((_, reason)) = self.kernel.paused_by {
                 self.kernel.paused_by = None;
                 return Ok(Rest::Asked(reason));
             }
             if called {
-                return Ok(Rest::Called);
+                return Ok(Rest::HookAsked);
             }
-            if around.wants_attention() {
+            if hooks.wants_attention() {
                 return Ok(Rest::Attention);
             }
             if self.is_awake() {
@@ -420,14 +416,14 @@ impl<M: Message> Engine<M> {
                 self.update_awake();
                 if self.kernel.failure.is_some() {
                     // Whoever guards this run takes it from there.
-                    return Ok(Rest::Called);
+                    return Ok(Rest::HookAsked);
                 }
                 continue;
             }
             let Some(time) = self.kernel.next_event() else {
                 return Ok(Rest::Idle);
             };
-            let horizon = around.horizon(limits.horizon);
+            let horizon = hooks.horizon(limits.horizon);
             if horizon.is_some_and(|horizon| time >= horizon) {
                 return Ok(Rest::Horizon);
             }
@@ -435,14 +431,14 @@ impl<M: Message> Engine<M> {
                 return Ok(Rest::Supersteps);
             }
             if self.kernel.ahead.is_some() && self.departs_at(time) {
-                around.departing(self, time);
+                hooks.departing(self, time);
                 continue;
             }
             assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
             if AgentId::collisions_are_known() && !self.kernel.check_names(self.kernel.superstep) {
-                return Ok(Rest::Called);
+                return Ok(Rest::HookAsked);
             }
         }
     }
@@ -492,7 +488,7 @@ impl<M: Message> Engine<M> {
                     }
                     if teardown {
                         self.call(slot, Phase::Teardown);
-                        self.kernel.unseat(slot);
+                        self.kernel.free_slot(slot);
                         self.release(slot);
                         self.kernel.counters.agents -= 1;
                         continue;
@@ -545,7 +541,7 @@ impl<M: Message> Engine<M> {
         let last = self.updating.last().copied().unwrap_or(NONE);
         self.kernel.progress.rest_at(self.kernel.superstep, last);
         if !self.births.is_empty() {
-            self.seat_births(superstep);
+            self.allocate_newborn(superstep);
         }
         if !self.kernel.removals.is_empty() {
             self.dismiss_removed(superstep);
@@ -554,7 +550,7 @@ impl<M: Message> Engine<M> {
     }
 
     #[cold]
-    fn seat_births(&mut self, superstep: u64) {
+    fn allocate_newborn(&mut self, superstep: u64) {
         self.close_up();
         let time = self.kernel.now;
         for (sequence, birth) in (0..).zip(std::mem::take(&mut self.births)) {
@@ -566,7 +562,7 @@ impl<M: Message> Engine<M> {
             }
             debug!(target: "maslite", sim_time = %time, agent = %birth.id, by = %birth.by, "agent added");
             self.kernel.adders.insert(birth.id, birth.adder(time));
-            let slot = self.kernel.seat(birth.id, self.next_index);
+            let slot = self.kernel.allocate_slot(birth.id, self.next_index);
             self.next_index += 1;
             if self.kernel.has_neighbours {
                 let (id, adder, by) = (birth.id, birth.adder, birth.by);
@@ -1071,8 +1067,8 @@ impl<M: Message> Engine<M> {
     pub fn number(&mut self, indices: &[u64]) {
         let numbered = indices.len().min(self.unnumbered.len());
         for (slot, index) in self.unnumbered.drain(..numbered).zip(indices) {
-            if let Some(seat) = self.kernel.slots.get_mut(slot as usize) {
-                seat.index = *index;
+            if let Some(entry) = self.kernel.slots.get_mut(slot as usize) {
+                entry.index = *index;
             }
         }
     }

@@ -368,7 +368,7 @@ impl<M: Message> Kernel<M> {
     }
 
     /// Gives an agent a slot. Its `setup` is still to come, and it is awake in the next superstep.
-    pub(crate) fn seat(&mut self, id: AgentId, index: u64) -> u32 {
+    pub(crate) fn allocate_slot(&mut self, id: AgentId, index: u64) -> u32 {
         let slot = crate::narrow(self.slots.len());
         self.slots.push(Slot {
             id,
@@ -379,14 +379,14 @@ impl<M: Message> Kernel<M> {
             inbox: Inbox::EMPTY,
             flags: NEWBORN,
         });
-        self.progress.seat(id);
+        self.progress.allocate_slot(id);
         self.directory.insert(id, slot);
         self.wake(slot);
         slot
     }
 
     /// Takes what is left of an agent out: its subscriptions, and the mail that it did not read.
-    pub(crate) fn unseat(&mut self, slot: u32) {
+    pub(crate) fn free_slot(&mut self, slot: u32) {
         self.discard_inbox(slot);
         for pattern in self.mailing_list.unsubscribe_all(slot) {
             if let Some(ahead) = &mut self.ahead {
@@ -396,11 +396,11 @@ impl<M: Message> Kernel<M> {
         }
         self.keep_awake(slot, false);
         self.end_periodics(slot);
-        let seat = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot as usize];
         // One that was never set up is not to be, either.
-        seat.flags = seat.flags & !NEWBORN | GONE;
-        seat.rng = None;
-        let id = seat.id;
+        entry.flags = entry.flags & !NEWBORN | GONE;
+        entry.rng = None;
+        let id = entry.id;
         self.vacant += 1;
         self.directory.remove(id);
         self.adders.bury(id);
@@ -434,7 +434,7 @@ impl<M: Message> Kernel<M> {
         self.vacant = 0;
         let agents = (0_u32..).zip(&self.slots);
         self.directory
-            .lay_out(agents.map(|(slot, seat)| (seat.id, slot)));
+            .lay_out(agents.map(|(slot, entry)| (entry.id, slot)));
         self.mailing_list.renumber(number);
         self.alarms
             .for_each(|envelope| envelope.set_slot(number(envelope.slot())));
@@ -455,7 +455,7 @@ impl<M: Message> Kernel<M> {
                 .collect();
         }
         self.progress
-            .seat_all(self.slots.iter().map(|slot| slot.id));
+            .allocate_slots(self.slots.iter().map(|slot| slot.id));
         renumbered
     }
 
@@ -469,7 +469,7 @@ impl<M: Message> Kernel<M> {
                 _ => self.unread.push((reader, envelope)),
             }
         }
-        self.unseat(slot);
+        self.free_slot(slot);
     }
 
     #[inline]
@@ -590,10 +590,10 @@ impl<M: Message> Kernel<M> {
     /// Puts mail of an agent into the outbox.
     #[inline]
     pub(crate) fn send(&mut self, slot: u32, receiver: Receiver, body: M) {
-        let seat = &mut self.slots[slot as usize];
-        let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
-        seat.sequence += 1;
-        let sender = seat.id;
+        let entry = &mut self.slots[slot as usize];
+        let key = MailKey::of_agent(self.now, entry.index, entry.sequence);
+        entry.sequence += 1;
+        let sender = entry.id;
         self.outbox.push(Envelope::new(key, sender, receiver, body));
         self.unseen = true;
     }
@@ -701,15 +701,15 @@ impl<M: Message> Kernel<M> {
 
     #[inline]
     fn deliver(&mut self, slot: u32, mail: u32) {
-        let seat = &mut self.slots[slot as usize];
-        if !seat.inbox.is_empty() {
+        let entry = &mut self.slots[slot as usize];
+        if !entry.inbox.is_empty() {
             // Who has mail was woken by it.
-            seat.inbox.append(mail, &mut self.links);
+            entry.inbox.append(mail, &mut self.links);
             return;
         }
-        seat.inbox.first = Link::new(mail, NONE);
-        if seat.flags & AWAKE == 0 {
-            seat.flags |= AWAKE;
+        entry.inbox.first = Link::new(mail, NONE);
+        if entry.flags & AWAKE == 0 {
+            entry.flags |= AWAKE;
             self.awake.push(slot);
         }
     }
@@ -805,8 +805,8 @@ impl<M: Message> Kernel<M> {
     /// Takes the oldest mail out of an inbox.
     #[inline(always)]
     pub(crate) fn take_first(&mut self, slot: u32) -> Option<Mail<M>> {
-        let seat = &mut self.slots[slot as usize];
-        let mail = seat.inbox.take_first(&self.links)?;
+        let entry = &mut self.slots[slot as usize];
+        let mail = entry.inbox.take_first(&self.links)?;
         Some(self.hand_over(slot, mail))
     }
 
@@ -836,11 +836,11 @@ impl<M: Message> Kernel<M> {
     #[inline(always)]
     fn hand_over(&mut self, slot: u32, mail: u32) -> Mail<M> {
         self.counters.delivered += 1;
-        let seat = &mut self.slots[slot as usize];
-        let nth = seat.delivered;
-        seat.delivered += 1;
+        let entry = &mut self.slots[slot as usize];
+        let nth = entry.delivered;
+        entry.delivered += 1;
         if self.digest.is_some() || self.observer.is_some() {
-            let (agent, index) = (seat.id, seat.index);
+            let (agent, index) = (entry.id, entry.index);
             self.show(mail, agent, index, nth);
         }
         if self.posted[mail as usize].is(PERIODIC) {
@@ -940,8 +940,8 @@ impl<M: Message> Kernel<M> {
         self.counters.undeliverable += 1;
         self.unread_lost += 1;
         let (now, superstep) = (self.now.as_nanos(), self.superstep);
-        let seat = &self.slots[slot as usize];
-        let (to, index) = (seat.id, seat.index);
+        let entry = &self.slots[slot as usize];
+        let (to, index) = (entry.id, entry.index);
         // After what was posted before its superstep, in the order in which agents leave and mail came.
         let key = [now, superstep, 1, index, self.unread_lost, 0];
         if self.is_among_first_lost(&key) {
@@ -1010,11 +1010,11 @@ impl<M: Message> Kernel<M> {
         receiver: Receiver,
         body: M,
     ) -> AlarmId {
-        let seat = &mut self.slots[slot as usize];
-        let key = MailKey::of_agent(self.now, seat.index, seat.sequence);
-        seat.sequence += 1;
+        let entry = &mut self.slots[slot as usize];
+        let key = MailKey::of_agent(self.now, entry.index, entry.sequence);
+        entry.sequence += 1;
         self.counters.alarms_set += 1;
-        let mut envelope = Envelope::new(key, seat.id, receiver, body);
+        let mut envelope = Envelope::new(key, entry.id, receiver, body);
         envelope.mark_if(REQUIRED, required);
         if self.has_neighbours
             && let Some(id) = receiver.agent()
@@ -1345,11 +1345,11 @@ impl<M: Message> Kernel<M> {
     /// Notes an error that an agent reports.
     pub(crate) fn report_error(&mut self, slot: u32, message: String) {
         self.counters.errors += 1;
-        let seat = &self.slots[slot as usize];
+        let entry = &self.slots[slot as usize];
         if self.errors.len() < Report::ERRORS_KEPT {
             self.errors.push(AgentError {
-                agent: seat.id,
-                index: seat.index,
+                agent: entry.id,
+                index: entry.index,
                 cluster: None,
                 time: self.now,
                 superstep: self.superstep,
@@ -1357,7 +1357,7 @@ impl<M: Message> Kernel<M> {
             });
         }
         if self.stop_at_error && !matches!(self.paused_by, Some((_, StopReason::AgentError(_)))) {
-            self.paused_by = Some((seat.index, StopReason::AgentError(seat.id)));
+            self.paused_by = Some((entry.index, StopReason::AgentError(entry.id)));
             self.unseen = true;
         }
     }

@@ -215,7 +215,7 @@ pub(crate) struct Envelope<M> {
     /// The receiver's id, and apart from it what kind of receiver it is: together they would take
     /// twice the room.
     to: AgentId,
-    kind: Kind,
+    kind: ReceiverKind,
     marks: u8,
     /// Under a lookahead: how long it was under way between schedulers, as a number of the kernel's;
     /// 0 if it was not.
@@ -242,7 +242,7 @@ pub(crate) const COPY: u8 = 32;
 pub(crate) const PERIODIC: u8 = 64;
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ReceiverKind {
     Agent,
     Direct,
     Subscribers,
@@ -260,9 +260,9 @@ impl<M> Envelope<M> {
     #[inline]
     pub(crate) fn new(key: MailKey, sender: AgentId, receiver: Receiver, body: M) -> Self {
         let (kind, to) = match receiver {
-            Receiver::Agent(id) => (Kind::Agent, id),
-            Receiver::Direct(id) => (Kind::Direct, id),
-            Receiver::Subscribers => (Kind::Subscribers, AgentId::NOBODY),
+            Receiver::Agent(id) => (ReceiverKind::Agent, id),
+            Receiver::Direct(id) => (ReceiverKind::Direct, id),
+            Receiver::Subscribers => (ReceiverKind::Subscribers, AgentId::NOBODY),
         };
         Self {
             key,
@@ -279,14 +279,14 @@ impl<M> Envelope<M> {
     #[inline]
     pub(crate) fn receiver(&self) -> Receiver {
         match self.kind {
-            Kind::Agent => Receiver::Agent(self.to),
-            Kind::Direct => Receiver::Direct(self.to),
-            Kind::Subscribers => Receiver::Subscribers,
+            ReceiverKind::Agent => Receiver::Agent(self.to),
+            ReceiverKind::Direct => Receiver::Direct(self.to),
+            ReceiverKind::Subscribers => Receiver::Subscribers,
         }
     }
 
     pub(crate) fn is_direct(&self) -> bool {
-        matches!(self.kind, Kind::Direct)
+        matches!(self.kind, ReceiverKind::Direct)
     }
 
     /// Whether it bears one of these marks.

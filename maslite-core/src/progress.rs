@@ -87,14 +87,14 @@ impl Progress {
     }
 
     /// Sets who has which slot.
-    pub(crate) fn seat_all(&self, agents: impl Iterator<Item = AgentId>) {
+    pub(crate) fn allocate_slots(&self, agents: impl Iterator<Item = AgentId>) {
         let mut known = self.agents();
         known.clear();
         known.extend(agents);
     }
 
     /// Gives an agent the next slot.
-    pub(crate) fn seat(&self, agent: AgentId) {
+    pub(crate) fn allocate_slot(&self, agent: AgentId) {
         self.agents().push(agent);
     }
 
@@ -167,8 +167,8 @@ mod tests {
         assert_eq!((fresh.agent, fresh.phase), (None, None));
 
         let time = SimTime::from_secs(3);
-        progress.seat(AgentId::from(0));
-        progress.seat(AgentId::from(9));
+        progress.allocate_slot(AgentId::from(0));
+        progress.allocate_slot(AgentId::from(9));
         progress.stand_at(time, 7);
         progress.begin_call(7, 0, Phase::Setup);
         let (agent, phase) = (Some(AgentId::from(0)), Some(Phase::Setup));

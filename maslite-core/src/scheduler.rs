@@ -8,11 +8,11 @@ use crate::agent::Agent;
 use crate::alarm::PendingAlarm;
 use crate::clock::{Clock, Pace, wall};
 use crate::command::CommandError;
-use crate::engine::{Engine, Limits, Rest, Surroundings};
+use crate::engine::{Engine, EngineHooks, Limits, Rest};
 use crate::error::Error;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
-use crate::signal::{MAIL, STOP, Signal, TIMEOUT, Watchdog};
+use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
 use crate::trace::Observer;
 use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
 
@@ -222,7 +222,7 @@ impl<M: Message> Scheduler<M> {
     /// [`Error::Failed`] ever after.
     pub fn run(&mut self, run: Run) -> Result<Report, Error> {
         self.engine.main_listens(false);
-        self.run_around(run, &mut |_, _| {})
+        self.run_with_hooks(run, &mut |_, _| {})
     }
 
     /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
@@ -235,10 +235,10 @@ impl<M: Message> Scheduler<M> {
         mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
     ) -> Result<Report, Error> {
         self.engine.main_listens(true);
-        self.run_around(run, &mut handler)
+        self.run_with_hooks(run, &mut handler)
     }
 
-    fn run_around(
+    fn run_with_hooks(
         &mut self,
         mut run: Run,
         handler: &mut dyn FnMut(Mail<M>, &mut MainContext<M>),
@@ -249,8 +249,10 @@ impl<M: Message> Scheduler<M> {
         let (started, start) = (wall(), self.engine.now());
         let epoch = *self.epoch.get_or_insert(started);
         let signal = Arc::clone(&self.outside.signal);
-        let watchdog = run.timeout.map(|timeout| Watchdog::start(&signal, timeout));
-        let mut around = Around {
+        let timeout_timer = run
+            .timeout
+            .map(|timeout| TimeoutTimer::start(&signal, timeout));
+        let mut hooks = SchedulerHooks {
             signal: &signal,
             handler,
             predicate: run.predicate.take(),
@@ -270,12 +272,12 @@ impl<M: Message> Scheduler<M> {
         self.engine.queue_first(queued);
         let mut behind = Duration::ZERO;
         let stopped_by = match &mut pace {
-            None => self.run_simulated(&run, start, &mut around)?,
-            Some(pace) => self.run_paced(&run, start, pace, &mut around, &mut behind)?,
+            None => self.run_simulated(&run, start, &mut hooks)?,
+            Some(pace) => self.run_paced(&run, start, pace, &mut hooks, &mut behind)?,
         };
         self.failed = false;
         // First it, or it might still bark into the next run.
-        drop(watchdog);
+        drop(timeout_timer);
         signal.lower(STOP | TIMEOUT);
         let now = self.engine.now();
         let mut report = Report::new(stopped_by, start, now, wall().duration_since(started));
@@ -296,15 +298,15 @@ impl<M: Message> Scheduler<M> {
         &mut self,
         run: &Run,
         start: SimTime,
-        around: &mut Around<'_, M>,
+        hooks: &mut SchedulerHooks<'_, M>,
     ) -> Result<StopReason, Error> {
         let end = run.end(start);
         let mut supersteps = run.supersteps.unwrap_or(u64::MAX);
         loop {
             self.take_outside_mail();
-            let (rest, done) = self.run_engine(run, end, end, supersteps, around)?;
+            let (rest, done) = self.run_engine(run, end, end, supersteps, hooks)?;
             supersteps -= done;
-            match self.stop_reason(rest, around) {
+            match self.stop_reason(rest, hooks) {
                 Some(reason) => return Ok(reason),
                 None if rest == Rest::Attention => {}
                 None => {
@@ -323,7 +325,7 @@ impl<M: Message> Scheduler<M> {
         run: &Run,
         start: SimTime,
         pace: &Pace,
-        around: &mut Around<'_, M>,
+        hooks: &mut SchedulerHooks<'_, M>,
         behind: &mut Duration,
     ) -> Result<StopReason, Error> {
         let end = run.end(start);
@@ -361,12 +363,12 @@ impl<M: Message> Scheduler<M> {
             let horizon = end.into_iter().chain(after).min();
             // In real time the clock is read again after every superstep.
             let allowed = if real { supersteps.min(1) } else { supersteps };
-            let (rest, done) = self.run_engine(run, end, horizon, allowed, around)?;
+            let (rest, done) = self.run_engine(run, end, horizon, allowed, hooks)?;
             supersteps -= done;
             if rest == Rest::Supersteps && supersteps > 0 {
                 continue;
             }
-            match self.stop_reason(rest, around) {
+            match self.stop_reason(rest, hooks) {
                 Some(reason) => return Ok(reason),
                 None if rest == Rest::Attention => continue,
                 None => {}
@@ -398,7 +400,7 @@ impl<M: Message> Scheduler<M> {
         end: Option<SimTime>,
         horizon: Option<SimTime>,
         supersteps: u64,
-        around: &mut Around<'_, M>,
+        hooks: &mut SchedulerHooks<'_, M>,
     ) -> Result<(Rest, u64), Error> {
         // What would happen at the end or later does not happen, not even for mail that waits.
         let over = end.is_some_and(|end| end <= self.engine.now());
@@ -409,7 +411,7 @@ impl<M: Message> Scheduler<M> {
             supersteps_per_instant: run.supersteps_per_instant,
         };
         let before = self.engine.counters().supersteps;
-        let rest = match self.engine.run(&limits, around)? {
+        let rest = match self.engine.run(&limits, hooks)? {
             Rest::Supersteps if over => Rest::Horizon,
             rest => rest,
         };
@@ -417,12 +419,12 @@ impl<M: Message> Scheduler<M> {
     }
 
     /// Why the run ends, if it does; at a horizon it may not.
-    fn stop_reason(&self, rest: Rest, around: &mut Around<'_, M>) -> Option<StopReason> {
+    fn stop_reason(&self, rest: Rest, hooks: &mut SchedulerHooks<'_, M>) -> Option<StopReason> {
         match rest {
             Rest::Idle => Some(StopReason::Idle),
             Rest::Supersteps => Some(StopReason::Supersteps),
             Rest::Asked(reason) => Some(reason),
-            Rest::Called => around.stopped_by.take(),
+            Rest::HookAsked => hooks.stopped_by.take(),
             Rest::Horizon => None,
             Rest::Attention => match self.outside.signal.raised() {
                 bits if bits & STOP != 0 => Some(StopReason::Interrupted),
@@ -521,14 +523,14 @@ impl<M: Message> Drop for Scheduler<M> {
 }
 
 /// What a run with a handler of mail to main needs besides the engine.
-struct Around<'a, M: Message> {
+struct SchedulerHooks<'a, M: Message> {
     signal: &'a Signal,
     handler: &'a mut dyn FnMut(Mail<M>, &mut MainContext<M>),
     predicate: Option<Predicate>,
     stopped_by: Option<StopReason>,
 }
 
-impl<M: Message> Surroundings<M> for Around<'_, M> {
+impl<M: Message> EngineHooks<M> for SchedulerHooks<'_, M> {
     #[inline]
     fn before_posting(&mut self, _: &mut Engine<M>) -> bool {
         false

@@ -28,7 +28,7 @@ impl Signal {
     /// The wall-clock timeout passed.
     pub const TIMEOUT: u32 = 2;
     /// Somebody wants something, and the run will go on.
-    pub const CALL: u32 = 8;
+    pub const REQUEST: u32 = 8;
 
     /// Raises bits and wakes who waits.
     pub fn raise(&self, bits: u32) {
@@ -71,12 +71,12 @@ impl Signal {
 
 /// Raises a bit after a while, unless it is dropped before.
 #[derive(Debug)]
-pub struct Watchdog {
+pub struct TimeoutTimer {
     off: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watchdog {
+impl TimeoutTimer {
     /// Raises [`Signal::TIMEOUT`] when `timeout` has passed.
     #[must_use]
     pub fn start(signal: &Arc<Signal>, timeout: Duration) -> Self {
@@ -96,7 +96,7 @@ impl Watchdog {
     }
 }
 
-impl Drop for Watchdog {
+impl Drop for TimeoutTimer {
     fn drop(&mut self) {
         self.off.raise(STOP);
         if let Some(thread) = self.thread.take() {

@@ -63,7 +63,7 @@ impl<M: Message> Solo<M> {
     #[must_use]
     pub fn with_seed(id: impl Into<AgentId>, seed: u64) -> Self {
         let mut kernel = Kernel::new(seed);
-        let slot = kernel.seat(id.into(), 0);
+        let slot = kernel.allocate_slot(id.into(), 0);
         Self {
             kernel,
             births: Vec::new(),

@@ -123,10 +123,10 @@ pub use crate::error::message_fault::MessageFault;
 pub use crate::settings::ClusterId;
 pub use crate::settings::{Link, Placement, Waiting};
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
-pub use cluster::registry::{Crew, Entered, Registry, WireMessage};
+pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
 pub use error::spawn::{ChildError, SpawnError};
-pub use error::warning::{Activity, ClockHolder, Limit, Warning};
+pub use error::warning::{Activity, Limit, TimeBlocker, Warning};
 pub use error::{Chain, Error};
 pub use maslite_core::Plain;
 
@@ -138,7 +138,7 @@ pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
 pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
-pub use steering::status::{ClusterStatus, Phase, Status};
+pub use steering::status::{ClusterStatus, RunState, Status};
 pub use steering::stop::StopHandle;
 
 /// All that a model and the program around it use.
@@ -150,8 +150,8 @@ pub mod prelude {
     };
 
     pub use crate::{
-        Audience, ClusterId, Controller, Crew, Entered, Link, Message, MpMain, MpReport, Placement,
-        Refusal, Registry, Waiting,
+        AgentSet, Audience, ClusterId, Controller, Entered, Link, Message, MpMain, MpReport,
+        Placement, Refusal, Registry, Waiting,
     };
 }
 

@@ -106,7 +106,7 @@ fn simulations_are_listed_and_watched_to_their_end() {
         // Before it is paused it may be seen at rest, or setting out.
         let paused = lines.by_ref().map_while(Result::ok).find(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            line["status"]["phase"] == "paused"
+            line["status"]["state"] == "paused"
         });
         let stopped = maslite(&["stop", "--simulation", &path]).1;
         (watch, lines, paused, stopped)
@@ -223,7 +223,7 @@ fn nothing_that_a_simulation_says_is_obeyed_by_the_terminal() {
         let refused = serde_json::json!({ "refused": { "message": text } });
         let ended = serde_json::json!({ "ended": { "time_ns": 0, "reason": text } });
         let status = serde_json::json!({ "status": {
-            "phase": "running", "time_ns": 0, "start_ns": 0, "end_ns": null, "wall_ns": 0,
+            "state": "running", "time_ns": 0, "start_ns": 0, "end_ns": null, "wall_ns": 0,
             "supersteps": 0, "events": 0, "clusters": [{
                 "name": text, "pid": 1, "time_ns": 0, "delivered": 0, "at_work": true,
                 "agent": text, "awake": 0, "mail_in": 0, "mail_out": 0, "busy_ns": 0,

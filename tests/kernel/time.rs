@@ -1,7 +1,7 @@
 //! An engine under a clock that others hold never goes back in time, and passes nothing that is to
 //! happen. It refuses in release builds too.
 
-use maslite_core::engine::{Engine, Limits, Surroundings};
+use maslite_core::engine::{Engine, EngineHooks, Limits};
 use maslite_core::{Agent, AgentId, Context, Mail, MailKey, SimDuration, SimTime};
 
 use crate::actor::Say;
@@ -20,7 +20,7 @@ impl Agent<Say> for Sleeper {
 
 struct Nobody;
 
-impl Surroundings<Say> for Nobody {
+impl EngineHooks<Say> for Nobody {
     fn before_posting(&mut self, _: &mut Engine<Say>) -> bool {
         false
     }

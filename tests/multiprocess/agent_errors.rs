@@ -5,7 +5,7 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -106,10 +106,16 @@ fn alone(breaks: u32, stops: bool) -> Story {
     tell(|| scheduler.run(run(stops)).unwrap())
 }
 
-fn in_clusters(breaks: u32, stops: bool, clusters: usize, ground: Ground, lookahead: u64) -> Story {
+fn in_clusters(
+    breaks: u32,
+    stops: bool,
+    clusters: usize,
+    placement: TestPlacement,
+    lookahead: u64,
+) -> Story {
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_lookahead(SimDuration::from_millis(lookahead))
         .with_seed(3)
         .with_digest();
@@ -130,10 +136,10 @@ fn errors_are_collected_in_one_order_in_every_split() {
             let errors = expected.iter().map(|run| run.2.len()).sum::<usize>();
             assert!(errors > 10, "{errors}");
             assert_eq!(expected.len() > 10, stops);
-            for ground in ALL {
+            for placement in ALL {
                 for clusters in [1, 2, 3] {
-                    let got = in_clusters(breaks, stops, clusters, ground, 0);
-                    assert_eq!(got, expected, "{clusters} {ground:?} {stops}");
+                    let got = in_clusters(breaks, stops, clusters, placement, 0);
+                    assert_eq!(got, expected, "{clusters} {placement:?} {stops}");
                 }
             }
         }
@@ -143,22 +149,26 @@ fn errors_are_collected_in_one_order_in_every_split() {
 #[test]
 fn under_a_lookahead_placement_changes_nothing() {
     for stops in [false, true] {
-        let inline = in_clusters(9, stops, 3, Ground::Inline, 1);
+        let inline = in_clusters(9, stops, 3, TestPlacement::Inline, 1);
         assert_eq!(inline.len() > 5, stops);
         let keys = inline
             .iter()
             .flat_map(|run| run.2.iter().map(AgentError::key));
         assert!(stops || keys.is_sorted());
-        for ground in PROCESSES {
-            assert_eq!(in_clusters(9, stops, 3, ground, 1), inline, "{ground:?}");
+        for placement in PROCESSES {
+            assert_eq!(
+                in_clusters(9, stops, 3, placement, 1),
+                inline,
+                "{placement:?}"
+            );
         }
     }
 }
 
 #[test]
 fn an_error_names_agent_cluster_and_time() {
-    for ground in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         let cluster = main.new_scheduler_named("shop floor").unwrap();
         main.add(cluster, "mill", Machine { breaks: 1 }).unwrap();
         main.send(Mail::new(
@@ -183,7 +193,7 @@ fn an_error_names_agent_cluster_and_time() {
 
 #[test]
 fn a_report_keeps_the_first_thousand_and_counts_all() {
-    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
     let clusters = [main.new_scheduler(), main.new_scheduler()];
     for id in 1..=MACHINES {
         let cluster = clusters[usize::try_from(id % 2).unwrap()];

@@ -6,7 +6,7 @@ use maslite_mp::{CommandError, ControlError};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 use crate::workers::kill;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
@@ -88,8 +88,8 @@ pub(crate) fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Player>()
         .with::<Spectator>()
-        .with_builder("ghosts", |id: u64, crew: &mut Crew<Msg>| {
-            crew.add(id, Ghost);
+        .with_builder("ghosts", |id: u64, agents: &mut AgentSet<Msg>| {
+            agents.add(id, Ghost);
         })
         .entered_by_test("commands::child")
         .enter()
@@ -102,10 +102,10 @@ fn child() {
 }
 
 /// Players in so many clusters, one after the other, and a spectator in the last one.
-pub(crate) fn game(ground: Ground, clusters: u64, lookahead: u64) -> MpMain<Msg> {
+pub(crate) fn game(placement: TestPlacement, clusters: u64, lookahead: u64) -> MpMain<Msg> {
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_lookahead(SimDuration::from_millis(lookahead))
         .with_digest();
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
@@ -133,18 +133,18 @@ fn counts(main: &mut MpMain<Msg>) -> Vec<(AgentId, Msg)> {
 }
 
 /// For every ground, without and with a lookahead.
-pub(crate) fn everywhere(check: impl Fn(Ground, u64)) {
-    for ground in ALL {
+pub(crate) fn everywhere(check: impl Fn(TestPlacement, u64)) {
+    for placement in ALL {
         for lookahead in [0, 1] {
-            check(ground, lookahead);
+            check(placement, lookahead);
         }
     }
 }
 
 #[test]
 fn agents_are_read_before_and_between_runs() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 3, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 3, lookahead);
         assert_eq!(main.inspect::<Player>(1).unwrap(), Player { seen: 0 });
         for (tokens, player) in [(10, 1), (20, 5)] {
             main.send(token(player, tokens));
@@ -164,9 +164,9 @@ fn agents_are_read_before_and_between_runs() {
 
 #[test]
 fn a_run_that_is_asked_in_between_is_as_one_that_is_not() {
-    everywhere(|ground, lookahead| {
+    everywhere(|placement, lookahead| {
         let run = |asked: bool| {
-            let mut main = game(ground, 3, lookahead);
+            let mut main = game(placement, 3, lookahead);
             (1..=4).for_each(|player| main.send(token(player, 60)));
             let report = loop {
                 if asked {
@@ -181,14 +181,14 @@ fn a_run_that_is_asked_in_between_is_as_one_that_is_not() {
             };
             (report.digest, report.counters, report.now)
         };
-        assert_eq!(run(true), run(false), "{ground:?} {lookahead}");
+        assert_eq!(run(true), run(false), "{placement:?} {lookahead}");
     });
 }
 
 #[test]
 fn what_agents_and_clusters_have_is_listed() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 2, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 2, lookahead);
         let (first, second) = (ClusterIds::of(&mut main)[0], ClusterIds::of(&mut main)[1]);
         let agents = main.agents().unwrap();
         let ids: Vec<_> = agents.iter().map(|agent| agent.id).collect();
@@ -229,8 +229,8 @@ impl ClusterIds {
 
 #[test]
 fn every_reason_not_to_answer_is_an_error_of_its_own() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 2, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 2, lookahead);
         let cluster = ClusterIds::of(&mut main)[1];
         main.build(cluster, "ghosts", 77_u64).unwrap();
         let fan = AgentId::from("fan");
@@ -272,8 +272,8 @@ impl Agent<Msg> for Stranger {}
 
 #[test]
 fn an_agent_taken_out_is_gone_and_handed_over() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 2, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 2, lookahead);
         main.send(token(2, 0));
         main.run(Run::until_idle()).unwrap();
         // An agent of the wrong type stays.
@@ -295,8 +295,8 @@ fn an_agent_taken_out_is_gone_and_handed_over() {
 
 #[test]
 fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 2, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 2, lookahead);
         main.send(token(2, 5));
         main.send(token(3, 0));
         // The mail is posted, and nobody has read it.
@@ -314,8 +314,8 @@ fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
 
 #[test]
 fn an_agent_is_replaced_where_it_sits() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 2, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 2, lookahead);
         main.send(token(2, 0));
         main.run(Run::until_idle()).unwrap();
         main.replace(2, Player { seen: 40 }).unwrap();
@@ -334,7 +334,7 @@ fn an_agent_is_replaced_where_it_sits() {
 
 #[test]
 fn a_cluster_that_died_meanwhile_is_named() {
-    let mut main = game(Ground::Ring, 2, 0);
+    let mut main = game(TestPlacement::Ring, 2, 0);
     main.run(Run::until_idle()).unwrap();
     let (name, pid) = main.pids().remove(1);
     kill(pid);

@@ -3,7 +3,7 @@
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -86,12 +86,12 @@ fn alone(surcharge: u32) -> Told {
     ([report.digest, report.content_digest], lines)
 }
 
-fn in_clusters(ground: Ground, clusters: usize, surcharge: u32) -> Told {
+fn in_clusters(placement: TestPlacement, clusters: usize, surcharge: u32) -> Told {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let into = std::sync::Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_content_digest()
         .with_trace(move |line| into.lock().unwrap().push(line.to_owned()));
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
@@ -119,10 +119,10 @@ fn it_is_the_same_on_every_placement() {
         "{:?}",
         expected.1
     );
-    for ground in ALL {
+    for placement in ALL {
         for clusters in 1..=3 {
-            let told = in_clusters(ground, clusters, 7);
-            assert_eq!(told, expected, "{ground:?}, {clusters} clusters");
+            let told = in_clusters(placement, clusters, 7);
+            assert_eq!(told, expected, "{placement:?}, {clusters} clusters");
         }
     }
 }
@@ -132,7 +132,7 @@ fn it_tells_runs_apart_in_which_other_things_are_said() {
     let (seven, eight) = (alone(7).0, alone(8).0);
     assert_eq!(seven[0], eight[0]);
     assert_ne!(seven[1], eight[1]);
-    for ground in ALL {
-        assert_eq!(in_clusters(ground, 2, 8).0, eight, "{ground:?}");
+    for placement in ALL {
+        assert_eq!(in_clusters(placement, 2, 8).0, eight, "{placement:?}");
     }
 }

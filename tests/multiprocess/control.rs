@@ -13,11 +13,11 @@ use maslite_mp::clock::wall;
 use maslite_mp::control::protocol::{REQUEST_LIMIT, Reply, Request};
 use maslite_mp::control::{AskError, ask, simulations};
 use maslite_mp::prelude::*;
-use maslite_mp::{Error, Phase, Status};
+use maslite_mp::{Error, RunState, Status};
 use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, game, token};
-use crate::ground::{ALL, Ground};
+use crate::test_placement::{ALL, TestPlacement};
 use crate::workers::{Gate, Worker, clusters, go};
 
 /// Longer than anything here takes on the busiest machine, and shorter than a test may hang.
@@ -31,15 +31,15 @@ fn digest_of(main: &mut MpMain<Msg>) -> Option<Digest> {
 }
 
 /// Tokens in three clusters, a socket, and a run that begins with a pause.
-fn open(ground: Ground, name: &str, hops: u64) -> (MpMain<Msg>, PathBuf) {
-    let mut main = game(ground, 3, 0);
+fn open(placement: TestPlacement, name: &str, hops: u64) -> (MpMain<Msg>, PathBuf) {
+    let mut main = game(placement, 3, 0);
     (1..=4).for_each(|player| main.send(token(player, hops)));
     let path = main.open_control(name).unwrap();
     (main, path)
 }
 
-fn undisturbed(ground: Ground, hops: u64) -> Option<Digest> {
-    let mut main = game(ground, 3, 0);
+fn undisturbed(placement: TestPlacement, hops: u64) -> Option<Digest> {
+    let mut main = game(placement, 3, 0);
     (1..=4).for_each(|player| main.send(token(player, hops)));
     main.run(Run::until_idle()).unwrap().digest
 }
@@ -67,9 +67,9 @@ fn raw(path: &Path, bytes: &[u8], lines: usize) -> Vec<String> {
 
 #[test]
 fn all_that_can_be_asked_is_answered_and_changes_nothing() {
-    for ground in ALL {
-        let name = format!("all-{ground:?}");
-        let (mut main, path) = open(ground, &name, 60);
+    for placement in ALL {
+        let name = format!("all-{placement:?}");
+        let (mut main, path) = open(placement, &name, 60);
         main.pause();
         let there = path.clone();
         let asker = thread::spawn(move || {
@@ -81,8 +81,8 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
             };
             let seen = status(&path);
             assert_eq!(
-                (seen.phase, seen.time, seen.supersteps),
-                (Phase::Paused, time, 3)
+                (seen.state, seen.time, seen.supersteps),
+                (RunState::Paused, time, 3)
             );
             assert_eq!(seen.clusters.len(), 3);
             assert!(matches!(
@@ -130,9 +130,9 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
         });
         let digest = digest_of(&mut main);
         asker.join().unwrap();
-        assert_eq!(digest, undisturbed(ground, 60), "{ground:?}");
+        assert_eq!(digest, undisturbed(placement, 60), "{placement:?}");
 
-        assert_eq!(status(&path).phase, Phase::Resting);
+        assert_eq!(status(&path).state, RunState::Resting);
         drop(main);
         assert!(!path.exists());
         let error = ask(&path, Request::Status, LIMIT).unwrap_err();
@@ -142,8 +142,12 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
 
 /// How long each of so many requests takes while an agent is at work for so long \[ms\], the shortest first; and what became of
 /// the run, which is then stopped.
-fn waits(ground: Ground, work: u64, requests: usize) -> (Vec<Duration>, Result<StopReason, Error>) {
-    let (mut main, path) = open(ground, &format!("stop-{work}-{ground:?}"), 0);
+fn waits(
+    placement: TestPlacement,
+    work: u64,
+    requests: usize,
+) -> (Vec<Duration>, Result<StopReason, Error>) {
+    let (mut main, path) = open(placement, &format!("stop-{work}-{placement:?}"), 0);
     let only_to = Receiver::Direct(AgentId::from(1));
     main.send(Mail::new(AgentId::MAIN, only_to, Msg::Work(work)));
     let asker = thread::spawn(move || {
@@ -152,7 +156,7 @@ fn waits(ground: Ground, work: u64, requests: usize) -> (Vec<Duration>, Result<S
         let mut times = Vec::new();
         for _ in 0..requests {
             let begin = wall();
-            assert_eq!(status(&path).phase, Phase::Running);
+            assert_eq!(status(&path).state, RunState::Running);
             times.push(begin.elapsed());
         }
         assert_eq!(must(&path, Request::Stop), Reply::Done);
@@ -166,19 +170,19 @@ fn waits(ground: Ground, work: u64, requests: usize) -> (Vec<Duration>, Result<S
 /// The agent is at work until all have been answered, and no longer.
 #[test]
 fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
-    for ground in ALL {
-        let gate = Gate::new(&format!("control-{ground:?}"));
+    for placement in ALL {
+        let gate = Gate::new(&format!("control-{placement:?}"));
         let worker = gate.worker(SimDuration::from_millis(1));
         // It would panic a second later, if the run went on.
         let later = Worker::Gate(SimDuration::from_secs(1), PathBuf::from("/nowhere"));
-        let mut main = clusters(ground, &[&[worker], &[later]]);
-        let path = main.open_control(&format!("stop-{ground:?}")).unwrap();
+        let mut main = clusters(placement, &[&[worker], &[later]]);
+        let path = main.open_control(&format!("stop-{placement:?}")).unwrap();
         main.send(go(1));
         main.send(go(2));
         let asker = thread::spawn(move || {
             let at_work = gate.somebody();
             for _ in 0..200 {
-                assert_eq!(status(&path).phase, Phase::Running);
+                assert_eq!(status(&path).state, RunState::Running);
             }
             assert_eq!(must(&path, Request::Stop), Reply::Done);
             drop(at_work);
@@ -188,7 +192,7 @@ fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
         assert_eq!(
             run.unwrap().stopped_by,
             StopReason::Interrupted,
-            "{ground:?}"
+            "{placement:?}"
         );
     }
 }
@@ -196,37 +200,37 @@ fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
 #[test]
 #[ignore = "a figure of a machine that does nothing else"]
 fn a_thousand_requests_are_answered_within_ten_milliseconds() {
-    for ground in ALL {
-        let (times, run) = waits(ground, 5_000, 1_000);
-        match ground {
-            Ground::Inline => assert_eq!(run.unwrap(), StopReason::Interrupted),
+    for placement in ALL {
+        let (times, run) = waits(placement, 5_000, 1_000);
+        match placement {
+            TestPlacement::Inline => assert_eq!(run.unwrap(), StopReason::Interrupted),
             // It was still at work two seconds later.
             _ => assert!(matches!(run, Err(Error::Stuck { .. })), "{run:?}"),
         }
         let [median, late] = [times[500], times[989]];
-        println!("{ground:?}: median {median:?}, 99 of 100 within {late:?}");
-        assert!(late < Duration::from_millis(10), "{ground:?}: {late:?}");
+        println!("{placement:?}: median {median:?}, 99 of 100 within {late:?}");
+        assert!(late < Duration::from_millis(10), "{placement:?}: {late:?}");
     }
 }
 
 #[test]
 fn only_its_user_may_enter() {
-    let (main, path) = open(Ground::Inline, "private", 0);
+    let (main, path) = open(TestPlacement::Inline, "private", 0);
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(path.parent().unwrap()), 0o700);
-    let mut other = game(Ground::Inline, 1, 0);
+    let mut other = game(TestPlacement::Inline, 1, 0);
     let error = other.open_control("private").unwrap_err();
     assert!(error.to_string().contains("\"private\""), "{error}");
     assert!(other.open_control("no/name").is_err());
     // The one that was there first is still there.
-    assert_eq!(status(&path).phase, Phase::Resting);
+    assert_eq!(status(&path).state, RunState::Resting);
     drop(main);
 }
 
 #[test]
 fn what_is_no_request_is_refused() {
-    let (main, path) = open(Ground::Inline, "malformed", 0);
+    let (main, path) = open(TestPlacement::Inline, "malformed", 0);
     for (line, reason) in [
         (&b"\n"[..], "this is not a request"),
         (b"{}\n", "missing field `version`"),
@@ -256,7 +260,7 @@ fn what_is_no_request_is_refused() {
     let three =
         b"{\"version\":1,\"request\":\"status\"}\nx\n{\"version\":1,\"request\":\"resume\"}\n";
     let answers = raw(&path, three, 3);
-    assert!(answers[0].contains("\"phase\":\"resting\""), "{answers:?}");
+    assert!(answers[0].contains("\"state\":\"resting\""), "{answers:?}");
     assert!(answers[1].contains("refused"), "{answers:?}");
     assert!(answers[2].contains("done"), "{answers:?}");
     drop(main);
@@ -273,8 +277,8 @@ fn mutilated_requests_harm_nothing() {
         b"{\"version\":1,\"request\":{\"agent\":{\"id\":\"fan\"}}}\n",
         b"{\"version\":1,\"request\":{\"run_until\":{\"time_ns\":9}}}\n",
     ];
-    for ground in [Ground::Inline, Ground::Ring] {
-        let (mut main, path) = open(ground, &format!("mutilated-{ground:?}"), 400);
+    for placement in [TestPlacement::Inline, TestPlacement::Ring] {
+        let (mut main, path) = open(placement, &format!("mutilated-{placement:?}"), 400);
         main.pause();
         let sender = thread::spawn(move || {
             let mut rng = AgentRng::new(3, AgentId::from(1));
@@ -305,13 +309,13 @@ fn mutilated_requests_harm_nothing() {
         });
         let digest = digest_of(&mut main);
         assert!(sender.join().unwrap() > 20);
-        assert_eq!(digest, undisturbed(ground, 400), "{ground:?}");
+        assert_eq!(digest, undisturbed(placement, 400), "{placement:?}");
     }
 }
 
 #[test]
 fn a_thousand_who_say_nothing_keep_nobody_out() {
-    let (mut main, path) = open(Ground::Ring, "silent", 200);
+    let (mut main, path) = open(TestPlacement::Ring, "silent", 200);
     main.pause();
     let asker = thread::spawn(move || {
         // As many as there are descriptors for; the rest take the places of the first.
@@ -330,19 +334,19 @@ fn a_thousand_who_say_nothing_keep_nobody_out() {
             must(&path, Request::Step { supersteps: 2 }),
             Reply::Paused { .. }
         ));
-        assert_eq!(status(&path).phase, Phase::Paused);
+        assert_eq!(status(&path).state, RunState::Paused);
         must(&path, Request::Resume);
         drop(silent);
     });
     let digest = digest_of(&mut main);
     asker.join().unwrap();
-    assert_eq!(digest, undisturbed(Ground::Ring, 200));
+    assert_eq!(digest, undisturbed(TestPlacement::Ring, 200));
 }
 
 #[test]
 fn who_waits_is_told_when_the_simulation_ends() {
-    for ground in ALL {
-        let (main, path) = open(ground, &format!("ended-{ground:?}"), 0);
+    for placement in ALL {
+        let (main, path) = open(placement, &format!("ended-{placement:?}"), 0);
         let (begun, waits) = std::sync::mpsc::channel();
         let asker = thread::spawn(move || {
             let mut socket = UnixStream::connect(&path).unwrap();
@@ -370,8 +374,8 @@ const RUN_ON: &[u8] =
 
 #[test]
 fn those_who_have_left_keep_nobody_out() {
-    for ground in ALL {
-        let (mut main, path) = open(ground, &format!("left-{ground:?}"), 0);
+    for placement in ALL {
+        let (mut main, path) = open(placement, &format!("left-{placement:?}"), 0);
         let only_to = Receiver::Direct(AgentId::from(1));
         main.send(Mail::new(AgentId::MAIN, only_to, Msg::Work(1_000)));
         let asker = thread::spawn(move || {
@@ -386,14 +390,14 @@ fn those_who_have_left_keep_nobody_out() {
             must(&path, Request::Resume);
         });
         main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
-        assert!(asker.join().is_ok(), "{ground:?}");
+        assert!(asker.join().is_ok(), "{placement:?}");
     }
 }
 
 #[test]
 fn a_pause_ends_the_wait_of_all_who_wait_for_one() {
-    for ground in ALL {
-        let (mut main, path) = open(ground, &format!("eight-{ground:?}"), u64::MAX);
+    for placement in ALL {
+        let (mut main, path) = open(placement, &format!("eight-{placement:?}"), u64::MAX);
         main.pause();
         let asker = thread::spawn(move || {
             let waiting: Vec<_> = (0..8)
@@ -420,7 +424,7 @@ fn a_pause_ends_the_wait_of_all_who_wait_for_one() {
             must(&path, Request::Stop);
         });
         let report = main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
-        assert!(asker.join().is_ok(), "{ground:?}");
+        assert!(asker.join().is_ok(), "{placement:?}");
         assert_eq!(report.stopped_by, StopReason::Interrupted);
     }
 }
@@ -428,16 +432,16 @@ fn a_pause_ends_the_wait_of_all_who_wait_for_one() {
 /// Process ids repeat: in a container main may always be process 1.
 #[test]
 fn what_a_dead_process_of_the_same_number_has_left_is_in_nobodys_way() {
-    let (main, path) = open(Ground::Inline, "again", 0);
+    let (main, path) = open(TestPlacement::Inline, "again", 0);
     drop(main);
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     assert!(simulations().unwrap().iter().all(|it| it.path != path));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     std::fs::write(path.with_extension("lock"), "").unwrap();
-    let (main, again) = open(Ground::Inline, "again", 0);
+    let (main, again) = open(TestPlacement::Inline, "again", 0);
     assert_eq!(again, path);
-    assert_eq!(status(&path).phase, Phase::Resting);
+    assert_eq!(status(&path).state, RunState::Resting);
     drop(main);
     assert!(!path.exists() && !path.with_extension("lock").exists());
 }

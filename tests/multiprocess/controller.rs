@@ -8,11 +8,11 @@ use std::time::Duration;
 use maslite_core::AgentRng;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
-use maslite_mp::{ControlError, Error, Halt, Phase};
+use maslite_mp::{ControlError, Error, Halt, RunState};
 use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, Player, everywhere, game, token};
-use crate::ground::{ALL, Ground};
+use crate::test_placement::{ALL, TestPlacement};
 use crate::workers::{exists, kill};
 
 /// How a run ended, as it would have without anybody who steered.
@@ -30,8 +30,8 @@ fn outcome(report: &MpReport) -> Outcome {
 }
 
 /// Four tokens of so many hops, in three clusters.
-fn tokens(ground: Ground, lookahead: u64, hops: u64) -> MpMain<Msg> {
-    let mut main = game(ground, 3, lookahead);
+fn tokens(placement: TestPlacement, lookahead: u64, hops: u64) -> MpMain<Msg> {
+    let mut main = game(placement, 3, lookahead);
     send_tokens(&mut main, hops);
     main
 }
@@ -40,8 +40,8 @@ fn send_tokens(main: &mut MpMain<Msg>, hops: u64) {
     (1..=4).for_each(|player| main.send(token(player, hops)));
 }
 
-fn undisturbed(ground: Ground, lookahead: u64, hops: u64) -> Outcome {
-    let mut main = tokens(ground, lookahead, hops);
+fn undisturbed(placement: TestPlacement, lookahead: u64, hops: u64) -> Outcome {
+    let mut main = tokens(placement, lookahead, hops);
     outcome(&main.run(Run::until_idle()).unwrap())
 }
 
@@ -56,8 +56,8 @@ fn steer<T: Send + 'static>(
 
 #[test]
 fn agents_are_read_while_they_run() {
-    everywhere(|ground, lookahead| {
-        let mut main = tokens(ground, lookahead, 150);
+    everywhere(|placement, lookahead| {
+        let mut main = tokens(placement, lookahead, 150);
         main.pause();
         let reader = steer(&main, |controller| {
             controller.resume().unwrap();
@@ -88,19 +88,19 @@ fn agents_are_read_while_they_run() {
         let report = main.run(Run::until_idle()).unwrap();
         drop(main);
         assert!(reader.join().unwrap() > 0);
-        let expected = undisturbed(ground, lookahead, 150);
-        assert_eq!(outcome(&report), expected, "{ground:?} {lookahead}");
+        let expected = undisturbed(placement, lookahead, 150);
+        assert_eq!(outcome(&report), expected, "{placement:?} {lookahead}");
     });
 }
 
 /// Pauses the runs of four clusters at so many moments, as chance has it: as many runs as that takes.
-fn pause_often(ground: Ground, lookahead: u64, pauses: usize) {
+fn pause_often(placement: TestPlacement, lookahead: u64, pauses: usize) {
     let hops = 500;
     let run_on = |main: &mut MpMain<Msg>| {
         send_tokens(main, hops);
         outcome(&main.run(Run::until_idle()).unwrap())
     };
-    let mut main = game(ground, 4, lookahead);
+    let mut main = game(placement, 4, lookahead);
     let pauser = steer(&main, move |controller| {
         let mut rng = AgentRng::new(7, AgentId::from(lookahead));
         let mut seen = Vec::new();
@@ -114,7 +114,7 @@ fn pause_often(ground: Ground, lookahead: u64, pauses: usize) {
             if matches!(halt, Halt::Ended(..)) {
                 continue;
             }
-            assert_eq!(status.phase, Phase::Paused);
+            assert_eq!(status.state, RunState::Paused);
             assert_eq!((status.time, status.clusters.len()), (halt.time(), 4));
             for cluster in &status.clusters {
                 assert_eq!(cluster.time, halt.time(), "{halt:?}: {status:?}");
@@ -132,27 +132,27 @@ fn pause_often(ground: Ground, lookahead: u64, pauses: usize) {
     let seen = pauser.join().unwrap();
     assert!(seen.is_sorted());
     assert_eq!(seen.len(), pauses);
-    let mut undisturbed = game(ground, 4, lookahead);
+    let mut undisturbed = game(placement, 4, lookahead);
     let expected: Vec<_> = outcomes.iter().map(|_| run_on(&mut undisturbed)).collect();
-    assert_eq!(outcomes, expected, "{ground:?} {lookahead}");
+    assert_eq!(outcomes, expected, "{placement:?} {lookahead}");
 }
 
 #[test]
 fn after_a_pause_all_clusters_stand_at_one_instant() {
-    everywhere(|ground, lookahead| pause_often(ground, lookahead, 20));
+    everywhere(|placement, lookahead| pause_often(placement, lookahead, 20));
 }
 
 /// As the one above: `cargo test --release --test multiprocess thousand -- --ignored`.
 #[test]
 #[ignore = "takes a while"]
 fn after_a_thousand_pauses_too() {
-    everywhere(|ground, lookahead| pause_often(ground, lookahead, 1_000));
+    everywhere(|placement, lookahead| pause_often(placement, lookahead, 1_000));
 }
 
 #[test]
 fn a_run_is_stepped_by_supersteps() {
-    for ground in ALL {
-        let mut main = tokens(ground, 0, 30);
+    for placement in ALL {
+        let mut main = tokens(placement, 0, 30);
         main.pause();
         let stepper = steer(&main, |controller| {
             let steps = (0..40).map(|_| {
@@ -167,16 +167,16 @@ fn a_run_is_stepped_by_supersteps() {
         let (steps, last) = stepper.join().unwrap();
         assert_eq!(steps, (1..=40).collect::<Vec<_>>());
         assert_eq!(last, 47);
-        assert_eq!(outcome(&report), undisturbed(ground, 0, 30));
+        assert_eq!(outcome(&report), undisturbed(placement, 0, 30));
     }
 }
 
 #[test]
 fn a_run_is_stepped_by_instants() {
-    everywhere(|ground, lookahead| {
+    everywhere(|placement, lookahead| {
         let times: Arc<Mutex<Vec<String>>> = Arc::default();
         let written = Arc::clone(&times);
-        let mut main = tokens(ground, lookahead, 30).with_trace(move |line| {
+        let mut main = tokens(placement, lookahead, 30).with_trace(move |line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let time = line["t_ns"].to_string();
             let mut times = written.lock().unwrap();
@@ -206,15 +206,15 @@ fn a_run_is_stepped_by_instants() {
             instants.retain(|time| times.contains(time));
         }
         assert_eq!(instants, *times);
-        assert_eq!(outcome(&report), undisturbed(ground, lookahead, 30));
+        assert_eq!(outcome(&report), undisturbed(placement, lookahead, 30));
     });
 }
 
 #[test]
 fn mail_from_outside_is_as_mail_of_the_owner_at_that_instant() {
-    everywhere(|ground, lookahead| {
+    everywhere(|placement, lookahead| {
         let (early, late) = (SimTime::from_millis(5), SimTime::from_millis(9));
-        let mut main = tokens(ground, lookahead, 20);
+        let mut main = tokens(placement, lookahead, 20);
         main.pause();
         let sender = steer(&main, move |controller| {
             assert_eq!(controller.run_until(early).unwrap(), Halt::Paused(early));
@@ -232,21 +232,21 @@ fn mail_from_outside_is_as_mail_of_the_owner_at_that_instant() {
         let steered = outcome(&main.run(Run::until_idle()).unwrap());
         sender.join().unwrap();
 
-        let mut main = tokens(ground, lookahead, 20);
+        let mut main = tokens(placement, lookahead, 20);
         main.run(Run::until(early)).unwrap();
         main.send(token(6, 9));
         main.send(token(7, 9));
         main.run(Run::until(late)).unwrap();
         main.send(token(8, 9));
         let cut = outcome(&main.run(Run::until_idle()).unwrap());
-        assert_eq!(steered, cut, "{ground:?} {lookahead}");
+        assert_eq!(steered, cut, "{placement:?} {lookahead}");
     });
 }
 
 #[test]
 fn what_a_command_changes_is_changed() {
-    everywhere(|ground, lookahead| {
-        let mut main = tokens(ground, lookahead, 20);
+    everywhere(|placement, lookahead| {
+        let mut main = tokens(placement, lookahead, 20);
         main.pause();
         let changer = steer(&main, |controller| {
             controller.run_until(SimTime::from_millis(5)).unwrap();
@@ -285,8 +285,8 @@ fn put_to_work(controller: &Controller<Msg>, player: u64, milliseconds: u64) {
 
 #[test]
 fn status_answers_while_an_agent_works() {
-    for ground in ALL {
-        let mut main = tokens(ground, 0, 0);
+    for placement in ALL {
+        let mut main = tokens(placement, 0, 0);
         main.pause();
         let asker = steer(&main, |controller| {
             controller.run_until(SimTime::ZERO).unwrap();
@@ -313,7 +313,7 @@ fn status_answers_while_an_agent_works() {
 /// Whoever only asks has patience: longer than a stuck cluster is given.
 #[test]
 fn a_pause_waits_for_an_agent_at_work() {
-    let mut main = tokens(Ground::Ring, 0, 5);
+    let mut main = tokens(TestPlacement::Ring, 0, 5);
     main.pause();
     let pauser = steer(&main, |controller| {
         put_to_work(&controller, 1, 2_600);
@@ -328,7 +328,7 @@ fn a_pause_waits_for_an_agent_at_work() {
 
 #[test]
 fn stop_ends_a_run_whose_agent_never_returns() {
-    let mut main = tokens(Ground::Ring, 0, 5);
+    let mut main = tokens(TestPlacement::Ring, 0, 5);
     main.pause();
     let stopper = steer(&main, |controller| {
         put_to_work(&controller, 1, 3_600_000);
@@ -348,8 +348,8 @@ fn stop_ends_a_run_whose_agent_never_returns() {
 
 #[test]
 fn stop_ends_a_run_that_is_paused() {
-    everywhere(|ground, lookahead| {
-        let mut main = tokens(ground, lookahead, 20);
+    everywhere(|placement, lookahead| {
+        let mut main = tokens(placement, lookahead, 20);
         main.pause();
         let stopper = steer(&main, |controller| {
             controller.step(2).unwrap();
@@ -359,42 +359,42 @@ fn stop_ends_a_run_that_is_paused() {
         stopper.join().unwrap();
         assert_eq!(report.stopped_by, StopReason::Interrupted);
         let report = main.run(Run::until_idle()).unwrap();
-        assert_eq!(outcome(&report), undisturbed(ground, lookahead, 20));
+        assert_eq!(outcome(&report), undisturbed(placement, lookahead, 20));
     });
 }
 
 #[test]
 fn a_timeout_ends_a_run_that_is_paused() {
-    everywhere(|ground, lookahead| {
-        let mut main = tokens(ground, lookahead, 20);
+    everywhere(|placement, lookahead| {
+        let mut main = tokens(placement, lookahead, 20);
         main.pause();
         let controller = main.controller();
         let run = Run::until_idle().timeout(Duration::from_millis(20));
         let report = main.run(run).unwrap();
         assert_eq!(report.stopped_by, StopReason::Timeout);
-        assert_eq!(controller.status().phase, Phase::Resting);
+        assert_eq!(controller.status().state, RunState::Resting);
         let report = main.run(Run::until_idle()).unwrap();
-        assert_eq!(outcome(&report), undisturbed(ground, lookahead, 20));
+        assert_eq!(outcome(&report), undisturbed(placement, lookahead, 20));
     });
 }
 
 #[test]
 fn a_pause_that_nobody_can_end_is_over() {
-    everywhere(|ground, lookahead| {
-        let mut main = tokens(ground, lookahead, 20);
+    everywhere(|placement, lookahead| {
+        let mut main = tokens(placement, lookahead, 20);
         main.pause();
         let leaver = steer(&main, |controller| {
             controller.step(3).unwrap();
         });
         let report = main.run(Run::until_idle()).unwrap();
         leaver.join().unwrap();
-        assert_eq!(outcome(&report), undisturbed(ground, lookahead, 20));
+        assert_eq!(outcome(&report), undisturbed(placement, lookahead, 20));
     });
 }
 
 #[test]
 fn a_cluster_that_dies_during_a_pause_is_named_to_who_asks() {
-    let mut main = tokens(Ground::Ring, 0, 20);
+    let mut main = tokens(TestPlacement::Ring, 0, 20);
     main.start().unwrap();
     let pids: Vec<u32> = main.pids().into_iter().map(|(_, pid)| pid).collect();
     main.pause();
@@ -405,7 +405,7 @@ fn a_cluster_that_dies_during_a_pause_is_named_to_who_asks() {
         (error, controller.inspect::<Player>(1).unwrap_err(), pids)
     });
     let error = main.run(Run::until_idle()).unwrap_err();
-    assert!(matches!(error, Error::ChildDied { .. }), "{error}");
+    assert!(matches!(error, Error::ClusterDied { .. }), "{error}");
     let (first, second, pids) = asker.join().unwrap();
     assert!(
         matches!(&first, ControlError::ClusterDied { cluster, .. } if cluster == "1"),
@@ -417,8 +417,8 @@ fn a_cluster_that_dies_during_a_pause_is_named_to_who_asks() {
 
 #[test]
 fn the_thread_that_runs_cannot_steer() {
-    for ground in ALL {
-        let mut main = tokens(ground, 0, 0);
+    for placement in ALL {
+        let mut main = tokens(placement, 0, 0);
         let controller = main.controller();
         main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Work(0)));
         let mut error = None;
@@ -431,10 +431,10 @@ fn the_thread_that_runs_cannot_steer() {
 }
 
 /// Commands of several threads at once.
-fn command_often(ground: Ground, lookahead: u64, commands: u64) {
+fn command_often(placement: TestPlacement, lookahead: u64, commands: u64) {
     const THREADS: u64 = 4;
     let hops = 200;
-    let mut main = tokens(ground, lookahead, hops);
+    let mut main = tokens(placement, lookahead, hops);
     main.pause();
     let threads = (1..=THREADS).map(|thread| {
         steer(&main, move |controller| {
@@ -453,17 +453,17 @@ fn command_often(ground: Ground, lookahead: u64, commands: u64) {
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
-    let expected = undisturbed(ground, lookahead, hops);
-    assert_eq!(outcome(&report), expected, "{ground:?} {lookahead}");
+    let expected = undisturbed(placement, lookahead, hops);
+    assert_eq!(outcome(&report), expected, "{placement:?} {lookahead}");
 }
 
 #[test]
 fn thousands_of_commands_are_answered() {
-    everywhere(|ground, lookahead| command_often(ground, lookahead, 2_000));
+    everywhere(|placement, lookahead| command_often(placement, lookahead, 2_000));
 }
 
 #[test]
 #[ignore = "takes a while"]
 fn a_hundred_thousand_commands_are_answered() {
-    everywhere(|ground, lookahead| command_often(ground, lookahead, 100_000));
+    everywhere(|placement, lookahead| command_often(placement, lookahead, 100_000));
 }

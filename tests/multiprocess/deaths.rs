@@ -7,7 +7,7 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind, Output};
 use serde::{Deserialize, Serialize};
 
-use crate::ground::PROCESSES;
+use crate::test_placement::PROCESSES;
 use crate::workers::{Worker, clusters, go};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
@@ -170,7 +170,7 @@ fn every_cause_is_told_apart() {
             .run(Run::until_idle())
             .unwrap_err();
         let text = error.to_string();
-        let Error::ChildDied {
+        let Error::ClusterDied {
             cluster,
             exit,
             others,
@@ -195,7 +195,7 @@ fn without_a_pipe_only_the_status_speaks() {
     let error = with(victim, Output::Inherit)
         .run(Run::until_idle())
         .unwrap_err();
-    let Error::ChildDied { exit, stderr, .. } = error else {
+    let Error::ClusterDied { exit, stderr, .. } = error else {
         panic!("{error}");
     };
     assert_eq!((exit, stderr.as_str()), (ExitKind::Signal(6), ""));
@@ -296,9 +296,9 @@ fn what_children_print_is_passed_on_with_their_names() {
 /// What is closed with them is noticed when the child next speaks with main.
 #[test]
 fn an_agent_that_closes_all_descriptors_is_suspected() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::CloseAll, Worker::Forever], &[Worker::Forever]];
-        let mut main = clusters(ground, &workers);
+        let mut main = clusters(placement, &workers);
         main.send(go(1));
         main.send(go(2));
         main.start().unwrap();
@@ -306,13 +306,13 @@ fn an_agent_that_closes_all_descriptors_is_suspected() {
             .timeout(std::time::Duration::from_millis(200))
             .supersteps_per_instant(u64::MAX);
         let error = main.run(run).unwrap_err();
-        let Error::ChildDied { cluster, exit, .. } = &error else {
-            panic!("{ground:?}: {error}");
+        let Error::ClusterDied { cluster, exit, .. } = &error else {
+            panic!("{placement:?}: {error}");
         };
         assert_eq!(
             (cluster.as_str(), *exit),
             ("1", ExitKind::LifelineLost),
-            "{ground:?}"
+            "{placement:?}"
         );
         let text = error.to_string();
         let expected = "ended itself because it had lost its connection with main (code 90); if main has lived on, an agent has closed \

@@ -4,7 +4,7 @@ use maslite_mp::Error;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 /// What the agents of these tests send to each other. Agent 1000 sends it when it begins.
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
@@ -161,8 +161,8 @@ enum Payees {
     Main,
 }
 
-fn pay(ground: Ground, payees: Payees, between: Between) -> Result<MpReport, Error> {
-    let mut main = MpMain::new(agents())?.on(ground).with_digest();
+fn pay(placement: TestPlacement, payees: Payees, between: Between) -> Result<MpReport, Error> {
+    let mut main = MpMain::new(agents())?.on(placement).with_digest();
     let clusters = [main.new_scheduler(), main.new_scheduler()];
     let to = match payees {
         Payees::Main => [AgentId::MAIN; 2],
@@ -180,17 +180,17 @@ fn pay(ground: Ground, payees: Payees, between: Between) -> Result<MpReport, Err
 
 #[test]
 fn mail_of_one_batch_is_right() {
-    for ground in ALL {
-        let report = pay(ground, Payees::Elsewhere, Between::Nothing).unwrap();
-        assert_eq!(report.counters.delivered, 3, "{ground:?}");
+    for placement in ALL {
+        let report = pay(placement, Payees::Elsewhere, Between::Nothing).unwrap();
+        assert_eq!(report.counters.delivered, 3, "{placement:?}");
     }
 }
 
 #[test]
 fn a_field_that_is_left_out_is_an_error_at_its_mail() {
-    for ground in ALL {
+    for placement in ALL {
         for (payees, receiver) in [(Payees::Elsewhere, "agent 7"), (Payees::Main, "agent main")] {
-            let error = pay(ground, payees, Between::Note).unwrap_err();
+            let error = pay(placement, payees, Between::Note).unwrap_err();
             let Error::EncodeInCluster { cluster, what, why } = &error else {
                 panic!("{error}");
             };
@@ -210,7 +210,7 @@ fn a_field_that_is_left_out_is_an_error_at_its_mail() {
 
 #[test]
 fn mail_that_cannot_be_read_is_an_error_that_names_it() {
-    for ground in ALL {
+    for placement in ALL {
         for (payees, receiver, cluster) in [
             (Payees::Elsewhere, "agent 7", "2"),
             (Payees::Main, "agent main", "1"),
@@ -223,7 +223,7 @@ fn mail_that_cannot_be_read_is_an_error_that_names_it() {
                 ),
                 (Between::Modest, "Modest", "1 bytes are left over behind it"),
             ] {
-                let error = pay(ground, payees, between).unwrap_err();
+                let error = pay(placement, payees, between).unwrap_err();
                 let Error::Decode {
                     cluster: by,
                     what,
@@ -232,7 +232,7 @@ fn mail_that_cannot_be_read_is_an_error_that_names_it() {
                 else {
                     panic!("{error}");
                 };
-                assert_eq!((&by[..], &why[..]), (cluster, reason), "{ground:?}");
+                assert_eq!((&by[..], &why[..]), (cluster, reason), "{placement:?}");
                 let addresses = format!("of agent 1000 to {receiver}, sent at 0 s,");
                 assert_eq!(what, &format!("message Msg::{name}(_) {addresses}"));
             }
@@ -242,17 +242,17 @@ fn mail_that_cannot_be_read_is_an_error_that_names_it() {
 
 #[test]
 fn mail_that_is_read_as_other_mail_is_an_error_where_it_is_sent() {
-    for ground in ALL {
+    for placement in ALL {
         for (payees, receiver) in [
             (Payees::Elsewhere, "agent 7"),
             (Payees::Here, "agent 7"),
             (Payees::Main, "agent main"),
         ] {
-            let error = pay(ground, payees, Between::Swapped).unwrap_err();
+            let error = pay(placement, payees, Between::Swapped).unwrap_err();
             let Error::Asymmetric { cluster, what, why } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(cluster.as_deref(), Some("1"), "{ground:?}");
+            assert_eq!(cluster.as_deref(), Some("1"), "{placement:?}");
             let expected = format!("message Swapped of agent 1000 to {receiver}, sent at 0 s,");
             assert_eq!(what, &expected);
             assert_eq!(
@@ -265,12 +265,12 @@ fn mail_that_is_read_as_other_mail_is_an_error_where_it_is_sent() {
 
 #[test]
 fn mail_that_stays_and_cannot_be_read_is_an_error_too() {
-    for ground in ALL {
-        let error = pay(ground, Payees::Here, Between::Modest).unwrap_err();
+    for placement in ALL {
+        let error = pay(placement, Payees::Here, Between::Modest).unwrap_err();
         let Error::Decode { cluster, what, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(cluster, "1", "{ground:?}");
+        assert_eq!(cluster, "1", "{placement:?}");
         assert_eq!(
             what,
             "message Modest of agent 1000 to agent 7, sent at 0 s,"

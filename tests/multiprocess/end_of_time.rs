@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 /// Of each cluster, one for each agent.
 const LOOKAHEADS: [SimDuration; 3] = [
@@ -72,12 +72,12 @@ fn patients() -> impl Iterator<Item = (u64, Patient)> {
     (1..=3).map(|id| (id, Patient { next: id % 3 + 1 }))
 }
 
-fn clusters(ground: Ground, lookaheads: bool) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
+fn clusters(placement: TestPlacement, lookaheads: bool) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
     for ((id, patient), lookahead) in patients().zip(LOOKAHEADS) {
@@ -96,8 +96,8 @@ fn reply(mail: Mail<Msg>, main: &mut MainContext<Msg>) {
 
 /// Runs all of it, in pieces of so many supersteps if any are given. Returns what arrived in the
 /// last instant as `step receiver<sender topic`, and the report.
-fn run(ground: Ground, lookaheads: bool, piece: Option<u64>) -> (Vec<String>, MpReport) {
-    let (mut main, lines) = clusters(ground, lookaheads);
+fn run(placement: TestPlacement, lookaheads: bool, piece: Option<u64>) -> (Vec<String>, MpReport) {
+    let (mut main, lines) = clusters(placement, lookaheads);
     let report = loop {
         let run = match piece {
             Some(supersteps) => Run::until_idle().supersteps(supersteps),
@@ -124,8 +124,8 @@ fn run(ground: Ground, lookaheads: bool, piece: Option<u64>) -> (Vec<String>, Mp
     (last.collect(), report)
 }
 
-fn all_grounds() -> impl Iterator<Item = Ground> {
-    [Ground::Inline].into_iter().chain(PROCESSES)
+fn all_placements() -> impl Iterator<Item = TestPlacement> {
+    [TestPlacement::Inline].into_iter().chain(PROCESSES)
 }
 
 #[test]
@@ -137,12 +137,12 @@ fn without_a_lookahead_it_is_that_of_a_lone_scheduler() {
     let expected = alone.run_with(Run::until_idle(), reply).unwrap();
     assert_eq!(expected.now, SimTime::MAX);
     assert_eq!(expected.counters.alarms_fired, 12);
-    for ground in all_grounds() {
-        let (_, report) = run(ground, false, None);
+    for placement in all_placements() {
+        let (_, report) = run(placement, false, None);
         assert_eq!(report.stopped_by, StopReason::Idle);
-        assert_eq!(report.now, SimTime::MAX, "{ground:?}");
-        assert_eq!(report.digest, expected.digest, "{ground:?}");
-        assert_eq!(report.counters, expected.counters, "{ground:?}");
+        assert_eq!(report.now, SimTime::MAX, "{placement:?}");
+        assert_eq!(report.digest, expected.digest, "{placement:?}");
+        assert_eq!(report.counters, expected.counters, "{placement:?}");
     }
 }
 
@@ -176,10 +176,10 @@ fn under_a_lookahead_all_that_is_due_happens_and_what_crosses_arrives() {
         "1 3<3 Again",
         "1 3<main Reply",
     ];
-    for ground in all_grounds() {
+    for placement in all_placements() {
         for piece in [None, Some(1), Some(2), Some(5)] {
-            let (lines, report) = run(ground, true, piece);
-            assert_eq!(lines, expected, "{ground:?}, pieces of {piece:?}");
+            let (lines, report) = run(placement, true, piece);
+            assert_eq!(lines, expected, "{placement:?}, pieces of {piece:?}");
             assert_eq!(report.now, SimTime::MAX);
             assert_eq!(report.counters.alarms_fired, 12);
             assert_eq!(report.counters.alarms_pending, 0);
@@ -190,9 +190,9 @@ fn under_a_lookahead_all_that_is_due_happens_and_what_crosses_arrives() {
 
 #[test]
 fn a_time_limit_at_the_end_of_time_leaves_the_last_instant_out() {
-    for ground in all_grounds() {
+    for placement in all_placements() {
         for lookaheads in [false, true] {
-            let (mut main, lines) = clusters(ground, lookaheads);
+            let (mut main, lines) = clusters(placement, lookaheads);
             let report = main.run(Run::until(SimTime::MAX)).unwrap();
             assert_eq!(report.stopped_by, StopReason::TimeLimit);
             assert_eq!(report.now, SimTime::MAX);

@@ -13,7 +13,7 @@ use maslite_testkit::scenario::file::Scenario;
 use maslite_testkit::scenario::play::{Cut, Pieces, Stage, has_notes, play};
 use maslite_testkit::scenario::trace::{Trace, write_placed};
 
-use crate::ground::{Ground, Grounded};
+use crate::test_placement::{PlacedOn, TestPlacement};
 
 fn agents() -> Entered<ScenarioMessage> {
     Registry::new()
@@ -47,18 +47,18 @@ impl Write for Shared {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Alone,
-    Clusters(Ground),
+    Clusters(TestPlacement),
 }
 
 const PLACES: [Place; 4] = [
     Place::Alone,
-    Place::Clusters(Ground::Inline),
-    Place::Clusters(Ground::Ring),
-    Place::Clusters(Ground::Channel),
+    Place::Clusters(TestPlacement::Inline),
+    Place::Clusters(TestPlacement::Ring),
+    Place::Clusters(TestPlacement::Channel),
 ];
 
-fn tell(scenario: &Scenario, place: Place, pieces: Pieces, shake: Option<u64>) -> Told {
-    perform(scenario, place, pieces, shake).0
+fn tell(scenario: &Scenario, place: Place, pieces: Pieces, jitter: Option<u64>) -> Told {
+    perform(scenario, place, pieces, jitter).0
 }
 
 /// Plays a story: what is told of it, and how it failed, if it did.
@@ -66,7 +66,7 @@ fn perform(
     scenario: &Scenario,
     place: Place,
     pieces: Pieces,
-    shake: Option<u64>,
+    jitter: Option<u64>,
 ) -> (Told, Option<Error>) {
     let text = Shared::default();
     let trace = if has_notes(scenario) {
@@ -76,8 +76,11 @@ fn perform(
     };
     let mut stage = match place {
         Place::Alone => Stage::alone(0, Some(&trace)),
-        Place::Clusters(ground) => {
-            let main = MpMain::new(agents()).unwrap().on(ground).with_shake(shake);
+        Place::Clusters(placement) => {
+            let main = MpMain::new(agents())
+                .unwrap()
+                .on(placement)
+                .with_jitter(jitter);
             Stage::clusters(main, scenario, Some(&trace))
         }
     };
@@ -144,10 +147,10 @@ fn golden() -> Vec<(String, Scenario, Told)> {
     stories.collect()
 }
 
-fn check_golden(place: Place, ways: &[Pieces], shake: Option<u64>) {
+fn check_golden(place: Place, ways: &[Pieces], jitter: Option<u64>) {
     for (name, scenario, expected) in golden() {
         for pieces in ways {
-            let got = tell(&scenario, place, *pieces, shake);
+            let got = tell(&scenario, place, *pieces, jitter);
             same(&got, &expected, &format!("{name}, {place:?}, {pieces:?}"));
         }
     }
@@ -204,25 +207,33 @@ fn golden_stories_in_one_scheduler() {
 
 #[test]
 fn golden_stories_inline() {
-    check_golden(Place::Clusters(Ground::Inline), &ways(), None);
+    check_golden(Place::Clusters(TestPlacement::Inline), &ways(), None);
 }
 
 #[test]
-fn golden_stories_inline_shaken() {
-    for shake in 1..3 {
+fn golden_stories_inline_with_jitter() {
+    for jitter in 1..3 {
         let whole = [Pieces::default()];
-        check_golden(Place::Clusters(Ground::Inline), &whole, Some(shake));
+        check_golden(Place::Clusters(TestPlacement::Inline), &whole, Some(jitter));
     }
 }
 
 #[test]
 fn golden_stories_in_processes_over_rings() {
-    check_golden(Place::Clusters(Ground::Ring), &[Pieces::default()], None);
+    check_golden(
+        Place::Clusters(TestPlacement::Ring),
+        &[Pieces::default()],
+        None,
+    );
 }
 
 #[test]
 fn golden_stories_in_processes_over_channels() {
-    check_golden(Place::Clusters(Ground::Channel), &[Pieces::default()], None);
+    check_golden(
+        Place::Clusters(TestPlacement::Channel),
+        &[Pieces::default()],
+        None,
+    );
 }
 
 /// A summary without the digest, which the naive program does not keep.
@@ -259,7 +270,7 @@ fn check_random(seed: u64, places: &[(Place, &[Pieces])]) {
 
 #[test]
 fn random_stories_in_one_scheduler_and_inline() {
-    let inline = Place::Clusters(Ground::Inline);
+    let inline = Place::Clusters(TestPlacement::Inline);
     let ways = ways();
     let (mut failed, mut lines) = (0, 0);
     for seed in 0..240 {
@@ -281,8 +292,8 @@ fn random_stories_in_one_scheduler_and_inline() {
 fn random_stories_in_processes() {
     let whole = [Pieces::default()];
     for seed in 1_000..1_012 {
-        let ground = [Ground::Ring, Ground::Channel][usize::from(seed % 2 == 0)];
-        check_random(seed, &[(Place::Clusters(ground), &whole)]);
+        let placement = [TestPlacement::Ring, TestPlacement::Channel][usize::from(seed % 2 == 0)];
+        check_random(seed, &[(Place::Clusters(placement), &whole)]);
     }
 }
 
@@ -293,11 +304,11 @@ fn many_random_stories() {
     for seed in 10_000..14_000 {
         let mut places = vec![
             (Place::Alone, &ways[..]),
-            (Place::Clusters(Ground::Inline), &ways[..]),
+            (Place::Clusters(TestPlacement::Inline), &ways[..]),
         ];
         if seed % 10 == 0 {
-            places.push((Place::Clusters(Ground::Ring), &ways[..1]));
-            places.push((Place::Clusters(Ground::Channel), &ways[..1]));
+            places.push((Place::Clusters(TestPlacement::Ring), &ways[..1]));
+            places.push((Place::Clusters(TestPlacement::Channel), &ways[..1]));
         }
         check_random(seed, &places);
     }

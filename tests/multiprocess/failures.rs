@@ -4,17 +4,17 @@ use maslite_core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind};
 
-use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
 use crate::workers::{Msg, When, Worker, agents, clusters, exists, go, kill, pids};
 
 /// The error of a run in which agent 2, in the second cluster, does its thing.
-fn error_of(ground: Ground, worker: Worker) -> Error {
-    let mut main = clusters(ground, &[&[Worker::Farewell], &[worker]]);
+fn error_of(placement: TestPlacement, worker: Worker) -> Error {
+    let mut main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
     main.send(go(2));
     main.start().unwrap();
     let pids = pids(&main);
     let error = main.run(Run::until_idle()).unwrap_err();
-    if ground != Ground::Inline {
+    if placement != TestPlacement::Inline {
         assert!(!pids.iter().any(|pid| exists(*pid)), "{error}");
     }
     assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
@@ -23,14 +23,14 @@ fn error_of(ground: Ground, worker: Worker) -> Error {
 
 #[test]
 fn a_killed_child_is_an_error_that_names_the_cluster() {
-    for ground in PROCESSES {
-        let mut main = clusters(ground, &[&[Worker::Farewell], &[Worker::TellPid]]);
+    for placement in PROCESSES {
+        let mut main = clusters(placement, &[&[Worker::Farewell], &[Worker::TellPid]]);
         main.start().unwrap();
         let pids = pids(&main);
         kill(pids[1]);
         main.send(go(2));
         let error = main.run(Run::until_idle()).unwrap_err();
-        let Error::ChildDied {
+        let Error::ClusterDied {
             cluster, pid, exit, ..
         } = &error
         else {
@@ -45,14 +45,14 @@ fn a_killed_child_is_an_error_that_names_the_cluster() {
 
 #[test]
 fn a_child_that_dies_at_work_is_named_with_its_end() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for (worker, expected) in [
             (Worker::KillItself, ExitKind::Signal(9)),
             (Worker::Exit(0), ExitKind::Success),
             (Worker::Exit(7), ExitKind::Code(7)),
         ] {
-            match error_of(ground, worker) {
-                Error::ChildDied { cluster, exit, .. } => {
+            match error_of(placement, worker) {
+                Error::ClusterDied { cluster, exit, .. } => {
                     assert_eq!((cluster.as_str(), exit), ("2", expected));
                 }
                 other => panic!("{other}"),
@@ -64,12 +64,12 @@ fn a_child_that_dies_at_work_is_named_with_its_end() {
 /// The two clusters never stop talking, so the kill finds them anywhere: while they write, read or sleep.
 #[test]
 fn a_kill_at_any_moment_is_seen_and_named() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for round in 0..30_u32 {
             let forward = |to: u64| Worker::Forward(AgentId::from(to));
             let tell = Worker::Tell(AgentId::from(3), "x".repeat(1 << (round % 20)));
             let workers: [&[Worker]; 2] = [&[tell, forward(3)], &[forward(2)]];
-            let mut main = clusters(ground, &workers);
+            let mut main = clusters(placement, &workers);
             main.send(go(1));
             main.start().unwrap();
             let pids = pids(&main);
@@ -81,8 +81,8 @@ fn a_kill_at_any_moment_is_seen_and_named() {
             let run = Run::until_idle().supersteps_per_instant(u64::MAX);
             let error = main.run(run).unwrap_err();
             killer.join().unwrap();
-            let Error::ChildDied { pid, exit, .. } = &error else {
-                panic!("{ground:?}, round {round}: {error}");
+            let Error::ClusterDied { pid, exit, .. } = &error else {
+                panic!("{placement:?}, round {round}: {error}");
             };
             assert_eq!((*pid, *exit), (pids[place], ExitKind::Signal(9)));
             assert!(!pids.iter().any(|pid| exists(*pid)));
@@ -92,9 +92,9 @@ fn a_kill_at_any_moment_is_seen_and_named() {
 
 #[test]
 fn a_panic_is_an_error_that_names_the_agent() {
-    for ground in ALL {
+    for placement in ALL {
         for (when, phase) in [(When::Setup, Phase::Setup), (When::Update, Phase::Update)] {
-            let error = error_of(ground, Worker::Panic(when));
+            let error = error_of(placement, Worker::Panic(when));
             let Error::Agent { cluster, source } = &error else {
                 panic!("{error}");
             };
@@ -116,9 +116,9 @@ fn a_panic_is_an_error_that_names_the_agent() {
 
 #[test]
 fn a_panic_in_teardown_is_told_and_keeps_nobody_from_ending() {
-    for ground in ALL {
+    for placement in ALL {
         let workers = [Worker::Panic(When::Teardown), Worker::Farewell];
-        let mut main = clusters(ground, &[&workers, &[Worker::Farewell]]);
+        let mut main = clusters(placement, &[&workers, &[Worker::Farewell]]);
         main.run(Run::until_idle()).unwrap();
         let shutdown = main.shutdown();
         assert_eq!(shutdown.errors.len(), 1, "{shutdown:?}");
@@ -128,8 +128,8 @@ fn a_panic_in_teardown_is_told_and_keeps_nobody_from_ending() {
 
 #[test]
 fn an_agent_that_never_returns_is_stuck() {
-    for ground in PROCESSES {
-        let mut main = clusters(ground, &[&[], &[Worker::Stuck]]);
+    for placement in PROCESSES {
+        let mut main = clusters(placement, &[&[], &[Worker::Stuck]]);
         main.send(go(1));
         main.start().unwrap();
         let pids = pids(&main);
@@ -166,7 +166,7 @@ fn what_a_program_prints_that_returns_an_error_is_its_text_with_all_causes() {
     let structure = format!("{error:#?}");
     assert!(structure.starts_with("Start(\n    Spawn {"), "{structure}");
 
-    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
     let cluster = main.new_scheduler();
     main.add(cluster, 1, Worker::Panic(When::Update)).unwrap();
     main.send(go(1));
@@ -176,10 +176,10 @@ fn what_a_program_prints_that_returns_an_error_is_its_text_with_all_causes() {
 
 #[test]
 fn mail_for_nobody_is_counted_as_undeliverable() {
-    for ground in ALL {
+    for placement in ALL {
         let nobody = AgentId::from("nobody");
         let tell = Worker::Tell(nobody, "hello".to_owned());
-        let mut main = clusters(ground, &[&[tell], &[Worker::Farewell]]);
+        let mut main = clusters(placement, &[&[tell], &[Worker::Farewell]]);
         main.send(go(1));
         main.send(go(99));
         let report = main.run(Run::until_idle()).unwrap();
@@ -194,7 +194,7 @@ fn mail_for_nobody_is_counted_as_undeliverable() {
 
 #[test]
 fn what_cannot_be_added_is_refused_by_name() {
-    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
     let cluster = main.new_scheduler();
     let other = main.new_scheduler();
     main.add(cluster, "crane", Worker::TellPid).unwrap();
@@ -223,8 +223,8 @@ fn what_cannot_be_added_is_refused_by_name() {
 
 #[test]
 fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
-    for ground in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         let (east, west) = (main.new_scheduler(), main.new_scheduler());
         main.build(east, "listeners", vec![1_u64, 2]).unwrap();
         main.build(west, "listeners", vec![3_u64, 2]).unwrap();
@@ -239,8 +239,8 @@ fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
 
 #[test]
 fn a_configuration_that_is_another_ones_is_refused() {
-    for ground in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         let cluster = main.new_scheduler();
         // Nothing at all is no list of ids.
         main.build(cluster, "listeners", ()).unwrap();

@@ -8,7 +8,7 @@ use maslite_mp::Error;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -155,12 +155,17 @@ fn alone(doers: &[Vec<(u64, Act)>], run: Run) -> Outcome {
 }
 
 /// The same over clusters: each is a list of the agents in it.
-fn divided(doers: &[Vec<(u64, Act)>], run: Run, clusters: &[&[usize]], ground: Ground) -> Outcome {
+fn divided(
+    doers: &[Vec<(u64, Act)>],
+    run: Run,
+    clusters: &[&[usize]],
+    placement: TestPlacement,
+) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_trace(move |line| seen.lock().unwrap().push(line.to_owned()));
     let ids: Vec<_> = clusters.iter().map(|_| main.new_scheduler()).collect();
     for (nth, acts) in doers.iter().enumerate() {
@@ -195,9 +200,9 @@ fn check_with(doers: &[Vec<(u64, Act)>], run: fn() -> Run) -> Outcome {
         &[&[], &[3, 1, 2]],
     ];
     for clusters in splits {
-        for ground in ALL {
-            let outcome = divided(doers, run(), clusters, ground);
-            assert_eq!(outcome, expected, "{doers:?} {clusters:?} {ground:?}");
+        for placement in ALL {
+            let outcome = divided(doers, run(), clusters, placement);
+            assert_eq!(outcome, expected, "{doers:?} {clusters:?} {placement:?}");
         }
     }
     expected
@@ -367,8 +372,8 @@ fn under_a_lookahead_the_trace_ends_with_the_failure_too() {
         &[&[3], &[2], &[1]],
         &[&[2, 1], &[3]],
     ] {
-        for ground in ALL {
-            let outcome = ahead(&doers, clusters, ground);
+        for placement in ALL {
+            let outcome = ahead(&doers, clusters, placement);
             assert!(
                 outcome.end.starts_with("agent 1 panicked in update at 3 s"),
                 "{}",
@@ -380,12 +385,12 @@ fn under_a_lookahead_the_trace_ends_with_the_failure_too() {
     }
 }
 
-fn ahead(doers: &[Vec<(u64, Act)>], clusters: &[&[usize]], ground: Ground) -> Outcome {
+fn ahead(doers: &[Vec<(u64, Act)>], clusters: &[&[usize]], placement: TestPlacement) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_lookahead(SimDuration::from_secs(60))
         .with_trace(move |line| seen.lock().unwrap().push(line.to_owned()));
     let ids: Vec<_> = clusters.iter().map(|_| main.new_scheduler()).collect();

@@ -7,12 +7,12 @@ use std::time::Duration;
 use maslite_mp::core::Counters;
 use maslite_mp::prelude::*;
 
-use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
 use crate::workers::{Msg, Worker, agents, clusters, exists, go, pids};
 
 /// The ids of the processes that two agents say they live in.
-fn told_pids(ground: Ground) -> Vec<u32> {
-    let mut main = clusters(ground, &[&[Worker::TellPid], &[Worker::TellPid]]);
+fn told_pids(placement: TestPlacement) -> Vec<u32> {
+    let mut main = clusters(placement, &[&[Worker::TellPid], &[Worker::TellPid]]);
     main.send(go(1));
     main.send(go(2));
     let mut told = Vec::new();
@@ -28,11 +28,11 @@ fn told_pids(ground: Ground) -> Vec<u32> {
 
 #[test]
 fn children_are_other_processes() {
-    for ground in PROCESSES {
-        let told = told_pids(ground);
+    for placement in PROCESSES {
+        let told = told_pids(placement);
         assert_ne!(told[0], told[1]);
         assert!(!told.contains(&id()));
-        assert_eq!(told_pids(Ground::Inline), [id(), id()]);
+        assert_eq!(told_pids(TestPlacement::Inline), [id(), id()]);
     }
 }
 
@@ -49,18 +49,18 @@ fn what_carries_the_messages_can_be_chosen_and_is_told() {
     } else {
         Link::Channel
     };
-    let auto = clusters(Ground::Ring, &workers).with_link(Link::Auto);
+    let auto = clusters(TestPlacement::Ring, &workers).with_link(Link::Auto);
     assert_eq!(told(auto), Some(best));
-    assert_eq!(told(clusters(Ground::Ring, &workers)), Some(best));
-    let channel = clusters(Ground::Channel, &workers);
+    assert_eq!(told(clusters(TestPlacement::Ring, &workers)), Some(best));
+    let channel = clusters(TestPlacement::Channel, &workers);
     assert_eq!(told(channel), Some(Link::Channel));
-    assert_eq!(told(clusters(Ground::Inline, &workers)), None);
+    assert_eq!(told(clusters(TestPlacement::Inline, &workers)), None);
 }
 
 #[test]
 fn none_is_left_after_drop() {
-    for ground in PROCESSES {
-        let mut main = clusters(ground, &[&[Worker::Farewell], &[]]);
+    for placement in PROCESSES {
+        let mut main = clusters(placement, &[&[Worker::Farewell], &[]]);
         main.start().unwrap();
         let pids = pids(&main);
         assert!(pids.iter().all(|pid| exists(*pid)), "{pids:?}");
@@ -71,10 +71,10 @@ fn none_is_left_after_drop() {
 
 #[test]
 fn none_is_left_after_a_panic_in_the_scope() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let mut seen = Vec::new();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut main = clusters(ground, &[&[Worker::Farewell], &[]]);
+            let mut main = clusters(placement, &[&[Worker::Farewell], &[]]);
             main.start().unwrap();
             seen = pids(&main);
             panic!("the program has a bug");
@@ -102,8 +102,8 @@ fn cut_short(main: &mut MpMain<Msg>) -> Counters {
 
 #[test]
 fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
-    for ground in ALL {
-        let mut main = clusters(ground, &[&[Worker::Forever], &[Worker::Forever]]);
+    for placement in ALL {
+        let mut main = clusters(placement, &[&[Worker::Forever], &[Worker::Forever]]);
         main.send(go(1));
         cut_short(&mut main);
         main.send(go(2));
@@ -112,7 +112,7 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
         assert_eq!(counters.queued, 2);
         let pids = pids(&main);
         drop(main);
-        if ground != Ground::Inline {
+        if placement != TestPlacement::Inline {
             assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
         }
     }
@@ -121,10 +121,10 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
 /// Under a lookahead the clusters are at different times when a timeout finds them.
 #[test]
 fn a_timeout_ends_a_run_under_a_lookahead_too() {
-    for ground in ALL {
+    for placement in ALL {
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Forever]];
         let lookahead = SimDuration::from_millis(1);
-        let mut main = clusters(ground, &workers).with_lookahead(lookahead);
+        let mut main = clusters(placement, &workers).with_lookahead(lookahead);
         main.send(go(1));
         for run in 1..=2 {
             assert_eq!(cut_short(&mut main).queued, 1, "run {run}");
@@ -134,8 +134,8 @@ fn a_timeout_ends_a_run_under_a_lookahead_too() {
 
 #[test]
 fn a_handle_ends_a_run_from_another_thread() {
-    for ground in ALL {
-        let mut main = clusters(ground, &[&[Worker::Forever], &[]]);
+    for placement in ALL {
+        let mut main = clusters(placement, &[&[Worker::Forever], &[]]);
         main.send(go(1));
         let handle = main.stop_handle();
         // Asked for before the run or during it: either way the run ends.
@@ -149,8 +149,8 @@ fn a_handle_ends_a_run_from_another_thread() {
 
 #[test]
 fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
-    for ground in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         assert_eq!(
             main.run(Run::until_idle()).unwrap().stopped_by,
             StopReason::Idle
@@ -167,10 +167,10 @@ fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
 
 #[test]
 fn many_starts_and_stops_leave_nothing_running() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let mut seen = Vec::new();
         for _ in 0..20 {
-            let mut main = clusters(ground, &[&[Worker::TellPid], &[]]);
+            let mut main = clusters(placement, &[&[Worker::TellPid], &[]]);
             main.send(go(1));
             main.run_with(Run::until_idle(), |_, _| {}).unwrap();
             seen.extend(pids(&main));
@@ -184,9 +184,9 @@ fn many_starts_and_stops_leave_nothing_running() {
 #[test]
 fn a_forked_copy_of_main_touches_nothing() {
     use std::os::unix::process::CommandExt;
-    for ground in PROCESSES {
-        let mut main = clusters(ground, &[&[Worker::TellPid], &[Worker::TellPid]]);
-        let socket = main.open_control(&format!("forked-{ground:?}")).unwrap();
+    for placement in PROCESSES {
+        let mut main = clusters(placement, &[&[Worker::TellPid], &[Worker::TellPid]]);
+        let socket = main.open_control(&format!("forked-{placement:?}")).unwrap();
         main.start().unwrap();
         let address = &raw const main as usize;
         let mut copy = std::process::Command::new("true");
@@ -225,8 +225,8 @@ fn without_standard_streams() {
     // SAFETY: nothing here uses them from here on but those who find other files there.
     (0..3).for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(number) }));
     let outcome = std::panic::catch_unwind(|| {
-        for ground in PROCESSES {
-            let mut main = clusters(ground, &[&[Worker::Print(1000)], &[Worker::Print(1000)]]);
+        for placement in PROCESSES {
+            let mut main = clusters(placement, &[&[Worker::Print(1000)], &[Worker::Print(1000)]]);
             main.send(go(1));
             main.send(go(2));
             main.run(Run::until_idle()).unwrap();

@@ -8,7 +8,7 @@ use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
 use maslite_mp::{Activity, Error, Limit};
 
-use crate::ground::{Ground, PROCESSES};
+use crate::test_placement::{PROCESSES, TestPlacement};
 use crate::workers::{
     Gate, Msg, When, Worker, agents, clusters, exists, go, pids, signal, stop, stop_by,
 };
@@ -16,14 +16,14 @@ use crate::workers::{
 const LIMIT: Duration = Duration::from_millis(40);
 
 /// Runs until there is an error, which is that the second cluster is stuck.
-fn stuck(mut main: MpMain<Msg>, limit: Limit) -> maslite_mp::ClockHolder {
+fn stuck(mut main: MpMain<Msg>, limit: Limit) -> maslite_mp::TimeBlocker {
     let pids = pids(&main);
     let error = main.run(Run::until_idle()).unwrap_err();
     assert!(!pids.iter().any(|pid| exists(*pid)), "{error}");
     let text = error.to_string();
     let Error::Stuck {
         cluster,
-        holder,
+        blocker,
         limit: over,
         ..
     } = error
@@ -31,59 +31,59 @@ fn stuck(mut main: MpMain<Msg>, limit: Limit) -> maslite_mp::ClockHolder {
         panic!("{text}");
     };
     assert_eq!((cluster.as_str(), over), ("2", limit), "{text}");
-    let holder = *holder.unwrap();
-    assert_eq!(holder.pid, Some(pids[1]));
-    assert!(holder.since >= LIMIT, "{text}");
+    let blocker = *blocker.unwrap();
+    assert_eq!(blocker.pid, Some(pids[1]));
+    assert!(blocker.since >= LIMIT, "{text}");
     assert!(text.starts_with("cluster 2 "), "{text}");
     assert!(text.ends_with("; all clusters were stopped"), "{text}");
-    holder
+    blocker
 }
 
 #[test]
 fn an_update_over_its_limit_is_an_error_that_names_the_agent() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Stuck]];
-        let mut main = clusters(ground, &workers).with_update_limit(Some(LIMIT));
+        let mut main = clusters(placement, &workers).with_update_limit(Some(LIMIT));
         main.send(go(2));
         main.start().unwrap();
-        let holder = stuck(main, Limit::Update(LIMIT));
-        assert_eq!(holder.agent, Some(AgentId::from(2)));
-        assert_eq!(holder.activity, Activity::InAgent(Phase::Update));
+        let blocker = stuck(main, Limit::Update(LIMIT));
+        assert_eq!(blocker.agent, Some(AgentId::from(2)));
+        assert_eq!(blocker.activity, Activity::InAgent(Phase::Update));
     }
 }
 
 #[test]
 fn so_is_a_setup_over_its_limit() {
     let workers: [&[Worker]; 2] = [&[], &[Worker::Hang(When::Setup)]];
-    let mut main = clusters(Ground::Ring, &workers).with_update_limit(Some(LIMIT));
+    let mut main = clusters(TestPlacement::Ring, &workers).with_update_limit(Some(LIMIT));
     main.start().unwrap();
-    let holder = stuck(main, Limit::Update(LIMIT));
-    assert_eq!(holder.activity, Activity::InAgent(Phase::Setup));
+    let blocker = stuck(main, Limit::Update(LIMIT));
+    assert_eq!(blocker.activity, Activity::InAgent(Phase::Setup));
 }
 
 #[test]
 fn a_child_that_stays_stopped_is_killed_and_named() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
-        let mut main = clusters(ground, &workers).with_answer_limit(Some(LIMIT));
+        let mut main = clusters(placement, &workers).with_answer_limit(Some(LIMIT));
         main.start().unwrap();
         stop(pids(&main)[1]);
-        let holder = stuck(main, Limit::Answer(LIMIT));
-        assert_eq!((holder.activity, holder.agent), (Activity::Stopped, None));
+        let blocker = stuck(main, Limit::Answer(LIMIT));
+        assert_eq!((blocker.activity, blocker.agent), (Activity::Stopped, None));
     }
 }
 
 /// As a terminal with `tostop` does to a child that writes to it.
 #[test]
 fn a_child_that_the_terminal_has_stopped_says_what_to_do() {
-    for (ground, name) in [(PROCESSES[0], "TTOU"), (PROCESSES[1], "TTIN")] {
+    for (placement, name) in [(PROCESSES[0], "TTOU"), (PROCESSES[1], "TTIN")] {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
-        let mut main = clusters(ground, &workers).with_answer_limit(Some(LIMIT));
+        let mut main = clusters(placement, &workers).with_answer_limit(Some(LIMIT));
         main.start().unwrap();
         stop_by(name, pids(&main)[1]);
-        let holder = stuck(main, Limit::Answer(LIMIT));
-        assert_eq!(holder.activity, Activity::StoppedByTerminal);
-        let text = holder.to_string();
+        let blocker = stuck(main, Limit::Answer(LIMIT));
+        assert_eq!(blocker.activity, Activity::StoppedByTerminal);
+        let text = blocker.to_string();
         assert!(
             text.contains("say `stty -tostop`, or use `Output::Prefixed`"),
             "{text}"
@@ -111,10 +111,10 @@ fn a_child_that_is_stopped_outside_of_a_run_is_found_as_well() {
 
 #[test]
 fn a_child_that_is_stopped_for_a_while_goes_on() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let gate = Gate::new("paused");
         let worker = gate.worker(SimDuration::from_secs(3));
-        let mut main = clusters(ground, &[&[worker], &[Worker::Farewell]]);
+        let mut main = clusters(placement, &[&[worker], &[Worker::Farewell]]);
         main.send(go(1));
         main.start().unwrap();
         let pid = pids(&main)[0];
@@ -135,7 +135,7 @@ fn a_child_that_is_stopped_for_a_while_goes_on() {
 fn a_busy_child_is_not_silent() {
     let gate = Gate::new("busy");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     let (sender, warnings) = std::sync::mpsc::channel();
     let mut main = main
         .with_answer_limit(Some(LIMIT))
@@ -148,7 +148,7 @@ fn a_busy_child_is_not_silent() {
         let gate = &gate;
         scope.spawn(move || {
             let _held = gate.somebody();
-            let long = |warning: maslite_mp::Warning| warning.holders[0].since >= 2 * LIMIT;
+            let long = |warning: maslite_mp::Warning| warning.blockers[0].since >= 2 * LIMIT;
             while !warnings.recv().is_ok_and(long) {}
         });
         main.run(Run::until_idle()).unwrap()
@@ -175,7 +175,7 @@ fn attach(pid: u32) -> Option<Child> {
 fn time_in_a_debugger_does_not_count() {
     let gate = Gate::new("traced");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     let (sender, warnings) = std::sync::mpsc::channel();
     let mut main = main
         .with_update_limit(Some(LIMIT))
@@ -195,7 +195,7 @@ fn time_in_a_debugger_does_not_count() {
             let _held = gate.somebody();
             // By then the limit is past more than once.
             let warning = warnings.recv().unwrap();
-            assert_eq!(warning.holders[0].debugger, Some(debugger), "{warning}");
+            assert_eq!(warning.blockers[0].debugger, Some(debugger), "{warning}");
         });
         main.run(Run::until_idle()).unwrap()
     });

@@ -7,7 +7,7 @@ use maslite_mp::prelude::*;
 use maslite_testkit::lively::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
 pub(crate) use maslite_testkit::lively::{compare, in_one_scheduler};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 fn agents() -> Entered<Msg> {
     Registry::new()
@@ -25,12 +25,12 @@ fn child() {
 pub(crate) fn in_clusters(
     seed: u64,
     count: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
     lookahead: u64,
 ) -> Story {
     let lines = Arc::default();
-    let mut main = stage(seed, count, ground, shake, lookahead, &lines);
+    let mut main = stage(seed, count, placement, jitter, lookahead, &lines);
     tell(&lines, |heard| {
         let run = main.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
         run.unwrap().run
@@ -40,7 +40,7 @@ pub(crate) fn in_clusters(
 /// The same inline, where each run is cut short after so many supersteps, and all are asked something before the next.
 fn in_pieces(seed: u64, count: usize, lookahead: u64, supersteps: u64) -> Story {
     let lines = Arc::default();
-    let mut main = stage(seed, count, Ground::Inline, None, lookahead, &lines);
+    let mut main = stage(seed, count, TestPlacement::Inline, None, lookahead, &lines);
     let mut story = tell(&lines, |heard| {
         for agent in main.agents().unwrap() {
             main.inspect::<Lively>(agent.id).unwrap();
@@ -57,16 +57,16 @@ fn in_pieces(seed: u64, count: usize, lookahead: u64, supersteps: u64) -> Story 
 fn stage(
     seed: u64,
     count: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
     lookahead: u64,
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> MpMain<Msg> {
     let written = Arc::clone(lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
-        .with_shake(shake)
+        .on(placement)
+        .with_jitter(jitter)
         .with_seed(SEED + seed)
         .with_lookahead(SimDuration::from_millis(lookahead))
         .with_digest()
@@ -88,7 +88,7 @@ fn any_split_tells_the_story_of_one_scheduler() {
         let expected = in_one_scheduler(seed);
         deliveries += expected.trace.len();
         for count in [1, 2, 3, 4, 8] {
-            let got = in_clusters(seed, count, Ground::Inline, None, 0);
+            let got = in_clusters(seed, count, TestPlacement::Inline, None, 0);
             compare(seed, &got, &expected, &format!("{count} clusters"));
         }
     }
@@ -102,7 +102,7 @@ fn a_story_in_pieces_is_the_same() {
         let got = in_pieces(seed, 3, 0, 1 + seed % 11);
         compare(seed, &got, &expected, "in pieces");
         for count in [3, 5] {
-            let expected = in_clusters(seed, count, Ground::Inline, None, 1);
+            let expected = in_clusters(seed, count, TestPlacement::Inline, None, 1);
             let got = in_pieces(seed, count, 1, 1 + seed % 11);
             compare(seed, &got, &expected, "under a lookahead, in pieces");
         }
@@ -111,11 +111,11 @@ fn a_story_in_pieces_is_the_same() {
 
 #[test]
 fn processes_tell_it_too() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for seed in 200..203 {
             let expected = in_one_scheduler(seed);
             for count in [1, 2, 3, 4, 8] {
-                let got = in_clusters(seed, count, ground, None, 0);
+                let got = in_clusters(seed, count, placement, None, 0);
                 compare(seed, &got, &expected, &format!("{count} processes"));
             }
         }
@@ -124,11 +124,11 @@ fn processes_tell_it_too() {
 
 #[test]
 fn under_a_lookahead_placement_changes_nothing() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for seed in 300..303 {
             for count in [2, 3, 4, 8] {
-                let expected = in_clusters(seed, count, Ground::Inline, None, 2);
-                let got = in_clusters(seed, count, ground, None, 2);
+                let expected = in_clusters(seed, count, TestPlacement::Inline, None, 2);
+                let got = in_clusters(seed, count, placement, None, 2);
                 compare(seed, &got, &expected, &format!("{count} processes"));
             }
         }

@@ -4,7 +4,7 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -107,8 +107,8 @@ fn begin() -> impl Iterator<Item = Mail<Msg>> {
     (1..=ELDERS).map(|id| Mail::new(AgentId::MAIN, AgentId::from(id), Msg::Begin))
 }
 
-fn clusters(ground: Ground, count: usize, lookahead: bool, pieces: u64) -> MpReport {
-    let mut main = MpMain::new(agents()).unwrap().on(ground).with_digest();
+fn clusters(placement: TestPlacement, count: usize, lookahead: bool, pieces: u64) -> MpReport {
+    let mut main = MpMain::new(agents()).unwrap().on(placement).with_digest();
     if lookahead {
         main = main.with_lookahead(SimDuration::from_millis(1));
     }
@@ -140,11 +140,14 @@ fn they_are_the_same_in_every_placement() {
     assert_eq!(expected.counters.agents, ELDERS);
     // What it was when no slot was used twice.
     assert_eq!(expected.digest.unwrap().to_string(), "9978defae61b68f7");
-    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+    for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
         for (count, pieces) in [(1, 1), (2, 1), (3, 5), (4, 1)] {
-            let report = clusters(ground, count, false, pieces);
-            assert_eq!(report.digest, expected.digest, "{count} on {ground:?}");
-            assert_eq!(report.counters, expected.counters, "{count} on {ground:?}");
+            let report = clusters(placement, count, false, pieces);
+            assert_eq!(report.digest, expected.digest, "{count} on {placement:?}");
+            assert_eq!(
+                report.counters, expected.counters,
+                "{count} on {placement:?}"
+            );
         }
     }
 }
@@ -152,12 +155,12 @@ fn they_are_the_same_in_every_placement() {
 #[test]
 fn under_a_lookahead_they_are_the_same_wherever_the_clusters_run() {
     for count in [2, 4] {
-        let expected = clusters(Ground::Inline, count, true, 1);
+        let expected = clusters(TestPlacement::Inline, count, true, 1);
         assert_eq!(expected.counters.agents, ELDERS);
-        for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+        for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
             for pieces in [1, 5] {
-                let report = clusters(ground, count, true, pieces);
-                assert_eq!(report.digest, expected.digest, "{count} on {ground:?}");
+                let report = clusters(placement, count, true, pieces);
+                assert_eq!(report.digest, expected.digest, "{count} on {placement:?}");
                 let (got, expected) = (report.counters, expected.counters);
                 assert_eq!(got.delivered, expected.delivered);
                 assert_eq!(got.undeliverable, expected.undeliverable);

@@ -9,17 +9,17 @@ use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded, PROCESSES};
+use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
 use crate::workers::{self, When, Worker, clusters, exists, go, pids};
 
 /// A cluster that runs on its own for long hands over its part of the trace now and then.
 #[test]
 fn a_long_trace_is_told_in_parts() {
-    for ground in ALL {
+    for placement in ALL {
         let told = Arc::new(AtomicU64::new(0));
         let lines = Arc::clone(&told);
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Farewell]];
-        let mut main = clusters(ground, &workers).with_trace(move |_| {
+        let mut main = clusters(placement, &workers).with_trace(move |_| {
             lines.fetch_add(1, Ordering::Relaxed);
         });
         main.send(go(1));
@@ -31,7 +31,7 @@ fn a_long_trace_is_told_in_parts() {
         assert_eq!(told.load(Ordering::Relaxed), report.counters.delivered);
         assert!(report.counters.delivered >= 24_999, "{report}");
         // Setup, one for 10,000 deliveries each, and the end.
-        assert!((4..=6).contains(&report.exchanges), "{}", report.exchanges);
+        assert!((4..=6).contains(&report.rounds), "{}", report.rounds);
     }
 }
 
@@ -60,7 +60,7 @@ fn mail_that_crosses_leaves_nothing_behind() {
         return;
     }
     let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
-    let mut main = clusters(Ground::Ring, &[&across[..1], &across[1..]]);
+    let mut main = clusters(TestPlacement::Ring, &[&across[..1], &across[1..]]);
     main.send(go(1));
     let run = |main: &mut MpMain<_>, supersteps| {
         let run = Run::until_idle()
@@ -94,9 +94,9 @@ fn long(agent: u64) -> Mail<workers::Msg> {
 /// Both directions of both links are full at once.
 #[test]
 fn clusters_that_flood_each_other_go_on() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
-        let mut main = clusters(ground, &[&across[..1], &across[1..]]);
+        let mut main = clusters(placement, &[&across[..1], &across[1..]]);
         main.send(long(1));
         main.send(long(2));
         let report = main.run(Run::until_idle().supersteps(8)).unwrap();
@@ -104,7 +104,7 @@ fn clusters_that_flood_each_other_go_on() {
         assert_eq!(
             (counters.delivered, counters.queued, counters.sent),
             (16, 2, 18),
-            "{ground:?}: {report}"
+            "{placement:?}: {report}"
         );
     }
 }
@@ -112,13 +112,13 @@ fn clusters_that_flood_each_other_go_on() {
 /// Those that are in the middle of long messages are not heard to their ends.
 #[test]
 fn a_failure_does_not_wait_for_floods() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let workers: [&[Worker]; 3] = [
             &[Worker::Panic(When::Update)],
             &[Worker::Forward(3.into())],
             &[Worker::Forward(2.into())],
         ];
-        let mut main = clusters(ground, &workers);
+        let mut main = clusters(placement, &workers);
         main.start().unwrap();
         let pids = pids(&main);
         main.send(go(1));
@@ -189,8 +189,8 @@ fn bursts_of_all_to_all_are_accounted_for() {
     const CLUSTERS: u32 = 8;
     const BALLS: u32 = 200;
     const BURSTS: u32 = 5;
-    for ground in PROCESSES {
-        let mut main = MpMain::new(throwers()).unwrap().on(ground);
+    for placement in PROCESSES {
+        let mut main = MpMain::new(throwers()).unwrap().on(placement);
         let ids: Vec<_> = (1..=u64::from(CLUSTERS)).map(AgentId::from).collect();
         for id in &ids {
             let cluster = main.new_scheduler();
@@ -213,14 +213,18 @@ fn bursts_of_all_to_all_are_accounted_for() {
             let thrown = burst * superstep.min(bursts);
             let caught = burst * (superstep - 1);
             let heard = told.len() as u64;
-            assert_eq!(counters.delivered, caught + heard, "{ground:?}: {report}");
-            assert_eq!(counters.undeliverable, 0, "{ground:?}: {report}");
+            assert_eq!(
+                counters.delivered,
+                caught + heard,
+                "{placement:?}: {report}"
+            );
+            assert_eq!(counters.undeliverable, 0, "{placement:?}: {report}");
             assert_eq!(
                 counters.sent,
                 counters.delivered + counters.queued,
-                "{ground:?}: {report}"
+                "{placement:?}: {report}"
             );
-            assert!(counters.sent >= thrown, "{ground:?}: {report}");
+            assert!(counters.sent >= thrown, "{placement:?}: {report}");
         }
         let report = main
             .run_with(Run::until_idle(), |mail, _| told.push(mail.body))
@@ -239,10 +243,10 @@ fn bursts_of_all_to_all_are_accounted_for() {
 /// Those who have little to say have it said in every superstep, however much others say.
 #[test]
 fn a_flood_between_two_clusters_delays_no_other() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let across = [2, 1, 4, 3].map(|other: u64| [Worker::Forward(other.into())]);
         let workers: Vec<&[Worker]> = across.iter().map(|workers| &workers[..]).collect();
-        let mut main = clusters(ground, &workers);
+        let mut main = clusters(placement, &workers);
         main.send(long(1));
         main.send(long(2));
         main.send(go(3));
@@ -253,7 +257,7 @@ fn a_flood_between_two_clusters_delays_no_other() {
             assert_eq!(
                 (counters.delivered, counters.queued),
                 (4 * superstep, 4),
-                "{ground:?}: {report}"
+                "{placement:?}: {report}"
             );
         }
     }
@@ -335,9 +339,9 @@ fn slow_entry() {
     const TICKS: u64 = 50;
     const WARM: u64 = 10;
     const ROOM_KB: u64 = 8 * 1_024;
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for lookahead in [None, Some(TICK * 3)] {
-            let mut main = MpMain::new(loaders()).unwrap().on(ground);
+            let mut main = MpMain::new(loaders()).unwrap().on(placement);
             if let Some(lookahead) = lookahead {
                 main = main.with_lookahead(lookahead);
             }
@@ -359,7 +363,10 @@ fn slow_entry() {
             );
             for (pid, before) in pids.into_iter().zip(before) {
                 let grown = peak(pid) - before;
-                assert!(grown < ROOM_KB, "{ground:?}: {grown} kB more than {before}");
+                assert!(
+                    grown < ROOM_KB,
+                    "{placement:?}: {grown} kB more than {before}"
+                );
             }
         }
     }

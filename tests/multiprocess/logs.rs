@@ -198,7 +198,7 @@ fn what_was_recorded_right_before_a_death_is_not_lost() {
         Placement::Processes,
         &[("north", Writer::Doomed(lines, bytes))],
     );
-    let Err(Error::ChildDied { stderr, .. }) = result else {
+    let Err(Error::ClusterDied { stderr, .. }) = result else {
         panic!("{result:?}");
     };
     let heard: Vec<&str> = text.lines().collect();

@@ -13,8 +13,8 @@ use maslite_testkit::scenario::file::{Action, Listen, Scenario};
 use maslite_testkit::scenario::generator;
 use maslite_testkit::scenario::trace::quote;
 
-use crate::ground::{Ground, Grounded, PROCESSES};
 use crate::scenario_traces::{agents, without_listeners};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 /// The lookahead of each cluster [ms].
 const LOOKAHEADS: [u64; 8] = [2, 1, 5, 3, 2, 7, 1, 4];
@@ -249,16 +249,16 @@ fn specified(scenario: &Scenario, count: usize) -> String {
 fn run(
     scenario: &Scenario,
     count: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
     cuts: &[u64],
 ) -> String {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
-        .with_shake(shake)
+        .on(placement)
+        .with_jitter(jitter)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
     let clusters: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
@@ -293,16 +293,29 @@ fn run(
     text.lock().unwrap().clone()
 }
 
-pub(crate) fn check(seed: u64, count: usize, ground: Ground, shake: Option<u64>, cuts: &[u64]) {
-    check_scenario(seed, generator::scenario(seed), count, ground, shake, cuts);
+pub(crate) fn check(
+    seed: u64,
+    count: usize,
+    placement: TestPlacement,
+    jitter: Option<u64>,
+    cuts: &[u64],
+) {
+    check_scenario(
+        seed,
+        generator::scenario(seed),
+        count,
+        placement,
+        jitter,
+        cuts,
+    );
 }
 
 fn check_scenario(
     seed: u64,
     mut scenario: Scenario,
     count: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
     cuts: &[u64],
 ) {
     // Delays at home and elsewhere differ, so an exchange can take more mail than without.
@@ -310,11 +323,11 @@ fn check_scenario(
         mail.ttl = mail.ttl.min(6);
     }
     let expected = specified(&scenario, count);
-    let trace = run(&scenario, count, ground, shake, cuts);
+    let trace = run(&scenario, count, placement, jitter, cuts);
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
         format!(
-            "seed {seed}, {count} clusters, {ground:?}, shake {shake:?}, cuts {cuts:?}: {scenario}"
+            "seed {seed}, {count} clusters, {placement:?}, shake {jitter:?}, cuts {cuts:?}: {scenario}"
         )
     };
     for (line, (got, expected)) in (1..).zip(trace.lines().zip(expected.lines())) {
@@ -326,14 +339,15 @@ fn check_scenario(
 #[test]
 fn windows_give_the_trace_of_the_model() {
     for count in [1, 2, 3, 4, 8] {
-        (0..150).for_each(|seed| check(seed, count, Ground::Inline, None, &[]));
+        (0..150).for_each(|seed| check(seed, count, TestPlacement::Inline, None, &[]));
     }
 }
 
 #[test]
 fn runs_that_stop_and_go_on_give_it_too() {
     for count in [2, 3] {
-        (150..300).for_each(|seed| check(seed, count, Ground::Inline, None, &[1, 2, 5, 6, 11]));
+        (150..300)
+            .for_each(|seed| check(seed, count, TestPlacement::Inline, None, &[1, 2, 5, 6, 11]));
     }
 }
 
@@ -343,16 +357,16 @@ fn so_do_those_in_which_nobody_listens_at_first() {
         for seed in 450..600 {
             let scenario = without_listeners(seed);
             let cuts = [&[][..], &[1, 2, 5, 6, 11]][usize::from(seed.is_multiple_of(2))];
-            check_scenario(seed, scenario, count, Ground::Inline, None, cuts);
+            check_scenario(seed, scenario, count, TestPlacement::Inline, None, cuts);
         }
     }
 }
 
 #[test]
 fn processes_give_it_too() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for count in [2, 3, 4, 8] {
-            (300..304).for_each(|seed| check(seed, count, ground, None, &[]));
+            (300..304).for_each(|seed| check(seed, count, placement, None, &[]));
         }
     }
 }
@@ -392,10 +406,10 @@ fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
     .unwrap();
     let expected = specified(&scenario, 2);
     assert!(expected.contains(r#"{"t_ms": 20, "step": 0, "to": 2, "from": 1, "receiver": 1"#));
-    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+    for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
         for cuts in [&[][..], &[3, 5, 6, 17, 18, 20]] {
-            let got = run(&scenario, 2, ground, None, cuts);
-            assert_eq!(got, expected, "{ground:?}, cuts {cuts:?}");
+            let got = run(&scenario, 2, placement, None, cuts);
+            assert_eq!(got, expected, "{placement:?}, cuts {cuts:?}");
         }
     }
 }

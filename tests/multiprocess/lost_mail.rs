@@ -5,7 +5,7 @@ use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {
@@ -112,8 +112,8 @@ fn alone() -> Report {
 }
 
 /// With the agents in so many clusters.
-fn divided(ground: Ground, clusters: usize) -> MpReport {
-    let mut main = MpMain::new(agents()).unwrap().on(ground);
+fn divided(placement: TestPlacement, clusters: usize) -> MpReport {
+    let mut main = MpMain::new(agents()).unwrap().on(placement);
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
     for ((id, clerk), cluster) in clerks().into_iter().zip(clusters.into_iter().cycle()) {
         main.add(cluster, id, clerk).unwrap();
@@ -158,19 +158,22 @@ fn mail_for_nobody_topics_without_mail_and_alarms_for_the_past_are_reported() {
         [lost.as_str(), "listened to, but never sent: Closing, Ordr"]
     );
 
-    for ground in ALL {
+    for placement in ALL {
         for clusters in [1, 2, 5] {
-            let divided = divided(ground, clusters);
-            assert_eq!(shown(&divided), LOST, "{ground:?}, {clusters}");
-            assert_eq!(divided.silent, report.silent, "{ground:?}, {clusters}");
-            assert_eq!(divided.counters, report.counters, "{ground:?}, {clusters}");
+            let divided = divided(placement, clusters);
+            assert_eq!(shown(&divided), LOST, "{placement:?}, {clusters}");
+            assert_eq!(divided.silent, report.silent, "{placement:?}, {clusters}");
+            assert_eq!(
+                divided.counters, report.counters,
+                "{placement:?}, {clusters}"
+            );
         }
     }
 }
 
 #[test]
 fn programs_read_it_too() {
-    let json: Value = serde_json::from_str(&divided(Ground::Ring, 2).to_json()).unwrap();
+    let json: Value = serde_json::from_str(&divided(TestPlacement::Ring, 2).to_json()).unwrap();
     let last =
         json!({"time_ns": 2_000_000_000_u64, "from": "customer", "to": "leaver", "topic": "Bill"});
     assert_eq!(json["undeliverable"][6], last);

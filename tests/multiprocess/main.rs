@@ -1,7 +1,6 @@
 //! Several clusters under one supervisor, inline and in processes: a file per behaviour.
 
 mod agent_errors;
-mod clock_holder;
 mod commands;
 mod content_digest;
 mod control;
@@ -12,7 +11,7 @@ mod end_of_time;
 mod extended;
 mod failures;
 mod first_failure;
-mod ground;
+mod jitter;
 mod life_of_processes;
 mod limits;
 mod lively;
@@ -32,8 +31,9 @@ mod report;
 mod request_sequences;
 mod run_ends;
 mod scenario_traces;
-mod shaken;
 mod shutdown;
 mod sick_agents;
 mod signals;
+mod test_placement;
+mod time_blocker;
 mod workers;

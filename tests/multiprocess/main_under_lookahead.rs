@@ -3,7 +3,7 @@
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -54,8 +54,8 @@ fn child() {
 }
 
 /// When samples were handled and when they were sent [min], and the report of five minutes and a half.
-fn samples(ground: Ground, lookahead: SimDuration) -> (Vec<(u64, u64)>, MpReport) {
-    let main = MpMain::new(agents()).unwrap().on(ground);
+fn samples(placement: TestPlacement, lookahead: SimDuration) -> (Vec<(u64, u64)>, MpReport) {
+    let main = MpMain::new(agents()).unwrap().on(placement);
     let mut main = main.with_lookahead(lookahead);
     for zone in 1..=2_u64 {
         let cluster = main.new_scheduler();
@@ -73,15 +73,15 @@ fn samples(ground: Ground, lookahead: SimDuration) -> (Vec<(u64, u64)>, MpReport
 
 #[test]
 fn mail_to_main_is_counted_apart_and_tells_when_it_was_sent() {
-    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
-        let (at_once, report) = samples(ground, SimDuration::ZERO);
+    for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
+        let (at_once, report) = samples(placement, SimDuration::ZERO);
         let each = (1..=5).flat_map(|minute| [(minute, minute); 2]);
         assert_eq!(at_once, each.collect::<Vec<_>>());
         assert_eq!((report.held_back, report.held_back_to_main), (0, 0));
 
-        let (late, report) = samples(ground, MINUTE);
+        let (late, report) = samples(placement, MINUTE);
         let each = (1..=4).flat_map(|minute| [(minute + 1, minute); 2]);
-        assert_eq!(late, each.collect::<Vec<_>>(), "{ground:?}");
+        assert_eq!(late, each.collect::<Vec<_>>(), "{placement:?}");
         // No cart is late, all samples are, those of the last minute too.
         assert_eq!((report.held_back, report.held_back_to_main), (0, 10));
     }

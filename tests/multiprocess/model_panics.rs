@@ -8,7 +8,7 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Chain, Error, MpReport};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 /// What of a message panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,9 @@ fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Agent1>()
         .with::<Late>()
-        .with_builder("broken", |(): (), _: &mut Crew<Msg>| panic!("no agents"))
+        .with_builder("broken", |(): (), _: &mut AgentSet<Msg>| {
+            panic!("no agents")
+        })
         .with_trace_format(line)
         .entered_by_test("model_panics::child")
         .enter()
@@ -116,8 +118,8 @@ fn child() {
 }
 
 /// Two agents in two clusters, who send each other so much; the last message has a flaw.
-fn two(ground: Ground, flaw: Flaw, left: u8) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().on(ground);
+fn two(placement: TestPlacement, flaw: Flaw, left: u8) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents()).unwrap().on(placement);
     for (id, to) in [(1, 2), (2, 1)] {
         let (cluster, to) = (main.new_scheduler(), AgentId::from(to));
         main.add(cluster, id, Agent1 { to, flaw }).unwrap();
@@ -143,19 +145,19 @@ fn a_panic_of_a_message_is_an_error_with_its_place() {
         (Flaw::Decoding, "no decoding"),
         (Flaw::Trace, "no line"),
     ] {
-        for ground in ALL {
-            let mut main = two(ground, flaw, 4).with_trace(|_| {});
+        for placement in ALL {
+            let mut main = two(placement, flaw, 4).with_trace(|_| {});
             let error = error_of(main.run(Run::until_idle()));
             let what = match flaw {
                 Flaw::Trace => "the format of the trace panicked at 0 s, superstep 4",
                 _ => "code outside agents",
             };
             for part in ["cluster ", what, expected, "model_panics.rs:"] {
-                assert!(error.contains(part), "{ground:?} {flaw:?}: {error}");
+                assert!(error.contains(part), "{placement:?} {flaw:?}: {error}");
             }
             assert!(
                 !error.contains("agent 1") && !error.contains("agent 2"),
-                "{ground:?}: {error}"
+                "{placement:?}: {error}"
             );
             assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
         }
@@ -164,17 +166,17 @@ fn a_panic_of_a_message_is_an_error_with_its_place() {
 
 #[test]
 fn a_thrown_value_that_panics_when_it_is_dropped_harms_nobody() {
-    for ground in ALL {
-        let mut main = two(ground, Flaw::Thrown, 4);
+    for placement in ALL {
+        let mut main = two(placement, Flaw::Thrown, 4);
         let error = error_of(main.run(Run::until_idle()));
-        assert!(error.contains("no message"), "{ground:?}: {error}");
+        assert!(error.contains("no message"), "{placement:?}: {error}");
     }
 }
 
 #[test]
 fn a_panic_of_a_builder_is_an_error_that_names_the_builder() {
-    for ground in ALL {
-        let mut main = two(ground, Flaw::None, 1);
+    for placement in ALL {
+        let mut main = two(placement, Flaw::None, 1);
         let cluster = main.new_scheduler();
         main.build(cluster, "broken", ()).unwrap();
         let error = error_of(main.run(Run::until_idle()));
@@ -183,7 +185,7 @@ fn a_panic_of_a_builder_is_an_error_that_names_the_builder() {
             "no agents",
             "model_panics.rs:",
         ] {
-            assert!(error.contains(part), "{ground:?}: {error}");
+            assert!(error.contains(part), "{placement:?}: {error}");
         }
     }
 }
@@ -200,9 +202,9 @@ fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
         (Flaw::Encoding, "no encoding"),
         (Flaw::Drop, "no end"),
     ] {
-        for ground in ALL {
+        for placement in ALL {
             for is_reply in [false, true] {
-                let mut main = two(ground, Flaw::None, 4);
+                let mut main = two(placement, Flaw::None, 4);
                 if is_reply {
                     let (from, flaw) = (AgentId::from(2), Flaw::None);
                     main.send(Mail::new(from, AgentId::MAIN, Msg { flaw, left: 0 }));
@@ -215,7 +217,7 @@ fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
                 let error = error_of(result);
                 let what = "code of a message that main or the owner sends";
                 for part in [what, said, "at 0 s, superstep 0", "model_panics.rs:"] {
-                    assert!(error.contains(part), "{ground:?} {flaw:?}: {error}");
+                    assert!(error.contains(part), "{placement:?} {flaw:?}: {error}");
                 }
                 assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));
             }
@@ -225,13 +227,13 @@ fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
 
 #[test]
 fn a_panic_of_the_trace_format_over_mail_to_main_is_an_error() {
-    for ground in ALL {
-        let mut main = two(ground, Flaw::None, 4).with_trace(|_| {});
+    for placement in ALL {
+        let mut main = two(placement, Flaw::None, 4).with_trace(|_| {});
         let mail = Mail::new(AgentId::from(2), AgentId::MAIN, sick(Flaw::Trace));
         main.send(mail);
         let error = error_of(main.run_with(Run::until_idle(), |_, _| {}));
         for part in ["the format of the trace panicked at 0 s", "no line"] {
-            assert!(error.contains(part), "{ground:?}: {error}");
+            assert!(error.contains(part), "{placement:?}: {error}");
         }
     }
 }
@@ -252,14 +254,14 @@ impl Agent<Msg> for Late {
 fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
     const SAID: &str = "code outside agents";
     let run = || Run::until(SimTime::from_millis(1));
-    for ground in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         let cluster = main.new_scheduler();
         main.add(cluster, 1, Late).unwrap();
         main.run(run()).unwrap();
         let errors = main.shutdown().errors;
         let errors: Vec<_> = errors.iter().map(|it| Chain(it).to_string()).collect();
-        assert_eq!(errors.len(), 1, "{ground:?}: {errors:?}");
+        assert_eq!(errors.len(), 1, "{placement:?}: {errors:?}");
         assert!(
             errors[0].contains(SAID) && errors[0].contains("no end"),
             "{errors:?}"
@@ -299,9 +301,9 @@ const CALLBACKS: [Callback; 3] = [Callback::Handler, Callback::Predicate, Callba
 
 #[test]
 fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
-    for ground in ALL {
+    for placement in ALL {
         for callback in CALLBACKS {
-            let mut main = two(ground, Flaw::None, 9);
+            let mut main = two(placement, Flaw::None, 9);
             if let Callback::Trace = callback {
                 main = main.with_trace(|line| assert!(line != "3 2", "enough"));
             }
@@ -340,7 +342,7 @@ fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
             let asking = std::thread::spawn(move || controller.inspect::<Agent1>(1));
             let why = asking.join().unwrap().unwrap_err().to_string();
             assert!(why.contains("a callback of the program panicked"), "{why}");
-            if ground != Ground::Inline {
+            if placement != TestPlacement::Inline {
                 let left = pids.iter().filter(|(_, pid)| crate::workers::exists(*pid));
                 assert_eq!(left.count(), 0, "{callback:?}");
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {
@@ -85,14 +85,18 @@ fn go(clerks: usize) -> impl Iterator<Item = Mail<Msg>> {
 }
 
 /// What a run of these clerks ends with, a cluster each, and the lines of its trace. `named`: the name of the last one.
-fn run(ground: Option<Ground>, clerks: &[Clerk], named: Option<&str>) -> (String, Vec<String>) {
+fn run(
+    placement: Option<TestPlacement>,
+    clerks: &[Clerk],
+    named: Option<&str>,
+) -> (String, Vec<String>) {
     let ids = (1..=clerks.len()).map(|number| match named {
         Some(name) if number == clerks.len() => AgentId::from(name),
         _ => AgentId::from(number),
     });
     let trace = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&trace);
-    let result = match ground {
+    let result = match placement {
         None => {
             let mut scheduler =
                 Scheduler::new().with_trace(Box::new(move |delivery: &Delivery<'_, Msg>| {
@@ -111,8 +115,8 @@ fn run(ground: Option<Ground>, clerks: &[Clerk], named: Option<&str>) -> (String
                 .map(|report| report.stopped_by.to_string())
                 .map_err(|error| error.to_string())
         }
-        Some(ground) => {
-            let mut main = MpMain::new(agents()).unwrap().on(ground);
+        Some(placement) => {
+            let mut main = MpMain::new(agents()).unwrap().on(placement);
             main = main.with_trace(move |line| lines.lock().unwrap().push(line.to_owned()));
             for (id, clerk) in ids.zip(clerks) {
                 let cluster = main.new_scheduler();
@@ -181,15 +185,15 @@ fn two_names_with_one_id_are_an_error_wherever_they_are_used() {
         let [one, other] = names;
         let both = format!("the names {one:?} and {other:?} have the same id: rename one of them");
         // First where this process hears of them from the others alone.
-        for ground in [
-            Some(Ground::Channel),
-            Some(Ground::Ring),
-            Some(Ground::Inline),
+        for placement in [
+            Some(TestPlacement::Channel),
+            Some(TestPlacement::Ring),
+            Some(TestPlacement::Inline),
             None,
         ] {
             let clerks = story(names);
-            let (end, _) = run(ground, &clerks, is_named.then_some(one));
-            assert_eq!(end, both, "{ground:?} {clerks:?}");
+            let (end, _) = run(placement, &clerks, is_named.then_some(one));
+            assert_eq!(end, both, "{placement:?} {clerks:?}");
         }
     }
 }
@@ -198,14 +202,14 @@ fn two_names_with_one_id_are_an_error_wherever_they_are_used() {
 fn what_the_owner_stores_sends_or_removes_by_the_wrong_name_is_the_same_error() {
     let both = format!("the names {ONE:?} and {OTHER:?} have the same id: rename one of them");
     let clerks = [Clerk::WriteTo(AgentId::from(OTHER)), Clerk::Idle];
-    for ground in ALL.map(Some).into_iter().chain([None]) {
+    for placement in ALL.map(Some).into_iter().chain([None]) {
         // It is made known here, so already the agent with that id is one too many.
         let id = AgentId::from(ONE);
         assert_eq!(id.check().unwrap_err().to_string(), both);
-        let (end, _) = run(ground, &clerks, None);
-        assert_eq!(end, both, "{ground:?}");
+        let (end, _) = run(placement, &clerks, None);
+        assert_eq!(end, both, "{placement:?}");
     }
-    let mut main = MpMain::new(agents()).unwrap().on(Ground::Inline);
+    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
     let cluster = main.new_scheduler();
     let added = main.add(cluster, ONE, Clerk::Idle).unwrap_err();
     let removed = main.remove(OTHER).unwrap_err();
@@ -227,7 +231,11 @@ fn a_trace_shows_names_that_nobody_has_as_one_scheduler_does() {
     let letter =
         r#"{"t_ns":0,"step":1,"to":2,"from":1,"receiver":"nobody at all","topic":"Letter"}"#;
     assert_eq!(alone[3], letter);
-    for ground in ALL {
-        assert_eq!(run(Some(ground), &clerks, None).1, alone, "{ground:?}");
+    for placement in ALL {
+        assert_eq!(
+            run(Some(placement), &clerks, None).1,
+            alone,
+            "{placement:?}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use maslite_mp::core::Digest;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 enum Msg {
@@ -122,13 +122,18 @@ fn alone(by_hand: bool) -> Outcome {
     (lines, report.digest, report.counters)
 }
 
-fn divided(ground: Ground, by_hand: bool, lookahead: Option<u64>, clusters: usize) -> Outcome {
+fn divided(
+    placement: TestPlacement,
+    by_hand: bool,
+    lookahead: Option<u64>,
+    clusters: usize,
+) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let lookahead = SimDuration::from_millis(lookahead.unwrap_or(0));
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_digest()
         .with_lookahead(lookahead)
         .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
@@ -148,17 +153,17 @@ fn it_is_as_one_that_is_set_again_by_hand_and_placement_changes_nothing() {
     let expected = alone(true);
     assert!(expected.0.len() > 40, "{} deliveries", expected.0.len());
     assert_eq!(alone(false), expected);
-    for ground in ALL {
+    for placement in ALL {
         for clusters in [1, 2, 3] {
             assert_eq!(
-                divided(ground, true, None, clusters),
+                divided(placement, true, None, clusters),
                 expected,
-                "{ground:?}"
+                "{placement:?}"
             );
             assert_eq!(
-                divided(ground, false, None, clusters),
+                divided(placement, false, None, clusters),
                 expected,
-                "{ground:?}"
+                "{placement:?}"
             );
         }
     }
@@ -169,11 +174,11 @@ fn so_it_is_under_a_lookahead() {
     // Shorter and longer than the periods.
     for lookahead in [3, 15] {
         for clusters in [2, 3] {
-            let expected = divided(Ground::Inline, true, Some(lookahead), clusters);
+            let expected = divided(TestPlacement::Inline, true, Some(lookahead), clusters);
             assert!(expected.0.len() > 30, "{} deliveries", expected.0.len());
-            for ground in ALL {
-                let outcome = divided(ground, false, Some(lookahead), clusters);
-                assert_eq!(outcome, expected, "{ground:?} {lookahead} {clusters}");
+            for placement in ALL {
+                let outcome = divided(placement, false, Some(lookahead), clusters);
+                assert_eq!(outcome, expected, "{placement:?} {lookahead} {clusters}");
             }
         }
     }

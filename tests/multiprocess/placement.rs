@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maslite_mp::prelude::*;
 
-use crate::ground::{ALL, Grounded, PROCESSES};
+use crate::test_placement::{ALL, PROCESSES, PlacedOn};
 use crate::workers::{Msg, Worker, agents, clusters, go};
 
 /// The trace of a run, a line for each delivery.
@@ -18,11 +18,11 @@ fn traced(main: MpMain<Msg>) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn words_cross_clusters_and_come_to_main() {
-    for ground in ALL {
+    for placement in ALL {
         let forward = |to: u64| Worker::Forward(AgentId::from(to));
         let tell = Worker::Tell(AgentId::from(3), "hello".to_owned());
         let (mut main, lines) = traced(clusters(
-            ground,
+            placement,
             &[
                 &[tell, forward(4)],
                 &[forward(2), Worker::Forward(AgentId::MAIN)],
@@ -54,12 +54,12 @@ fn words_cross_clusters_and_come_to_main() {
 
 #[test]
 fn a_message_of_many_frames_arrives_whole() {
-    for ground in ALL {
+    for placement in ALL {
         let word: String = (0..300_000_u32)
             .map(|n| char::from_digit(n % 36, 36).unwrap())
             .collect();
         let tell = Worker::Tell(AgentId::from(2), word.clone());
-        let mut main = clusters(ground, &[&[tell], &[Worker::Forward(AgentId::MAIN)]]);
+        let mut main = clusters(placement, &[&[tell], &[Worker::Forward(AgentId::MAIN)]]);
         main.send(go(1));
         let mut told = Vec::new();
         let run = main.run_with(Run::until_idle(), |mail, _| told.push(mail.body));
@@ -71,8 +71,8 @@ fn a_message_of_many_frames_arrives_whole() {
 /// Agents get their insertion indices in the order of the calls, however they were made.
 #[test]
 fn builders_and_added_agents_are_numbered_by_call() {
-    let order = |ground| {
-        let main = MpMain::new(agents()).unwrap().on(ground);
+    let order = |placement| {
+        let main = MpMain::new(agents()).unwrap().on(placement);
         let (mut main, lines) = traced(main);
         let (east, west) = (main.new_scheduler(), main.new_scheduler());
         main.build(west, "listeners", vec![9_u64, 8]).unwrap();
@@ -87,20 +87,20 @@ fn builders_and_added_agents_are_numbered_by_call() {
             .map(|line| line.split("\"to\":").nth(1).unwrap()[..1].to_owned());
         receivers.collect::<Vec<_>>()
     };
-    for ground in ALL {
-        assert_eq!(order(ground), ["9", "8", "7", "6", "5"]);
+    for placement in ALL {
+        assert_eq!(order(placement), ["9", "8", "7", "6", "5"]);
     }
 }
 
 /// How processes wait for each other changes nothing but how long it takes.
 #[test]
 fn waiting_changes_nothing() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let told = |waiting| {
             let forward = |to: u64| Worker::Forward(AgentId::from(to));
             let tell = Worker::Tell(AgentId::from(2), "hello".to_owned());
             let workers: [&[Worker]; 2] = [&[tell], &[forward(1)]];
-            let main = clusters(ground, &workers).with_waiting(waiting);
+            let main = clusters(placement, &workers).with_waiting(waiting);
             let (mut main, lines) = traced(main);
             (0..3).for_each(|_| main.send(go(1)));
             let report = main.run(Run::until_idle().supersteps(100)).unwrap();
@@ -117,8 +117,8 @@ fn waiting_changes_nothing() {
 
 #[test]
 fn names_survive_the_journey() {
-    for ground in ALL {
-        let main = MpMain::new(agents()).unwrap().on(ground);
+    for placement in ALL {
+        let main = MpMain::new(agents()).unwrap().on(placement);
         let (mut main, lines) = traced(main);
         let (east, west) = (main.new_scheduler(), main.new_scheduler());
         let crane = AgentId::from("crane");
@@ -135,8 +135,8 @@ fn names_survive_the_journey() {
 /// A handler that mails main would otherwise never come to an end.
 #[test]
 fn main_does_not_talk_to_itself() {
-    for ground in ALL {
-        let mut main = clusters(ground, &[&[Worker::Forward(AgentId::MAIN)]]);
+    for placement in ALL {
+        let mut main = clusters(placement, &[&[Worker::Forward(AgentId::MAIN)]]);
         main.send(go(1));
         let mut heard = 0;
         let run = main.run_with(Run::until_idle(), |mail, main| {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 const CALLER: u64 = 1;
 const CALLED: u64 = 2;
@@ -71,13 +71,13 @@ fn child() {
 }
 
 /// Runs it, and returns when calls and answers arrived, with their superstep; and how much mail did.
-fn race(ground: Ground, shake: Option<u64>) -> (Vec<String>, u64) {
+fn race(placement: TestPlacement, jitter: Option<u64>) -> (Vec<String>, u64) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
-        .with_shake(shake)
+        .on(placement)
+        .with_jitter(jitter)
         .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
     for (id, racer) in [(CALLER, Racer::Caller), (CALLED, Racer::Called)] {
         let cluster = main.new_scheduler();
@@ -91,7 +91,7 @@ fn race(ground: Ground, shake: Option<u64>) -> (Vec<String>, u64) {
     (exchanged.cloned().collect(), report.counters.delivered)
 }
 
-fn check(ground: Ground, shake: Option<u64>) {
+fn check(placement: TestPlacement, jitter: Option<u64>) {
     let expected = [
         r#"{"t_ns":1000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
         r#"{"t_ns":1000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
@@ -102,27 +102,27 @@ fn check(ground: Ground, shake: Option<u64>) {
         r#"{"t_ns":4000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
         r#"{"t_ns":4000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
     ];
-    let (exchanged, delivered) = race(ground, shake);
-    assert_eq!(exchanged, expected, "{ground:?} {shake:?}");
+    let (exchanged, delivered) = race(placement, jitter);
+    assert_eq!(exchanged, expected, "{placement:?} {jitter:?}");
     assert_eq!(delivered, SECONDS * (ALARMS + 3));
 }
 
 #[test]
 fn inline() {
-    check(Ground::Inline, None);
-    (0..20).for_each(|shake| check(Ground::Inline, Some(shake)));
+    check(TestPlacement::Inline, None);
+    (0..20).for_each(|jitter| check(TestPlacement::Inline, Some(jitter)));
 }
 
 #[test]
 fn in_processes() {
-    for ground in PROCESSES {
-        (0..20).for_each(|_| check(ground, None));
+    for placement in PROCESSES {
+        (0..20).for_each(|_| check(placement, None));
     }
 }
 
 #[test]
-fn in_processes_whose_links_are_shaken() {
-    for ground in PROCESSES {
-        (0..20).for_each(|shake| check(ground, Some(shake)));
+fn in_processes_with_jitter() {
+    for placement in PROCESSES {
+        (0..20).for_each(|jitter| check(placement, Some(jitter)));
     }
 }

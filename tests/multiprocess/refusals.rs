@@ -222,7 +222,7 @@ fn an_agent_that_starts_a_simulation_ends_its_process() {
     let (mut main, clusters) = main_of(1);
     main.add(clusters[0], 1, Ambitious).unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();
-    let Error::ChildDied { exit, stderr, .. } = &error else {
+    let Error::ClusterDied { exit, stderr, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!(*exit, ExitKind::InitFailed);

@@ -8,7 +8,7 @@ use maslite_mp::{ClusterReport, Flow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -57,10 +57,10 @@ fn child() {
 }
 
 /// Two clusters with a smith each, who work in turns, and a third that has nothing to do.
-fn smithy(ground: Ground) -> MpMain<Msg> {
+fn smithy(placement: TestPlacement) -> MpMain<Msg> {
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
+        .on(placement)
         .with_seed(7)
         .with_digest();
     for (name, id, next) in [("east", 1, 2), ("west", 2, 1)] {
@@ -96,8 +96,8 @@ fn flows(report: &MpReport) -> Vec<(&str, &str, u64)> {
 
 #[test]
 fn mail_is_counted_by_where_it_came_from_and_went() {
-    for ground in ALL {
-        let mut main = smithy(ground);
+    for placement in ALL {
+        let mut main = smithy(placement);
         main.send(work(1, 0, 4));
         let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
         // 1 works, 2, 1, 2 and 1, who tells main.
@@ -107,7 +107,7 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
             ("east", "west", 2),
             ("west", "east", 2),
         ];
-        assert_eq!(flows(&report), expected, "{ground:?}");
+        assert_eq!(flows(&report), expected, "{placement:?}");
         assert!(report.flows.iter().all(|flow| flow.bytes > flow.mails * 30));
         let ends = |it: &ClusterReport| (it.mail_in, it.mail_out, it.events);
         let ends: Vec<_> = report.clusters.iter().map(ends).collect();
@@ -117,7 +117,7 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
         main.send(work(1, 0, 0));
         let report = main.run(Run::until_idle()).unwrap();
         (expected[0].2, expected[1].2) = (2, 2);
-        assert_eq!(flows(&report), expected, "{ground:?}");
+        assert_eq!(flows(&report), expected, "{placement:?}");
         assert_eq!((report.events, report.clusters[0].events), (1, 1));
         assert_eq!(report.clusters[0].counters.delivered, 4);
     }
@@ -125,8 +125,8 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
 
 #[test]
 fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
-    for ground in ALL {
-        let mut main = smithy(ground);
+    for placement in ALL {
+        let mut main = smithy(placement);
         // The clusters are there before the time is taken.
         main.run(Run::until_idle()).unwrap();
         main.send(work(1, 20, 4));
@@ -134,7 +134,7 @@ fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
         let [east, west, idle] = &report.clusters[..] else {
             panic!("{report:#}");
         };
-        let told = format!("{ground:?}: {report:#}");
+        let told = format!("{placement:?}: {report:#}");
         assert!(east.busy >= Duration::from_millis(60), "{told}");
         assert!(west.busy >= Duration::from_millis(40), "{told}");
         assert!(idle.busy < Duration::from_millis(20), "{told}");
@@ -146,10 +146,13 @@ fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
             assert!(sum <= report.wall, "{sum:?} of {told}");
             assert!(sum >= Duration::from_millis(100), "{sum:?} of {told}");
             let known = cluster.memory.is_some();
-            assert_eq!(known, ground != Ground::Inline && cfg!(target_os = "linux"));
+            assert_eq!(
+                known,
+                placement != TestPlacement::Inline && cfg!(target_os = "linux")
+            );
         }
         assert!(report.main_busy < report.wall / 2, "{told}");
-        if ground != Ground::Inline {
+        if placement != TestPlacement::Inline {
             assert!(told.contains("processes did not pay"), "{told}");
         }
     }
@@ -157,8 +160,8 @@ fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
 
 #[test]
 fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
-    for ground in ALL {
-        let mut main = smithy(ground);
+    for placement in ALL {
+        let mut main = smithy(placement);
         main.run(Run::until_idle()).unwrap();
         // West works for no time and sets an alarm, while east works at the same instant.
         main.send(work(2, 0, 1));
@@ -167,7 +170,7 @@ fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
         let [_, west, idle] = &report.clusters[..] else {
             panic!("{report:#}");
         };
-        let told = format!("{ground:?}: {report:#}");
+        let told = format!("{placement:?}: {report:#}");
         assert!(west.blocked >= Duration::from_millis(15), "{told}");
         assert!(idle.waiting >= Duration::from_millis(15), "{told}");
         assert_eq!(idle.blocked, Duration::ZERO, "{told}");
@@ -176,8 +179,8 @@ fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
 
 #[test]
 fn a_report_is_an_object_of_known_names() {
-    for ground in ALL {
-        let mut main = smithy(ground).with_lookahead(SimDuration::from_millis(5));
+    for placement in ALL {
+        let mut main = smithy(placement).with_lookahead(SimDuration::from_millis(5));
         main.send(work(1, 15, 2));
         let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
         let json: Value = serde_json::from_str(&report.to_json()).unwrap();
@@ -188,8 +191,8 @@ fn a_report_is_an_object_of_known_names() {
         // Names are added in a version, and never changed.
         assert_eq!(
             names(&json),
-            "advice clusters counters digest errors events events_per_s exchanges exchanges_in_run flows held_back held_back_to_main \
-             local main never_sent now_ns optimised placement processors protocol ratio routed schema \
+            "advice clusters counters digest errors events events_per_s flows held_back held_back_to_main \
+             local main never_sent now_ns optimised placement processors protocol ratio rounds rounds_in_run routed schema \
              seed start_ns startup_ns stopped_by undeliverable version wall_ns"
         );
         assert_eq!(
@@ -199,7 +202,7 @@ fn a_report_is_an_object_of_known_names() {
         );
         assert_eq!(names(&json["flows"][0]), "bytes from mails to");
         assert_eq!(names(&json["main"]), "busy_ns memory_bytes");
-        assert_eq!(json["schema"], 1);
+        assert_eq!(json["schema"], 2);
         assert_eq!(json["seed"], 7);
         assert_eq!(json["stopped_by"], "idle");
         assert_eq!(json["now_ns"], report.now.as_nanos());
@@ -208,10 +211,10 @@ fn a_report_is_an_object_of_known_names() {
         assert_eq!(json["flows"][0]["from"], Value::Null);
         assert_eq!(json["flows"][0]["to"], "east");
         assert_eq!(json["clusters"][1]["lookahead_ns"], 5_000_000);
-        let (placement, link) = match ground {
-            Ground::Inline => ("inline", Value::Null),
-            Ground::Ring if cfg!(target_os = "linux") => ("processes", "ring".into()),
-            Ground::Ring | Ground::Channel => ("processes", "channel".into()),
+        let (placement, link) = match placement {
+            TestPlacement::Inline => ("inline", Value::Null),
+            TestPlacement::Ring if cfg!(target_os = "linux") => ("processes", "ring".into()),
+            TestPlacement::Ring | TestPlacement::Channel => ("processes", "channel".into()),
         };
         assert_eq!(json["placement"], placement);
         assert_eq!(json["clusters"][0]["link"], link);

@@ -14,7 +14,7 @@ use maslite_mp::{ControlError, Halt};
 use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, Player, Spectator, everywhere, game, token};
-use crate::ground::{ALL, Ground};
+use crate::test_placement::{ALL, TestPlacement};
 
 /// Longer than anything here takes, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
@@ -188,12 +188,12 @@ fn some_run(rng: &mut AgentRng, now: SimTime) -> Run {
 }
 
 /// Runs again and again while others steer, meddle and ask.
-fn disturb(ground: Ground, lookahead: u64, seed: u64, requests: usize) {
-    let what = format!("{ground:?}, lookahead {lookahead}, seed {seed}");
-    let mut main = game(ground, 3, lookahead);
+fn disturb(placement: TestPlacement, lookahead: u64, seed: u64, requests: usize) {
+    let what = format!("{placement:?}, lookahead {lookahead}, seed {seed}");
+    let mut main = game(placement, 3, lookahead);
     (1..=4).for_each(|player| main.send(token(player, 200)));
     let path: PathBuf = main
-        .open_control(&format!("chance-{ground:?}-{lookahead}-{seed}"))
+        .open_control(&format!("chance-{placement:?}-{lookahead}-{seed}"))
         .unwrap();
     let (steering, meddling) = (main.controller(), main.controller());
     let threads = [
@@ -233,15 +233,17 @@ fn disturb(ground: Ground, lookahead: u64, seed: u64, requests: usize) {
 
 #[test]
 fn no_sequence_of_requests_makes_main_panic() {
-    everywhere(|ground, lookahead| (0..2).for_each(|seed| disturb(ground, lookahead, seed, 40)));
+    everywhere(|placement, lookahead| {
+        (0..2).for_each(|seed| disturb(placement, lookahead, seed, 40));
+    });
 }
 
 /// As the one above: `cargo test --test multiprocess long_sequence -- --ignored`.
 #[test]
 #[ignore = "takes a while"]
 fn no_long_sequence_of_requests_makes_main_panic() {
-    everywhere(|ground, lookahead| {
-        (0..40).for_each(|seed| disturb(ground, lookahead, seed, 300));
+    everywhere(|placement, lookahead| {
+        (0..40).for_each(|seed| disturb(placement, lookahead, seed, 300));
     });
 }
 
@@ -258,9 +260,9 @@ fn outcome(report: &MpReport) -> (StopReason, SimTime, Counters, Option<Digest>)
 }
 
 /// Steers one run by chance, and compares it with one that nobody steers.
-fn compare(ground: Ground, lookahead: u64, seed: u64, requests: usize) {
+fn compare(placement: TestPlacement, lookahead: u64, seed: u64, requests: usize) {
     let game = || {
-        let mut main = game(ground, 3, lookahead);
+        let mut main = game(placement, 3, lookahead);
         (1..=4).for_each(|player| main.send(token(player, 60)));
         main
     };
@@ -283,19 +285,21 @@ fn compare(ground: Ground, lookahead: u64, seed: u64, requests: usize) {
     let alone = outcome(&game().run(Run::until_idle()).unwrap());
     assert_eq!(
         steered, alone,
-        "{ground:?}, lookahead {lookahead}, seed {seed}"
+        "{placement:?}, lookahead {lookahead}, seed {seed}"
     );
 }
 
 #[test]
 fn a_run_that_is_steered_by_chance_is_as_one_that_is_not() {
-    everywhere(|ground, lookahead| (0..6).for_each(|seed| compare(ground, lookahead, seed, 30)));
+    everywhere(|placement, lookahead| {
+        (0..6).for_each(|seed| compare(placement, lookahead, seed, 30));
+    });
 }
 
 #[test]
 fn a_run_until_a_time_that_is_past_pauses_now() {
-    everywhere(|ground, lookahead| {
-        let mut main = game(ground, 3, lookahead);
+    everywhere(|placement, lookahead| {
+        let mut main = game(placement, 3, lookahead);
         (1..=4).for_each(|player| main.send(token(player, 20)));
         main.pause();
         let controller = main.controller();
@@ -308,16 +312,16 @@ fn a_run_until_a_time_that_is_past_pauses_now() {
             assert_eq!(controller.step(0), Ok(Halt::Paused(late)));
         });
         main.run(Run::until_idle()).unwrap();
-        assert!(steering.join().is_ok(), "{ground:?} {lookahead}");
+        assert!(steering.join().is_ok(), "{placement:?} {lookahead}");
     });
 }
 
 #[test]
 fn one_line_to_the_socket_does_no_harm_either() {
-    for ground in ALL {
-        let mut main = game(ground, 3, 0);
+    for placement in ALL {
+        let mut main = game(placement, 3, 0);
         (1..=4).for_each(|player| main.send(token(player, 20)));
-        let path = main.open_control(&format!("past-{ground:?}")).unwrap();
+        let path = main.open_control(&format!("past-{placement:?}")).unwrap();
         main.pause();
         let asker = thread::spawn(move || {
             let later = SimTime::from_millis(5);
@@ -337,10 +341,10 @@ fn one_line_to_the_socket_does_no_harm_either() {
 /// Clusters that have started keep their lookahead: changing it later is refused, or concerns later clusters alone.
 #[test]
 fn a_lookahead_that_comes_too_late_changes_nothing() {
-    for ground in ALL {
+    for placement in ALL {
         for (lookahead, later) in [(0, 1), (1, 0), (1, 5)] {
             let game = || {
-                let mut main = game(ground, 3, lookahead);
+                let mut main = game(placement, 3, lookahead);
                 (1..=4).for_each(|player| main.send(token(player, 20)));
                 main
             };
@@ -356,7 +360,7 @@ fn a_lookahead_that_comes_too_late_changes_nothing() {
             let mut main = main.with_lookahead(later);
             let report = main.run(Run::until_idle()).unwrap();
             let expected = game().run(Run::until_idle()).unwrap();
-            assert_eq!(outcome(&report), outcome(&expected), "{ground:?}");
+            assert_eq!(outcome(&report), outcome(&expected), "{placement:?}");
         }
     }
 }

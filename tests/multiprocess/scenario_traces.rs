@@ -8,7 +8,7 @@ use maslite_testkit::scenario::file::Scenario;
 use maslite_testkit::scenario::trace::write_line;
 use maslite_testkit::scenario::{generator, naive};
 
-use crate::ground::{Ground, Grounded, PROCESSES};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 
 pub(crate) fn agents() -> Entered<ScenarioMessage> {
     Registry::new()
@@ -25,22 +25,28 @@ fn child() {
 }
 
 /// Runs a scenario divided into `clusters` and compares everything with the specification.
-pub(crate) fn check(seed: u64, clusters: usize, ground: Ground, shake: Option<u64>) {
-    check_scenario(seed, &generator::scenario(seed), clusters, ground, shake);
+pub(crate) fn check(seed: u64, clusters: usize, placement: TestPlacement, jitter: Option<u64>) {
+    check_scenario(
+        seed,
+        &generator::scenario(seed),
+        clusters,
+        placement,
+        jitter,
+    );
 }
 
 fn check_scenario(
     seed: u64,
     scenario: &Scenario,
     clusters: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
 ) {
     let of = || {
         let scenario = serde_json::to_string(scenario).unwrap();
-        format!("seed {seed}, {clusters} clusters, {ground:?}, shake {shake:?}: {scenario}")
+        format!("seed {seed}, {clusters} clusters, {placement:?}, shake {jitter:?}: {scenario}")
     };
-    let (report, trace) = run(scenario, clusters, ground, shake);
+    let (report, trace) = run(scenario, clusters, placement, jitter);
     let expected = naive::run(scenario, u64::MAX).unwrap();
     let lines = (1..).zip(trace.lines().zip(expected.trace.lines()));
     for (line, (got, expected)) in lines {
@@ -65,15 +71,15 @@ fn check_scenario(
 fn run(
     scenario: &Scenario,
     clusters: usize,
-    ground: Ground,
-    shake: Option<u64>,
+    placement: TestPlacement,
+    jitter: Option<u64>,
 ) -> (MpReport, String) {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
     let mut main = MpMain::new(agents())
         .unwrap()
-        .on(ground)
-        .with_shake(shake)
+        .on(placement)
+        .with_jitter(jitter)
         .with_digest()
         .with_trace(move |line| written.lock().unwrap().push_str(line));
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
@@ -103,35 +109,35 @@ fn run(
 
 #[test]
 fn in_one_cluster() {
-    (0..200).for_each(|seed| check(seed, 1, Ground::Inline, None));
+    (0..200).for_each(|seed| check(seed, 1, TestPlacement::Inline, None));
 }
 
 #[test]
 fn in_two_clusters() {
-    (200..400).for_each(|seed| check(seed, 2, Ground::Inline, None));
+    (200..400).for_each(|seed| check(seed, 2, TestPlacement::Inline, None));
 }
 
 #[test]
 fn in_three_clusters() {
-    (400..600).for_each(|seed| check(seed, 3, Ground::Inline, None));
+    (400..600).for_each(|seed| check(seed, 3, TestPlacement::Inline, None));
 }
 
 #[test]
 fn in_four_clusters() {
-    (600..800).for_each(|seed| check(seed, 4, Ground::Inline, None));
+    (600..800).for_each(|seed| check(seed, 4, TestPlacement::Inline, None));
 }
 
 #[test]
 fn in_eight_clusters() {
-    (800..1000).for_each(|seed| check(seed, 8, Ground::Inline, None));
+    (800..1000).for_each(|seed| check(seed, 8, TestPlacement::Inline, None));
 }
 
 #[test]
 fn in_processes() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for seed in 1000..1006 {
             for clusters in [1, 2, 3, 4, 8] {
-                check(seed, clusters, ground, None);
+                check(seed, clusters, placement, None);
             }
         }
     }
@@ -150,7 +156,7 @@ fn where_nobody_listens_at_first() {
     for clusters in [2, 3, 4] {
         for seed in 1006..1156 {
             let scenario = without_listeners(seed);
-            check_scenario(seed, &scenario, clusters, Ground::Inline, None);
+            check_scenario(seed, &scenario, clusters, TestPlacement::Inline, None);
         }
     }
 }
@@ -173,9 +179,9 @@ fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
                 {"from": 0, "to": 3, "topic": "Set", "ttl": 30}]}"#,
     )
     .unwrap();
-    for ground in [Ground::Inline].into_iter().chain(PROCESSES) {
+    for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
         for clusters in 1..=3 {
-            check_scenario(0, &scenario, clusters, ground, None);
+            check_scenario(0, &scenario, clusters, placement, None);
         }
     }
 }

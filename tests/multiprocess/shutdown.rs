@@ -6,7 +6,7 @@ use std::time::Duration;
 use maslite_mp::prelude::*;
 use maslite_mp::{EndKind, Error, ExitKind, Shutdown};
 
-use crate::ground::{Ground, PROCESSES};
+use crate::test_placement::{PROCESSES, TestPlacement};
 use crate::workers::{
     Gate, Msg, When, Worker, clusters, clusters_of, exists, go, pids, registry, stop,
 };
@@ -32,10 +32,10 @@ fn ends(shutdown: &Shutdown) -> Vec<EndKind> {
 /// More than a link holds, so that the clusters must be heard while their ends are awaited.
 #[test]
 fn last_words_may_be_long() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         const LENGTH: usize = 1_000_000;
         let talker = [Worker::LastWords(LENGTH)];
-        let main = clusters(ground, &[&talker, &talker, &[Worker::Farewell]]);
+        let main = clusters(placement, &[&talker, &talker, &[Worker::Farewell]]);
         let shutdown = shut_down(main, |_| ());
         assert_eq!(ends(&shutdown), [EndKind::Clean; 3]);
         let said = shutdown.errors.iter().map(|error| match error {
@@ -51,7 +51,7 @@ fn last_words_may_be_long() {
 /// The agents behind it are not torn down, whatever the code says.
 #[test]
 fn an_exit_in_teardown_is_no_clean_end() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         for (code, exit, how) in [
             (0, ExitKind::Success, "exited silently, with code 0"),
             (7, ExitKind::Code(7), "exited with code 7"),
@@ -61,7 +61,10 @@ fn an_exit_in_teardown_is_no_clean_end() {
                 Worker::ExitAtTheEnd(code),
                 Worker::Farewell,
             ];
-            let main = clusters(ground, &[&[Worker::Farewell], &exits, &[Worker::Farewell]]);
+            let main = clusters(
+                placement,
+                &[&[Worker::Farewell], &exits, &[Worker::Farewell]],
+            );
             let mut pid = 0;
             let shutdown = shut_down(main, |pids| pid = pids[1]);
             let expected = [EndKind::Clean, EndKind::Failed(exit), EndKind::Clean];
@@ -80,10 +83,10 @@ fn an_exit_in_teardown_is_no_clean_end() {
 
 #[test]
 fn a_stopped_cluster_and_one_that_hangs_are_killed() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let hangs = [Worker::Hang(When::Teardown)];
         let workers: [&[Worker]; 3] = [&[Worker::Farewell], &hangs, &[Worker::Farewell]];
-        let main = clusters(ground, &workers);
+        let main = clusters(placement, &workers);
         let shutdown = shut_down(main, |pids| stop(pids[2]));
         assert_eq!(
             ends(&shutdown),
@@ -117,9 +120,9 @@ fn slow_agents() -> Entered<Msg> {
 /// As it is with a backtrace in a large program.
 #[test]
 fn a_panic_in_teardown_that_takes_long_to_report_is_not_lost() {
-    for ground in PROCESSES {
+    for placement in PROCESSES {
         let panics = [Worker::Panic(When::Teardown), Worker::Farewell];
-        let main = clusters_of(slow_agents(), ground, &[&panics, &[Worker::Farewell]]);
+        let main = clusters_of(slow_agents(), placement, &[&panics, &[Worker::Farewell]]);
         let shutdown = shut_down(main, |_| ());
         assert_eq!(ends(&shutdown), [EndKind::Clean; 2]);
         let [Error::Agent { cluster, source }] = shutdown.errors.as_slice() else {
@@ -139,7 +142,7 @@ fn what_agents_have_started_goes_too() {
     for kill in [false, true] {
         let gate = Gate::new(if kill { "killed" } else { "ended" });
         let workers: [&[Worker]; 2] = [&[Worker::Grandchild(gate.path())], &[]];
-        let mut main = clusters(Ground::Ring, &workers);
+        let mut main = clusters(TestPlacement::Ring, &workers);
         main.send(go(1));
         let before = |pids: &[u32]| {
             if kill {
@@ -165,7 +168,7 @@ fn what_agents_have_started_goes_too() {
 #[ignore = "a main process"]
 fn flood_entry() {
     let flood = [Worker::Flood(10_000_000)];
-    let main = clusters(Ground::Ring, &[&flood, &[Worker::Farewell]]);
+    let main = clusters(TestPlacement::Ring, &[&flood, &[Worker::Farewell]]);
     shut_down(main, |_| ());
 }
 

@@ -12,7 +12,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 /// Longer than anything here takes, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
@@ -130,10 +130,10 @@ enum Msg {
 fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Patient>()
-        .with_builder("patients", |(), crew: &mut Crew<Msg>| {
+        .with_builder("patients", |(), agents: &mut AgentSet<Msg>| {
             (0..)
                 .zip(ILLS)
-                .for_each(|(id, ill): (u64, _)| crew.add(id, Patient(ill)));
+                .for_each(|(id, ill): (u64, _)| agents.add(id, Patient(ill)));
         })
         .entered_by_test("sick_agents::child")
         .enter()
@@ -145,8 +145,8 @@ fn child() {
     let _ = agents();
 }
 
-fn ward(ground: Ground) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().on(ground).with_digest();
+fn ward(placement: TestPlacement) -> MpMain<Msg> {
+    let mut main = MpMain::new(agents()).unwrap().on(placement).with_digest();
     let first = main.new_scheduler();
     let _second = main.new_scheduler();
     main.build(first, "patients", ()).unwrap();
@@ -207,10 +207,10 @@ fn check(
 
 #[test]
 fn an_agent_that_cannot_be_looked_at_is_an_error_of_who_looks() {
-    for ground in ALL {
-        let expected = ward(ground).run(Run::until_idle()).unwrap();
+    for placement in ALL {
+        let expected = ward(placement).run(Run::until_idle()).unwrap();
 
-        let mut main = ward(ground);
+        let mut main = ward(placement);
         main.run(Run::until(SimTime::from_millis(7))).unwrap();
         // Both need it, one after the other.
         let main_cell = std::cell::RefCell::new(&mut main);
@@ -219,7 +219,7 @@ fn an_agent_that_cannot_be_looked_at_is_an_error_of_who_looks() {
             |request| main_cell.borrow_mut().command(0, request),
         );
         main.pause();
-        let path = main.open_control(&format!("sick-{ground:?}")).unwrap();
+        let path = main.open_control(&format!("sick-{placement:?}")).unwrap();
         let controller = main.controller();
         let asker = thread::spawn(move || {
             controller.run_until(SimTime::from_millis(9)).unwrap();
@@ -261,8 +261,8 @@ fn an_agent_that_cannot_be_looked_at_is_an_error_of_who_looks() {
             controller.resume().unwrap();
         });
         let report = main.run(Run::until_idle()).unwrap();
-        assert!(asker.join().is_ok(), "{ground:?}");
-        assert_eq!(report.digest, expected.digest, "{ground:?}");
-        assert_eq!(report.counters, expected.counters, "{ground:?}");
+        assert!(asker.join().is_ok(), "{placement:?}");
+        assert_eq!(report.digest, expected.digest, "{placement:?}");
+        assert_eq!(report.counters, expected.counters, "{placement:?}");
     }
 }

@@ -8,7 +8,7 @@ use maslite_mp::Error;
 use maslite_mp::prelude::*;
 use maslite_testkit::interruptible::interruptible;
 
-use crate::ground::Ground;
+use crate::test_placement::TestPlacement;
 use crate::workers::{Worker, clusters, exists, go, pids, signal};
 
 /// How the last line of a main process begins.
@@ -90,7 +90,7 @@ fn stuck_entry() {
 }
 
 fn run_and_tell(worker: Worker) {
-    let mut main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let mut main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     main.stop_on_ctrl_c().unwrap();
     main.send(go(1));
     main.start().unwrap();
@@ -157,7 +157,7 @@ fn signals_that_were_ignored_stay_ignored() {
 fn taken_entry() {
     let flag = std::sync::Arc::default();
     signal_hook::flag::register(signal_hook::consts::SIGINT, flag).unwrap();
-    let main = clusters(Ground::Ring, &[&[Worker::Farewell]]);
+    let main = clusters(TestPlacement::Ring, &[&[Worker::Farewell]]);
     match main.stop_on_ctrl_c() {
         Err(error @ Error::Signals(_)) => eprintln!("refused: {}", maslite_mp::Chain(&error)),
         other => eprintln!("refused: {other:?}"),

@@ -10,7 +10,7 @@ use maslite_mp::prelude::*;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, Grounded};
+use crate::test_placement::{PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 pub(crate) enum Msg {
@@ -156,9 +156,9 @@ impl Worker {
 pub(crate) fn registry() -> Registry<Msg> {
     Registry::new().with::<Worker>().with_builder(
         "listeners",
-        |ids: Vec<u64>, crew: &mut Crew<Msg>| {
+        |ids: Vec<u64>, agents: &mut AgentSet<Msg>| {
             for id in ids {
-                crew.add(id, Worker::Listener(0));
+                agents.add(id, Worker::Listener(0));
             }
         },
     )
@@ -175,17 +175,17 @@ fn child() {
 }
 
 /// A supervisor of clusters with these workers; agents are numbered from 1 over all clusters.
-pub(crate) fn clusters(ground: Ground, workers: &[&[Worker]]) -> MpMain<Msg> {
-    clusters_of(agents(), ground, workers)
+pub(crate) fn clusters(placement: TestPlacement, workers: &[&[Worker]]) -> MpMain<Msg> {
+    clusters_of(agents(), placement, workers)
 }
 
 /// The same, whose child processes start elsewhere.
 pub(crate) fn clusters_of(
     agents: Entered<Msg>,
-    ground: Ground,
+    placement: TestPlacement,
     workers: &[&[Worker]],
 ) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents).unwrap().on(ground);
+    let mut main = MpMain::new(agents).unwrap().on(placement);
     let mut number = 0;
     for workers in workers {
         let cluster = main.new_scheduler();

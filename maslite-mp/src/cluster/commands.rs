@@ -4,7 +4,7 @@
 //! takes no time, is answered there, and the answer comes back with a report. So whatever is read is
 //! consistent, and main has the news of whatever is changed.
 //!
-//! A request and its answer have a type each: what [`answer`] encodes for a [`Request`] is what the
+//! A request and its answer have a type each: what [`answer`] encodes for a [`ClusterRequest`] is what the
 //! [`Question`] that holds it decodes.
 
 use std::any::type_name;
@@ -69,7 +69,7 @@ pub struct AgentInfo {
 
 /// What is asked of a cluster.
 #[derive(Debug, Serialize, Deserialize)]
-enum Request {
+enum ClusterRequest {
     /// Answered by a `Result<Vec<u8>, ControlError>`: the encoded message.
     Command {
         agent: AgentId,
@@ -150,12 +150,12 @@ fn say<T: Serialize>(answer: &T, into: &mut Vec<u8>) -> Result<(), String> {
 fn try_to_answer<M: WireMessage>(
     engine: &mut Engine<M>,
     registry: &Registry<M>,
-    request: Request,
+    request: ClusterRequest,
     into: &mut Vec<u8>,
 ) -> Result<(), String> {
     match request {
-        Request::Command { agent, body } => say(&command(engine, agent, &body), into),
-        Request::CommandAll { kind, body } => {
+        ClusterRequest::Command { agent, body } => say(&command(engine, agent, &body), into),
+        ClusterRequest::CommandAll { kind, body } => {
             let agents = engine.agents();
             let wanted = agents.filter(|(_, agent)| {
                 let kind = kind.as_deref();
@@ -169,8 +169,8 @@ fn try_to_answer<M: WireMessage>(
             });
             say(&said.collect::<Vec<_>>(), into)
         }
-        Request::State { agent, kind } => say(&state(engine, registry, agent, &kind), into),
-        Request::TakeOut { agent, kind } => {
+        ClusterRequest::State { agent, kind } => say(&state(engine, registry, agent, &kind), into),
+        ClusterRequest::TakeOut { agent, kind } => {
             let state = state(engine, registry, agent, &kind).and_then(|state| {
                 // What main could not read would be lost.
                 revive(registry, agent, &kind, &state)?;
@@ -181,14 +181,14 @@ fn try_to_answer<M: WireMessage>(
             });
             say(&state, into)
         }
-        Request::Replace { agent, kind, state } => {
+        ClusterRequest::Replace { agent, kind, state } => {
             let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
                 engine.replace(agent, new)?;
                 Ok(())
             });
             say(&replaced, into)
         }
-        Request::Agents { from, limit } => {
+        ClusterRequest::Agents { from, limit } => {
             let agents = engine.agents().map(|(id, agent)| {
                 let index = engine.index(id).unwrap_or(u64::MAX);
                 (id, index, agent.type_name())
@@ -197,17 +197,17 @@ fn try_to_answer<M: WireMessage>(
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             say(&wanted.take(limit).collect::<Vec<_>>(), into)
         }
-        Request::Show { agent } => say(&show(engine, registry, agent), into),
-        Request::Alarms => say(&engine.alarms(AlarmFilter::all()), into),
-        Request::Subscriptions => {
+        ClusterRequest::Show { agent } => say(&show(engine, registry, agent), into),
+        ClusterRequest::Alarms => say(&engine.alarms(AlarmFilter::all()), into),
+        ClusterRequest::Subscriptions => {
             let subscriptions = engine.agents().flat_map(|(id, _)| {
                 let patterns = engine.subscriptions(id).into_iter();
                 patterns.map(move |pattern| (id, pattern))
             });
             say(&subscriptions.collect::<Vec<_>>(), into)
         }
-        Request::Counters => say(&engine.counters(), into),
-        Request::Awake => say(&engine.first_awake(), into),
+        ClusterRequest::Counters => say(&engine.counters(), into),
+        ClusterRequest::Awake => say(&engine.first_awake(), into),
     }
 }
 
@@ -269,16 +269,20 @@ pub(crate) struct View {
 }
 
 pub(crate) fn ask_show(agent: AgentId) -> Result<Question<View>, ControlError> {
-    Question::new(Scope::Owner(agent), &Request::Show { agent }, |replies| {
-        let cluster = replies.first().map(|(cluster, _)| *cluster);
-        let shown: Result<Shown, ControlError> = the_only(replies)?;
-        let shown = shown?;
-        let cluster = cluster.expect("an answer comes from a cluster");
-        for name in &shown.names {
-            let _ = AgentId::named(name);
-        }
-        Ok(View { cluster, shown })
-    })
+    Question::new(
+        Scope::Owner(agent),
+        &ClusterRequest::Show { agent },
+        |replies| {
+            let cluster = replies.first().map(|(cluster, _)| *cluster);
+            let shown: Result<Shown, ControlError> = the_only(replies)?;
+            let shown = shown?;
+            let cluster = cluster.expect("an answer comes from a cluster");
+            for name in &shown.names {
+                let _ = AgentId::named(name);
+            }
+            Ok(View { cluster, shown })
+        },
+    )
 }
 
 fn state<M: WireMessage>(
@@ -375,7 +379,7 @@ pub(crate) struct Question<T> {
 impl<T> Question<T> {
     fn new(
         scope: Scope,
-        request: &Request,
+        request: &ClusterRequest,
         read: fn(Replies) -> Result<T, ControlError>,
     ) -> Result<Self, ControlError> {
         let request = encode(request, || "a request".to_owned())?;
@@ -416,7 +420,7 @@ pub(crate) fn ask_command<M: WireMessage>(
     body: &M,
 ) -> Result<Question<M>, ControlError> {
     let body = encode(body, || format!("a command for agent {agent}"))?;
-    let request = Request::Command { agent, body };
+    let request = ClusterRequest::Command { agent, body };
     Question::new(Scope::Owner(agent), &request, the_encoded)
 }
 
@@ -428,7 +432,7 @@ pub(crate) fn ask_command_all<M: WireMessage>(
     body: &M,
 ) -> Result<Question<Answers<M>>, ControlError> {
     let scope = audience.cluster.map_or(Scope::All, Scope::Cluster);
-    let request = Request::CommandAll {
+    let request = ClusterRequest::CommandAll {
         kind: audience.kind.map(str::to_owned),
         body: encode(body, || "a command for several agents".to_owned())?,
     };
@@ -450,7 +454,7 @@ pub(crate) fn ask_state<M: Message, A: Agent<M> + DeserializeOwned>(
     agent: AgentId,
 ) -> Result<Question<A>, ControlError> {
     let kind = type_name::<A>().to_owned();
-    let request = Request::State { agent, kind };
+    let request = ClusterRequest::State { agent, kind };
     Question::new(Scope::Owner(agent), &request, the_encoded)
 }
 
@@ -458,7 +462,7 @@ pub(crate) fn ask_out<M: Message, A: Agent<M> + DeserializeOwned>(
     agent: AgentId,
 ) -> Result<Question<A>, ControlError> {
     let kind = type_name::<A>().to_owned();
-    let request = Request::TakeOut { agent, kind };
+    let request = ClusterRequest::TakeOut { agent, kind };
     Question::new(Scope::Owner(agent), &request, the_encoded)
 }
 
@@ -478,7 +482,7 @@ pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
     let mut state = Vec::new();
     let copied = (known.copy)(new, &mut state, guarded::ANSWER_LIMIT);
     copied.map_err(|why| ControlError::Encode { what: what(), why })?;
-    let request = Request::Replace { agent, kind, state };
+    let request = ClusterRequest::Replace { agent, kind, state };
     Question::new(Scope::Owner(agent), &request, |replies| {
         the_only::<Result<(), ControlError>>(replies)?
     })
@@ -486,39 +490,47 @@ pub(crate) fn ask_replace<M: WireMessage, A: Agent<M>>(
 
 /// All agents with an insertion index from `from` on, or at least the first `limit` of them.
 pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo>>, ControlError> {
-    Question::new(Scope::All, &Request::Agents { from, limit }, |replies| {
-        let mut agents = Vec::new();
-        for (cluster, bytes) in replies {
-            let here: Vec<(AgentId, u64, String)> = read(&bytes, "a list of agents")?;
-            agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
-                id,
-                index,
-                type_name,
-                cluster,
-            }));
-        }
-        agents.sort_by_key(|agent| agent.index);
-        Ok(agents)
-    })
+    Question::new(
+        Scope::All,
+        &ClusterRequest::Agents { from, limit },
+        |replies| {
+            let mut agents = Vec::new();
+            for (cluster, bytes) in replies {
+                let here: Vec<(AgentId, u64, String)> = read(&bytes, "a list of agents")?;
+                agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
+                    id,
+                    index,
+                    type_name,
+                    cluster,
+                }));
+            }
+            agents.sort_by_key(|agent| agent.index);
+            Ok(agents)
+        },
+    )
 }
 
 pub(crate) fn ask_alarms(cluster: ClusterId) -> Result<Question<Vec<PendingAlarm>>, ControlError> {
-    Question::new(Scope::Cluster(cluster), &Request::Alarms, the_only)
+    Question::new(Scope::Cluster(cluster), &ClusterRequest::Alarms, the_only)
 }
 
 pub(crate) fn ask_subscriptions(
     cluster: ClusterId,
 ) -> Result<Question<Vec<(AgentId, Pattern)>>, ControlError> {
-    Question::new(Scope::Cluster(cluster), &Request::Subscriptions, the_only)
+    Question::new(
+        Scope::Cluster(cluster),
+        &ClusterRequest::Subscriptions,
+        the_only,
+    )
 }
 
 pub(crate) fn ask_counters(cluster: ClusterId) -> Result<Question<Counters>, ControlError> {
-    Question::new(Scope::Cluster(cluster), &Request::Counters, the_only)
+    Question::new(Scope::Cluster(cluster), &ClusterRequest::Counters, the_only)
 }
 
 /// Asks clusters, in the middle of a run, who would take part in a superstep.
 pub(crate) fn ask_awake() -> Result<Vec<u8>, ControlError> {
-    encode(&Request::Awake, || "a request".to_owned())
+    encode(&ClusterRequest::Awake, || "a request".to_owned())
 }
 
 /// The answer to that.

@@ -7,16 +7,16 @@ use tracing::{Span, error_span};
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
 use crate::cluster::registry::WireMessage;
 use crate::error::link::LinkError;
-use crate::links::transport::{Draft, Sheet, Transport};
+use crate::links::transport::{Draft, DraftBuffer, Transport};
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {
     scheduler: MpScheduler<M>,
-    draft: Sheet,
+    draft: DraftBuffer,
     /// Names the cluster in what is recorded.
     span: Span,
     messages: VecDeque<Vec<u8>>,
-    answer: Sheet,
+    answer: DraftBuffer,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
     ended: bool,
@@ -26,10 +26,10 @@ impl<M: WireMessage> InlineLink<M> {
     pub(crate) fn new(scheduler: MpScheduler<M>, cluster: &str) -> Self {
         Self {
             scheduler,
-            draft: Sheet::default(),
+            draft: DraftBuffer::default(),
             span: error_span!(target: "maslite", "cluster", cluster),
             messages: VecDeque::new(),
-            answer: Sheet::default(),
+            answer: DraftBuffer::default(),
             spare: Vec::new(),
             ended: false,
         }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maslite_core::engine::{
-    Engine, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, Signal, Surroundings,
+    Engine, EngineHooks, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, Signal,
     guard_model,
 };
 use maslite_core::{
@@ -26,37 +26,37 @@ use tracing::error;
 
 use crate::cluster::commands;
 use crate::cluster::outbound::Outbound;
-use crate::cluster::registry::{Crew, Registry, WireMessage};
+use crate::cluster::registry::{AgentSet, Registry, WireMessage};
 use crate::error::Chain;
 use crate::error::death::{EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH};
 use crate::error::link::LinkError;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
 use crate::links::guarded;
-use crate::links::jitter::{Shake, Shaken};
+use crate::links::jitter::{Jitter, JitterLink};
 use crate::links::round_trip::{self, Difference, Trips};
 use crate::links::transport::{Draft, Transport, Wait, now};
 use crate::processes::spawn::ChildSide;
 use crate::protocol::layout;
-use crate::protocol::rare::Seldom;
+use crate::protocol::rare::Rare;
 use crate::protocol::wire::{
     self, Call, Destination, Events, Failure, Fault, Grant, Loaded, MailFlaw, MailHead, News,
     Removal, Report, Settings, Task, ToMain, ToProc, TraceLine,
 };
-use crate::stall::detector::Pulse;
+use crate::stall::detector::ClusterActivity;
 
 /// What a scheduler looks at in every superstep, to learn that its grant is to end.
 #[derive(Clone, Debug)]
-pub(crate) enum Hold {
+pub(crate) enum InterruptSource {
     /// Grants up to this number are held.
     UpTo(Arc<AtomicU64>),
     /// All are, while a bit is raised.
     While(Arc<Signal>),
 }
 
-impl Hold {
+impl InterruptSource {
     #[inline]
-    fn holds(&self, grant: u64) -> bool {
+    fn covers(&self, grant: u64) -> bool {
         match self {
             Self::UpTo(number) => number.load(Ordering::Relaxed) >= grant,
             Self::While(signal) => signal.raised() != 0,
@@ -74,9 +74,9 @@ const TRACE_LIMIT: usize = 10_000;
 pub(crate) struct MpScheduler<M: Message> {
     registry: Arc<Registry<M>>,
     engine: Engine<M>,
-    border: Border<M>,
+    gateway: Gateway<M>,
     /// Agents that wait for their insertion indices, as one list per call.
-    loaded: Vec<Crew<M>>,
+    loaded: Vec<AgentSet<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
     arrived: Vec<Import<M>>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
@@ -85,9 +85,9 @@ pub(crate) struct MpScheduler<M: Message> {
     /// How to wait for messages, when that has just been told.
     wait: Option<Wait>,
     /// What this end of the link is shaken with, when that has just been told.
-    shake: Option<Shake>,
+    jitter: Option<Jitter>,
     /// What others see of it while it works.
-    pulse: Arc<Pulse>,
+    cluster_activity: Arc<ClusterActivity>,
     /// How long it worked under grants, if it is to tell.
     busy: Option<Duration>,
     names: Names,
@@ -142,35 +142,37 @@ impl<M: WireMessage> MpScheduler<M> {
         Self {
             registry,
             engine: Engine::new(0),
-            border: Border::new(Hold::While(Arc::default())),
+            gateway: Gateway::new(InterruptSource::While(Arc::default())),
             loaded: Vec::new(),
             arrived: Vec::new(),
             trace: Arc::default(),
             lines: Vec::new(),
             wait: None,
-            shake: None,
-            pulse: Arc::default(),
+            jitter: None,
+            cluster_activity: Arc::default(),
             busy: None,
             names: Names::default(),
         }
     }
 
     /// The same, held in another way.
-    pub(crate) fn held_by(mut self, hold: Hold) -> Self {
-        self.border.hold = hold;
+    pub(crate) fn interrupted_by(mut self, interrupts: InterruptSource) -> Self {
+        self.gateway.interrupts = interrupts;
         self
     }
 
-    /// The same, showing itself in `pulse`.
-    pub(crate) fn shown_in(mut self, pulse: Arc<Pulse>) -> Self {
-        self.pulse = pulse;
+    /// The same, showing itself in `cluster_activity`.
+    pub(crate) fn shown_in(mut self, cluster_activity: Arc<ClusterActivity>) -> Self {
+        self.cluster_activity = cluster_activity;
         self
     }
 
     /// Obeys main until it says stop. Returns the code to exit with.
     pub(crate) fn run(self, mut side: ChildSide) -> i32 {
-        let hold = Hold::UpTo(Arc::clone(&side.hold));
-        let mut this = self.held_by(hold).shown_in(Arc::clone(&side.pulse));
+        let interrupts = InterruptSource::UpTo(Arc::clone(&side.interrupts));
+        let mut this = self
+            .interrupted_by(interrupts)
+            .shown_in(Arc::clone(&side.cluster_activity));
         // Elsewhere than in a process there is no wall time of its own.
         this.busy = side.is_process.then_some(Duration::ZERO);
         this.names.is_told = side.is_process;
@@ -182,19 +184,19 @@ impl<M: WireMessage> MpScheduler<M> {
             if let Some(wait) = this.wait.take() {
                 side.settle();
                 side.link.wait_as(wait);
-                if let Some(shake) = this.shake.take() {
-                    side.link = Box::new(Shaken::new(side.link, shake));
+                if let Some(jitter) = this.jitter.take() {
+                    side.link = Box::new(JitterLink::new(side.link, jitter));
                 }
             }
             if reply == Reply::Nothing {
                 continue;
             }
             // Whoever has not handed over its answer is not done.
-            this.pulse.set_busy(true);
+            this.cluster_activity.set_busy(true);
             if let Err(error) = send(&mut *side.link) {
                 return give_up(side, &error);
             }
-            this.pulse.set_busy(false);
+            this.cluster_activity.set_busy(false);
             if reply == Reply::Bye {
                 return 0;
             }
@@ -203,12 +205,12 @@ impl<M: WireMessage> MpScheduler<M> {
 
     /// Does what one message says, and writes the answer into the draft, if there is any.
     pub(crate) fn obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Reply {
-        self.pulse.set_busy(true);
+        self.cluster_activity.set_busy(true);
         let reply = self.try_to_obey(message, draft).unwrap_or_else(|fault| {
             write_alone(&ToMain::Failed(fault), draft);
             Reply::Answer
         });
-        self.pulse.set_busy(false);
+        self.cluster_activity.set_busy(false);
         reply
     }
 
@@ -226,8 +228,8 @@ impl<M: WireMessage> MpScheduler<M> {
                 write_alone(&ToMain::Loaded(loaded?), draft);
                 Reply::Answer
             }
-            ToProc::Seat(indices) => {
-                self.seat(&indices)?;
+            ToProc::AssignIndices(indices) => {
+                self.assign_indices(&indices)?;
                 Reply::Nothing
             }
             ToProc::Grant(grant) => {
@@ -243,13 +245,14 @@ impl<M: WireMessage> MpScheduler<M> {
 
     fn settle_in(&mut self, settings: &Settings) {
         self.engine = Engine::new(settings.seed);
-        self.engine.show_progress(Arc::clone(&self.pulse.progress));
+        self.engine
+            .show_progress(Arc::clone(&self.cluster_activity.progress));
         self.engine.join_neighbours();
         self.wait = Some(settings.wait);
-        self.shake = settings.shake;
+        self.jitter = settings.jitter;
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
-            self.border.ahead = Some(Ahead::new(lookahead));
+            self.gateway.ahead = Some(Ahead::new(lookahead));
         }
         if settings.digest {
             self.engine.keep_digest();
@@ -259,7 +262,7 @@ impl<M: WireMessage> MpScheduler<M> {
         }
         if settings.trace {
             let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
-            let full = Arc::clone(&self.border.full);
+            let full = Arc::clone(&self.gateway.full);
             self.engine.observe_for_model(Box::new(move |delivery| {
                 let mut text = String::new();
                 format(delivery, &mut text);
@@ -277,7 +280,7 @@ impl<M: WireMessage> MpScheduler<M> {
 
     /// Makes the agents of one call, and tells who they are if main cannot know.
     fn load(&mut self, call: Call) -> Result<Loaded, Fault> {
-        let mut crew = Crew::new();
+        let mut agents = AgentSet::new();
         let mut loaded = Loaded {
             ids: Vec::new(),
             names: Vec::new(),
@@ -301,7 +304,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 let agent = self.guard(&what, || (known.decode)(&state))?;
                 let agent =
                     agent.map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
-                crew.agents.push((id, agent));
+                agents.agents.push((id, agent));
             }
             Call::Build { builder, config } => {
                 let build = self.registry.builder(&builder).ok_or_else(|| {
@@ -310,14 +313,14 @@ impl<M: WireMessage> MpScheduler<M> {
                 })?;
                 let what = || format!("the configuration of builder {builder:?}");
                 let built = self.guard(&format!("builder {builder:?}"), || {
-                    build(&config, &mut crew)
+                    build(&config, &mut agents)
                 })?;
                 built.map_err(|why| undecodable(&what(), why))?;
-                loaded.ids = crew.agents.iter().map(|(id, _)| *id).collect();
+                loaded.ids = agents.agents.iter().map(|(id, _)| *id).collect();
             }
         }
         loaded.names = self.names.take();
-        self.loaded.push(crew);
+        self.loaded.push(agents);
         Ok(loaded)
     }
 
@@ -327,9 +330,9 @@ impl<M: WireMessage> MpScheduler<M> {
         guard_model(Some(what), stands, call).map_err(fault)
     }
 
-    fn seat(&mut self, indices: &[u64]) -> Result<(), Fault> {
-        for (crew, first) in std::mem::take(&mut self.loaded).into_iter().zip(indices) {
-            for ((id, agent), index) in crew.agents.into_iter().zip(*first..) {
+    fn assign_indices(&mut self, indices: &[u64]) -> Result<(), Fault> {
+        for (agents, first) in std::mem::take(&mut self.loaded).into_iter().zip(indices) {
+            for ((id, agent), index) in agents.agents.into_iter().zip(*first..) {
                 self.engine.add_at(id, index, agent).map_err(fault)?;
             }
         }
@@ -343,7 +346,7 @@ impl<M: WireMessage> MpScheduler<M> {
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
         draft.clear();
-        self.border.outbound.begin();
+        self.gateway.outbound.begin();
         let Grant {
             number,
             task,
@@ -352,7 +355,7 @@ impl<M: WireMessage> MpScheduler<M> {
         } = grant;
         let begin = self.busy.map(|_| now());
         // Between runs all stand where main stands; within one each has its own time under a lookahead.
-        if self.border.ahead.is_none() {
+        if self.gateway.ahead.is_none() {
             self.check_time(grant.time)?;
             self.engine.stand_at(grant.time, grant.superstep);
         } else if matches!(task, Task::Setup { .. } | Task::Answer) {
@@ -370,16 +373,16 @@ impl<M: WireMessage> MpScheduler<M> {
         let done = guard_model(None, stands, || {
             self.take_in(mail, task)?;
             Ok::<_, Fault>(match task {
-                Task::Match => {
-                    let mut leaving = self.border.writing(draft);
-                    leaving.match_again(&mut self.engine, &interest);
+                Task::Rematch => {
+                    let mut open = self.gateway.writing(draft);
+                    open.rematch(&mut self.engine, &interest);
                     Ok(())
                 }
                 Task::Answer => {
                     commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
                     Ok(())
                 }
-                Task::Solo { .. } | Task::Window { .. } => {
+                Task::RunAlone { .. } | Task::Window { .. } => {
                     self.run_on(task, number, supersteps_per_instant, draft)
                 }
                 _ => self.step_on(task, supersteps_per_instant, draft),
@@ -394,7 +397,7 @@ impl<M: WireMessage> MpScheduler<M> {
             // Code of a message, where no agent was at work.
             Err(error) => Some((self.place_of_next(), Fault::Agent(error))),
         };
-        if let Some(fault) = self.border.failure.take() {
+        if let Some(fault) = self.gateway.failure.take() {
             failure.get_or_insert_with(|| (self.place_of_handover(), fault));
         }
         if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
@@ -410,7 +413,7 @@ impl<M: WireMessage> MpScheduler<M> {
         while !mail.is_empty() {
             let (head, mail) = wire::take_mail::<M>(&mut mail).map_err(misread::<M>)?;
             let is_timed = head.arrives > SimTime::ZERO;
-            if is_timed && (head.arrives < self.engine.now() || self.border.ahead.is_none()) {
+            if is_timed && (head.arrives < self.engine.now() || self.gateway.ahead.is_none()) {
                 return Err(self.refuse(MessageFault::Arrival));
             }
             let import = Import {
@@ -425,7 +428,7 @@ impl<M: WireMessage> MpScheduler<M> {
             }
         }
         self.engine.import(self.arrived.drain(..));
-        if !matches!(task, Task::Setup { .. } | Task::Match | Task::Answer) {
+        if !matches!(task, Task::Setup { .. } | Task::Rematch | Task::Answer) {
             self.engine.post();
         }
         Ok(())
@@ -444,9 +447,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 self.engine.setup()?;
             }
             Task::Fire => self.fire(),
-            Task::Step if !self.engine.is_awake() => {}
-            Task::Step | Task::Superstep => self.engine.step(supersteps_per_instant)?,
-            Task::FireAndStep => {
+            Task::SuperstepIfAwake if !self.engine.is_awake() => {}
+            Task::SuperstepIfAwake | Task::Superstep => self.engine.step(supersteps_per_instant)?,
+            Task::FireAndSuperstep => {
                 self.fire();
                 self.engine.post();
                 if self.engine.is_awake() {
@@ -456,7 +459,7 @@ impl<M: WireMessage> MpScheduler<M> {
             _ => {}
         }
         // What a failing superstep sent goes nowhere.
-        self.border.writing(draft).hand_out(&mut self.engine);
+        self.gateway.writing(draft).hand_out(&mut self.engine);
         Ok(())
     }
 
@@ -468,15 +471,15 @@ impl<M: WireMessage> MpScheduler<M> {
         supersteps_per_instant: u64,
         draft: &mut Draft<'_>,
     ) -> Result<(), maslite_core::Error> {
-        self.border.grant = number;
-        self.border.passes = 0;
+        self.gateway.grant = number;
+        self.gateway.passes = 0;
         let mut limits = Limits {
             horizon: None,
             supersteps: u64::MAX,
             supersteps_per_instant,
         };
         match task {
-            Task::Solo {
+            Task::RunAlone {
                 horizon,
                 supersteps,
                 next_index,
@@ -486,16 +489,16 @@ impl<M: WireMessage> MpScheduler<M> {
             }
             Task::Window { horizon, others } => {
                 limits.horizon = horizon;
-                if let Some(ahead) = &mut self.border.ahead {
+                if let Some(ahead) = &mut self.gateway.ahead {
                     ahead.others = others;
                     ahead.limit = None;
                 }
             }
             _ => {}
         }
-        let rest = self.engine.run(&limits, &mut self.border.writing(draft))?;
-        if let (Task::Solo { .. }, Rest::Asked(reason)) = (task, rest) {
-            self.border.paused = Some((0, reason));
+        let rest = self.engine.run(&limits, &mut self.gateway.writing(draft))?;
+        if let (Task::RunAlone { .. }, Rest::Asked(reason)) = (task, rest) {
+            self.gateway.paused = Some((0, reason));
         }
         Ok(())
     }
@@ -532,21 +535,21 @@ impl<M: WireMessage> MpScheduler<M> {
     fn learn(&mut self, news: News) -> Result<Vec<(u32, Pattern)>, Fault> {
         self.names.learn(&news.names);
         if news.forget_routes {
-            self.border.routes.clear();
+            self.gateway.routes.clear();
         }
-        self.border.routes.extend(news.routes);
+        self.gateway.routes.extend(news.routes);
         let mut begun = Vec::new();
         for (cluster, pattern, begins, from) in news.interest {
             if begins {
                 self.engine.expect_listeners();
             }
-            match &mut self.border.ahead {
+            match &mut self.gateway.ahead {
                 Some(ahead) if from > SimTime::ZERO => {
                     let coming = ahead.coming.entry(from).or_default();
                     coming.push((cluster, pattern, begins));
                 }
                 _ => {
-                    self.border.change_interest(cluster, pattern, begins);
+                    self.gateway.change_interest(cluster, pattern, begins);
                     if begins {
                         begun.push((cluster, pattern));
                     }
@@ -557,7 +560,7 @@ impl<M: WireMessage> MpScheduler<M> {
         for (id, time) in news.dismissed {
             match time {
                 // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
-                Some(time) if self.border.ahead.is_some() => {
+                Some(time) if self.gateway.ahead.is_some() => {
                     if time < self.engine.now() {
                         return Err(self.refuse(MessageFault::Arrival));
                     }
@@ -597,11 +600,11 @@ impl<M: WireMessage> MpScheduler<M> {
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
         let engine = &mut self.engine;
-        let border = &mut self.border;
+        let gateway = &mut self.gateway;
         let newborn = engine.take_newborn();
         self.lines.clear();
         let lines = std::mem::take(&mut *lock(&self.trace));
-        border.full.store(false, Ordering::Relaxed);
+        gateway.full.store(false, Ordering::Relaxed);
         for line in lines {
             put(&line, &mut self.lines)?;
         }
@@ -612,15 +615,15 @@ impl<M: WireMessage> MpScheduler<M> {
             awake: engine.is_awake() || engine.has_mail_for_itself(),
             waiting: engine.has_outbox(),
             next_alarm: engine.next_event(),
-            alarms_may_leave: engine.has_alarms_elsewhere() || !border.others.is_empty(),
+            alarms_may_leave: engine.has_alarms_elsewhere() || !gateway.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
-            events: Seldom::from(Events {
-                paused: border.take_pauses(engine),
+            events: Rare::from(Events {
+                paused: gateway.take_pauses(engine),
                 names: self.names.take(),
                 newborn,
                 gone: engine.take_gone(),
-                removals: border.take_removals(engine),
-                interest: border.interest(engine.take_changed_interest()),
+                removals: gateway.take_removals(engine),
+                interest: gateway.interest(engine.take_changed_interest()),
                 errors: engine.take_errors(),
                 lost: engine.take_lost(),
                 heard: engine.take_heard(),
@@ -628,8 +631,8 @@ impl<M: WireMessage> MpScheduler<M> {
                 failure,
             }),
             counters: engine.counters(),
-            held_back: border.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
-            held_back_to_main: border
+            held_back: gateway.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
+            held_back_to_main: gateway
                 .ahead
                 .as_ref()
                 .map_or(0, |ahead| ahead.held_back_to_main),
@@ -640,7 +643,7 @@ impl<M: WireMessage> MpScheduler<M> {
             local: engine.local(),
             digest: engine.digest().map(Digest::as_u64),
             content: engine.content_digest().map(Digest::as_u64),
-            batches: border.outbound.finish(draft),
+            batches: gateway.outbound.finish(draft),
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
         };
@@ -650,8 +653,8 @@ impl<M: WireMessage> MpScheduler<M> {
 }
 
 /// What the scheduler of a cluster knows of the others, and what it has for them.
-struct Border<M> {
-    hold: Hold,
+struct Gateway<M> {
+    interrupts: InterruptSource,
     ahead: Option<Ahead>,
     /// The number of the grant at hand.
     grant: u64,
@@ -720,15 +723,15 @@ impl Ahead {
 }
 
 /// The border while mail goes over it, into the message to main.
-struct Leaving<'b, 'd, M> {
-    border: &'b mut Border<M>,
+struct OpenGateway<'b, 'd, M> {
+    gateway: &'b mut Gateway<M>,
     draft: &'b mut Draft<'d>,
 }
 
-impl<M: WireMessage> Border<M> {
-    fn new(hold: Hold) -> Self {
+impl<M: WireMessage> Gateway<M> {
+    fn new(interrupts: InterruptSource) -> Self {
         Self {
-            hold,
+            interrupts,
             ahead: None,
             grant: 0,
             passes: 0,
@@ -746,9 +749,9 @@ impl<M: WireMessage> Border<M> {
         }
     }
 
-    fn writing<'b, 'd>(&'b mut self, draft: &'b mut Draft<'d>) -> Leaving<'b, 'd, M> {
-        let border = self;
-        Leaving { border, draft }
+    fn writing<'b, 'd>(&'b mut self, draft: &'b mut Draft<'d>) -> OpenGateway<'b, 'd, M> {
+        let gateway = self;
+        OpenGateway { gateway, draft }
     }
 
     fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
@@ -914,35 +917,35 @@ impl<M: WireMessage> Border<M> {
     }
 }
 
-impl<M: WireMessage> Leaving<'_, '_, M> {
+impl<M: WireMessage> OpenGateway<'_, '_, M> {
     /// Hands out the mail that leaves. True if some does.
     fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
         let mut any = false;
         let now = engine.now();
-        self.border.catch_up_with_interest(now);
+        self.gateway.catch_up_with_interest(now);
         engine.outgoing(|mail| {
-            let (to, is_heard) = self.border.destinations(&mail);
+            let (to, is_heard) = self.gateway.destinations(&mail);
             any |= self.hand_to(&mail, to, now, now);
             is_heard
         });
-        if self.border.local_trips > 0 {
-            self.border.try_local(engine);
+        if self.gateway.local_trips > 0 {
+            self.gateway.try_local(engine);
         }
         any
     }
 
     /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
     /// listens to it now.
-    fn match_again(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+    fn rematch(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
         let now = engine.now();
         engine.outgoing(|mail| {
             if matches!(mail.receiver, Receiver::Direct(_)) {
                 return false;
             }
             let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
-            let Border {
+            let Gateway {
                 interested, others, ..
-            } = &mut *self.border;
+            } = &mut *self.gateway;
             interested.clear();
             others.recipients(mail.sender, receiver, topic, interested);
             let is_heard = !interested.is_empty();
@@ -967,14 +970,14 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
         left: SimTime,
         due: SimTime,
     ) -> bool {
-        let Border {
+        let Gateway {
             ahead,
             interested,
             outbound,
             failure,
             trips,
             ..
-        } = &mut *self.border;
+        } = &mut *self.gateway;
         let mut others = interested.iter();
         let Some(first) = to.or_else(|| others.next().copied().map(Destination::Cluster)) else {
             return false;
@@ -1044,21 +1047,21 @@ impl<M: WireMessage> Leaving<'_, '_, M> {
     }
 }
 
-impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
+impl<M: WireMessage> EngineHooks<M> for OpenGateway<'_, '_, M> {
     #[inline]
     fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
-        if self.border.ahead.is_some() {
+        if self.gateway.ahead.is_some() {
             self.hand_out(engine);
-            return self.border.look_around(engine) || self.border.failure.is_some();
+            return self.gateway.look_around(engine) || self.gateway.failure.is_some();
         }
         self.hand_out(engine) || engine.has_removals_elsewhere()
     }
 
     #[inline]
     fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
-        self.border.passes += 1;
-        if self.border.ahead.is_some() {
-            self.border.await_attention(engine);
+        self.gateway.passes += 1;
+        if self.gateway.ahead.is_some() {
+            self.gateway.await_attention(engine);
             return false;
         }
         engine.has_many_to_tell_of()
@@ -1066,15 +1069,15 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
 
     #[inline]
     fn wants_attention(&self) -> bool {
-        let border = &*self.border;
-        border.failure.is_some()
-            || border.passes > 1 && border.hold.holds(border.grant)
-            || border.ahead.is_none() && border.full.load(Ordering::Relaxed)
+        let gateway = &*self.gateway;
+        gateway.failure.is_some()
+            || gateway.passes > 1 && gateway.interrupts.covers(gateway.grant)
+            || gateway.ahead.is_none() && gateway.full.load(Ordering::Relaxed)
     }
 
     #[inline]
     fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
-        let limit = self.border.ahead.as_ref().and_then(|ahead| ahead.limit);
+        let limit = self.gateway.ahead.as_ref().and_then(|ahead| ahead.limit);
         match (horizon, limit) {
             (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
             (horizon, limit) => horizon.or(limit),
@@ -1082,9 +1085,9 @@ impl<M: WireMessage> Surroundings<M> for Leaving<'_, '_, M> {
     }
 
     fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
-        self.border.catch_up_with_interest(time);
+        self.gateway.catch_up_with_interest(time);
         engine.departures(time, |mail, due| {
-            let (to, is_heard) = self.border.destinations(&mail);
+            let (to, is_heard) = self.gateway.destinations(&mail);
             self.hand_to(&mail, to, time, due) || is_heard
         });
     }

@@ -263,7 +263,7 @@ mod tests {
     use serde::Serializer;
 
     use super::*;
-    use crate::links::transport::Sheet;
+    use crate::links::transport::DraftBuffer;
 
     const MAIN: Destination = Destination::Main;
     const OWNER: Destination = Destination::Owner;
@@ -337,12 +337,12 @@ mod tests {
     fn mail_is_where_it_was_encoded_once_its_length_is_known() {
         for (space, in_place) in [(256 * 1024, true), (3_000, false), (0, false)] {
             let mut space = vec![0; space];
-            let mut sheet = Sheet::default();
+            let mut draft_buffer = DraftBuffer::default();
             let mut outbound = Outbound::default();
             let text = "a text that takes some room";
             for (round, mails) in [(0, 10), (1, 11), (2, 3), (3, 200), (4, 200)] {
-                sheet.clear();
-                let mut draft = Draft::within(&mut space, &mut sheet);
+                draft_buffer.clear();
+                let mut draft = Draft::within(&mut space, &mut draft_buffer);
                 hand_out(&mut outbound, &mut draft, mails, text);
                 let sections = draft.len();
                 let batches = outbound.finish(&mut draft);
@@ -367,17 +367,17 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_the_space_goes_a_detour() {
-        let (mut space, mut sheet) = (vec![0; 4096], Sheet::default());
+        let (mut space, mut draft_buffer) = (vec![0; 4096], DraftBuffer::default());
         let mut outbound = Outbound::default();
         for length in [10, 100_000, 10, 10] {
-            sheet.clear();
-            let mut draft = Draft::within(&mut space, &mut sheet);
+            draft_buffer.clear();
+            let mut draft = Draft::within(&mut space, &mut draft_buffer);
             let text = "x".repeat(length);
             hand_out(&mut outbound, &mut draft, 2, &text);
             let batches = outbound.finish(&mut draft);
             let (numbers, _) = arrivals(&batches, TWO, draft.bytes(), &text);
             assert_eq!(numbers, [0, 1]);
-            assert_eq!(sheet.spilled().is_some(), length > 4096);
+            assert_eq!(draft_buffer.spilled().is_some(), length > 4096);
         }
     }
 

@@ -28,7 +28,7 @@ pub trait WireMessage: Message + Serialize + DeserializeOwned {}
 impl<M: Message + Serialize + DeserializeOwned> WireMessage for M {}
 
 /// How agents of one type cross.
-pub(crate) struct Kind<M: Message> {
+pub(crate) struct AgentType<M: Message> {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
     pub(crate) decode: DecodeFn<M>,
@@ -47,7 +47,7 @@ pub(crate) struct Kind<M: Message> {
 /// So many agents of a type make a round trip, and from there on fewer and fewer.
 const FIRST: u64 = if cfg!(debug_assertions) { 10_000 } else { 64 };
 
-impl<M: Message> Kind<M> {
+impl<M: Message> AgentType<M> {
     /// Has an agent make a round trip, if it is among the first of its type.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl<M: Message> Kind<M> {
 
 type DecodeFn<M> = fn(&[u8]) -> Result<Box<dyn Agent<M>>, Misread>;
 
-type BuilderFn<M> = Box<dyn Fn(&[u8], &mut Crew<M>) -> Result<(), Misread> + Send + Sync>;
+type BuilderFn<M> = Box<dyn Fn(&[u8], &mut AgentSet<M>) -> Result<(), Misread> + Send + Sync>;
 
 /// How a delivery becomes a line of a trace.
 pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
@@ -90,7 +90,7 @@ pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 /// }
 /// ```
 pub struct Registry<M: Message> {
-    kinds: BTreeMap<&'static str, Kind<M>>,
+    kinds: BTreeMap<&'static str, AgentType<M>>,
     by_type: BTreeMap<TypeId, &'static str>,
     builders: BTreeMap<String, BuilderFn<M>>,
     /// What child processes must have, too.
@@ -136,7 +136,7 @@ impl<M: WireMessage> Registry<M> {
         self.signature.add(what, TypeId::of::<A>());
         self.kinds.insert(
             name,
-            Kind {
+            AgentType {
                 name,
                 encode: |agent, into| match agent.downcast_ref::<A>() {
                     Some(agent) => codec::put(agent, into),
@@ -183,13 +183,13 @@ impl<M: WireMessage> Registry<M> {
     pub fn with_builder<C: DeserializeOwned>(
         mut self,
         name: impl Into<String>,
-        build: impl Fn(C, &mut Crew<M>) + Send + Sync + 'static,
+        build: impl Fn(C, &mut AgentSet<M>) + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
         let what = format!("builder {name:?}");
         self.signature.add_function(what, &build);
-        let build = move |bytes: &[u8], crew: &mut Crew<M>| {
-            build(codec::decode(bytes)?, crew);
+        let build = move |bytes: &[u8], agents: &mut AgentSet<M>| {
+            build(codec::decode(bytes)?, agents);
             Ok(())
         };
         self.builders.insert(name, Box::new(build));
@@ -281,11 +281,11 @@ impl<M: WireMessage> Registry<M> {
 }
 
 impl<M: Message> Registry<M> {
-    pub(crate) fn kind(&self, name: &str) -> Option<&Kind<M>> {
+    pub(crate) fn kind(&self, name: &str) -> Option<&AgentType<M>> {
         self.kinds.get(name)
     }
 
-    pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&Kind<M>> {
+    pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&AgentType<M>> {
         self.kind(self.by_type.get(&agent.type_id())?)
     }
 
@@ -336,11 +336,11 @@ impl<M: Message> Registry<M> {
 }
 
 /// The agents that a builder makes, in insertion order.
-pub struct Crew<M: Message> {
+pub struct AgentSet<M: Message> {
     pub(crate) agents: Vec<(AgentId, Box<dyn Agent<M>>)>,
 }
 
-impl<M: Message> Crew<M> {
+impl<M: Message> AgentSet<M> {
     pub(crate) fn new() -> Self {
         Self { agents: Vec::new() }
     }
@@ -375,7 +375,7 @@ impl<M: Message> fmt::Debug for Entered<M> {
     }
 }
 
-impl<M: Message> fmt::Debug for Crew<M> {
+impl<M: Message> fmt::Debug for AgentSet<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<_> = self.agents.iter().map(|(id, _)| id).collect();
         f.debug_tuple("Crew").field(&ids).finish()

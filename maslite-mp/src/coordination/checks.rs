@@ -23,7 +23,7 @@ const MOST: u64 = 1 << 52;
 
 /// What main knows of a cluster when a report comes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ground<'a> {
+pub(crate) struct ReportContext<'a> {
     /// What was granted.
     pub(crate) task: Task,
     /// Where main stands.
@@ -38,7 +38,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) clusters: usize,
 }
 
-impl Ground<'_> {
+impl ReportContext<'_> {
     /// Judges all of a report but what is in its mail and its trace; `bytes` are before its note.
     #[inline]
     pub(crate) fn judge(&self, report: &Report, bytes: usize) -> Result<(), MessageFault> {
@@ -94,7 +94,7 @@ impl Ground<'_> {
     fn judge_time(&self, report: &Report) -> Result<(), MessageFault> {
         let reached = self.reached();
         let horizon = match self.task {
-            Task::Solo { horizon, .. } | Task::Window { horizon, .. } => horizon,
+            Task::RunAlone { horizon, .. } | Task::Window { horizon, .. } => horizon,
             _ => Some(reached),
         };
         let alarm = report.next_alarm.unwrap_or(SimTime::MAX);
@@ -115,9 +115,9 @@ impl Ground<'_> {
 
     fn judge_supersteps(&self, report: &Report) -> Result<(), MessageFault> {
         let granted = match self.task {
-            Task::Setup { .. } | Task::Match | Task::Post | Task::Fire | Task::Answer => 0,
-            Task::Step | Task::Superstep | Task::FireAndStep => 1,
-            Task::Solo { supersteps, .. } => supersteps.min(MOST),
+            Task::Setup { .. } | Task::Rematch | Task::Post | Task::Fire | Task::Answer => 0,
+            Task::SuperstepIfAwake | Task::Superstep | Task::FireAndSuperstep => 1,
+            Task::RunAlone { supersteps, .. } => supersteps.min(MOST),
             Task::Window { .. } => MOST,
         };
         let is_granted = report.supersteps <= granted && report.superstep <= MOST;

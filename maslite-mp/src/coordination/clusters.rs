@@ -7,7 +7,7 @@ use maslite_core::SimTime;
 use tracing::debug;
 
 use crate::cluster::inline::InlineLink;
-use crate::cluster::mp_scheduler::{Hold, MpScheduler};
+use crate::cluster::mp_scheduler::{InterruptSource, MpScheduler};
 use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::state::Standing;
@@ -15,22 +15,24 @@ use crate::coordination::state::Standing;
 use crate::dev::fault_simulation::World;
 use crate::error::Error;
 use crate::error::link::LinkError;
-use crate::links::jitter::{Shake, Shaken, ShakenInline};
+use crate::links::jitter::{InlineJitterLink, Jitter, JitterLink};
 use crate::links::transport::{Draft, Transport, Wait};
-use crate::processes::backend::{HOLD_GRACE, Inline, Machinery};
+use crate::processes::backend::{Backend, INTERRUPT_GRACE, Inline};
 use crate::processes::logs::Log;
 use crate::processes::output::Output;
-use crate::processes::spawn::{self, Order, START_DEADLINE};
+use crate::processes::spawn::{self, START_DEADLINE, StartPlan};
 use crate::processes::supervision::{ChildEnd, Supervisor};
 use crate::settings::{Link, Placement, Waiting};
-use crate::stall::detector::{Chore, Desk, Lookout, Patience, ProgressLines, Pulse, WarningSink};
+use crate::stall::detector::{
+    ClusterActivity, MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,
+};
 use crate::stall::meter::Meter;
-use crate::steering::control_queue::Console;
-use crate::steering::progress::Teller;
-use crate::steering::status::{Account, ClusterBoard};
+use crate::steering::control_queue::ControlQueue;
+use crate::steering::progress::ProgressReporter;
+use crate::steering::status::{Account, ClusterSnapshot};
 
 /// One cluster.
-pub(crate) struct Member {
+pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) pid: u32,
     /// What carries its messages; none if it runs inline.
@@ -38,63 +40,64 @@ pub(crate) struct Member {
     link: Option<Box<dyn Transport>>,
     /// Mail for it that cannot be in the message to it yet.
     aside: Vec<u8>,
-    pub(crate) board: Arc<ClusterBoard>,
+    pub(crate) snapshot: Arc<ClusterSnapshot>,
 }
 
 /// All clusters.
-pub(crate) struct Fleet {
-    pub(crate) members: Vec<Member>,
-    machinery: Machinery,
-    pub(crate) console: Arc<Console>,
+pub(crate) struct Clusters {
+    pub(crate) list: Vec<Cluster>,
+    backend: Backend,
+    pub(crate) control_queue: Arc<ControlQueue>,
     /// Where the thread that runs shows what it is at.
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) main_activity: Arc<MainActivity>,
     /// Where the time of runs goes.
     pub(crate) meter: Meter,
 }
 
-impl Fleet {
+impl Clusters {
     /// Warns as `sink` likes it. `progress`: tells at a terminal how far long runs have come.
     pub(crate) fn new(
         placement: Placement,
-        console: Arc<Console>,
+        control_queue: Arc<ControlQueue>,
         patience: Patience,
         sink: Option<WarningSink>,
         progress: bool,
     ) -> Result<Self, Error> {
-        let desk = Arc::default();
-        console.set_desk(Arc::clone(&desk));
-        let lookout = Lookout::new(patience, sink, Arc::clone(&desk));
-        let teller = progress
+        let main_activity = Arc::default();
+        control_queue.set_main_activity(Arc::clone(&main_activity));
+        let detector = StallDetector::new(patience, sink, Arc::clone(&main_activity));
+        let progress_reporter = progress
             .then(|| {
-                Teller::at_the_terminal(Arc::clone(&console))
-                    .map(|teller| Box::new(teller) as Box<dyn ProgressLines>)
+                ProgressReporter::at_the_terminal(Arc::clone(&control_queue))
+                    .map(|progress_reporter| Box::new(progress_reporter) as Box<dyn ProgressLines>)
             })
             .flatten();
-        let is_watched = patience.warning.is_some() || teller.is_some();
+        let is_watched = patience.warning.is_some() || progress_reporter.is_some();
         let supervisor = || {
-            let supervisor = Supervisor::new(HOLD_GRACE).map_err(spawn::SpawnError::Resources)?;
+            let supervisor =
+                Supervisor::new(INTERRUPT_GRACE).map_err(spawn::SpawnError::Resources)?;
             supervisor.run_job(|watch| {
-                watch.lookout = lookout;
-                watch.teller = teller;
+                watch.detector = detector;
+                watch.progress_reporter = progress_reporter;
             });
             Ok::<_, Error>(supervisor)
         };
-        let machinery = match placement {
+        let backend = match placement {
             Placement::Inline => {
                 let supervisor = is_watched.then(supervisor).transpose()?;
-                Machinery::Inline(Inline::new(supervisor))
+                Backend::Inline(Inline::new(supervisor))
             }
             Placement::Processes => {
                 let supervisor = supervisor()?;
-                console.set_children(supervisor.holder());
-                Machinery::Processes(supervisor)
+                control_queue.set_children(supervisor.interrupter());
+                Backend::Processes(supervisor)
             }
         };
         Ok(Self {
-            members: Vec::new(),
-            machinery,
-            console,
-            desk,
+            list: Vec::new(),
+            backend,
+            control_queue,
+            main_activity,
             meter: Meter::new(placement == Placement::Processes),
         })
     }
@@ -106,26 +109,26 @@ impl Fleet {
             update: None,
             answer: None,
         };
-        let mut fleet = Self::new(Placement::Inline, Arc::default(), nothing, None, false)?;
-        (0..clusters).for_each(|number| fleet.add(number.to_string()));
-        Ok(fleet)
+        let mut all = Self::new(Placement::Inline, Arc::default(), nothing, None, false)?;
+        (0..clusters).for_each(|number| all.add(number.to_string()));
+        Ok(all)
     }
 
     #[cfg(test)]
     /// In a world made up by a test.
-    pub(crate) fn simulated(world: Arc<World>, console: Arc<Console>) -> Self {
+    pub(crate) fn simulated(world: Arc<World>, control_queue: Arc<ControlQueue>) -> Self {
         Self {
-            members: Vec::new(),
-            machinery: Machinery::Simulated(world),
-            console,
-            desk: Arc::default(),
+            list: Vec::new(),
+            backend: Backend::Simulated(world),
+            control_queue,
+            main_activity: Arc::default(),
             meter: Meter::new(true),
         }
     }
 
     pub(crate) fn add(&mut self, name: String) {
-        self.members.push(Member {
-            board: self.console.board.add(name.clone()),
+        self.list.push(Cluster {
+            snapshot: self.control_queue.snapshot.add(name.clone()),
             name,
             pid: 0,
             carrier: None,
@@ -136,9 +139,9 @@ impl Fleet {
 
     /// Sets how main waits, and tells how the clusters are to wait.
     pub(crate) fn wait(&mut self, waiting: Waiting) -> Wait {
-        let wait = waiting.steps(self.members.len());
-        for member in &mut self.members {
-            if let Some(link) = &mut member.link {
+        let wait = waiting.steps(self.list.len());
+        for cluster in &mut self.list {
+            if let Some(link) = &mut cluster.link {
                 link.wait_as(wait);
             }
         }
@@ -152,47 +155,47 @@ impl Fleet {
         carrier: Link,
         output: Output,
     ) -> Result<Vec<usize>, Error> {
-        let fresh: Vec<usize> = (0..self.members.len())
-            .filter(|place| self.members[*place].link.is_none())
+        let fresh: Vec<usize> = (0..self.list.len())
+            .filter(|place| self.list[*place].link.is_none())
             .collect();
-        match &self.machinery {
-            Machinery::Inline(inline) => {
-                let mut pulses = Vec::new();
+        match &self.backend {
+            Backend::Inline(inline) => {
+                let mut cluster_activities = Vec::new();
                 for place in &fresh {
-                    let member = &mut self.members[*place];
-                    let hold = Hold::While(inline.signal());
-                    let pulse = Arc::new(Pulse::default());
+                    let cluster = &mut self.list[*place];
+                    let interrupts = InterruptSource::While(inline.signal());
+                    let cluster_activity = Arc::new(ClusterActivity::default());
                     let scheduler = MpScheduler::new(Arc::clone(&entered.registry))
-                        .held_by(hold)
-                        .shown_in(Arc::clone(&pulse));
-                    pulses.push((member.name.clone(), pulse));
-                    member.link = Some(Box::new(InlineLink::new(scheduler, &member.name)));
-                    member.pid = std::process::id();
-                    member.board.lives_in(member.pid);
+                        .interrupted_by(interrupts)
+                        .shown_in(Arc::clone(&cluster_activity));
+                    cluster_activities.push((cluster.name.clone(), cluster_activity));
+                    cluster.link = Some(Box::new(InlineLink::new(scheduler, &cluster.name)));
+                    cluster.pid = std::process::id();
+                    cluster.snapshot.lives_in(cluster.pid);
                 }
-                self.console.add_inline(&pulses);
-                if let Some(supervisor) = self.machinery.supervisor()
-                    && !pulses.is_empty()
+                self.control_queue.add_inline(&cluster_activities);
+                if let Some(supervisor) = self.backend.supervisor()
+                    && !cluster_activities.is_empty()
                 {
-                    supervisor.run_job(|watch| watch.lookout.inline.extend(pulses));
+                    supervisor.run_job(|watch| watch.detector.inline.extend(cluster_activities));
                 }
             }
             #[cfg(test)]
-            Machinery::Simulated(world) => {
+            Backend::Simulated(world) => {
                 for place in &fresh {
-                    let member = &mut self.members[*place];
+                    let cluster = &mut self.list[*place];
                     let scheduler = MpScheduler::new(Arc::clone(&entered.registry));
-                    let (link, pid) = world.start(&member.name, scheduler);
-                    (member.link, member.pid) = (Some(link), pid);
+                    let (link, pid) = world.start(&cluster.name, scheduler);
+                    (cluster.link, cluster.pid) = (Some(link), pid);
                 }
             }
-            Machinery::Processes(_) if fresh.is_empty() => {}
-            Machinery::Processes(supervisor) => {
+            Backend::Processes(_) if fresh.is_empty() => {}
+            Backend::Processes(supervisor) => {
                 let clusters = fresh.iter().map(|place| {
                     let number = u32::try_from(*place).unwrap_or(u32::MAX);
-                    (number, self.members[*place].name.clone())
+                    (number, self.list[*place].name.clone())
                 });
-                let order = Order {
+                let plan = StartPlan {
                     program: entered.registry.program(),
                     clusters: clusters.collect(),
                     point: Arc::clone(&entered.point),
@@ -202,13 +205,13 @@ impl Fleet {
                     output,
                     log: Log::here(),
                 };
-                for side in spawn::start(supervisor, order)? {
-                    let member = &mut self.members[side.cluster as usize];
-                    member.pid = side.pid;
-                    member.board.lives_in(side.pid);
-                    debug!(target: "maslite", cluster = %member.name, pid = side.pid, "cluster started");
-                    member.carrier = Some(side.carrier);
-                    member.link = Some(side.link);
+                for side in spawn::start(supervisor, plan)? {
+                    let cluster = &mut self.list[side.cluster as usize];
+                    cluster.pid = side.pid;
+                    cluster.snapshot.lives_in(side.pid);
+                    debug!(target: "maslite", cluster = %cluster.name, pid = side.pid, "cluster started");
+                    cluster.carrier = Some(side.carrier);
+                    cluster.link = Some(side.link);
                 }
             }
         }
@@ -216,11 +219,11 @@ impl Fleet {
     }
 
     /// Has main's end of the link to a cluster that has just started dawdle.
-    pub(crate) fn shake(&mut self, place: usize, shake: Shake) {
-        let link = self.members[place].link.take();
-        self.members[place].link = link.map(|link| match self.machinery {
-            Machinery::Inline(_) => Box::new(ShakenInline::new(link, shake)) as _,
-            _ => Box::new(Shaken::new(link, shake)) as _,
+    pub(crate) fn jitter(&mut self, place: usize, jitter: Jitter) {
+        let link = self.list[place].link.take();
+        self.list[place].link = link.map(|link| match self.backend {
+            Backend::Inline(_) => Box::new(InlineJitterLink::new(link, jitter)) as _,
+            _ => Box::new(JitterLink::new(link, jitter)) as _,
         });
     }
 
@@ -248,66 +251,64 @@ impl Fleet {
 
     /// Writes mail into the next message to a cluster that takes mail.
     pub(crate) fn relay(&mut self, place: usize, mail: &[u8], time: SimTime) -> Result<(), Error> {
-        if self.members[place].link.is_some() {
+        if self.list[place].link.is_some() {
             self.open(place, time)?.0.extend(mail);
         } else {
             // It is lent to whoever reads this mail.
-            self.members[place].aside.extend_from_slice(mail);
+            self.list[place].aside.extend_from_slice(mail);
         }
         Ok(())
     }
 
     /// What is written of the next message to a cluster, and what is put aside.
     fn open(&mut self, place: usize, time: SimTime) -> Result<(Draft<'_>, &mut Vec<u8>), Error> {
-        let Self {
-            members, machinery, ..
-        } = self;
-        let Member {
+        let Self { list, backend, .. } = self;
+        let Cluster {
             name,
             pid,
             link,
             aside,
             ..
-        } = &mut members[place];
+        } = &mut list[place];
         let draft = link
             .as_mut()
             .map_or(Err(LinkError::Disconnected), |link| link.draft());
         match draft {
             Ok(draft) => Ok((draft, aside)),
-            Err(error) => Err(machinery.explain(name, *pid, error, time)),
+            Err(error) => Err(backend.explain(name, *pid, error, time)),
         }
     }
 
     /// Says what has been written to a cluster.
     pub(crate) fn send(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
-        let member = &mut self.members[place];
-        self.desk.turn_to(Chore::SendTo(place), time);
-        let sent = match &mut member.link {
+        let cluster = &mut self.list[place];
+        self.main_activity.set(MainState::SendTo(place), time);
+        let sent = match &mut cluster.link {
             Some(link) => link.send(),
             None => Err(LinkError::Disconnected),
         };
-        self.desk.turn_to(Chore::Routing, time);
+        self.main_activity.set(MainState::Routing, time);
         sent.map_err(|error| self.explain(place, error, time))
     }
 
     /// Waits for the answer of a cluster.
     pub(crate) fn recv(&mut self, place: usize, time: SimTime) -> Result<&[u8], Error> {
         let Self {
-            members,
-            machinery,
-            desk,
+            list,
+            backend,
+            main_activity,
             ..
         } = self;
-        let member = &mut members[place];
-        desk.turn_to(Chore::WaitFor(place), time);
-        let Member {
+        let cluster = &mut list[place];
+        main_activity.set(MainState::WaitFor(place), time);
+        let Cluster {
             name, pid, link, ..
-        } = member;
+        } = cluster;
         let received = link
             .as_mut()
             .map_or(Err(LinkError::Disconnected), |link| link.recv());
-        desk.turn_to(Chore::Routing, time);
-        received.map_err(|error| machinery.explain(name, *pid, error, time))
+        main_activity.set(MainState::Routing, time);
+        received.map_err(|error| backend.explain(name, *pid, error, time))
     }
 
     /// Lends the link to a cluster that owes an answer.
@@ -316,52 +317,52 @@ impl Fleet {
         place: usize,
         time: SimTime,
     ) -> Result<Box<dyn Transport>, Error> {
-        self.desk.turn_to(Chore::WaitFor(place), time);
-        let link = self.members[place].link.take();
+        self.main_activity.set(MainState::WaitFor(place), time);
+        let link = self.list[place].link.take();
         link.ok_or_else(|| self.explain(place, LinkError::Disconnected, time))
     }
 
     /// Takes it back, the answer having been heard.
     pub(crate) fn give_back(&mut self, place: usize, link: Box<dyn Transport>) {
-        self.members[place].link = Some(link);
+        self.list[place].link = Some(link);
     }
 
     /// Why the link to a cluster broke.
     pub(crate) fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
-        let Member { name, pid, .. } = &self.members[place];
-        self.machinery.explain(name, *pid, error, time)
+        let Cluster { name, pid, .. } = &self.list[place];
+        self.backend.explain(name, *pid, error, time)
     }
 
     /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
     pub(crate) fn begin_loading(&self) {
-        if let Some(supervisor) = self.machinery.supervisor() {
-            supervisor.hold_at(None);
+        if let Some(supervisor) = self.backend.supervisor() {
+            supervisor.interrupt_at(None);
         }
     }
 
     pub(crate) fn end_loading(&self) {
-        if let Some(supervisor) = self.machinery.supervisor() {
+        if let Some(supervisor) = self.backend.supervisor() {
             supervisor.disarm();
         }
     }
 
     /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
-        self.meter.begin_run(self.members.len());
-        let brake = self.machinery.begin_run(timeout, deadline);
-        self.console.begin_run(brake);
+        self.meter.begin_run(self.list.len());
+        let interrupt = self.backend.begin_run(timeout, deadline);
+        self.control_queue.begin_run(interrupt);
     }
 
     /// Ends a run.
     pub(crate) fn end_run(&mut self) {
         self.meter.end_run();
-        self.machinery.end_run();
-        self.console.end_run();
+        self.backend.end_run();
+        self.control_queue.end_run();
     }
 
     /// Whether the run is held because it is to end: by its timeout, or by a handle.
     pub(crate) fn is_over(&self) -> bool {
-        self.machinery.is_over()
+        self.backend.is_over()
     }
 
     /// Writes down on the board how all stand, for whoever may look.
@@ -372,9 +373,9 @@ impl Fleet {
             counters,
             ..
         } = standing;
-        let board = &self.console.board;
-        board.stands(*time, *supersteps, counters.delivered);
-        for place in 0..self.members.len() {
+        let snapshot = &self.control_queue.snapshot;
+        snapshot.stands(*time, *supersteps, counters.delivered);
+        for place in 0..self.list.len() {
             self.show_cluster(place, standing, routing);
         }
     }
@@ -383,7 +384,7 @@ impl Fleet {
     pub(crate) fn show_cluster(&self, place: usize, standing: &Standing, routing: &Routing) {
         let report = standing.reports.get(place).and_then(Option::as_ref);
         if let Some((report, spent)) = report.zip(self.meter.spent(place)) {
-            self.members[place].board.stands(Account {
+            self.list[place].snapshot.stands(Account {
                 time: report.time,
                 delivered: report.counters.delivered,
                 awake: u64::from(report.awake_last),
@@ -395,18 +396,18 @@ impl Fleet {
 
     /// Lets grants be sent again although the run was held: those that bring all to one instant.
     pub(crate) fn release(&mut self) {
-        self.machinery.release();
+        self.backend.release();
     }
 
     /// The number of the next grant, and whether the run is held.
     pub(crate) fn next_grant(&mut self) -> (u64, bool) {
-        self.machinery.next_grant(|| self.console.is_raised())
+        self.backend.next_grant(|| self.control_queue.is_raised())
     }
 
     /// Kills all clusters and leaves nothing behind.
     pub(crate) fn abandon(&mut self) {
-        self.machinery.kill_all();
-        self.members.clear();
+        self.backend.kill_all();
+        self.list.clear();
     }
 
     /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is
@@ -418,18 +419,18 @@ impl Fleet {
         grace: Duration,
         mut heard: impl FnMut(&str, &[u8]),
     ) -> (Vec<ChildEnd>, bool) {
-        self.machinery.expect_exits();
+        self.backend.expect_exits();
         let (mut names, mut links) = (Vec::new(), Vec::new());
-        for member in self.members.iter_mut().rev() {
-            if let Some(mut link) = member.link.take() {
+        for cluster in self.list.iter_mut().rev() {
+            if let Some(mut link) = cluster.link.take() {
                 // A link that breaks here belongs to a cluster that has ended already. None blocks: of all that main
                 // sends only what is short is without an answer, and a link has room for two such messages.
                 let _ = link.say(stop);
-                names.push(member.name.as_str());
+                names.push(cluster.name.as_str());
                 links.push(link);
             }
         }
-        self.machinery.hear_out(links, grace, |place, message| {
+        self.backend.hear_out(links, grace, |place, message| {
             heard(names[place], message);
         })
     }

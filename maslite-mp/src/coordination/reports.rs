@@ -6,11 +6,11 @@ use maslite_core::engine::guard_model;
 use maslite_core::{AgentId, SimTime};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::checks::Ground;
+use crate::coordination::checks::ReportContext;
 use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Traffic;
-use crate::coordination::state::Homeless;
 use crate::coordination::state::UnderWay;
+use crate::coordination::state::UnroutedMail;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
@@ -18,7 +18,7 @@ use crate::protocol::layout;
 use crate::protocol::wire::{
     self, BadBody, Destination, Events, MailFlaw, MailHead, Report, Task, ToMain, TraceLine,
 };
-use crate::stall::detector::Chore;
+use crate::stall::detector::MainState;
 
 /// What is wrong with what main looks into.
 enum Flaw {
@@ -45,18 +45,20 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         is_last: bool,
     ) -> Result<bool, Error> {
         // The report is read where the link has it, so the link is out of the fleet meanwhile.
-        let mut link = self.fleet.lend(place, self.standing.time)?;
+        let mut link = self.clusters.lend(place, self.standing.time)?;
         let received = if is_last {
             link.recv_last()
         } else {
             link.recv()
         };
-        self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
+        self.clusters
+            .main_activity
+            .set(MainState::Routing, self.standing.time);
         let result = match received {
             Ok(message) => self.read_report(place, task, message),
-            Err(error) => Err(self.fleet.explain(place, error, self.standing.time)),
+            Err(error) => Err(self.clusters.explain(place, error, self.standing.time)),
         };
-        self.fleet.give_back(place, link);
+        self.clusters.give_back(place, link);
         result
     }
 
@@ -68,13 +70,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         message: &[u8],
     ) -> Result<bool, Error> {
         let refuse = |reason: MessageFault, rounds: &Self| {
-            let cluster = &rounds.fleet.members[place].name;
+            let cluster = &rounds.clusters.list[place].name;
             reason.blame(cluster, rounds.standing.time, message)
         };
         let (mut report, before) = match wire::take_note(message) {
             Ok((ToMain::Report(report), before)) => (report, before),
             Ok((ToMain::Failed(fault), _)) => {
-                let error = fault.blame(&self.fleet.members[place].name);
+                let error = fault.blame(&self.clusters.list[place].name);
                 let at = self.standing.before_the_superstep();
                 self.note_failure(place, at, error);
                 return Ok(false);
@@ -88,21 +90,21 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             Task::Window { .. } => self.since.get(place).copied(),
             _ => None,
         };
-        let ground = Ground {
+        let context = ReportContext {
             task,
             time: self.standing.time,
             lookahead: self.lookaheads.get(place).copied(),
             since: since.unwrap_or(SimTime::ZERO),
             before: self.standing.reports[place].as_ref(),
-            clusters: self.fleet.members.len(),
+            clusters: self.clusters.list.len(),
         };
-        let judged = ground.judge(&report, before.len());
-        if ground.shows_progress(&report) {
+        let judged = context.judge(&report, before.len());
+        if context.shows_progress(&report) {
             self.idle = 0;
         }
         let judged = judged.map_err(Flaw::from);
         let into = &mut *self.under_way;
-        let mut look = || look_into(&ground, &report, before, place, into);
+        let mut look = || look_into(&context, &report, before, place, into);
         // The messages of mail to main are decoded here, which is code of the model.
         let brings_messages = report.batches.iter().any(|it| it.to == Destination::Main);
         let stands = (self.standing.time, self.standing.superstep);
@@ -114,14 +116,14 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         match looked {
             Ok(()) => {}
             Err(Flaw::Panic(source)) => {
-                let cluster = self.fleet.members[place].name.clone();
+                let cluster = self.clusters.list[place].name.clone();
                 let source = *source;
                 return Err(Error::Agent { cluster, source });
             }
             Err(Flaw::Impossible(reason)) => return Err(refuse(reason, self)),
             Err(Flaw::Message(bad)) => {
                 return Err(Error::Decode {
-                    cluster: self.fleet.members[place].name.clone(),
+                    cluster: self.clusters.list[place].name.clone(),
                     what: layout::describe_mail::<M>(&bad),
                     why: bad.why.to_string(),
                 });
@@ -150,10 +152,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             self.replies.push(mem::take(&mut report.events.reply));
         }
         let has_plans = report.awake || report.waiting || report.next_alarm.is_some();
-        self.fleet.meter.take_report(place, report.busy, has_plans);
+        self.clusters
+            .meter
+            .take_report(place, report.busy, has_plans);
         self.standing.reports[place] = Some(report);
         if self.watched {
-            self.fleet.show_cluster(place, self.standing, self.routing);
+            self.clusters
+                .show_cluster(place, self.standing, self.routing);
         }
         Ok(changed)
     }
@@ -180,12 +185,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         lost.for_each(|(key, lost)| self.standing.note_lost(key, lost));
         self.standing.heard.extend(events.heard.drain(..));
         if !events.errors.is_empty() {
-            let name = &self.fleet.members[place].name;
+            let name = &self.clusters.list[place].name;
             let errors = mem::take(&mut events.errors);
             self.standing.note_errors(errors, name);
         }
         if let Some(failure) = events.failure.take() {
-            let error = failure.fault.blame(&self.fleet.members[place].name);
+            let error = failure.fault.blame(&self.clusters.list[place].name);
             self.note_failure(place, failure.place, error);
         }
     }
@@ -193,7 +198,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
 /// Takes mail that main itself looks into, and the trace, out of a report.
 fn look_into<M: WireMessage>(
-    ground: &Ground<'_>,
+    context: &ReportContext<'_>,
     report: &Report,
     before: &[u8],
     place: usize,
@@ -209,9 +214,9 @@ fn look_into<M: WireMessage>(
                 let rest = bytes;
                 let mail = wire::take_measured(&mut bytes).map_err(|_| MessageFault::Batch)?;
                 let head = MailHead::take(&mut &mail[..]).map_err(|_| MessageFault::Batch)?;
-                ground.judge_arrival(head.arrives)?;
+                context.judge_arrival(head.arrives)?;
                 let receiver = head.receiver.agent().ok_or(MessageFault::Receiver)?;
-                into.homeless.push(Homeless {
+                into.unrouted.push(UnroutedMail {
                     arrives: head.arrives,
                     sender: place,
                     receiver,
@@ -223,7 +228,7 @@ fn look_into<M: WireMessage>(
                     Err(MailFlaw::Head) => return Err(MessageFault::Batch.into()),
                     Err(MailFlaw::Body(bad)) => (bad.head, Err(bad)),
                 };
-                ground.judge_arrival(head.arrives)?;
+                context.judge_arrival(head.arrives)?;
                 if head.receiver.agent() != Some(AgentId::MAIN) {
                     return Err(MessageFault::Receiver.into());
                 }
@@ -249,11 +254,11 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::coordination::clusters::Fleet;
+    use crate::coordination::clusters::Clusters;
     use crate::coordination::routing::Routing;
     use crate::coordination::state::Standing;
-    use crate::links::transport::{Draft, Sheet};
-    use crate::protocol::rare::Seldom;
+    use crate::links::transport::{Draft, DraftBuffer};
+    use crate::protocol::rare::Rare;
     use crate::protocol::wire::{Batch, Batches, Removal};
 
     #[derive(Clone, Serialize, Deserialize, maslite_mp::Message)]
@@ -267,8 +272,8 @@ mod tests {
     const LATE: SimTime = SimTime::from_millis(14);
     const HOUR: SimDuration = SimDuration::from_millis(1);
 
-    const STEP: Task = Task::Step;
-    const SOLO: Task = Task::Solo {
+    const STEP: Task = Task::SuperstepIfAwake;
+    const RUN_ALONE: Task = Task::RunAlone {
         horizon: Some(LATE),
         supersteps: 5,
         next_index: 9,
@@ -374,7 +379,7 @@ mod tests {
             next_alarm: Some(LATE),
             alarms_may_leave: false,
             kept_awake: false,
-            events: Seldom::default(),
+            events: Rare::default(),
             counters: Counters::default(),
             held_back: 0,
             held_back_to_main: 0,
@@ -394,16 +399,16 @@ mod tests {
     }
 
     fn message(before: &[u8], note: &ToMain) -> Vec<u8> {
-        let mut sheet = Sheet::default();
-        let mut draft = Draft::in_buffer(&mut sheet);
+        let mut draft_buffer = DraftBuffer::default();
+        let mut draft = Draft::in_buffer(&mut draft_buffer);
         draft.extend(before);
         wire::put_note(note, &mut draft).unwrap();
-        sheet.into_bytes()
+        draft_buffer.into_bytes()
     }
 
     /// Has main take in a message of cluster 0 under a grant: the number of the reason if it is refused.
     fn take_in(task: Task, message: &[u8]) -> Option<u8> {
-        let mut fleet = Fleet::unmanned(CLUSTERS).unwrap();
+        let mut clusters = Clusters::unmanned(CLUSTERS).unwrap();
         let (mut routing, mut standing) = (Routing::default(), Standing::default());
         for _ in 0..CLUSTERS {
             routing.add_cluster();
@@ -414,7 +419,7 @@ mod tests {
         let mut under_way = UnderWay::<Msg>::default();
         let (mut trace, run) = (None, Run::until_idle());
         let mut rounds = Rounds::new(
-            &mut fleet,
+            &mut clusters,
             &mut routing,
             &mut standing,
             &mut under_way,
@@ -430,7 +435,7 @@ mod tests {
             Ok(_) => {
                 assert!(rounds.failure.is_none());
                 assert_eq!(under_way.main_mail.len(), 1);
-                assert_eq!(under_way.homeless.len(), 1);
+                assert_eq!(under_way.unrouted.len(), 1);
                 assert_eq!(routing.inbound[1].mails, 1);
                 None
             }
@@ -451,7 +456,13 @@ mod tests {
 
     #[test]
     fn what_a_right_cluster_may_say_is_taken_in() {
-        for task in [STEP, Task::Superstep, Task::FireAndStep, SOLO, WINDOW] {
+        for task in [
+            STEP,
+            Task::Superstep,
+            Task::FireAndSuperstep,
+            RUN_ALONE,
+            WINDOW,
+        ] {
             let Said { before, report } = said(task, true);
             let message = message(&before, &ToMain::Report(report));
             assert_eq!(take_in(task, &message), None, "{task:?}");
@@ -463,9 +474,14 @@ mod tests {
         use MessageFault as Fault;
         type Change = fn(&mut Said);
         let changes: &[(Fault, Task, &str, Change)] = &[
-            (Fault::TimeBack, SOLO, "before where main stands", |it| {
-                it.report.time = SimTime::ZERO;
-            }),
+            (
+                Fault::TimeBack,
+                RUN_ALONE,
+                "before where main stands",
+                |it| {
+                    it.report.time = SimTime::ZERO;
+                },
+            ),
             (Fault::TimeBack, WINDOW, "before its last report", |it| {
                 it.report.time = SimTime::ZERO;
             }),
@@ -488,7 +504,7 @@ mod tests {
             (Fault::TimeBeyond, STEP, "time moves in a step", |it| {
                 it.report.time = LATER;
             }),
-            (Fault::TimeBeyond, SOLO, "up to the horizon", |it| {
+            (Fault::TimeBeyond, RUN_ALONE, "up to the horizon", |it| {
                 it.report.time = LATE;
             }),
             (Fault::TimeBeyond, WINDOW, "up to the horizon", |it| {
@@ -498,7 +514,7 @@ mod tests {
                 it.report.supersteps = 2;
             }),
             (Fault::Supersteps, Task::Fire, "one where none is", |_| {}),
-            (Fault::Supersteps, SOLO, "one too many", |it| {
+            (Fault::Supersteps, RUN_ALONE, "one too many", |it| {
                 it.report.supersteps = 6;
             }),
             (Fault::Supersteps, WINDOW, "without bounds", |it| {

@@ -22,15 +22,15 @@ use smallvec::SmallVec;
 
 use crate::cluster::commands;
 use crate::cluster::registry::{TraceFormat, WireMessage};
-use crate::coordination::clusters::Fleet;
+use crate::coordination::clusters::Clusters;
 use crate::coordination::routing::{Routing, Traffic};
-use crate::coordination::state::{Homeless, Standing, TraceSink, UnderWay};
+use crate::coordination::state::{Standing, TraceSink, UnderWay, UnroutedMail};
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::round_trip::{self, Difference};
 use crate::protocol::layout;
 use crate::protocol::wire::{self, Grant, MailHead, Removal, Report, Task, ToProc, TraceLine};
-use crate::stall::detector::Chore;
+use crate::stall::detector::MainState;
 
 /// Which of several reasons to end the run at one time counts.
 pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
@@ -48,7 +48,7 @@ const FEW: usize = 4;
 
 /// One run.
 pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
-    pub(crate) fleet: &'a mut Fleet,
+    pub(crate) clusters: &'a mut Clusters,
     pub(crate) routing: &'a mut Routing,
     pub(crate) standing: &'a mut Standing,
     pub(crate) under_way: &'a mut UnderWay<M>,
@@ -62,7 +62,7 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     supersteps_per_instant: u64,
     stop_at_error: bool,
     pub(crate) predicate: Option<Predicate>,
-    pub(crate) held: bool,
+    pub(crate) interrupted: bool,
     /// Somebody may read how it stands.
     pub(crate) watched: bool,
     /// What clusters have replied.
@@ -88,7 +88,7 @@ const IDLE_LIMIT: u32 = 1_000;
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     pub(crate) fn new(
-        fleet: &'a mut Fleet,
+        clusters: &'a mut Clusters,
         routing: &'a mut Routing,
         standing: &'a mut Standing,
         under_way: &'a mut UnderWay<M>,
@@ -101,7 +101,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let stop_at_error = run.stops_at_error();
         let (supersteps, supersteps_per_instant, predicate) = run.into_parts();
         Self {
-            fleet,
+            clusters,
             routing,
             standing,
             under_way,
@@ -114,7 +114,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             supersteps_per_instant,
             stop_at_error,
             predicate,
-            held: false,
+            interrupted: false,
             watched: false,
             replies: Vec::new(),
             since: Vec::new(),
@@ -160,16 +160,16 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         for place in places {
             self.routing.inbound[*place].news.request = request.to_vec();
         }
-        self.exchange(places, Task::Answer)?;
+        self.round(places, Task::Answer)?;
         Ok(mem::take(&mut self.replies))
     }
 
     /// Calls `setup` of all new agents, and posts the owner's mail before theirs.
     pub(crate) fn setup(&mut self, queued: Vec<Mail<M>>) -> Result<(), Error> {
-        let all: Vec<usize> = (0..self.fleet.members.len()).collect();
+        let all: Vec<usize> = (0..self.clusters.list.len()).collect();
         let errors = self.standing.errors.len();
         let stop_at_error = self.stop_at_error;
-        self.exchange(&all, Task::Setup { stop_at_error })?;
+        self.round(&all, Task::Setup { stop_at_error })?;
         if self.standing.errors.len() > errors {
             self.standing.errors_of_setup = self.standing.errors.len();
         }
@@ -207,7 +207,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             if self.predicate_holds() {
                 return self.finish(StopReason::Predicate);
             }
-            if self.held {
+            if self.interrupted {
                 return self.finish(StopReason::Timeout);
             }
             let awake = self.places(Self::is_awake);
@@ -238,19 +238,19 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// A superstep, or a solo run, of the clusters that have mail.
     fn deliver(&mut self, awake: &[usize]) -> Result<(), Error> {
         if let [place] = *awake
-            && let Some(task) = self.solo(place)
+            && let Some(task) = self.run_alone(place)
         {
-            return self.exchange(awake, task);
+            return self.round(awake, task);
         }
         if self.standing.superstep >= self.supersteps_per_instant {
             return self.look_for_an_end();
         }
         let kept_awake = self.places(|rounds, place| rounds.report(place).kept_awake);
         if kept_awake.is_empty() {
-            return self.exchange(awake, Task::Step);
+            return self.round(awake, Task::SuperstepIfAwake);
         }
         // Agents that are kept awake take part in every superstep there is: is there one?
-        self.exchange(awake, Task::Post)?;
+        self.round(awake, Task::Post)?;
         let mut all = self.places(Self::is_awake);
         if all.is_empty() {
             return Ok(());
@@ -258,7 +258,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         all.extend(kept_awake);
         all.sort_unstable();
         all.dedup();
-        self.exchange(&all, Task::Superstep)
+        self.round(&all, Task::Superstep)
     }
 
     /// Finds out whether an instant that has had as many supersteps as it may is over.
@@ -288,9 +288,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     fn fire(&mut self, time: SimTime) -> Result<(), Error> {
         let due = self.places(|rounds, place| rounds.report(place).next_alarm == Some(time));
         if let [place] = *due
-            && let Some(task) = self.solo(place)
+            && let Some(task) = self.run_alone(place)
         {
-            return self.exchange(&due, task);
+            return self.round(&due, task);
         }
         self.advance_to(time);
         let may_leave = |place: &usize| {
@@ -303,10 +303,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             && self
                 .places(|rounds, place| rounds.report(place).kept_awake)
                 .is_empty();
-        self.exchange(
+        self.round(
             &due,
             if together {
-                Task::FireAndStep
+                Task::FireAndSuperstep
             } else {
                 Task::Fire
             },
@@ -314,13 +314,13 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     /// Leave for a cluster to run on its own, if nothing that others do can matter to it.
-    fn solo(&self, place: usize) -> Option<Task> {
-        let mut others = (0..self.fleet.members.len()).filter(|other| *other != place);
+    fn run_alone(&self, place: usize) -> Option<Task> {
+        let mut others = (0..self.clusters.list.len()).filter(|other| *other != place);
         if self.predicate.is_some() || others.any(|other| self.report(other).kept_awake) {
             return None;
         }
         let others = self.next_alarm(Some(place));
-        Some(Task::Solo {
+        Some(Task::RunAlone {
             horizon: match (others, self.end) {
                 (Some(others), Some(end)) => Some(others.min(end)),
                 (others, end) => others.or(end),
@@ -335,7 +335,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let waiting = self.places(|rounds, place| {
             rounds.report(place).waiting || rounds.routing.inbound[place].mails > 0
         });
-        self.exchange(&waiting, Task::Post)
+        self.round(&waiting, Task::Post)
     }
 
     pub(crate) fn finish(&mut self, reason: StopReason) -> Result<StopReason, Error> {
@@ -347,10 +347,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let Some(predicate) = &mut self.predicate else {
             return false;
         };
-        let desk = &self.fleet.desk;
-        desk.turn_to(Chore::Predicate, self.standing.time);
+        let main_activity = &self.clusters.main_activity;
+        main_activity.set(MainState::Predicate, self.standing.time);
         let holds = predicate(&self.standing.counters());
-        desk.turn_to(Chore::Routing, self.standing.time);
+        main_activity.set(MainState::Routing, self.standing.time);
         holds
     }
 
@@ -363,7 +363,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     fn places(&self, mut want: impl FnMut(&Self, usize) -> bool) -> Places {
-        (0..self.fleet.members.len())
+        (0..self.clusters.list.len())
             .filter(|place| want(self, *place))
             .collect()
     }
@@ -375,7 +375,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// The earliest alarm in all clusters, or in all but one.
     pub(crate) fn next_alarm(&self, but: Option<usize>) -> Option<SimTime> {
-        let others = (0..self.fleet.members.len()).filter(|place| Some(*place) != but);
+        let others = (0..self.clusters.list.len()).filter(|place| Some(*place) != but);
         others
             .filter_map(|place| self.report(place).next_alarm)
             .min()
@@ -397,7 +397,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     // ---- a round
 
     /// Grants a task to some clusters, waits for their reports and draws the conclusions.
-    fn exchange(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
+    fn round(&mut self, places: &[usize], task: Task) -> Result<(), Error> {
         let mut tasks = SmallVec::<[_; FEW]>::new();
         tasks.extend(places.iter().map(|place| (*place, task)));
         self.exchange_tasks(&tasks, false)
@@ -412,9 +412,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let Some((_, kind)) = tasks.first() else {
             return Ok(());
         };
-        let (number, held) = self.fleet.next_grant();
-        if held && !aligning && !kind.takes_no_time() {
-            self.held = true;
+        let (number, interrupted) = self.clusters.next_grant();
+        if interrupted && !aligning && !kind.takes_no_time() {
+            self.interrupted = true;
             return Ok(());
         }
         if self.watched {
@@ -423,14 +423,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         for (place, task) in tasks {
             self.grant(*place, number, *task)?;
         }
-        self.standing.exchanges += 1;
+        self.standing.rounds += 1;
         let mut changed_interest = false;
-        self.fleet.meter.begin_waiting();
+        self.clusters.meter.begin_waiting();
         let last = tasks.len() - 1;
         for (number, (place, task)) in tasks.iter().enumerate() {
             changed_interest |= self.take_report(*place, *task, number == last)?;
         }
-        self.fleet.meter.end_waiting();
+        self.clusters.meter.end_waiting();
         if self.failure.is_some() {
             // A cluster that cannot go on may have sent no report.
             return self.fail_in_order(tasks);
@@ -459,10 +459,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.write_trace_before(None);
         self.bury(tasks);
         self.find_homes()?;
-        if changed_interest && *kind != Task::Match && tasks.len() > 1 {
+        if changed_interest && *kind != Task::Rematch && tasks.len() > 1 {
             let places = tasks.iter().map(|(place, _)| *place);
             let waiting: Places = places.filter(|place| self.report(*place).waiting).collect();
-            self.exchange(&waiting, Task::Match)?;
+            self.round(&waiting, Task::Rematch)?;
         }
         Ok(())
     }
@@ -481,17 +481,17 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let time = self.standing.time;
         let mut draft = match task {
             // Looking again at mail comes between two postings: what arrived waits for the next one.
-            Task::Match | Task::Answer => self.fleet.draft(place, time)?,
+            Task::Rematch | Task::Answer => self.clusters.draft(place, time)?,
             _ => {
                 (inbound.mails, inbound.earliest) = (0, None);
-                self.fleet.draft_with_mail(place, time)?
+                self.clusters.draft_with_mail(place, time)?
             }
         };
         wire::put_note(&note, &mut draft).map_err(|why| Error::Encode {
             what: "a grant".to_owned(),
             why: why.to_string(),
         })?;
-        self.fleet.send(place, time)
+        self.clusters.send(place, time)
     }
 
     /// Whether clusters did anything of what they were granted, now and then at least.
@@ -501,7 +501,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         };
         self.idle += u32::from(!task.takes_no_time());
         if self.idle > IDLE_LIMIT {
-            let cluster = &self.fleet.members[first].name;
+            let cluster = &self.clusters.list[first].name;
             return Err(MessageFault::Idle.blame(cluster, self.standing.time, &[]));
         }
         Ok(())
@@ -543,7 +543,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             index: newborn.adder,
             sequence,
         };
-        let cluster = self.fleet.members[place].name.clone();
+        let cluster = self.clusters.list[place].name.clone();
         self.note_error(at, Error::Agent { cluster, source });
         false
     }
@@ -603,7 +603,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.standing.supersteps += done;
         match task {
             Task::Window { .. } => {}
-            Task::Solo { .. } => {
+            Task::RunAlone { .. } => {
                 let report = self.report(first);
                 let (time, superstep) = (report.time, report.superstep);
                 assert!(time >= self.standing.time, "time never goes backwards");
@@ -616,7 +616,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Finds the clusters of receivers that the senders did not know.
     fn find_homes(&mut self) -> Result<(), Error> {
-        for mail in mem::take(&mut self.under_way.homeless) {
+        for mail in mem::take(&mut self.under_way.unrouted) {
             self.find_home(&mail)?;
         }
         Ok(())
@@ -624,14 +624,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
 
     /// Finds the homes that are known already: an agent never moves, so nothing has to wait.
     fn find_known_homes(&mut self) -> Result<(), Error> {
-        let mails = mem::take(&mut self.under_way.homeless).into_iter();
+        let mails = mem::take(&mut self.under_way.unrouted).into_iter();
         let (known, unknown): (Vec<_>, Vec<_>) =
             mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
-        self.under_way.homeless = unknown;
+        self.under_way.unrouted = unknown;
         known.iter().try_for_each(|mail| self.find_home(mail))
     }
 
-    pub(crate) fn find_home(&mut self, mail: &Homeless) -> Result<(), Error> {
+    pub(crate) fn find_home(&mut self, mail: &UnroutedMail) -> Result<(), Error> {
         check_name(mail.receiver)?;
         match self.routing.owner(mail.receiver) {
             Some(cluster) => {
@@ -671,7 +671,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     ) -> Result<(), Error> {
         self.routing
             .note_mail(from, cluster, mails, bytes.len(), earliest);
-        self.fleet
+        self.clusters
             .relay(cluster as usize, bytes, self.standing.time)
     }
 
@@ -707,7 +707,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 index,
                 sequence: 0,
             };
-            let cluster = self.fleet.members[place].name.clone();
+            let cluster = self.clusters.list[place].name.clone();
             let source = maslite_core::Error::RemovedUnknown { id, by, time };
             self.note_error(at, Error::Agent { cluster, source });
             return;
@@ -721,10 +721,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         if self.under_way.lines.is_empty() {
             return;
         }
-        let desk = &self.fleet.desk;
-        desk.turn_to(Chore::Trace, self.standing.time);
+        let main_activity = &self.clusters.main_activity;
+        main_activity.set(MainState::Trace, self.standing.time);
         self.under_way.write_trace_before(time, self.trace);
-        desk.turn_to(Chore::Routing, self.standing.time);
+        main_activity.set(MainState::Routing, self.standing.time);
     }
 
     // ---- mail to and from main
@@ -750,10 +750,14 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             }
             self.count_delivery(&mail)?;
             if let Some(handler) = &mut self.handler {
-                self.fleet.desk.turn_to(Chore::Handler, self.standing.time);
+                self.clusters
+                    .main_activity
+                    .set(MainState::Handler, self.standing.time);
                 context.take_up(key.sent_at());
                 handler(mail, &mut context);
-                self.fleet.desk.turn_to(Chore::Routing, self.standing.time);
+                self.clusters
+                    .main_activity
+                    .set(MainState::Routing, self.standing.time);
             }
         }
         let (replies, stop) = context.into_parts();
@@ -908,14 +912,14 @@ mod tests {
 
     /// Moves time from noon on while one mail is under way that arrives at `arrives`.
     fn advance(arrives: SimTime, to: SimTime) -> SimTime {
-        let mut fleet = Fleet::unmanned(1).unwrap();
+        let mut clusters = Clusters::unmanned(1).unwrap();
         let mut routing = Routing::default();
         routing.add_cluster();
         let (mut standing, mut under_way) = (Standing::default(), UnderWay::default());
         let mut trace = None;
         standing.time = NOON;
         let mut rounds: Rounds<'_, '_, Msg> = Rounds::new(
-            &mut fleet,
+            &mut clusters,
             &mut routing,
             &mut standing,
             &mut under_way,

@@ -6,7 +6,7 @@ use maslite_core::engine::{Adders, IdSet};
 use maslite_core::{Adder, AgentId, MailingList, Pattern, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
 
-use crate::protocol::rare::Seldom;
+use crate::protocol::rare::Rare;
 use crate::protocol::wire::News;
 use crate::settings::SimulationId;
 
@@ -127,7 +127,7 @@ pub(crate) struct Inbound {
     pub(crate) mails: u64,
     /// When the first of it arrives, under a lookahead.
     pub(crate) earliest: Option<SimTime>,
-    pub(crate) news: Seldom<News>,
+    pub(crate) news: Rare<News>,
     /// How many of the names that this process has heard of it was told.
     names_told: usize,
     /// How many changes of interest in the news are many.
@@ -139,7 +139,7 @@ impl Default for Inbound {
         Self {
             mails: 0,
             earliest: None,
-            news: Seldom::default(),
+            news: Rare::default(),
             names_told: 0,
             condense_at: MANY_CHANGES,
         }

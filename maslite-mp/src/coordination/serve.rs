@@ -18,9 +18,11 @@ use crate::error::Error;
 use crate::error::control::ControlError;
 use crate::protocol::wire::Task;
 use crate::settings::ClusterId;
-use crate::stall::detector::Chore;
-use crate::steering::control_queue::{Console, EncodedMail, Halt, Next, Order, Promise, Stretch};
-use crate::steering::status::Phase;
+use crate::stall::detector::MainState;
+use crate::steering::control_queue::{
+    ControlCommand, ControlQueue, EncodedMail, Halt, Next, Promise, StepTarget,
+};
+use crate::steering::status::RunState;
 
 /// How far the run is to go.
 struct Course {
@@ -47,16 +49,16 @@ impl Course {
     }
 
     /// Sets a course; who waits for the next pause waits on.
-    fn go(&mut self, stretch: Option<Stretch>, now: SimTime) {
+    fn go(&mut self, step_target: Option<StepTarget>, now: SimTime) {
         let waiting = std::mem::take(&mut self.waiting);
         *self = Self::free();
         self.waiting = waiting;
-        match stretch {
+        match step_target {
             None => {}
-            Some(Stretch::Supersteps(count)) => self.supersteps = count,
+            Some(StepTarget::Supersteps(count)) => self.supersteps = count,
             // Time that is past has been reached.
-            Some(Stretch::Until(time)) => self.end = Some(time.max(now)),
-            Some(Stretch::NextInstant) => {
+            Some(StepTarget::Until(time)) => self.end = Some(time.max(now)),
+            Some(StepTarget::NextInstant) => {
                 self.end = now.checked_add(SimDuration::from_nanos(1));
                 self.to_the_next = true;
             }
@@ -81,40 +83,40 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// too late for this run is handed back.
     pub(crate) fn run_steered(
         &mut self,
-        console: &Console,
+        control_queue: &ControlQueue,
         deadline: Option<Instant>,
     ) -> Result<(StopReason, Vec<Mail<M>>), Error> {
-        self.watched = console.has_controllers();
+        self.watched = control_queue.has_controllers();
         if self.watched {
-            self.fleet.show(self.standing, self.routing);
+            self.clusters.show(self.standing, self.routing);
         }
         let mut course = Course::free();
-        let steered = self.steer(console, deadline, &mut course);
+        let steered = self.steer(control_queue, deadline, &mut course);
         let mut reason = steered.inspect_err(|_| {
-            console.put_back(std::mem::take(&mut course.waiting));
+            control_queue.put_back(std::mem::take(&mut course.waiting));
         })?;
-        if reason == StopReason::Timeout && console.is_stopped() {
+        if reason == StopReason::Timeout && control_queue.is_stopped() {
             reason = StopReason::Interrupted;
         }
         // Of an instant that is not over, some clusters have told what happened in it and others will yet.
         let is_over = self.lookaheads.is_empty() || reason == StopReason::Idle;
         self.write_trace_before((!is_over).then_some(self.standing.time));
-        self.fleet.show(self.standing, self.routing);
+        self.clusters.show(self.standing, self.routing);
         let halt = Halt::Ended(self.standing.time, reason);
         course.tell(halt);
         let mut late = Vec::new();
-        for order in console.take_left() {
-            match order {
-                Order::Resume => {}
-                Order::Pause(reply) | Order::Go(_, reply) => {
+        for command in control_queue.take_left() {
+            match command {
+                ControlCommand::Resume => {}
+                ControlCommand::Pause(reply) | ControlCommand::Go(_, reply) => {
                     reply.keep(halt);
                 }
-                Order::Ask {
+                ControlCommand::Ask {
                     scope,
                     request,
                     reply,
                 } => self.reply(scope, &request, reply)?,
-                Order::Send { mail, reply } => {
+                ControlCommand::Send { mail, reply } => {
                     let mail = mail.decode();
                     let taken = mail.map(|mail| late.push(mail));
                     reply.keep(taken.map(|()| halt.time()));
@@ -126,15 +128,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     fn steer(
         &mut self,
-        console: &Console,
+        control_queue: &ControlQueue,
         deadline: Option<Instant>,
         course: &mut Course,
     ) -> Result<StopReason, Error> {
         let (end, mut supersteps) = (self.end, self.supersteps);
         loop {
-            if course.paused || console.is_raised() {
-                self.fleet.show(self.standing, self.routing);
-                if !self.attend(console, deadline, course)? {
+            if course.paused || control_queue.is_raised() {
+                self.clusters.show(self.standing, self.routing);
+                if !self.attend(control_queue, deadline, course)? {
                     return Ok(StopReason::Timeout);
                 }
             }
@@ -150,7 +152,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let now = self.standing.time;
             match reason {
                 // Somebody is at the console.
-                StopReason::Timeout if !self.fleet.is_over() => self.held = false,
+                StopReason::Timeout if !self.clusters.is_over() => self.interrupted = false,
                 StopReason::TimeLimit if end.is_none_or(|end| now < end) => {
                     match self.next_time() {
                         Some(next) if course.to_the_next => {
@@ -169,15 +171,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Does what is wanted, and waits as long as the run is paused. False if it is to end.
     fn attend(
         &mut self,
-        console: &Console,
+        control_queue: &ControlQueue,
         deadline: Option<Instant>,
         course: &mut Course,
     ) -> Result<bool, Error> {
         loop {
             let now = self.standing.time;
-            self.fleet.desk.turn_to(Chore::Pause, now);
-            let next = console.next(course.paused, deadline);
-            self.fleet.desk.turn_to(Chore::Routing, now);
+            self.clusters.main_activity.set(MainState::Pause, now);
+            let next = control_queue.next(course.paused, deadline);
+            self.clusters.main_activity.set(MainState::Routing, now);
             match next {
                 Next::Stop => return Ok(false),
                 Next::GoOn => {
@@ -187,21 +189,21 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     }
                     return Ok(true);
                 }
-                Next::Do(Order::Resume) => course.go(None, now),
-                Next::Do(Order::Pause(reply)) => {
+                Next::Do(ControlCommand::Resume) => course.go(None, now),
+                Next::Do(ControlCommand::Pause(reply)) => {
                     course.await_pause(reply);
                     self.pause(course)?;
                 }
-                Next::Do(Order::Go(stretch, reply)) => {
+                Next::Do(ControlCommand::Go(step_target, reply)) => {
                     course.await_pause(reply);
-                    course.go(Some(stretch), now);
+                    course.go(Some(step_target), now);
                 }
-                Next::Do(Order::Ask {
+                Next::Do(ControlCommand::Ask {
                     scope,
                     request,
                     reply,
                 }) => self.reply(scope, &request, reply)?,
-                Next::Do(Order::Send { mail, reply }) => {
+                Next::Do(ControlCommand::Send { mail, reply }) => {
                     let taken = match mail.decode() {
                         Ok(mail) => self.setup(vec![mail]).map(|()| Ok(now))?,
                         Err(error) => Err(error),
@@ -214,10 +216,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     /// Pauses: each cluster now stands where main stands, and main has its report of that.
     fn pause(&mut self, course: &mut Course) -> Result<(), Error> {
-        let all: Vec<usize> = (0..self.fleet.members.len()).collect();
+        let all: Vec<usize> = (0..self.clusters.list.len()).collect();
         self.ask(&all, &[])?;
         course.paused = true;
-        self.fleet.console.board.show(Phase::Paused);
+        self.clusters.control_queue.snapshot.show(RunState::Paused);
         course.tell(Halt::Paused(self.standing.time));
         Ok(())
     }
@@ -233,7 +235,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             scope,
             self.routing,
             self.under_way,
-            self.fleet.members.len(),
+            self.clusters.list.len(),
         ) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
@@ -257,10 +259,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             counters,
             ..
         } = &*self.standing;
-        let board = &self.fleet.console.board;
-        board.stands(*time, *supersteps, counters.delivered);
+        let snapshot = &self.clusters.control_queue.snapshot;
+        snapshot.stands(*time, *supersteps, counters.delivered);
         for (place, _) in tasks {
-            self.fleet.members[*place].board.begins();
+            self.clusters.list[*place].snapshot.begins();
         }
     }
 }

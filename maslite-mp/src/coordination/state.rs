@@ -38,7 +38,7 @@ pub(crate) struct Standing {
     pub(crate) sequence: u64,
     pub(crate) owner_sequence: u64,
     /// Grants so far.
-    pub(crate) exchanges: u64,
+    pub(crate) rounds: u64,
     /// What agents reported in the last run.
     pub(crate) errors: Vec<AgentError>,
     /// So many of these were reported in `setup`, before the first superstep.
@@ -172,7 +172,7 @@ pub(crate) struct UnderWay<M> {
     /// Mail to main, with the time it arrives.
     pub(crate) main_mail: Vec<(SimTime, MailKey, Mail<M>)>,
     /// Mail for owners that the senders did not know.
-    pub(crate) homeless: Vec<Homeless>,
+    pub(crate) unrouted: Vec<UnroutedMail>,
     /// Why agents have the run end, with their insertion indices, and when that holds.
     pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
     /// Agents to be removed, and where that was asked.
@@ -189,7 +189,7 @@ impl<M> Default for UnderWay<M> {
     fn default() -> Self {
         Self {
             main_mail: Vec::new(),
-            homeless: Vec::new(),
+            unrouted: Vec::new(),
             pauses: Vec::new(),
             removals: Vec::new(),
             births: Vec::new(),
@@ -247,7 +247,7 @@ impl Births {
 
 /// Mail whose receiver only main can find, when it arrives.
 #[derive(Debug)]
-pub(crate) struct Homeless {
+pub(crate) struct UnroutedMail {
     pub(crate) arrives: SimTime,
     pub(crate) sender: usize,
     pub(crate) receiver: AgentId,

@@ -71,7 +71,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     // Clusters that have not come so far may fail earlier, and their part of the trace is missing.
                     Some(upcoming) if *upcoming <= last => {
                         let barrier = last.checked_add(SimDuration::from_nanos(1));
-                        self.fleet.release();
+                        self.clusters.release();
                         self.open_windows(&next, *upcoming, barrier, true)?;
                         continue;
                     }
@@ -82,7 +82,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let own = self.next_own_event();
             self.write_trace_before(earliest.into_iter().chain(own).min());
             if stopping.is_none() {
-                let reason = if self.held {
+                let reason = if self.interrupted {
                     Some(StopReason::Timeout)
                 } else if self.supersteps == 0 {
                     Some(StopReason::Supersteps)
@@ -94,7 +94,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 stopping = reason.map(|reason| (reason, self.latest()));
             }
             if stopping.is_some() {
-                self.fleet.release();
+                self.clusters.release();
             }
             let end = match (self.end, stopping) {
                 // Who is in that instant already may stay there, in the middle of an exchange.
@@ -173,7 +173,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     /// The time of the next event of each cluster.
     fn next_events(&self) -> Vec<Option<SimTime>> {
-        let places = 0..self.fleet.members.len();
+        let places = 0..self.clusters.list.len();
         let events = places.map(|place| {
             if self.failed.contains(&place) {
                 return None;
@@ -201,16 +201,16 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     fn next_own_event(&self) -> Option<SimTime> {
         let UnderWay {
             main_mail,
-            homeless,
+            unrouted,
             pauses,
             removals,
             ..
         } = &self.under_way;
         let mail = main_mail.iter().map(|(arrives, _, _)| *arrives);
-        let homeless = homeless.iter().map(|mail| mail.arrives);
+        let unrouted = unrouted.iter().map(|mail| mail.arrives);
         let paused = pauses.iter().map(|(time, _, _)| *time);
         let removals = removals.iter().map(|(removal, _)| removal.time);
-        mail.chain(homeless).chain(paused).chain(removals).min()
+        mail.chain(unrouted).chain(paused).chain(removals).min()
     }
 
     /// The time of the next thing that happens, in an instant that is over.
@@ -232,11 +232,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// What main does at a time that all clusters have reached and none has passed.
     fn act(&mut self, time: SimTime) -> Result<Option<StopReason>, Error> {
         self.advance_to(time);
-        let mut homeless = std::mem::take(&mut self.under_way.homeless);
-        for mail in homeless.extract_if(.., |mail| mail.arrives == time) {
+        let mut unrouted = std::mem::take(&mut self.under_way.unrouted);
+        for mail in unrouted.extract_if(.., |mail| mail.arrives == time) {
             self.find_home(&mail)?;
         }
-        self.under_way.homeless = homeless;
+        self.under_way.unrouted = unrouted;
         let mut removals = std::mem::take(&mut self.under_way.removals);
         for (removal, place) in removals.extract_if(.., |(removal, _)| removal.time == time) {
             self.dismiss_one(removal, place);

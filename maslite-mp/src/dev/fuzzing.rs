@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use maslite_core::{Run, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
-use crate::coordination::clusters::Fleet;
+use crate::coordination::clusters::Clusters;
 use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Routing;
 use crate::coordination::state::{Standing, UnderWay};
@@ -23,7 +23,7 @@ use crate::error::link::LinkError;
 use crate::links::frame::{self, Framed, Packets};
 use crate::links::ring;
 use crate::links::transport::{Transport, Wait};
-use crate::processes::spawn::handshake::{Invitation, Summons, Word as Said};
+use crate::processes::spawn::handshake::{ConnectRequest, Invitation, Word as Said};
 use crate::processes::supervision::Answer;
 use crate::protocol::wire::{self, Task, ToProc};
 use crate::steering::control::protocol::{self, Reply};
@@ -172,7 +172,7 @@ pub fn handshake(bytes: &[u8]) -> usize {
     let understood = match what % 4 {
         0 => Invitation::read(&control).is_ok(),
         1 => matches!(Said::take(&control, &mut Vec::new()), Ok(Some(_))),
-        _ => Summons::read(&control).is_ok(),
+        _ => ConnectRequest::read(&control).is_ok(),
     };
     usize::from(understood)
 }
@@ -184,7 +184,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
     let Some((head, message)) = bytes.split_first() else {
         return false;
     };
-    let Ok(mut fleet) = Fleet::unmanned(CLUSTERS) else {
+    let Ok(mut clusters) = Clusters::unmanned(CLUSTERS) else {
         return false;
     };
     let (mut routing, mut standing) = (Routing::default(), Standing::default());
@@ -196,7 +196,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
     let mut under_way = UnderWay::<Word>::default();
     let (mut trace, run) = (None, Run::until_idle());
     let mut rounds = Rounds::new(
-        &mut fleet,
+        &mut clusters,
         &mut routing,
         &mut standing,
         &mut under_way,
@@ -208,12 +208,12 @@ pub fn to_main(bytes: &[u8]) -> bool {
         0 => Task::Setup {
             stop_at_error: false,
         },
-        1 => Task::Match,
+        1 => Task::Rematch,
         2 => Task::Post,
-        3 => Task::Step,
-        4 => Task::FireAndStep,
+        3 => Task::SuperstepIfAwake,
+        4 => Task::FireAndSuperstep,
         5 => Task::Answer,
-        6 => Task::Solo {
+        6 => Task::RunAlone {
             horizon: None,
             supersteps: 1,
             next_index: 0,
@@ -273,13 +273,13 @@ mod tests {
     use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver};
 
     use super::*;
-    use crate::links::transport::{Draft, Sheet};
+    use crate::links::transport::{Draft, DraftBuffer};
     use crate::processes::spawn::handshake::Hello;
     use crate::protocol::wire::{
         Batch, Call, Destination, Events, Fault, Grant, Loaded, MailHead, News, Removal, Report,
         Settings, ToMain,
     };
-    use crate::stall::detector::Pulse;
+    use crate::stall::detector::ClusterActivity;
     use crate::steering::control::protocol::{Question, Request};
 
     fn packet(kind: u8, sequence: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
@@ -342,11 +342,11 @@ mod tests {
     }
 
     fn message(before: &[u8], note: &impl Serialize) -> Vec<u8> {
-        let mut sheet = Sheet::default();
-        let mut draft = Draft::in_buffer(&mut sheet);
+        let mut draft_buffer = DraftBuffer::default();
+        let mut draft = Draft::in_buffer(&mut draft_buffer);
         draft.extend(before);
         wire::put_note(note, &mut draft).unwrap();
-        sheet.into_bytes()
+        draft_buffer.into_bytes()
     }
 
     /// A report with mail for another cluster, for main, and for whoever owns its receiver.
@@ -443,7 +443,7 @@ mod tests {
         let hello = Hello::new(&invitation, 0x5CED, Some("no room".to_owned()));
         let hello = Said::Hello(hello);
         let mut answer = vec![3];
-        Answer::write(&Pulse::default(), &mut answer).unwrap();
+        Answer::write(&ClusterActivity::default(), &mut answer).unwrap();
         let events = Events {
             names: vec!["crane".to_owned()],
             interest: vec![(Pattern::sender(4), true, NOON)],
@@ -471,7 +471,7 @@ mod tests {
                 .into(),
             })
         };
-        let solo = Task::Solo {
+        let solo = Task::RunAlone {
             horizon: Some(NOON),
             supersteps: 10,
             next_index: 4,
@@ -486,7 +486,7 @@ mod tests {
             content: false,
             trace: false,
             wait: Wait::default(),
-            shake: None,
+            jitter: None,
             lookahead: None,
         };
         let load = vec![
@@ -540,7 +540,7 @@ mod tests {
             (
                 "handshake",
                 "summons",
-                written(2, |main| Summons.write(main, main.as_fd())),
+                written(2, |main| ConnectRequest.write(main, main.as_fd())),
             ),
             ("handshake", "answer", answer),
             ("to_main", "a report", report(Events::default())),
@@ -554,7 +554,7 @@ mod tests {
             (
                 "to_cluster",
                 "step",
-                message(&mails(ALL, SimTime::ZERO), &grant(Task::Step)),
+                message(&mails(ALL, SimTime::ZERO), &grant(Task::SuperstepIfAwake)),
             ),
             ("to_cluster", "solo", message(&[], &grant(solo))),
             (

@@ -88,7 +88,7 @@ impl From<Error> for ControlError {
 impl From<&Error> for ControlError {
     fn from(error: &Error) -> Self {
         match error {
-            Error::ChildDied { cluster, exit, .. } => Self::ClusterDied {
+            Error::ClusterDied { cluster, exit, .. } => Self::ClusterDied {
                 cluster: cluster.clone(),
                 exit: *exit,
             },

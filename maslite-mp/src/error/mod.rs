@@ -14,7 +14,7 @@ use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
 use crate::error::spawn::SpawnError;
-use crate::error::warning::{ClockHolder, Limit};
+use crate::error::warning::{Limit, TimeBlocker};
 
 /// Why a call or a run failed.
 ///
@@ -40,7 +40,7 @@ pub enum Error {
         Explained(*.exit, .stderr),
         Others(.others)
     )]
-    ChildDied {
+    ClusterDied {
         /// Its cluster.
         cluster: String,
         /// Its process id; somebody else may have it by now.
@@ -75,13 +75,13 @@ pub enum Error {
     /// A cluster took too long: an agent is stuck, or its process is.
     #[error(
         "cluster {cluster} {limit}, at {time} or later: {}; all clusters were stopped",
-        Reason(.holder.as_deref())
+        Reason(.blocker.as_deref())
     )]
     Stuck {
         /// The cluster that others waited for.
         cluster: String,
         /// What it was at; none if that was not known.
-        holder: Option<Box<ClockHolder>>,
+        blocker: Option<Box<TimeBlocker>>,
         /// What it took too long for.
         limit: Limit,
         /// Where the simulation stood, as far as main knows.
@@ -269,9 +269,9 @@ pub enum Error {
 maslite_core::readable_debug!(enum Error {
     Agent { cluster, source },
     Model(source),
-    ChildDied { cluster, pid, exit, time, stderr, others },
+    ClusterDied { cluster, pid, exit, time, stderr, others },
     NotTornDown { cluster, pid, exit, stderr, time },
-    Stuck { cluster, holder, limit, time },
+    Stuck { cluster, blocker, limit, time },
     Link { cluster, time, source },
     Start(source),
     Protocol { cluster, time, reason, tail },
@@ -322,12 +322,12 @@ impl std::fmt::Display for In<'_> {
     }
 }
 
-struct Reason<'a>(Option<&'a ClockHolder>);
+struct Reason<'a>(Option<&'a TimeBlocker>);
 
 impl std::fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(holder) => holder.fmt(f),
+            Some(blocker) => blocker.fmt(f),
             None => f.write_str("an agent's update does not return, or takes longer than that"),
         }
     }
@@ -336,7 +336,7 @@ impl std::fmt::Display for Reason<'_> {
 impl Error {
     /// Of a first death and those after it.
     pub(crate) fn died(first: Death, others: Vec<Death>, time: SimTime) -> Self {
-        Self::ChildDied {
+        Self::ClusterDied {
             cluster: first.cluster,
             pid: first.pid,
             exit: first.exit,

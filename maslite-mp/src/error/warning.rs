@@ -16,7 +16,7 @@ pub struct Warning {
     /// For how long \[wall\] it has been seen to stand there: at least so long.
     pub stood: Duration,
     /// Who has something to do, or does not answer: the others wait for them. Never empty.
-    pub holders: Vec<ClockHolder>,
+    pub blockers: Vec<TimeBlocker>,
     /// The names of the clusters that wait.
     pub waiting: Vec<String>,
 }
@@ -24,7 +24,7 @@ pub struct Warning {
 /// Who keeps simulated time from moving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ClockHolder {
+pub struct TimeBlocker {
     /// The cluster's name; none: main itself, the thread that called `run`.
     pub cluster: Option<String>,
     /// The cluster's process; none for main and for clusters inline.
@@ -110,7 +110,7 @@ impl fmt::Display for Warning {
         let Self {
             time,
             stood,
-            holders,
+            blockers,
             waiting,
         } = self;
         write!(
@@ -118,18 +118,18 @@ impl fmt::Display for Warning {
             "simulated time has stood at {time} for {} of wall time: ",
             Seconds(*stood)
         )?;
-        let shown = holders.len().min(SHOWN);
-        for (place, holder) in holders[..shown].iter().enumerate() {
+        let shown = blockers.len().min(SHOWN);
+        for (place, blocker) in blockers[..shown].iter().enumerate() {
             if place > 0 {
                 f.write_str("; ")?;
             }
-            holder.describe(f)?;
-            if let Some(own) = holder.time.filter(|own| own != time) {
+            blocker.describe(f)?;
+            if let Some(own) = blocker.time.filter(|own| own != time) {
                 write!(f, ", at {own}")?;
             }
         }
-        if holders.len() > shown {
-            write!(f, "; and {} more", holders.len() - shown)?;
+        if blockers.len() > shown {
+            write!(f, "; and {} more", blockers.len() - shown)?;
         }
         match waiting.as_slice() {
             [] => Ok(()),
@@ -152,7 +152,7 @@ const SHOWN_OF_NAME: usize = 100;
 /// How many clusters a line names.
 const SHOWN: usize = 8;
 
-impl fmt::Display for ClockHolder {
+impl fmt::Display for TimeBlocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.describe(f)?;
         match self.time {
@@ -162,7 +162,7 @@ impl fmt::Display for ClockHolder {
     }
 }
 
-impl ClockHolder {
+impl TimeBlocker {
     /// All but the time.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.cluster, self.pid) {
@@ -240,8 +240,8 @@ impl fmt::Display for Seconds {
 mod tests {
     use super::*;
 
-    fn north() -> ClockHolder {
-        ClockHolder {
+    fn north() -> TimeBlocker {
+        TimeBlocker {
             cluster: Some("north".to_owned()),
             pid: Some(4711),
             activity: Activity::InAgent(Phase::Update),
@@ -258,7 +258,7 @@ mod tests {
         let mut warning = Warning {
             time: SimTime::from_nanos(3_200_000_000),
             stood: Duration::from_secs(5),
-            holders: vec![north()],
+            blockers: vec![north()],
             waiting: vec!["east".to_owned(), "south".to_owned()],
         };
         assert_eq!(
@@ -268,7 +268,7 @@ mod tests {
              clusters east and south wait"
         );
         warning.waiting.pop();
-        warning.holders[0] = ClockHolder {
+        warning.blockers[0] = TimeBlocker {
             activity: Activity::Stopped,
             time: None,
             superstep: None,
@@ -289,7 +289,7 @@ mod tests {
         let warning = Warning {
             time: SimTime::ZERO,
             stood: Duration::from_secs(5),
-            holders: vec![north(); 500],
+            blockers: vec![north(); 500],
             waiting: vec!["x".to_owned(); 500],
         };
         let text = warning.to_string();

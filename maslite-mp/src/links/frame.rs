@@ -41,7 +41,7 @@ use std::hint;
 use std::mem;
 
 use crate::error::link::{FrameFault, LinkError};
-use crate::links::transport::{Draft, Sheet, Transport, Wait, now};
+use crate::links::transport::{Draft, DraftBuffer, Transport, Wait, now};
 
 /// Data frames that may be under way, unacknowledged, in one direction.
 const WINDOW: u32 = 2;
@@ -83,7 +83,7 @@ pub(crate) struct Framed<P> {
     payload_limit: usize,
     message_limit: usize,
     /// The message that is being written.
-    draft: Sheet,
+    draft: DraftBuffer,
     /// The frame being sent; kept for its memory.
     outgoing: Vec<u8>,
     /// The message last received.
@@ -107,7 +107,7 @@ impl<P: Packets> Framed<P> {
             wait,
             payload_limit: frame_limit.clamp(HEADER + 1, FRAME_LIMIT) - HEADER,
             message_limit: MESSAGE_LIMIT,
-            draft: Sheet::default(),
+            draft: DraftBuffer::default(),
             outgoing: Vec::new(),
             message: Vec::new(),
             incoming: Vec::new(),
@@ -145,14 +145,14 @@ impl<P: Packets> Framed<P> {
         message.extend_from_slice(frame.payload);
         let kind = frame.kind;
         if self.window.owes_credit(kind) {
-            self.write_frame(Kind::Credit, &[]);
+            self.write_frame(PacketKind::Credit, &[]);
             match self.packets.send(&self.outgoing) {
                 // The peer left after its last words. They are good, and the next `recv` finds it gone.
                 Ok(()) | Err(LinkError::Disconnected) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(kind == Kind::Last)
+        Ok(kind == PacketKind::Last)
     }
 
     /// Puts the next packet into `self.incoming`.
@@ -184,7 +184,7 @@ impl<P: Packets> Framed<P> {
     }
 
     /// Puts a frame into `self.outgoing`. It counts as sent from here on.
-    fn write_frame(&mut self, kind: Kind, payload: &[u8]) {
+    fn write_frame(&mut self, kind: PacketKind, payload: &[u8]) {
         let numbers = self.window.numbers(kind);
         self.outgoing.clear();
         self.outgoing.extend_from_slice(&numbers);
@@ -208,13 +208,13 @@ impl<P: Packets> Framed<P> {
             self.make_room()?;
             let (payload, after) = rest.split_at(rest.len().min(self.payload_limit));
             let kind = if after.is_empty() {
-                Kind::Last
+                PacketKind::Last
             } else {
-                Kind::Part
+                PacketKind::Part
             };
             self.write_frame(kind, payload);
             self.packets.send(&self.outgoing)?;
-            if kind == Kind::Last {
+            if kind == PacketKind::Last {
                 return Ok(());
             }
             rest = after;
@@ -261,7 +261,7 @@ impl<P: Packets> Transport for Framed<P> {
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+enum PacketKind {
     Part = 1,
     Last = 2,
     Credit = 3,
@@ -270,7 +270,7 @@ enum Kind {
 /// A frame that was found to be well formed.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame<'a> {
-    kind: Kind,
+    kind: PacketKind,
     payload: &'a [u8],
 }
 
@@ -320,22 +320,22 @@ impl Window {
     }
 
     /// Whether rule 2 asks for a Credit after a frame of this kind.
-    fn owes_credit(&self, received: Kind) -> bool {
+    fn owes_credit(&self, received: PacketKind) -> bool {
         match received {
-            Kind::Part => true,
-            Kind::Last => self.unacknowledged() >= WINDOW,
-            Kind::Credit => false,
+            PacketKind::Part => true,
+            PacketKind::Last => self.unacknowledged() >= WINDOW,
+            PacketKind::Credit => false,
         }
     }
 
     /// The numbers at the beginning of the next frame, which counts as sent from here on.
-    fn numbers(&mut self, kind: Kind) -> [u8; CHECKSUM] {
+    fn numbers(&mut self, kind: PacketKind) -> [u8; CHECKSUM] {
         let mut numbers = [0; CHECKSUM];
         numbers[0] = kind as u8;
         numbers[1..5].copy_from_slice(&self.sent.to_le_bytes());
         numbers[5..9].copy_from_slice(&self.received.to_le_bytes());
         self.credited = self.received;
-        if kind != Kind::Credit {
+        if kind != PacketKind::Credit {
             self.sent = self.sent.wrapping_add(1);
         }
         numbers
@@ -356,9 +356,9 @@ impl Window {
             return Err(FrameFault::Checksum);
         }
         let kind = match kind {
-            1 => Kind::Part,
-            2 => Kind::Last,
-            3 => Kind::Credit,
+            1 => PacketKind::Part,
+            2 => PacketKind::Last,
+            3 => PacketKind::Credit,
             _ => return Err(FrameFault::UnknownKind),
         };
         if u32::from_le_bytes([s0, s1, s2, s3]) != self.received {
@@ -370,14 +370,14 @@ impl Window {
             return Err(FrameFault::FalseAck);
         }
         match kind {
-            Kind::Credit if !payload.is_empty() => return Err(FrameFault::CreditWithPayload),
-            Kind::Credit if newly_acknowledged == 0 => return Err(FrameFault::EmptyCredit),
-            Kind::Part if payload.is_empty() => return Err(FrameFault::EmptyPart),
-            Kind::Part | Kind::Last if self.unacknowledged() >= WINDOW => {
+            PacketKind::Credit if !payload.is_empty() => return Err(FrameFault::CreditWithPayload),
+            PacketKind::Credit if newly_acknowledged == 0 => return Err(FrameFault::EmptyCredit),
+            PacketKind::Part if payload.is_empty() => return Err(FrameFault::EmptyPart),
+            PacketKind::Part | PacketKind::Last if self.unacknowledged() >= WINDOW => {
                 return Err(FrameFault::WindowOverrun);
             }
-            Kind::Part | Kind::Last => self.received = self.received.wrapping_add(1),
-            Kind::Credit => {}
+            PacketKind::Part | PacketKind::Last => self.received = self.received.wrapping_add(1),
+            PacketKind::Credit => {}
         }
         self.acknowledged = ack;
         Ok(Frame { kind, payload })
@@ -689,10 +689,10 @@ mod tests {
     #[test]
     fn well_formed_frames_are_accepted() {
         for (packet, kind) in [
-            (packet(1, 7, 4, b"x"), Kind::Part),
-            (packet(2, 7, 5, b""), Kind::Last),
-            (packet(2, 7, 5, &[0; FULL]), Kind::Last),
-            (packet(3, 7, 5, b""), Kind::Credit),
+            (packet(1, 7, 4, b"x"), PacketKind::Part),
+            (packet(2, 7, 5, b""), PacketKind::Last),
+            (packet(2, 7, 5, &[0; FULL]), PacketKind::Last),
+            (packet(3, 7, 5, b""), PacketKind::Credit),
         ] {
             let frame = in_the_middle().accept(&packet).map(|frame| frame.kind);
             assert_eq!(frame, Ok(kind));
@@ -830,10 +830,10 @@ mod tests {
             let _ = window.accept(&packet);
             match random.next() % 3 {
                 0 if !window.is_full() => {
-                    window.numbers(Kind::Last);
+                    window.numbers(PacketKind::Last);
                 }
                 1 if window.unacknowledged() > 0 => {
-                    window.numbers(Kind::Credit);
+                    window.numbers(PacketKind::Credit);
                 }
                 _ => {}
             }

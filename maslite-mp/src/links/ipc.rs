@@ -150,7 +150,7 @@ pub(crate) fn check() -> io::Result<()> {
 
 /// What a child hands over.
 #[derive(Debug, Serialize, Deserialize)]
-enum Knock {
+enum RendezvousMessage {
     Channels {
         /// Proves that the child read the invitation meant for it.
         nonce: [u8; 16],
@@ -168,7 +168,7 @@ struct Parcel {
 }
 
 /// No knock is as long as this \[bytes\].
-const LONGEST_KNOCK: usize = 1024;
+const LONGEST_MESSAGE: usize = 1024;
 
 /// A knock encloses the ends of two channels.
 const ENCLOSED: usize = 2;
@@ -176,7 +176,7 @@ const ENCLOSED: usize = 2;
 impl Parcel {
     /// Takes a packet that has arrived. None if the peer has closed its end without one.
     fn take(from: impl AsFd) -> io::Result<Option<Self>> {
-        let mut bytes = vec![0; LONGEST_KNOCK];
+        let mut bytes = vec![0; LONGEST_MESSAGE];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ENCLOSED))];
         let mut enclosed = RecvAncillaryBuffer::new(&mut room);
         let received = retry_on_intr(|| {
@@ -218,19 +218,19 @@ impl Parcel {
 /// the file system but for the moment in which it is made: ipc-channel connects by paths alone. The knocks are taken here as
 /// plain packets, which cannot keep anybody waiting and whose files are closed when they are refused, and passed on to ipc-channel
 /// only once they are there.
-pub(crate) struct Door {
+pub(crate) struct RendezvousSocket {
     listener: OwnedFd,
     key: OwnedFd,
     /// Through which packets get to `receiver`.
     hatch: OwnedFd,
-    receiver: IpcReceiver<Knock>,
+    receiver: IpcReceiver<RendezvousMessage>,
 }
 
-impl Door {
+impl RendezvousSocket {
     /// Makes a door. The directory in which that happens belongs to this user alone, and is gone afterwards, also after an error.
     pub(crate) fn open() -> io::Result<Self> {
         // It panics where it cannot make a directory.
-        let (server, inner) = catch_unwind(IpcOneShotServer::<Knock>::new)
+        let (server, inner) = catch_unwind(IpcOneShotServer::<RendezvousMessage>::new)
             .map_err(|_| io::Error::other("ipc-channel panicked over a socket"))??;
         // The server removes the directory and all that is in it.
         let path = Path::new(&inner).with_file_name("door");
@@ -242,7 +242,9 @@ impl Door {
         // What ipc-channel itself sends goes to its server, as it is: so nothing here depends on how its packets look.
         let name = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         let visitor = IpcSender::connect(name.to_owned())?;
-        visitor.send(Knock::Test).map_err(io::Error::other)?;
+        visitor
+            .send(RendezvousMessage::Test)
+            .map_err(io::Error::other)?;
         let visit = accept(&listener)?.ok_or(io::ErrorKind::WouldBlock)?;
         let parcel = Parcel::take(&visit)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let hatch = socket()?;
@@ -259,7 +261,7 @@ impl Door {
         })
     }
 
-    /// What a child needs to [`knock`].
+    /// What a child needs to [`message`].
     pub(crate) fn key(&self) -> BorrowedFd<'_> {
         self.key.as_fd()
     }
@@ -280,10 +282,10 @@ impl Door {
         };
         let to_main = to_main.try_clone()?;
         parcel.pass_on(&self.hatch)?;
-        let knock = catch_unwind(AssertUnwindSafe(|| self.receiver.recv()))
+        let message = catch_unwind(AssertUnwindSafe(|| self.receiver.recv()))
             .map_err(|_| io::Error::other("ipc-channel panicked over a knock"))?;
-        match knock.map_err(io_error)? {
-            Knock::Channels {
+        match message.map_err(io_error)? {
+            RendezvousMessage::Channels {
                 nonce,
                 to_proc: sender,
                 to_main: receiver,
@@ -295,13 +297,13 @@ impl Door {
                 };
                 Ok(Some((nonce, packets)))
             }
-            Knock::Test => Err(io::ErrorKind::InvalidData.into()),
+            RendezvousMessage::Test => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
 
 /// By which is seen whether somebody is at the door.
-impl AsFd for Door {
+impl AsFd for RendezvousSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
@@ -344,10 +346,10 @@ fn io_error(error: IpcError) -> io::Error {
 }
 
 /// Knocks at main's door as its child, with the key to it, and returns the child's ends of the two fresh channels.
-pub(crate) fn knock(key: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+pub(crate) fn connect(key: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let name = format!("/proc/self/fd/{}", key.as_raw_fd());
     loop {
-        match knock_once(&name, nonce) {
+        match connect_once(&name, nonce) {
             // Main finds that somebody has left without a word.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             outcome => return outcome,
@@ -355,16 +357,16 @@ pub(crate) fn knock(key: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     }
 }
 
-fn knock_once(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+fn connect_once(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;
-    let door = IpcSender::connect(name.to_owned())?;
-    let knock = Knock::Channels {
+    let rendezvous = IpcSender::connect(name.to_owned())?;
+    let message = RendezvousMessage::Channels {
         nonce,
         to_proc,
         to_main,
     };
-    door.send(knock).map_err(io_error)?;
+    rendezvous.send(message).map_err(io_error)?;
     Ok(IpcPackets {
         sender,
         receiver,

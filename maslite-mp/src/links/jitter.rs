@@ -27,12 +27,12 @@ const PAUSE: u64 = 3_000;
 
 /// Where the chance of one end of one link comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shake {
+pub(crate) struct Jitter {
     seed: u64,
     end: u64,
 }
 
-impl Shake {
+impl Jitter {
     /// Of main's end of its link to a cluster.
     pub(crate) fn main_side(seed: u64, cluster: usize) -> Self {
         let end = 2 * cluster as u64;
@@ -51,32 +51,32 @@ impl Shake {
 }
 
 /// An end of a link between processes that holds up messages.
-pub(crate) struct Shaken {
+pub(crate) struct JitterLink {
     link: Box<dyn Transport>,
     rng: AgentRng,
-    holds_up_sent: bool,
-    holds_up_received: bool,
+    delays_sent: bool,
+    delays_received: bool,
     /// Lets time pass: nobody sends on it, so whoever receives from it waits as long as it likes.
     silence: Receiver<Infallible>,
     /// Held only so that the channel stays open.
     _silent: Sender<Infallible>,
 }
 
-impl Shaken {
-    pub(crate) fn new(link: Box<dyn Transport>, shake: Shake) -> Self {
+impl JitterLink {
+    pub(crate) fn new(link: Box<dyn Transport>, jitter: Jitter) -> Self {
         let (silent, silence) = mpsc::channel();
-        let mut rng = shake.rng();
+        let mut rng = jitter.rng();
         Self {
             link,
-            holds_up_sent: rng.random(),
-            holds_up_received: rng.random(),
+            delays_sent: rng.random(),
+            delays_received: rng.random(),
             rng,
             silence,
             _silent: silent,
         }
     }
 
-    fn dawdle(&mut self) {
+    fn delay(&mut self) {
         let delay = match self.rng.random_range(0..64_u32) {
             0 => self.rng.random_range(DELAY..PAUSE),
             1..32 => self.rng.random_range(0..DELAY),
@@ -86,29 +86,29 @@ impl Shaken {
     }
 }
 
-impl Transport for Shaken {
+impl Transport for JitterLink {
     fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
         self.link.draft()
     }
 
     fn send(&mut self) -> Result<(), LinkError> {
-        if self.holds_up_sent {
-            self.dawdle();
+        if self.delays_sent {
+            self.delay();
         }
         self.link.send()
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
         // Before it is looked for, not after it was found: whoever asks cannot tell.
-        if self.holds_up_received {
-            self.dawdle();
+        if self.delays_received {
+            self.delay();
         }
         self.link.recv()
     }
 
     fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError> {
-        if self.holds_up_received {
-            self.dawdle();
+        if self.delays_received {
+            self.delay();
         }
         self.link.recv_to_answer()
     }
@@ -119,7 +119,7 @@ impl Transport for Shaken {
 }
 
 /// Main's end of a link to a scheduler in the same thread, which now and then works out of turn.
-pub(crate) struct ShakenInline {
+pub(crate) struct InlineJitterLink {
     link: Box<dyn Transport>,
     rng: AgentRng,
     /// What it has answered before anybody asked.
@@ -128,18 +128,18 @@ pub(crate) struct ShakenInline {
     answer: Vec<u8>,
 }
 
-impl ShakenInline {
-    pub(crate) fn new(link: Box<dyn Transport>, shake: Shake) -> Self {
+impl InlineJitterLink {
+    pub(crate) fn new(link: Box<dyn Transport>, jitter: Jitter) -> Self {
         Self {
             link,
-            rng: shake.rng(),
+            rng: jitter.rng(),
             answers: VecDeque::new(),
             answer: Vec::new(),
         }
     }
 }
 
-impl Transport for ShakenInline {
+impl Transport for InlineJitterLink {
     fn draft(&mut self) -> Result<Draft<'_>, LinkError> {
         self.link.draft()
     }
@@ -183,12 +183,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::links::transport::{Sheet, now};
+    use crate::links::transport::{DraftBuffer, now};
 
     /// Answers what begins with a question mark, with what it has heard; writes down when.
     struct Echo {
         name: u8,
-        draft: Sheet,
+        draft: DraftBuffer,
         waiting: VecDeque<Vec<u8>>,
         answer: Vec<u8>,
         order: Arc<Mutex<Vec<u8>>>,
@@ -224,7 +224,7 @@ mod tests {
     fn echo(name: u8, order: &Arc<Mutex<Vec<u8>>>) -> Box<dyn Transport> {
         Box::new(Echo {
             name,
-            draft: Sheet::default(),
+            draft: DraftBuffer::default(),
             waiting: VecDeque::new(),
             answer: Vec::new(),
             order: Arc::clone(order),
@@ -236,8 +236,8 @@ mod tests {
     fn orders(seed: u64) -> Vec<Vec<u8>> {
         let order = Arc::default();
         let mut links = [0, 1].map(|name: u8| {
-            let shake = Shake::main_side(seed, usize::from(name));
-            ShakenInline::new(echo(name, &order), shake)
+            let jitter = Jitter::main_side(seed, usize::from(name));
+            InlineJitterLink::new(echo(name, &order), jitter)
         });
         let rounds = (0..40_u8).map(|round| {
             let question = [b'?', round];
@@ -275,9 +275,9 @@ mod tests {
     fn no_message_is_lost_or_overtaken() {
         let (begin, order) = (now(), Arc::default());
         for cluster in 0..8 {
-            let shake = Shake::child_side(3, cluster);
-            converse(Shaken::new(echo(0, &order), shake));
-            converse(ShakenInline::new(echo(0, &order), shake));
+            let jitter = Jitter::child_side(3, cluster);
+            converse(JitterLink::new(echo(0, &order), jitter));
+            converse(InlineJitterLink::new(echo(0, &order), jitter));
         }
         assert!(begin.elapsed() > Duration::from_millis(5), "nothing waited");
     }

@@ -75,7 +75,7 @@ fn mix_bytes(state: u64, bytes: &[u8]) -> u64 {
 
 /// What kind of thing a number stands for.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ShapeKind {
     Number = 1,
     Text,
     Bytes,
@@ -100,7 +100,7 @@ impl Parts {
     fn of(kind: u64) -> Self {
         Self {
             sum: 0,
-            chain: mix(Kind::Several as u64, kind),
+            chain: mix(ShapeKind::Several as u64, kind),
             key: 0,
         }
     }
@@ -123,14 +123,14 @@ impl Parts {
 }
 
 fn variant(index: u32) -> u64 {
-    mix(Kind::Variant as u64, index.into())
+    mix(ShapeKind::Variant as u64, index.into())
 }
 
 macro_rules! numbers {
     ($($method:ident($kind:ty): $to:expr)*) => {$(
         fn $method(self, value: $kind) -> Result<u64, Unwritten> {
             let to: fn($kind) -> u64 = $to;
-            Ok(mix(Kind::Number as u64, to(value)))
+            Ok(mix(ShapeKind::Number as u64, to(value)))
         }
     )*};
 }
@@ -164,23 +164,23 @@ impl Serializer for Outline {
     }
 
     fn serialize_str(self, value: &str) -> Result<u64, Unwritten> {
-        Ok(mix_bytes(Kind::Text as u64, value.as_bytes()))
+        Ok(mix_bytes(ShapeKind::Text as u64, value.as_bytes()))
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<u64, Unwritten> {
-        Ok(mix_bytes(Kind::Bytes as u64, value))
+        Ok(mix_bytes(ShapeKind::Bytes as u64, value))
     }
 
     fn serialize_none(self) -> Result<u64, Unwritten> {
-        Ok(Kind::None as u64)
+        Ok(ShapeKind::None as u64)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<u64, Unwritten> {
-        Ok(mix(Kind::Some as u64, of(value)?))
+        Ok(mix(ShapeKind::Some as u64, of(value)?))
     }
 
     fn serialize_unit(self) -> Result<u64, Unwritten> {
-        Ok(Kind::Unit as u64)
+        Ok(ShapeKind::Unit as u64)
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<u64, Unwritten> {

@@ -74,7 +74,7 @@ pub(crate) struct Wait {
 
 /// A message that is being written: what of it a link keeps.
 #[derive(Debug, Default)]
-pub(crate) struct Sheet {
+pub(crate) struct DraftBuffer {
     /// Bytes in the space of the link.
     used: usize,
     /// Where the message is if it outgrew that space, all of it; kept for its memory.
@@ -82,7 +82,7 @@ pub(crate) struct Sheet {
     spilled: bool,
 }
 
-impl Sheet {
+impl DraftBuffer {
     /// Bytes in the message.
     pub(crate) fn len(&self) -> usize {
         if self.spilled {
@@ -128,82 +128,91 @@ impl Sheet {
 pub(crate) struct Draft<'a> {
     /// Where it is as long as it fits: the same place each time, until it is sent. There may be more of it.
     space: &'a mut [u8],
-    sheet: &'a mut Sheet,
+    draft_buffer: &'a mut DraftBuffer,
 }
 
 impl<'a> Draft<'a> {
     /// A message in `space`, or in a buffer if it does not fit.
-    pub(crate) fn within(space: &'a mut [u8], sheet: &'a mut Sheet) -> Self {
-        Self { space, sheet }
+    pub(crate) fn within(space: &'a mut [u8], draft_buffer: &'a mut DraftBuffer) -> Self {
+        Self {
+            space,
+            draft_buffer,
+        }
     }
 
     /// A message in a buffer.
-    pub(crate) fn in_buffer(sheet: &'a mut Sheet) -> Self {
-        Self::within(&mut [], sheet)
+    pub(crate) fn in_buffer(draft_buffer: &'a mut DraftBuffer) -> Self {
+        Self::within(&mut [], draft_buffer)
     }
 
     /// Bytes written.
     pub(crate) fn len(&self) -> usize {
-        self.sheet.len()
+        self.draft_buffer.len()
     }
 
     /// What is written.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        if self.sheet.spilled {
-            &mut self.sheet.spill
+        if self.draft_buffer.spilled {
+            &mut self.draft_buffer.spill
         } else {
-            &mut self.space[..self.sheet.used]
+            &mut self.space[..self.draft_buffer.used]
         }
     }
 
     /// Appends bytes.
     #[inline]
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
-        let Self { space, sheet } = self;
-        if !sheet.spilled {
-            let end = sheet.used + bytes.len();
-            if let Some(place) = space.get_mut(sheet.used..end) {
+        let Self {
+            space,
+            draft_buffer,
+        } = self;
+        if !draft_buffer.spilled {
+            let end = draft_buffer.used + bytes.len();
+            if let Some(place) = space.get_mut(draft_buffer.used..end) {
                 place.copy_from_slice(bytes);
-                sheet.used = end;
+                draft_buffer.used = end;
                 return;
             }
-            sheet.spill_over(space);
+            draft_buffer.spill_over(space);
         }
-        sheet.spill.extend_from_slice(bytes);
+        draft_buffer.spill.extend_from_slice(bytes);
     }
 
     /// Appends so many bytes to be written later, whatever they are; at most half of the space that is left, and none in a
     /// buffer. Tells where they are.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Range<usize> {
         let start = self.len();
-        if self.sheet.spilled {
+        if self.draft_buffer.spilled {
             return start..start;
         }
         let left = self.space.len() - start;
         let end = start + bytes.min(left / 2);
-        self.sheet.used = end;
+        self.draft_buffer.used = end;
         start..end
     }
 
     /// Appends the encoding of a value; after an error nothing is appended.
     #[inline]
     pub(crate) fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> postcard::Result<()> {
-        let Self { space, sheet } = self;
-        if !sheet.spilled {
-            match codec::write(value, &mut space[sheet.used..]) {
-                Err(postcard::Error::SerializeBufferFull) => sheet.spill_over(space),
+        let Self {
+            space,
+            draft_buffer,
+        } = self;
+        if !draft_buffer.spilled {
+            match codec::write(value, &mut space[draft_buffer.used..]) {
+                Err(postcard::Error::SerializeBufferFull) => draft_buffer.spill_over(space),
                 written => {
-                    sheet.used += written?;
+                    draft_buffer.used += written?;
                     return Ok(());
                 }
             }
         }
-        codec::put(value, &mut sheet.spill)
+        codec::put(value, &mut draft_buffer.spill)
     }
 
     /// Begins again.
     pub(crate) fn clear(&mut self) {
-        self.sheet.clear();
+        self.draft_buffer.clear();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whatever runs the clusters: makes them come to rest, tells why one is gone, and ends them all.
 //!
 //! ```text
-//! Fleet ──► Machinery ─┬─ Inline: a signal that the schedulers of this thread look at
+//! Clusters ──► Backend ─┬─ Inline: a signal that the schedulers of this thread look at
 //!                      ├─ Processes: the supervisor thread, which kills and reaps
 //!                      └─ Simulated: a world made up by a test
 //! ```
@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
-use maslite_core::engine::{Signal, Watchdog};
+use maslite_core::engine::{Signal, TimeoutTimer};
 
 #[cfg(test)]
 use crate::dev::fault_simulation::World;
@@ -19,42 +19,42 @@ use crate::error::Error;
 use crate::error::death::{Death, ExitKind};
 use crate::error::link::LinkError;
 use crate::links::transport::Transport;
-use crate::processes::supervision::{ChildEnd, Failure, Holder, Supervisor};
+use crate::processes::supervision::{ChildEnd, Failure, RunInterrupter, Supervisor};
 
 /// How long the news of a death may take after its link broke.
 pub(crate) const NEWS_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a held run may go on before it counts as stuck.
-pub(crate) const HOLD_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The bits that hold a run to end it.
 const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
 
 /// What makes the clusters come to rest after the superstep they are in.
-pub(crate) enum Brake {
+pub(crate) enum Interrupt {
     Inline(Arc<Signal>),
-    Processes(Holder),
+    Processes(RunInterrupter),
 }
 
-impl Brake {
+impl Interrupt {
     /// For a moment, and with patience.
-    pub(crate) fn touch(&self) {
+    pub(crate) fn raise_for_request(&self) {
         match self {
-            Self::Inline(signal) => signal.raise(Signal::CALL),
-            Self::Processes(holder) => holder.call(),
+            Self::Inline(signal) => signal.raise(Signal::REQUEST),
+            Self::Processes(interrupter) => interrupter.interrupt_for_request(),
         }
     }
 
-    pub(crate) fn pull(&self) {
+    pub(crate) fn raise_to_stop(&self) {
         match self {
             Self::Inline(signal) => signal.raise(Signal::STOP),
-            Self::Processes(holder) => holder.hold_now(),
+            Self::Processes(interrupter) => interrupter.interrupt_now(),
         }
     }
 
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn lower_for_request(&self) {
         match self {
-            Self::Inline(signal) => signal.lower(Signal::CALL),
+            Self::Inline(signal) => signal.lower(Signal::REQUEST),
             // A call concerns the grants that were under way, and no later ones.
             Self::Processes(_) => {}
         }
@@ -62,7 +62,7 @@ impl Brake {
 }
 
 /// What runs the clusters, by their placement.
-pub(crate) enum Machinery {
+pub(crate) enum Backend {
     Inline(Inline),
     Processes(Supervisor),
     #[cfg(test)]
@@ -72,7 +72,7 @@ pub(crate) enum Machinery {
 /// For clusters in the thread that runs.
 pub(crate) struct Inline {
     signal: Arc<Signal>,
-    watchdog: Option<Watchdog>,
+    timeout_timer: Option<TimeoutTimer>,
     grants: u64,
     /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
     supervisor: Option<Supervisor>,
@@ -84,7 +84,7 @@ impl Inline {
     pub(crate) fn new(supervisor: Option<Supervisor>) -> Self {
         Self {
             signal: Arc::default(),
-            watchdog: None,
+            timeout_timer: None,
             grants: 0,
             supervisor,
             over: false,
@@ -97,7 +97,7 @@ impl Inline {
     }
 }
 
-impl Machinery {
+impl Backend {
     /// Whose thread looks whether the clusters get on, if one does.
     pub(crate) fn supervisor(&self) -> Option<&Supervisor> {
         match self {
@@ -113,24 +113,25 @@ impl Machinery {
         &mut self,
         timeout: Option<Duration>,
         deadline: Option<Instant>,
-    ) -> Brake {
+    ) -> Interrupt {
         match self {
             Self::Inline(inline) => {
                 if let Some(supervisor) = &inline.supervisor {
-                    supervisor.hold_at(None);
+                    supervisor.interrupt_at(None);
                 }
                 inline.over = false;
-                inline.watchdog = timeout.map(|timeout| Watchdog::start(&inline.signal, timeout));
-                Brake::Inline(inline.signal())
+                inline.timeout_timer =
+                    timeout.map(|timeout| TimeoutTimer::start(&inline.signal, timeout));
+                Interrupt::Inline(inline.signal())
             }
             Self::Processes(supervisor) => {
-                supervisor.hold_at(deadline);
-                Brake::Processes(supervisor.holder())
+                supervisor.interrupt_at(deadline);
+                Interrupt::Processes(supervisor.interrupter())
             }
             #[cfg(test)]
             Self::Simulated(world) => {
                 world.begin_run();
-                Brake::Inline(Arc::default())
+                Interrupt::Inline(Arc::default())
             }
         }
     }
@@ -142,7 +143,7 @@ impl Machinery {
                 if let Some(supervisor) = &inline.supervisor {
                     supervisor.disarm();
                 }
-                inline.watchdog = None;
+                inline.timeout_timer = None;
                 inline.signal.lower(u32::MAX);
             }
             Self::Processes(supervisor) => {
@@ -158,9 +159,9 @@ impl Machinery {
     pub(crate) fn is_over(&self) -> bool {
         match self {
             Self::Inline(inline) => inline.over || inline.signal.raised() & FOR_GOOD != 0,
-            Self::Processes(supervisor) => supervisor.grants().held(),
+            Self::Processes(supervisor) => supervisor.grants().interrupted(),
             #[cfg(test)]
-            Self::Simulated(world) => world.held(),
+            Self::Simulated(world) => world.interrupted(),
         }
     }
 
@@ -173,8 +174,8 @@ impl Machinery {
     }
 
     /// The number of the next grant, and whether the run is held. In this order: a grant that is
-    /// sent although the run is not held is then one that a Hold ends. `is_called`: whether the console wants it to be.
-    pub(crate) fn next_grant(&mut self, is_called: impl FnOnce() -> bool) -> (u64, bool) {
+    /// sent although the run is not held is then one that a Hold ends. `is_requested`: whether the console wants it to be.
+    pub(crate) fn next_grant(&mut self, is_requested: impl FnOnce() -> bool) -> (u64, bool) {
         match self {
             Self::Inline(inline) => {
                 inline.grants += 1;
@@ -183,10 +184,10 @@ impl Machinery {
             }
             Self::Processes(supervisor) => {
                 let grants = supervisor.grants();
-                (grants.issue(), grants.held() || is_called())
+                (grants.issue(), grants.interrupted() || is_requested())
             }
             #[cfg(test)]
-            Self::Simulated(world) => (world.issue(), world.held() || is_called()),
+            Self::Simulated(world) => (world.issue(), world.interrupted() || is_requested()),
         }
     }
 
@@ -215,11 +216,11 @@ impl Machinery {
                 Error::died(deaths.remove(0), deaths, time)
             }
             Some(Failure::Interrupted) => Error::Interrupted { time },
-            Some(Failure::Stuck { limit, holder }) => {
-                let named = holder.as_ref().and_then(|holder| holder.cluster.clone());
+            Some(Failure::Stuck { limit, blocker }) => {
+                let named = blocker.as_ref().and_then(|blocker| blocker.cluster.clone());
                 Error::Stuck {
                     cluster: named.unwrap_or(cluster),
-                    holder,
+                    blocker,
                     limit,
                     time,
                 }

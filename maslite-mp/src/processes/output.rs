@@ -62,13 +62,13 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
 /// Where a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum StreamKind {
     Out,
     Err,
 }
 
 /// Takes what is passed on: whole lines with their newlines.
-pub(crate) type Sink = Box<dyn FnMut(Kind, &[u8]) + Send>;
+pub(crate) type Sink = Box<dyn FnMut(StreamKind, &[u8]) + Send>;
 
 /// The thread that reads what children print.
 #[derive(Debug)]
@@ -83,13 +83,13 @@ pub(crate) struct Pump {
 /// A line to that thread.
 #[derive(Clone, Debug)]
 struct Line {
-    requests: Sender<Request>,
+    requests: Sender<PumpRequest>,
     /// A byte in it wakes the thread.
     bell: Arc<PipeWriter>,
 }
 
 impl Line {
-    fn send(&self, request: Request) {
+    fn send(&self, request: PumpRequest) {
         if self.requests.send(request).is_ok() {
             // A thread that is gone needs no waking.
             let _ = (&*self.bell).write_all(&[0]);
@@ -97,7 +97,7 @@ impl Line {
     }
 }
 
-enum Request {
+enum PumpRequest {
     Attach(Attach),
     /// Pass on what there is of all children.
     Settle(Sender<()>),
@@ -108,7 +108,7 @@ enum Request {
 struct Attach {
     key: u64,
     name: Arc<str>,
-    streams: Vec<(Kind, OwnedFd)>,
+    streams: Vec<(StreamKind, OwnedFd)>,
     shown: bool,
     recorder: Option<Recorder>,
 }
@@ -124,7 +124,7 @@ impl Outlet {
     /// Asks for all that the child, which has ended, has printed to be passed on, and for the end of its stderr.
     pub(crate) fn close(&self) -> Closing {
         let (reply, tail) = mpsc::channel();
-        self.line.send(Request::Close(self.key, reply));
+        self.line.send(PumpRequest::Close(self.key, reply));
         Closing(tail)
     }
 }
@@ -145,7 +145,7 @@ impl Closing {
 impl Drop for Outlet {
     fn drop(&mut self) {
         let (reply, _) = mpsc::channel();
-        self.line.send(Request::Close(self.key, reply));
+        self.line.send(PumpRequest::Close(self.key, reply));
     }
 }
 
@@ -187,7 +187,7 @@ impl Pump {
     pub(crate) fn attach(
         &mut self,
         name: &str,
-        streams: Vec<(Kind, OwnedFd)>,
+        streams: Vec<(StreamKind, OwnedFd)>,
         shown: bool,
         recorder: Option<Recorder>,
     ) -> io::Result<Outlet> {
@@ -196,7 +196,7 @@ impl Pump {
         }
         let key = self.next_key;
         self.next_key += 1;
-        self.line.send(Request::Attach(Attach {
+        self.line.send(PumpRequest::Attach(Attach {
             key,
             name: name.into(),
             streams,
@@ -210,7 +210,7 @@ impl Pump {
     /// Passes on all that children have printed so far.
     pub(crate) fn settle(&self) {
         let (reply, settled) = mpsc::channel();
-        self.line.send(Request::Settle(reply));
+        self.line.send(PumpRequest::Settle(reply));
         let _ = settled.recv_timeout(LIMIT);
     }
 }
@@ -249,11 +249,11 @@ pub(crate) fn connect(
     if !quiet && output == Output::Prefixed {
         let (ours, theirs) = io::pipe()?;
         command.stdout(theirs);
-        streams.push((Kind::Out, ours.into()));
+        streams.push((StreamKind::Out, ours.into()));
     }
     let (ours, theirs) = io::pipe()?;
     command.stderr(theirs);
-    streams.push((Kind::Err, ours.into()));
+    streams.push((StreamKind::Err, ours.into()));
     let shown = output == Output::Prefixed;
     watch
         .pump()?
@@ -268,10 +268,10 @@ fn unblock(end: &impl AsFd) -> io::Result<()> {
 }
 
 /// Writes to this process's stdout or stderr; if it cannot, nobody wants it.
-fn print(kind: Kind, mut bytes: &[u8]) {
+fn print(kind: StreamKind, mut bytes: &[u8]) {
     let to = match kind {
-        Kind::Out => rustix::stdio::stdout(),
-        Kind::Err => rustix::stdio::stderr(),
+        StreamKind::Out => rustix::stdio::stdout(),
+        StreamKind::Err => rustix::stdio::stderr(),
     };
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
@@ -287,7 +287,7 @@ fn print(kind: Kind, mut bytes: &[u8]) {
 
 /// The state of the thread.
 struct Reader {
-    requests: Receiver<Request>,
+    requests: Receiver<PumpRequest>,
     wake: PipeReader,
     streams: Vec<Stream>,
     children: BTreeMap<u64, Child>,
@@ -298,7 +298,7 @@ struct Reader {
 /// A child's stdout or stderr.
 struct Stream {
     child: u64,
-    kind: Kind,
+    kind: StreamKind,
     from: OwnedFd,
     /// Of a line that is not over.
     text: Vec<u8>,
@@ -348,12 +348,12 @@ impl Reader {
         while rustix::io::read(&self.wake, &mut self.buffer).is_ok_and(|read| read > 0) {}
         loop {
             match self.requests.try_recv() {
-                Ok(Request::Attach(attach)) => self.attach(attach),
-                Ok(Request::Settle(reply)) => {
+                Ok(PumpRequest::Attach(attach)) => self.attach(attach),
+                Ok(PumpRequest::Settle(reply)) => {
                     self.drain(None);
                     let _ = reply.send(());
                 }
-                Ok(Request::Close(key, reply)) => {
+                Ok(PumpRequest::Close(key, reply)) => {
                     self.drain(Some(key));
                     let mut streams = mem::take(&mut self.streams);
                     streams.retain_mut(|stream| {
@@ -456,14 +456,14 @@ impl Reader {
 
 /// Cuts what was read of one stream into lines, and gathers them, so that they are written at once.
 struct Lines<'a> {
-    kind: Kind,
+    kind: StreamKind,
     child: &'a mut Child,
     sink: &'a mut Sink,
     gathered: Vec<u8>,
 }
 
 impl<'a> Lines<'a> {
-    fn new(kind: Kind, child: &'a mut Child, sink: &'a mut Sink) -> Self {
+    fn new(kind: StreamKind, child: &'a mut Child, sink: &'a mut Sink) -> Self {
         let gathered = Vec::new();
         Self {
             kind,
@@ -474,7 +474,7 @@ impl<'a> Lines<'a> {
     }
 
     fn feed(&mut self, stream: &mut Stream, mut bytes: &[u8]) {
-        let records = stream.kind == Kind::Err && self.child.recorder.is_some();
+        let records = stream.kind == StreamKind::Err && self.child.recorder.is_some();
         while !bytes.is_empty() {
             if let Some(mut record) = stream.record.take() {
                 let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -516,7 +516,7 @@ impl<'a> Lines<'a> {
 
     /// Takes text of at most one line.
     fn text(&mut self, stream: &mut Stream, mut text: &[u8]) {
-        if stream.kind == Kind::Err {
+        if stream.kind == StreamKind::Err {
             let tail = &mut self.child.tail;
             tail.extend(text);
             tail.drain(..tail.len().saturating_sub(TAIL));
@@ -595,7 +595,7 @@ mod tests {
             let mut shown = sink.lock().expect("no panic");
             // On stderr without a mark.
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                if kind == Kind::Out {
+                if kind == StreamKind::Out {
                     shown.extend_from_slice(b"out ");
                 }
                 shown.extend_from_slice(line);
@@ -608,7 +608,7 @@ mod tests {
     fn child(pump: &mut Pump, name: &str, recorder: Option<Recorder>) -> (Outlet, [PipeWriter; 2]) {
         let (out, stdout) = io::pipe().expect("a pipe can be had");
         let (err, stderr) = io::pipe().expect("a pipe can be had");
-        let streams = vec![(Kind::Out, out.into()), (Kind::Err, err.into())];
+        let streams = vec![(StreamKind::Out, out.into()), (StreamKind::Err, err.into())];
         let outlet = pump.attach(name, streams, true, recorder);
         (outlet.expect("it can"), [stdout, stderr])
     }
@@ -740,7 +740,7 @@ mod tests {
     fn what_is_not_shown_is_kept() {
         let (mut pump, shown) = pump();
         let (err, mut stderr) = io::pipe().expect("a pipe can be had");
-        let outlet = pump.attach("n", vec![(Kind::Err, err.into())], false, None);
+        let outlet = pump.attach("n", vec![(StreamKind::Err, err.into())], false, None);
         stderr.write_all(b"alas\n").expect("it is read");
         assert_eq!(outlet.expect("it can").close().wait(None), "alas\n");
         assert_eq!(text(&shown), "");

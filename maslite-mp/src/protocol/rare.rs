@@ -12,9 +12,9 @@ pub(crate) trait Blank: Default + PartialEq + 'static {
 
 /// A value that nearly always says nothing. It reads as that then; whoever writes to it has it made.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Seldom<T>(Option<Box<T>>);
+pub(crate) struct Rare<T>(Option<Box<T>>);
 
-impl<T> Seldom<T> {
+impl<T> Rare<T> {
     /// Whether it is known to say nothing, without a look at what it says.
     #[inline]
     pub(crate) fn is_blank(&self) -> bool {
@@ -28,21 +28,21 @@ impl<T> Seldom<T> {
     }
 }
 
-impl<T> Default for Seldom<T> {
+impl<T> Default for Rare<T> {
     #[inline]
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T: Blank> From<T> for Seldom<T> {
+impl<T: Blank> From<T> for Rare<T> {
     #[inline]
     fn from(value: T) -> Self {
         Self((value != *T::BLANK).then(|| Box::new(value)))
     }
 }
 
-impl<T: Blank> Deref for Seldom<T> {
+impl<T: Blank> Deref for Rare<T> {
     type Target = T;
 
     #[inline]
@@ -51,7 +51,7 @@ impl<T: Blank> Deref for Seldom<T> {
     }
 }
 
-impl<T: Blank> DerefMut for Seldom<T> {
+impl<T: Blank> DerefMut for Rare<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.0.get_or_insert_default()
     }

@@ -23,10 +23,10 @@ use smallvec::SmallVec;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec::{self, Appending, Misread, Numbers, Within};
-use crate::links::jitter::Shake;
+use crate::links::jitter::Jitter;
 use crate::links::strict::Whole;
-use crate::links::transport::{Draft, Sheet, Wait};
-use crate::protocol::rare::{Blank, Seldom};
+use crate::links::transport::{Draft, DraftBuffer, Wait};
+use crate::protocol::rare::{Blank, Rare};
 
 /// Something ends before it should.
 const END: postcard::Error = postcard::Error::DeserializeUnexpectedEnd;
@@ -39,7 +39,7 @@ pub(crate) enum ToProc {
     /// New agents; answered by [`ToMain::Loaded`].
     Load(Vec<Call>),
     /// The insertion index of the first agent of each call before; not answered.
-    Seat(Vec<u64>),
+    AssignIndices(Vec<u64>),
     /// Do something; answered by [`ToMain::Report`].
     Grant(Grant),
     /// Tear the agents down and end; answered by [`ToMain::Bye`].
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     /// How it waits for messages.
     pub(crate) wait: Wait,
     /// What its end of the link is shaken with, if it is.
-    pub(crate) shake: Option<Shake>,
+    pub(crate) jitter: Option<Jitter>,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.
     pub(crate) lookahead: Option<SimDuration>,
 }
@@ -110,7 +110,7 @@ pub(crate) struct Grant {
     pub(crate) superstep: u64,
     pub(crate) task: Task,
     pub(crate) supersteps_per_instant: u64,
-    pub(crate) news: Seldom<News>,
+    pub(crate) news: Rare<News>,
 }
 
 impl Serialize for Grant {
@@ -179,19 +179,19 @@ pub(crate) enum Task {
     },
     /// Look again at the mail that waits: others have begun or ceased to listen to something in
     /// the superstep in which it was sent. Nothing is posted.
-    Match,
+    Rematch,
     /// Nothing more than that.
     Post,
     /// Put the alarms due now into the outbox.
     Fire,
     /// If somebody is awake, do one superstep.
-    Step,
+    SuperstepIfAwake,
     /// Do one superstep: somebody is awake in some cluster.
     Superstep,
     /// As `Fire` and then `Step`, where no alarm can leave.
-    FireAndStep,
+    FireAndSuperstep,
     /// Run on, until something leaves, an alarm is not before the horizon, or enough is done.
-    Solo {
+    RunAlone {
         horizon: Option<SimTime>,
         supersteps: u64,
         /// Of the next agent that an agent adds.
@@ -214,14 +214,14 @@ impl Task {
         let given = |is_given, bit: u32| u64::from(is_given) << (GIVEN + bit);
         match self {
             Self::Setup { stop_at_error } => simple(given(stop_at_error, 0)),
-            Self::Match => simple(1),
+            Self::Rematch => simple(1),
             Self::Post => simple(2),
             Self::Fire => simple(3),
-            Self::Step => simple(4),
+            Self::SuperstepIfAwake => simple(4),
             Self::Superstep => simple(5),
-            Self::FireAndStep => simple(6),
+            Self::FireAndSuperstep => simple(6),
             Self::Answer => simple(7),
-            Self::Solo {
+            Self::RunAlone {
                 horizon,
                 supersteps,
                 next_index,
@@ -247,14 +247,14 @@ impl Task {
             0 => Self::Setup {
                 stop_at_error: first_is_given,
             },
-            1 => Self::Match,
+            1 => Self::Rematch,
             2 => Self::Post,
             3 => Self::Fire,
-            4 => Self::Step,
+            4 => Self::SuperstepIfAwake,
             5 => Self::Superstep,
-            6 => Self::FireAndStep,
+            6 => Self::FireAndSuperstep,
             7 => Self::Answer,
-            8 => Self::Solo {
+            8 => Self::RunAlone {
                 horizon,
                 supersteps: second,
                 next_index: third,
@@ -273,7 +273,7 @@ impl Task {
     pub(crate) fn takes_no_time(self) -> bool {
         matches!(
             self,
-            Self::Post | Self::Match | Self::Setup { .. } | Self::Answer
+            Self::Post | Self::Rematch | Self::Setup { .. } | Self::Answer
         )
     }
 }
@@ -296,7 +296,7 @@ pub(crate) struct Report {
     pub(crate) alarms_may_leave: bool,
     /// Some agent wants to be updated in every superstep there is.
     pub(crate) kept_awake: bool,
-    pub(crate) events: Seldom<Events>,
+    pub(crate) events: Rare<Events>,
     pub(crate) counters: Counters,
     /// Mail to other clusters that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
@@ -715,9 +715,9 @@ pub(crate) fn put_note<T: Serialize>(note: &T, draft: &mut Draft<'_>) -> postcar
 
 /// A message of a note alone.
 pub(crate) fn message<T: Serialize>(note: &T) -> postcard::Result<Vec<u8>> {
-    let mut sheet = Sheet::default();
-    put_note(note, &mut Draft::in_buffer(&mut sheet))?;
-    Ok(sheet.into_bytes())
+    let mut draft_buffer = DraftBuffer::default();
+    put_note(note, &mut Draft::in_buffer(&mut draft_buffer))?;
+    Ok(draft_buffer.into_bytes())
 }
 
 /// A message's note, and the bytes before it.
@@ -954,9 +954,9 @@ mod tests {
             number: 1,
             time: SimTime::ZERO,
             superstep: 0,
-            task: Task::Step,
+            task: Task::SuperstepIfAwake,
             supersteps_per_instant: 1,
-            news: Seldom::from(news),
+            news: Rare::from(news),
         };
         let encoded = |news| {
             let mut bytes = Vec::new();
@@ -1008,7 +1008,7 @@ mod tests {
             next_alarm: Some(SimTime::from_nanos(3)).filter(|_| is_raised(4)),
             alarms_may_leave: is_raised(2),
             kept_awake: is_raised(3),
-            events: some.map_or_else(Seldom::default, |_| events.into()),
+            events: some.map_or_else(Rare::default, |_| events.into()),
             counters: Counters::from_numbers(std::array::from_fn(|number| 20 + number as u64)),
             held_back: 12,
             held_back_to_main: 5,
@@ -1047,7 +1047,7 @@ mod tests {
             let others = [None, Some(SimDuration::ZERO), Some(SimDuration::MAX)];
             others.map(|others| Task::Window { horizon, others })
         });
-        let solos = times.map(|horizon| Task::Solo {
+        let alone = times.map(|horizon| Task::RunAlone {
             horizon,
             supersteps: u64::MAX,
             next_index: 7,
@@ -1059,15 +1059,15 @@ mod tests {
             Task::Setup {
                 stop_at_error: false,
             },
-            Task::Match,
+            Task::Rematch,
             Task::Post,
             Task::Fire,
-            Task::Step,
+            Task::SuperstepIfAwake,
             Task::Superstep,
-            Task::FireAndStep,
+            Task::FireAndSuperstep,
             Task::Answer,
         ];
-        let tasks = tasks.into_iter().chain(solos).chain(windows);
+        let tasks = tasks.into_iter().chain(alone).chain(windows);
         for task in tasks {
             let numbers = task.to_numbers();
             assert_eq!(Task::from_numbers(numbers), Some(task));

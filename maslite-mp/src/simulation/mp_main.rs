@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::cluster::commands::{Replies, Scope};
 use crate::cluster::registry::{Entered, Registry, WireMessage};
-use crate::coordination::clusters::Fleet;
+use crate::coordination::clusters::Clusters;
 use crate::coordination::rounds::{Handler, Rounds, check_name};
 use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::serve::{places_of, replies_of};
@@ -30,7 +30,7 @@ use crate::error::message_fault::MessageFault;
 use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
-use crate::links::jitter::Shake;
+use crate::links::jitter::Jitter;
 use crate::processes::limits;
 use crate::processes::output::Output;
 use crate::processes::spawn;
@@ -41,7 +41,7 @@ use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::detector::{Patience, WarningSink};
 use crate::stall::meter::{Meter, Spent};
 use crate::steering::control::{self, ControlSocket};
-use crate::steering::control_queue::Console;
+use crate::steering::control_queue::ControlQueue;
 use crate::steering::controller::Controller;
 use crate::steering::signals;
 use crate::steering::status::memory_of;
@@ -114,11 +114,11 @@ pub struct MpMain<M: WireMessage> {
     /// Of each cluster that has started: it keeps this one.
     kept_lookaheads: Vec<Option<SimDuration>>,
     waiting: Waiting,
-    shake: Option<u64>,
+    jitter: Option<u64>,
     carrier: Link,
     output: Output,
     trace: Option<TraceSink>,
-    fleet: Option<Fleet>,
+    clusters: Option<Clusters>,
     names: Vec<String>,
     taken_names: BTreeSet<String>,
     routing: Routing,
@@ -129,7 +129,7 @@ pub struct MpMain<M: WireMessage> {
     queued: Vec<Mail<M>>,
     created: Instant,
     startup: Option<Duration>,
-    console: Arc<Console>,
+    control_queue: Arc<ControlQueue>,
     patience: Patience,
     /// Until the clusters start.
     warnings: Option<WarningSink>,
@@ -161,11 +161,11 @@ impl<M: WireMessage> MpMain<M> {
             lookahead: None,
             kept_lookaheads: Vec::new(),
             waiting: Waiting::default(),
-            shake: None,
+            jitter: None,
             carrier: Link::default(),
             output: Output::default(),
             trace: None,
-            fleet: None,
+            clusters: None,
             names: Vec::new(),
             taken_names: BTreeSet::new(),
             routing: Routing::default(),
@@ -175,7 +175,7 @@ impl<M: WireMessage> MpMain<M> {
             queued: Vec::new(),
             created: wall(),
             startup: None,
-            console: Arc::default(),
+            control_queue: Arc::default(),
             patience: Patience::default(),
             warnings: None,
             progress: true,
@@ -194,7 +194,7 @@ impl<M: WireMessage> MpMain<M> {
     #[cfg(test)]
     /// The same with its clusters in a world made up by a test.
     pub(crate) fn with_world(mut self, world: Arc<World>) -> Self {
-        self.fleet = Some(Fleet::simulated(world, Arc::clone(&self.console)));
+        self.clusters = Some(Clusters::simulated(world, Arc::clone(&self.control_queue)));
         self
     }
 
@@ -215,8 +215,8 @@ impl<M: WireMessage> MpMain<M> {
     /// without the call, links are what they are, and nothing is paid for it. Has no effect on clusters
     /// that have started.
     #[must_use]
-    pub fn with_shake(mut self, seed: Option<u64>) -> Self {
-        self.shake = seed;
+    pub fn with_jitter(mut self, seed: Option<u64>) -> Self {
+        self.jitter = seed;
         self
     }
 
@@ -483,7 +483,7 @@ impl<M: WireMessage> MpMain<M> {
 
     /// Lets go of everything that belongs to another process, without touching it.
     fn let_go(&mut self) {
-        std::mem::forget(self.fleet.take());
+        std::mem::forget(self.clusters.take());
         std::mem::forget(self.control.take());
     }
 
@@ -525,11 +525,11 @@ impl<M: WireMessage> MpMain<M> {
     /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
     ///
     /// # Errors
-    /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ChildDied`],
+    /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ClusterDied`],
     /// [`Error::Link`], [`Error::Stuck`], [`Error::Interrupted`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
     /// [`Error::Decode`]; all processes have then been stopped, and later runs are [`Error::Ended`].
     pub fn run(&mut self, run: Run) -> Result<MpReport, Error> {
-        self.run_around(run, None)
+        self.run_with_hooks(run, None)
     }
 
     /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
@@ -541,10 +541,10 @@ impl<M: WireMessage> MpMain<M> {
         run: Run,
         mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
     ) -> Result<MpReport, Error> {
-        self.run_around(run, Some(&mut handler))
+        self.run_with_hooks(run, Some(&mut handler))
     }
 
-    fn run_around(
+    fn run_with_hooks(
         &mut self,
         run: Run,
         handler: Option<&mut Handler<'_, M>>,
@@ -554,7 +554,8 @@ impl<M: WireMessage> MpMain<M> {
         let result = result.unwrap_or_else(|payload| {
             // A callback of the program has panicked. What it was called for is half done, so nothing can go on.
             let why = "a callback of the program panicked in a run";
-            self.console.close(ControlError::Failed(why.to_owned()));
+            self.control_queue
+                .close(ControlError::Failed(why.to_owned()));
             self.abandon(&Error::Ended);
             resume_unwind(payload)
         });
@@ -577,28 +578,28 @@ impl<M: WireMessage> MpMain<M> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
-        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
+        let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let before: Vec<u64> = self.standing.delivered_in_clusters().collect();
         let delivered = self.standing.counters().delivered;
-        let exchanges = self.standing.exchanges;
-        let board = &self.console.board;
-        board.note_run(start, run.end(start), delivered);
-        fleet.begin_run(timeout, deadline);
+        let rounds_before = self.standing.rounds;
+        let snapshot = &self.control_queue.snapshot;
+        snapshot.note_run(start, run.end(start), delivered);
+        clusters.begin_run(timeout, deadline);
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         standing.errors.clear();
         standing.errors_of_setup = 0;
         let under_way = &mut self.under_way;
         let trace = &mut self.trace;
-        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, run);
+        let mut rounds = Rounds::new(clusters, routing, standing, under_way, trace, format, run);
         rounds.handler = handler;
         rounds.lookaheads = lookaheads;
         rounds.setup(queued)?;
         self.startup
             .get_or_insert_with(|| wall().duration_since(self.created));
-        let (stopped_by, late) = rounds.run_steered(&self.console, deadline)?;
-        fleet.end_run();
+        let (stopped_by, late) = rounds.run_steered(&self.control_queue, deadline)?;
+        clusters.end_run();
         self.queued.extend(late);
         debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
         let wall = wall().duration_since(started);
@@ -615,7 +616,7 @@ impl<M: WireMessage> MpMain<M> {
         report.silent = self.routing.silent_topics(&self.standing.heard);
         let events = report.counters.delivered - delivered;
         let mut report = self.report(report, events, &before);
-        report.exchanges_in_run = self.standing.exchanges - exchanges;
+        report.rounds_in_run = self.standing.rounds - rounds_before;
         Ok(report)
     }
 
@@ -623,15 +624,15 @@ impl<M: WireMessage> MpMain<M> {
     fn report(&self, run: Report, events: u64, before: &[u64]) -> MpReport {
         let reports = || self.standing.reports.iter().flatten();
         let is_long = run.wall >= LONG;
-        let meter = self.fleet.as_ref().map(|fleet| &fleet.meter);
+        let meter = self.clusters.as_ref().map(|clusters| &clusters.meter);
         MpReport {
             events,
             local: reports().map(|report| report.local).sum(),
             held_back: reports().map(|report| report.held_back).sum(),
             held_back_to_main: reports().map(|report| report.held_back_to_main).sum(),
             routed: self.routing.routed,
-            exchanges: self.standing.exchanges,
-            exchanges_in_run: 0,
+            rounds: self.standing.rounds,
+            rounds_in_run: 0,
             seed: self.seed,
             placement: self.placement,
             startup: self.startup,
@@ -662,25 +663,25 @@ impl<M: WireMessage> MpMain<M> {
 
     /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for memory.
     fn cluster_reports(&self, before: &[u64], is_long: bool) -> Vec<ClusterReport> {
-        let Some(fleet) = &self.fleet else {
+        let Some(clusters) = &self.clusters else {
             return Vec::new();
         };
         let lookaheads = self.effective_lookaheads().unwrap_or_default();
-        let reports = fleet
-            .members
+        let reports = clusters
+            .list
             .iter()
             .zip(self.standing.reports.iter().flatten());
-        let reports = reports.enumerate().map(|(place, (member, report))| {
+        let reports = reports.enumerate().map(|(place, (cluster, report))| {
             let before = before.get(place).copied().unwrap_or(0);
-            let spent = fleet.meter.spent(place);
+            let spent = clusters.meter.spent(place);
             let time = |part: fn(&Spent) -> Duration| spent.as_ref().map_or(Duration::ZERO, part);
             let traffic = &self.routing.traffic;
             let (mail_in, mail_out) = traffic.in_and_out(Traffic::place_of(place));
-            let asks = is_long && member.carrier.is_some();
+            let asks = is_long && cluster.carrier.is_some();
             ClusterReport {
-                name: member.name.clone(),
-                pid: member.pid,
-                link: member.carrier,
+                name: cluster.name.clone(),
+                pid: cluster.pid,
+                link: cluster.carrier,
                 lookahead: lookaheads.get(place).copied(),
                 events: report.counters.delivered - before,
                 busy: time(|spent| spent.busy),
@@ -689,7 +690,7 @@ impl<M: WireMessage> MpMain<M> {
                 mail_in,
                 mail_out,
                 awake: u64::from(report.awake_last),
-                memory: asks.then(|| memory_of(member.pid)).flatten(),
+                memory: asks.then(|| memory_of(cluster.pid)).flatten(),
                 counters: report.counters,
             }
         });
@@ -700,13 +701,15 @@ impl<M: WireMessage> MpMain<M> {
     pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
-        let fleet = self.fleet.as_mut().ok_or(Error::Ended)?;
-        let places = places_of(scope, &self.routing, &self.under_way, fleet.members.len())?;
+        let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
+        let places = places_of(scope, &self.routing, &self.under_way, clusters.list.len())?;
         let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);
         let nothing = Run::until_idle();
-        let mut rounds = Rounds::new(fleet, routing, standing, under_way, trace, format, nothing);
+        let mut rounds = Rounds::new(
+            clusters, routing, standing, under_way, trace, format, nothing,
+        );
         rounds.lookaheads = lookaheads;
         let replies = rounds.ask(&places, request);
         let replies = replies.inspect_err(|error| self.abandon(error))?;
@@ -721,7 +724,7 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// # Errors
     /// [`Error::Start`], [`Error::Decode`], [`Error::Model`] for ids used twice,
-    /// [`Error::ChildDied`], [`Error::Link`], [`Error::Protocol`].
+    /// [`Error::ClusterDied`], [`Error::Link`], [`Error::Protocol`].
     pub fn start(&mut self) -> Result<(), Error> {
         self.check_usable()?;
         let result = self.try_to_start();
@@ -747,22 +750,22 @@ impl<M: WireMessage> MpMain<M> {
 
     fn try_to_start(&mut self) -> Result<(), Error> {
         let lookaheads = self.effective_lookaheads()?;
-        let fleet = match &mut self.fleet {
-            Some(fleet) => fleet,
-            none => none.insert(Fleet::new(
+        let clusters = match &mut self.clusters {
+            Some(clusters) => clusters,
+            none => none.insert(Clusters::new(
                 self.placement,
-                Arc::clone(&self.console),
+                Arc::clone(&self.control_queue),
                 self.patience,
                 self.warnings.take(),
                 self.progress,
             )?),
         };
-        for name in &self.names[fleet.members.len()..] {
-            fleet.add(name.clone());
+        for name in &self.names[clusters.list.len()..] {
+            clusters.add(name.clone());
         }
         let time = self.standing.time;
-        let fresh = fleet.start(&self.entered, self.carrier, self.output)?;
-        let wait = fleet.wait(self.waiting);
+        let fresh = clusters.start(&self.entered, self.carrier, self.output)?;
+        let wait = clusters.wait(self.waiting);
         for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),
@@ -771,12 +774,12 @@ impl<M: WireMessage> MpMain<M> {
                 content: self.content,
                 trace: self.trace.is_some(),
                 wait,
-                shake: self.shake.map(|seed| Shake::child_side(seed, place)),
+                jitter: self.jitter.map(|seed| Jitter::child_side(seed, place)),
             };
-            if let Some(seed) = self.shake {
-                fleet.shake(place, Shake::main_side(seed, place));
+            if let Some(seed) = self.jitter {
+                clusters.jitter(place, Jitter::main_side(seed, place));
             }
-            tell(fleet, place, &ToProc::Settings(settings), time)?;
+            tell(clusters, place, &ToProc::Settings(settings), time)?;
             self.routing.tell_interest(place);
         }
         self.kept_lookaheads = (0..self.names.len())
@@ -785,7 +788,7 @@ impl<M: WireMessage> MpMain<M> {
         if self.calls.is_empty() {
             return Ok(());
         }
-        fleet.begin_loading();
+        clusters.begin_loading();
         let calls = std::mem::take(&mut self.calls);
         // All clusters build at the same time; who they built decides the indices of the rest.
         let order: Vec<(u32, bool)> = calls
@@ -800,21 +803,21 @@ impl<M: WireMessage> MpMain<M> {
         for (place, calls) in per_cluster.into_iter().enumerate() {
             if !calls.is_empty() {
                 asked.push((place, calls.len()));
-                tell(fleet, place, &ToProc::Load(calls), time)?;
+                tell(clusters, place, &ToProc::Load(calls), time)?;
             }
         }
         let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
         loaded.resize_with(self.names.len(), Default::default);
         for (place, calls) in &asked {
-            loaded[*place] = recv_loaded(fleet, *place, *calls, time)?.into_iter();
+            loaded[*place] = recv_loaded(clusters, *place, *calls, time)?.into_iter();
         }
-        let mut seats: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
+        let mut indices: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
         for (cluster, is_add) in order {
             let place = cluster as usize;
             let built = loaded[place]
                 .next()
                 .expect("there are as many answers as calls");
-            seats[place].push(self.standing.next_index);
+            indices[place].push(self.standing.next_index);
             for name in &built.names {
                 let _ = AgentId::named(name);
             }
@@ -828,27 +831,27 @@ impl<M: WireMessage> MpMain<M> {
             }
         }
         for (place, _) in asked {
-            let seats = std::mem::take(&mut seats[place]);
-            tell(fleet, place, &ToProc::Seat(seats), time)?;
+            let indices = std::mem::take(&mut indices[place]);
+            tell(clusters, place, &ToProc::AssignIndices(indices), time)?;
         }
-        fleet.end_loading();
+        clusters.end_loading();
         Ok(())
     }
 
     /// A handle that other threads can end a run with.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        let console = Arc::clone(&self.console);
-        StopHandle { console }
+        let control_queue = Arc::clone(&self.control_queue);
+        StopHandle { control_queue }
     }
 
     /// A handle that other threads can steer runs with.
     #[must_use]
     pub fn controller(&self) -> Controller<M> {
-        if let Some(fleet) = &self.fleet {
-            fleet.show(&self.standing, &self.routing);
+        if let Some(clusters) = &self.clusters {
+            clusters.show(&self.standing, &self.routing);
         }
-        Controller::new(&self.console, &self.entered.registry)
+        Controller::new(&self.control_queue, &self.entered.registry)
     }
 
     /// Opens a control socket, through which other processes of this user can ask and steer this simulation until it
@@ -897,7 +900,7 @@ impl<M: WireMessage> MpMain<M> {
 
     /// Has the next run begin with a pause, until a [`Controller`] lets it go on.
     pub fn pause(&mut self) {
-        self.console.pause_at_the_start();
+        self.control_queue.pause_at_the_start();
     }
 
     /// Has Ctrl-C (`SIGINT`) and `SIGTERM` end this simulation in good order, from now until it is dropped. For
@@ -920,7 +923,7 @@ impl<M: WireMessage> MpMain<M> {
             // Signals are for the main process alone.
             return Ok(());
         }
-        signals::stop_on_signals(&self.console).map_err(Error::Signals)
+        signals::stop_on_signals(&self.control_queue).map_err(Error::Signals)
     }
 
     /// The simulated time.
@@ -957,9 +960,8 @@ impl<M: WireMessage> MpMain<M> {
     /// if they run inline.
     #[must_use]
     pub fn pids(&self) -> Vec<(String, u32)> {
-        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
-        members
-            .map(|member| (member.name.clone(), member.pid))
+        let list = self.clusters.iter().flat_map(|clusters| &clusters.list);
+        list.map(|cluster| (cluster.name.clone(), cluster.pid))
             .collect()
     }
 
@@ -976,12 +978,12 @@ impl<M: WireMessage> MpMain<M> {
         if self.is_copy() {
             return self.let_go();
         }
-        self.console.close(ControlError::from(error));
+        self.control_queue.close(ControlError::from(error));
         self.control = None;
-        if let Some(mut fleet) = self.fleet.take() {
-            fleet.abandon();
+        if let Some(mut clusters) = self.clusters.take() {
+            clusters.abandon();
         }
-        self.console.retire();
+        self.control_queue.retire();
     }
 
     /// The one way to end well; a second time it does nothing.
@@ -996,11 +998,11 @@ impl<M: WireMessage> MpMain<M> {
                 errors: vec![Error::Forked { owner: self.owner }],
             };
         }
-        self.console.close(ControlError::Ended);
+        self.control_queue.close(ControlError::Ended);
         self.control = None;
         let mut errors = Vec::new();
         let (mut ends, mut torn_down) = (Vec::new(), BTreeSet::new());
-        if let Some(mut fleet) = self.fleet.take()
+        if let Some(mut clusters) = self.clusters.take()
             && let Ok(stop) = wire::message(&ToProc::Stop)
         {
             // The trace is the program's own code: if it panics, the clusters are ended all the same.
@@ -1011,7 +1013,7 @@ impl<M: WireMessage> MpMain<M> {
                 std::mem::forget(payload);
             }
             let heard;
-            (ends, heard) = fleet.shutdown(&stop, grace, |cluster, message| {
+            (ends, heard) = clusters.shutdown(&stop, grace, |cluster, message| {
                 if let Ok((ToMain::Bye(panic), _)) = wire::take_note(message) {
                     let cluster = cluster.to_owned();
                     torn_down.insert(cluster.clone());
@@ -1043,7 +1045,7 @@ impl<M: WireMessage> Drop for MpMain<M> {
         };
         self.end(grace);
         if !self.is_copy() {
-            self.console.retire();
+            self.control_queue.retire();
         }
     }
 }
@@ -1066,24 +1068,24 @@ fn not_torn_down(cluster: String, end: &mut ChildEnd, time: SimTime) -> Error {
     }
 }
 
-fn tell(fleet: &mut Fleet, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
-    let put = wire::put_note(what, &mut fleet.draft(place, time)?);
+fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
+    let put = wire::put_note(what, &mut clusters.draft(place, time)?);
     put.map_err(|why| Error::Encode {
         what: "a message to a cluster".to_owned(),
         why: why.to_string(),
     })?;
-    fleet.send(place, time)
+    clusters.send(place, time)
 }
 
 /// What so many calls made in a cluster.
 fn recv_loaded(
-    fleet: &mut Fleet,
+    clusters: &mut Clusters,
     place: usize,
     calls: usize,
     time: SimTime,
 ) -> Result<Vec<Loaded>, Error> {
-    let cluster = fleet.members[place].name.clone();
-    let message = fleet.recv(place, time)?;
+    let cluster = clusters.list[place].name.clone();
+    let message = clusters.recv(place, time)?;
     let reason = match wire::take_note(message) {
         Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => return Ok(loaded),
         Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,

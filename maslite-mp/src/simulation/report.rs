@@ -19,14 +19,14 @@ use crate::settings::{Link, Placement};
 /// # As JSON
 ///
 /// Serialised, and as [`to_json`](Self::to_json), it is one object. Names end in their units, ids and the digest are text, what is not known is
-/// null. Within a version of `schema`, which is 1, fields are added and never changed:
+/// null. Within a version of `schema`, which is 2, fields are added and never changed:
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`, `startup_ns`, `ratio`, `events`,
 ///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `content_digest` (the same,
 ///   only if it was asked for), `errors`, `undeliverable` (a list of `time_ns`, `from`,
 ///   `to`, `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
-/// - of the border: `local`, `routed`, `held_back`, `held_back_to_main`, `exchanges`, `exchanges_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
+/// - of the border: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`, `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
 ///   `mails`, `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;
 /// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`, `busy_ns`, `blocked_ns`,
@@ -74,9 +74,9 @@ pub struct MpReport {
     /// The same of mail to main. It changes nothing that agents do, unless main answers it.
     pub held_back_to_main: u64,
     /// Rounds of grants and reports, since the simulation began.
-    pub exchanges: u64,
+    pub rounds: u64,
     /// The same in this run.
-    pub exchanges_in_run: u64,
+    pub rounds_in_run: u64,
     /// The seed of the agents' random numbers.
     pub seed: u64,
     /// Where the clusters run.
@@ -181,7 +181,7 @@ impl Deref for MpReport {
 const WORTH_A_REMARK: f64 = 0.1;
 
 /// What an exchange of processes takes, roughly, on processors that are free \[s\].
-const EXCHANGE: f64 = 10e-6;
+const ROUND: f64 = 10e-6;
 
 /// Where the wall time of a run went \[s\].
 struct Load<'a> {
@@ -198,7 +198,7 @@ struct Load<'a> {
 /// What costs a run in processes most.
 #[derive(Clone, Copy)]
 enum Cause {
-    Exchanges,
+    Rounds,
     Main,
     Heaviest,
 }
@@ -230,7 +230,7 @@ impl MpReport {
     /// # main.add(yard, "crane", Crane)?;
     /// let report = main.run(Run::until_idle())?;
     /// let json: serde_json::Value = serde_json::from_str(&report.to_json())?;
-    /// assert_eq!(json["schema"], 1);
+    /// assert_eq!(json["schema"], 2);
     /// assert_eq!(json["stopped_by"], "idle");
     /// assert_eq!(json["clusters"][0]["name"], "yard");
     /// # Ok(())
@@ -294,12 +294,12 @@ impl MpReport {
         let processors = self.versions.processors;
         // The heaviest part has to be waited for, and no more parts work at a time than there are processors.
         let at_best = (most + load.main).max((work + load.main) / float(processors as u64));
-        let waits = float(self.exchanges_in_run) * EXCHANGE;
+        let waits = float(self.rounds_in_run) * ROUND;
         if at_best + waits >= wall {
             return format!(
-                "processes would not pay: {} exchanges would take longer than work at the same time saves; {}",
-                self.exchanges_in_run,
-                self.fewer_exchanges()
+                "processes would not pay: {} rounds would take longer than work at the same time saves; {}",
+                self.rounds_in_run,
+                self.fewer_rounds()
             );
         }
         format!(
@@ -333,7 +333,7 @@ impl MpReport {
         let nobody = wall - work - main;
         let alone = load.most - work / float(clusters.min(processors) as u64);
         let (most, cause) = if nobody >= main.max(alone) {
-            (nobody, Cause::Exchanges)
+            (nobody, Cause::Rounds)
         } else if main >= alone {
             (main, Cause::Main)
         } else {
@@ -343,11 +343,11 @@ impl MpReport {
             return verdict;
         }
         let share = Share(most / wall);
-        let fewer = self.fewer_exchanges();
+        let fewer = self.fewer_rounds();
         match cause {
-            Cause::Exchanges => format!(
-                "{verdict}; {share} of the time no process worked, but waited for the messages of {} exchanges: {fewer}",
-                self.exchanges_in_run,
+            Cause::Rounds => format!(
+                "{verdict}; {share} of the time no process worked, but waited for the messages of {} rounds: {fewer}",
+                self.rounds_in_run,
             ),
             Cause::Main => format!(
                 "{verdict}; main was at work {share} of the time, while clusters waited: {fewer}"
@@ -361,7 +361,7 @@ impl MpReport {
     }
 
     /// What makes exchanges fewer.
-    fn fewer_exchanges(&self) -> &'static str {
+    fn fewer_rounds(&self) -> &'static str {
         if self.clusters.iter().all(|it| it.lookahead.is_some()) {
             "a longer lookahead, or one cluster, would make them fewer"
         } else {
@@ -415,12 +415,12 @@ impl fmt::Display for MpReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}; {} clusters: {} mails within, {} across, {} exchanges",
+            "{}; {} clusters: {} mails within, {} across, {} rounds",
             self.run,
             self.clusters.len(),
             self.local,
             self.routed,
-            self.exchanges,
+            self.rounds,
         )?;
         if f.alternate() {
             self.write_all(f)?;
@@ -576,8 +576,8 @@ struct Fields<'a> {
     routed: u64,
     held_back: u64,
     held_back_to_main: u64,
-    exchanges: u64,
-    exchanges_in_run: u64,
+    rounds: u64,
+    rounds_in_run: u64,
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
@@ -658,7 +658,7 @@ impl Serialize for MpReport {
             topic: lost.topic,
         });
         Fields {
-            schema: 1,
+            schema: 2,
             stopped_by: self.stopped_by.name(),
             start_ns: self.start.as_nanos(),
             now_ns: self.now.as_nanos(),
@@ -684,8 +684,8 @@ impl Serialize for MpReport {
             routed: self.routed,
             held_back: self.held_back,
             held_back_to_main: self.held_back_to_main,
-            exchanges: self.exchanges,
-            exchanges_in_run: self.exchanges_in_run,
+            rounds: self.rounds,
+            rounds_in_run: self.rounds_in_run,
             flows: &self.flows,
             main: MainFields {
                 busy_ns: nanos(self.main_busy),
@@ -728,8 +728,8 @@ mod tests {
             routed: 0,
             held_back: 0,
             held_back_to_main: 0,
-            exchanges: 0,
-            exchanges_in_run: 0,
+            rounds: 0,
+            rounds_in_run: 0,
             seed: 0,
             placement,
             startup: None,
@@ -771,8 +771,8 @@ mod tests {
     #[test]
     fn exchanges_that_would_cost_more_than_processes_gain_are_named() {
         let mut inline = report(Placement::Inline, 1_000, 0, &[500, 500]);
-        inline.exchanges_in_run = 1_000_000;
-        let expected = "processes would not pay: 1000000 exchanges would take longer than work at the same time saves; \
+        inline.rounds_in_run = 1_000_000;
+        let expected = "processes would not pay: 1000000 rounds would take longer than work at the same time saves; \
                         a lookahead, or one cluster, would spare them";
         assert_eq!(inline.advice(), expected);
     }
@@ -780,11 +780,11 @@ mod tests {
     #[test]
     fn the_cause_that_costs_most_is_named() {
         let mut waiting = report(Placement::Processes, 152_000, 3_000, &[4_500, 3_500]);
-        waiting.exchanges_in_run = 700_000;
+        waiting.rounds_in_run = 700_000;
         let verdict = "processes did not pay: all clusters together worked for 8.000 s, so one process would take about \
                        that, and these took 152.000 s";
         let cause =
-            "93 % of the time no process worked, but waited for the messages of 700000 exchanges";
+            "93 % of the time no process worked, but waited for the messages of 700000 rounds";
         assert_eq!(
             waiting.advice(),
             format!("{verdict}; {cause}: a lookahead, or one cluster, would spare them")

@@ -1,8 +1,8 @@
 //! Finds out who holds the clock when simulated time stands still.
 //!
 //! ```text
-//! agents' threads ── Progress, busy ──► Pulse ─┐ (of this process, or told over the control line)
-//! main's thread ── time, chore ───────► Desk ──┼─► Lookout, on the supervisor thread ──► Warning
+//! agents' threads ── Progress, busy ──► ClusterActivity ─┐ (of this process, or told over the control line)
+//! main's thread ── time, chore ───────► MainActivity ──┼─► StallDetector, on the supervisor thread ──► Warning
 //! ```
 //!
 //! Those who work only store numbers. The lookout compares two looks, half the limit apart; it looks
@@ -17,17 +17,17 @@ use std::time::{Duration, Instant};
 
 use maslite_core::{Progress, Sample, SimTime};
 
-use crate::error::warning::{Activity, ClockHolder, Limit, Warning};
+use crate::error::warning::{Activity, Limit, TimeBlocker, Warning};
 
 /// What a cluster shows of itself.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
+pub(crate) struct ClusterActivity {
     pub(crate) progress: Arc<Progress>,
     /// It does what main asked for. Otherwise it waits for main.
     busy: AtomicBool,
 }
 
-impl Pulse {
+impl ClusterActivity {
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
     }
@@ -36,17 +36,17 @@ impl Pulse {
         (self.busy.load(Ordering::Relaxed), self.progress.sample())
     }
 
-    pub(crate) fn says(&self) -> Says {
+    pub(crate) fn answer(&self) -> ProbeAnswer {
         let (busy, sample) = self.look();
-        Says::Fine { busy, sample }
+        ProbeAnswer::Answered { busy, sample }
     }
 
     /// How a cluster of this process looks.
-    pub(crate) fn sight(&self, cluster: &str) -> Sight {
-        Sight {
+    pub(crate) fn probe(&self, cluster: &str) -> Probe {
+        Probe {
             cluster: cluster.to_owned(),
             pid: None,
-            says: self.says(),
+            answer: self.answer(),
             debugger: None,
             memory: None,
         }
@@ -55,16 +55,16 @@ impl Pulse {
 
 /// What main shows of itself.
 #[derive(Debug, Default)]
-pub(crate) struct Desk {
+pub(crate) struct MainActivity {
     time: AtomicU64,
-    chore: AtomicU64,
+    main_state: AtomicU64,
     /// Counts the chores, so that a long one is told from many of a kind.
     turn: AtomicU64,
 }
 
 /// What main is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Chore {
+pub(crate) enum MainState {
     Routing,
     Handler,
     Predicate,
@@ -77,7 +77,7 @@ pub(crate) enum Chore {
     SendTo(usize),
 }
 
-impl Chore {
+impl MainState {
     /// The place of the cluster without which main does not go on.
     fn awaited(self) -> Option<usize> {
         match self {
@@ -87,19 +87,19 @@ impl Chore {
     }
 }
 
-impl Desk {
-    pub(crate) fn turn_to(&self, chore: Chore, time: SimTime) {
-        let chore = match chore {
-            Chore::Routing => 0,
-            Chore::Handler => 1,
-            Chore::Predicate => 2,
-            Chore::Trace => 3,
-            Chore::Pause => 4,
-            Chore::WaitFor(place) => 5 + 2 * place as u64,
-            Chore::SendTo(place) => 6 + 2 * place as u64,
+impl MainActivity {
+    pub(crate) fn set(&self, main_state: MainState, time: SimTime) {
+        let main_state = match main_state {
+            MainState::Routing => 0,
+            MainState::Handler => 1,
+            MainState::Predicate => 2,
+            MainState::Trace => 3,
+            MainState::Pause => 4,
+            MainState::WaitFor(place) => 5 + 2 * place as u64,
+            MainState::SendTo(place) => 6 + 2 * place as u64,
         };
         self.time.store(time.as_nanos(), Ordering::Relaxed);
-        self.chore.store(chore, Ordering::Relaxed);
+        self.main_state.store(main_state, Ordering::Relaxed);
         // One thread writes, so this needs no atomic addition.
         let turn = self.turn.load(Ordering::Relaxed) + 1;
         self.turn.store(turn, Ordering::Relaxed);
@@ -109,19 +109,19 @@ impl Desk {
         SimTime::from_nanos(self.time.load(Ordering::Relaxed))
     }
 
-    fn chore(&self) -> Chore {
-        match self.chore.load(Ordering::Relaxed) {
-            0 => Chore::Routing,
-            1 => Chore::Handler,
-            2 => Chore::Predicate,
-            3 => Chore::Trace,
-            4 => Chore::Pause,
+    fn main_state(&self) -> MainState {
+        match self.main_state.load(Ordering::Relaxed) {
+            0 => MainState::Routing,
+            1 => MainState::Handler,
+            2 => MainState::Predicate,
+            3 => MainState::Trace,
+            4 => MainState::Pause,
             other => {
                 let place = usize::try_from((other - 5) / 2).unwrap_or(usize::MAX);
                 if other % 2 == 1 {
-                    Chore::WaitFor(place)
+                    MainState::WaitFor(place)
                 } else {
-                    Chore::SendTo(place)
+                    MainState::SendTo(place)
                 }
             }
         }
@@ -134,22 +134,22 @@ impl Desk {
 
 /// What a cluster says of itself when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
-    Fine {
+pub(crate) enum ProbeAnswer {
+    Answered {
         busy: bool,
         sample: Sample,
     },
     /// It does not answer, and this is what the system says of it.
-    Nothing(Activity),
+    Silent(Activity),
 }
 
 /// What one look sees of a cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct Probe {
     pub(crate) cluster: String,
     /// None inline.
     pub(crate) pid: Option<u32>,
-    pub(crate) says: Says,
+    pub(crate) answer: ProbeAnswer,
     pub(crate) debugger: Option<u32>,
     /// The memory that its process has in use \[bytes\]; none inline.
     pub(crate) memory: Option<u64>,
@@ -202,16 +202,16 @@ impl Default for Patience {
 }
 
 /// Compares looks, warns, and finds who is over a limit.
-pub(crate) struct Lookout {
+pub(crate) struct StallDetector {
     patience: Patience,
     sink: Arc<Mutex<WarningSink>>,
-    desk: Arc<Desk>,
+    main_activity: Arc<MainActivity>,
     /// The clusters of this process.
-    pub(crate) inline: Vec<(String, Arc<Pulse>)>,
+    pub(crate) inline: Vec<(String, Arc<ClusterActivity>)>,
     stand: Option<Stand>,
     /// What main is at, and its turn.
-    main: Option<Seen<(Chore, u64)>>,
-    clusters: Vec<Option<Seen<Says>>>,
+    main: Option<Seen<(MainState, u64)>>,
+    clusters: Vec<Option<Seen<ProbeAnswer>>>,
 }
 
 /// An instant at which a run stands.
@@ -230,8 +230,12 @@ struct Stand {
 /// No sooner than that, whatever was asked for.
 const LEAST_LIMIT: Duration = Duration::from_millis(1);
 
-impl Lookout {
-    pub(crate) fn new(patience: Patience, sink: Option<WarningSink>, desk: Arc<Desk>) -> Self {
+impl StallDetector {
+    pub(crate) fn new(
+        patience: Patience,
+        sink: Option<WarningSink>,
+        main_activity: Arc<MainActivity>,
+    ) -> Self {
         let least = |limit: Option<Duration>| limit.map(|limit| limit.max(LEAST_LIMIT));
         Self {
             patience: Patience {
@@ -240,7 +244,7 @@ impl Lookout {
                 answer: least(patience.answer),
             },
             sink: Arc::new(Mutex::new(sink.unwrap_or_else(|| Box::new(write_down)))),
-            desk,
+            main_activity,
             inline: Vec::new(),
             stand: None,
             main: None,
@@ -267,7 +271,7 @@ impl Lookout {
 
     /// Where main stands in simulated time.
     pub(crate) fn time_of_main(&self) -> SimTime {
-        self.desk.time()
+        self.main_activity.time()
     }
 
     /// Looks at main. True if time has moved there, or if nothing can be said yet: then the
@@ -276,11 +280,11 @@ impl Lookout {
         let Some(interval) = self.interval() else {
             return true;
         };
-        let time = self.desk.time();
+        let time = self.main_activity.time();
         let due = now.checked_add(interval).unwrap_or(now);
         if let Some(stand) = &mut self.stand
             && (stand.run, stand.time) == (run, time)
-            && self.desk.chore() != Chore::Pause
+            && self.main_activity.main_state() != MainState::Pause
             // A look that comes very late was kept from coming, and everybody else perhaps as well.
             && now.saturating_duration_since(stand.due) <= interval
         {
@@ -304,19 +308,19 @@ impl Lookout {
     }
 
     /// Looks at the clusters, when main's time has not moved. Some if it is time to warn.
-    pub(crate) fn consider(&mut self, sights: &[Sight], now: Instant) -> Option<Warning> {
+    pub(crate) fn consider(&mut self, probes: &[Probe], now: Instant) -> Option<Warning> {
         let stand = self.stand?;
-        let moved = sights.iter().enumerate().any(|(place, sight)| {
+        let moved = probes.iter().enumerate().any(|(place, probe)| {
             let before = match self.clusters.get(place) {
                 Some(Some(Seen {
-                    what: Says::Fine { sample, .. },
+                    what: ProbeAnswer::Answered { sample, .. },
                     ..
                 })) => sample.time,
                 _ => stand.time,
             };
-            matches!(sight.says, Says::Fine { sample, .. } if sample.time > before)
+            matches!(probe.answer, ProbeAnswer::Answered { sample, .. } if sample.time > before)
         });
-        self.note(sights, now);
+        self.note(probes, now);
         if moved {
             self.begin(stand.run, stand.time, now, stand.due);
             return None;
@@ -331,35 +335,35 @@ impl Lookout {
             warned: stand.warned + 1,
             ..stand
         });
-        let (holders, waiting) = self.holders(sights, now);
-        let times = holders.iter().filter_map(|holder| holder.time);
+        let (blockers, waiting) = self.blockers(probes, now);
+        let times = blockers.iter().filter_map(|blocker| blocker.time);
         Some(Warning {
-            time: times.min().unwrap_or_else(|| self.desk.time()),
+            time: times.min().unwrap_or_else(|| self.main_activity.time()),
             stood,
-            holders,
+            blockers,
             waiting,
         })
     }
 
     /// Keeps what was seen, to be compared with the next look.
-    pub(crate) fn note(&mut self, sights: &[Sight], now: Instant) {
-        let chore = (self.desk.chore(), self.desk.turn());
-        if self.main.is_none_or(|seen| seen.what != chore) {
-            self.main = Some(Seen::new(chore, now));
+    pub(crate) fn note(&mut self, probes: &[Probe], now: Instant) {
+        let main_state = (self.main_activity.main_state(), self.main_activity.turn());
+        if self.main.is_none_or(|seen| seen.what != main_state) {
+            self.main = Some(Seen::new(main_state, now));
         }
-        self.clusters.resize(sights.len(), None);
-        for (seen, sight) in self.clusters.iter_mut().zip(sights) {
+        self.clusters.resize(probes.len(), None);
+        for (seen, probe) in self.clusters.iter_mut().zip(probes) {
             let mut next = match *seen {
-                Some(seen) if seen.what == sight.says => Seen {
+                Some(seen) if seen.what == probe.answer => Seen {
                     before: None,
                     ..seen
                 },
                 before => Seen {
                     before: before.map(|seen| seen.what),
-                    ..Seen::new(sight.says, now)
+                    ..Seen::new(probe.answer, now)
                 },
             };
-            if sight.debugger.is_some() {
+            if probe.debugger.is_some() {
                 next.counts = now;
             }
             *seen = Some(next);
@@ -367,29 +371,32 @@ impl Lookout {
     }
 
     /// Which cluster is over a limit, by what was noted last. Those of this process never are: nobody could end them.
-    pub(crate) fn overdue(&self, sights: &[Sight], now: Instant) -> Option<(Limit, ClockHolder)> {
+    pub(crate) fn overdue(&self, probes: &[Probe], now: Instant) -> Option<(Limit, TimeBlocker)> {
         let main = self.main?;
-        let (chore, _) = main.what;
+        let (main_state, _) = main.what;
         let waited = now.saturating_duration_since(main.first);
-        let clusters = sights.iter().zip(self.clusters.iter().flatten());
-        clusters.enumerate().find_map(|(place, (sight, seen))| {
-            sight.pid?;
+        let clusters = probes.iter().zip(self.clusters.iter().flatten());
+        clusters.enumerate().find_map(|(place, (probe, seen))| {
+            probe.pid?;
             let lasted = now.saturating_duration_since(seen.counts);
-            let (limit, holder) = match sight.says {
-                Says::Fine { busy: true, sample } => {
+            let (limit, blocker) = match probe.answer {
+                ProbeAnswer::Answered { busy: true, sample } => {
                     sample.phase?;
                     (
                         Limit::Update(self.patience.update?),
-                        sight.holder(seen, now)?,
+                        probe.blocker(seen, now)?,
                     )
                 }
-                Says::Fine { busy: false, .. } if chore == Chore::WaitFor(place) => {
+                ProbeAnswer::Answered { busy: false, .. }
+                    if main_state == MainState::WaitFor(place) =>
+                {
                     let limit = Limit::Answer(self.patience.answer?);
-                    (limit, sight.hold(Activity::Idle))
+                    (limit, probe.as_blocker(Activity::Idle))
                 }
-                Says::Nothing(activity) if chore.awaited() == Some(place) => {
-                    (Limit::Answer(self.patience.answer?), sight.hold(activity))
-                }
+                ProbeAnswer::Silent(activity) if main_state.awaited() == Some(place) => (
+                    Limit::Answer(self.patience.answer?),
+                    probe.as_blocker(activity),
+                ),
                 _ => return None,
             };
             let (lasted, least) = match limit {
@@ -397,56 +404,58 @@ impl Lookout {
                 Limit::Update(limit) | Limit::Rest(limit) => (lasted, limit),
             };
             let since = lasted;
-            (lasted >= least).then_some((limit, ClockHolder { since, ..holder }))
+            (lasted >= least).then_some((limit, TimeBlocker { since, ..blocker }))
         })
     }
 
     /// Who holds the clock, by what was noted last, and the names of those who wait.
-    pub(crate) fn holders(
+    pub(crate) fn blockers(
         &self,
-        sights: &[Sight],
+        probes: &[Probe],
         now: Instant,
-    ) -> (Vec<ClockHolder>, Vec<String>) {
-        let (mut holders, mut waiting) = (Vec::new(), Vec::new());
+    ) -> (Vec<TimeBlocker>, Vec<String>) {
+        let (mut blockers, mut waiting) = (Vec::new(), Vec::new());
         let mut somebody_works = false;
-        let awaited = self.desk.chore().awaited();
-        for (sight, seen) in sights.iter().zip(self.clusters.iter().flatten()) {
-            let holder = sight.holder(seen, now);
-            somebody_works |= matches!(sight.says, Says::Fine { .. }) && holder.is_some();
-            match holder {
-                Some(holder) => holders.push(holder),
-                None => waiting.push(sight.cluster.clone()),
+        let awaited = self.main_activity.main_state().awaited();
+        for (probe, seen) in probes.iter().zip(self.clusters.iter().flatten()) {
+            let blocker = probe.blocker(seen, now);
+            somebody_works |=
+                matches!(probe.answer, ProbeAnswer::Answered { .. }) && blocker.is_some();
+            match blocker {
+                Some(blocker) => blockers.push(blocker),
+                None => waiting.push(probe.cluster.clone()),
             }
         }
         if let Some(place) = awaited
-            && let Some(sight) = sights.get(place)
-            && holders.is_empty()
+            && let Some(probe) = probes.get(place)
+            && blockers.is_empty()
         {
             waiting.remove(place);
-            holders.push(sight.hold(Activity::Pending));
+            blockers.push(probe.as_blocker(Activity::Pending));
         }
         if awaited.is_none() && !somebody_works {
-            holders.insert(0, self.main_as_holder(now));
+            blockers.insert(0, self.main_as_blocker(now));
         }
-        (holders, waiting)
+        (blockers, waiting)
     }
 
-    fn main_as_holder(&self, now: Instant) -> ClockHolder {
-        let chore = self.desk.chore();
-        let seen = self.main.filter(|seen| seen.what.0 == chore);
-        ClockHolder {
+    fn main_as_blocker(&self, now: Instant) -> TimeBlocker {
+        let main_state = self.main_activity.main_state();
+        let seen = self.main.filter(|seen| seen.what.0 == main_state);
+        TimeBlocker {
             cluster: None,
             pid: None,
-            activity: match chore {
-                Chore::Handler => Activity::Handler,
-                Chore::Predicate => Activity::Predicate,
-                Chore::Trace => Activity::Trace,
-                Chore::Routing | Chore::Pause | Chore::WaitFor(_) | Chore::SendTo(_) => {
-                    Activity::Routing
-                }
+            activity: match main_state {
+                MainState::Handler => Activity::Handler,
+                MainState::Predicate => Activity::Predicate,
+                MainState::Trace => Activity::Trace,
+                MainState::Routing
+                | MainState::Pause
+                | MainState::WaitFor(_)
+                | MainState::SendTo(_) => Activity::Routing,
             },
             agent: None,
-            time: Some(self.desk.time()),
+            time: Some(self.main_activity.time()),
             superstep: None,
             since: seen.map_or(Duration::ZERO, |seen| {
                 now.saturating_duration_since(seen.first)
@@ -470,7 +479,7 @@ impl Lookout {
     }
 }
 
-impl Default for Lookout {
+impl Default for StallDetector {
     fn default() -> Self {
         let patience = Patience {
             warning: None,
@@ -481,7 +490,7 @@ impl Default for Lookout {
     }
 }
 
-impl fmt::Debug for Lookout {
+impl fmt::Debug for StallDetector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lookout")
             .field("patience", &self.patience)
@@ -496,15 +505,15 @@ fn write_down(warning: &Warning) {
     let _ = io::stderr().write_all(format!("warning: {warning}\n").as_bytes());
 }
 
-impl Sight {
+impl Probe {
     /// How this cluster holds the clock, if it does.
-    fn holder(&self, seen: &Seen<Says>, now: Instant) -> Option<ClockHolder> {
-        let (busy, sample) = match self.says {
-            Says::Fine { busy, sample } => (busy, sample),
-            Says::Nothing(activity) => return Some(self.hold(activity)),
+    fn blocker(&self, seen: &Seen<ProbeAnswer>, now: Instant) -> Option<TimeBlocker> {
+        let (busy, sample) = match self.answer {
+            ProbeAnswer::Answered { busy, sample } => (busy, sample),
+            ProbeAnswer::Silent(activity) => return Some(self.as_blocker(activity)),
         };
         let passed = match seen.before {
-            Some(Says::Fine { sample: before, .. }) if before.time == sample.time => {
+            Some(ProbeAnswer::Answered { sample: before, .. }) if before.time == sample.time => {
                 sample.superstep.saturating_sub(before.superstep)
             }
             _ => 0,
@@ -516,17 +525,17 @@ impl Sight {
             None if busy => Activity::Kernel,
             _ => return None,
         };
-        Some(ClockHolder {
+        Some(TimeBlocker {
             agent: sample.agent,
             time: Some(sample.time),
             superstep: Some(sample.superstep),
             since: now.saturating_duration_since(seen.first),
-            ..self.hold(activity)
+            ..self.as_blocker(activity)
         })
     }
 
-    fn hold(&self, activity: Activity) -> ClockHolder {
-        ClockHolder {
+    fn as_blocker(&self, activity: Activity) -> TimeBlocker {
+        TimeBlocker {
             cluster: Some(self.cluster.clone()),
             pid: self.pid,
             activity,
@@ -548,7 +557,7 @@ pub(crate) trait ProgressLines: fmt::Debug + Send {
     fn is_due(&mut self, run: u64) -> bool;
 
     /// Tells how a run stands, as seen just now; main stands at `time`.
-    fn tell(&self, sights: &[Sight], time: SimTime);
+    fn tell(&self, probes: &[Probe], time: SimTime);
 }
 
 #[cfg(test)]
@@ -568,46 +577,46 @@ mod tests {
 
     /// A lookout with two clusters, of which only what they say is there.
     struct Scene {
-        lookout: Lookout,
+        detector: StallDetector,
         now: Instant,
-        says: [Says; 2],
+        answer: [ProbeAnswer; 2],
         debugger: Option<u32>,
-        overdue: Option<(Limit, ClockHolder)>,
+        overdue: Option<(Limit, TimeBlocker)>,
     }
 
     #[test]
     fn a_paused_run_does_not_stand_still() {
-        let desk = Arc::new(Desk::default());
-        let mut lookout = Lookout::new(PATIENCE, None, Arc::clone(&desk));
+        let main_activity = Arc::new(MainActivity::default());
+        let mut detector = StallDetector::new(PATIENCE, None, Arc::clone(&main_activity));
         let mut now = crate::links::transport::now();
-        desk.turn_to(Chore::Pause, SimTime::ZERO);
+        main_activity.set(MainState::Pause, SimTime::ZERO);
         for _ in 0..3 {
-            assert!(lookout.main_moves(1, now));
+            assert!(detector.main_moves(1, now));
             now += INTERVAL;
         }
-        desk.turn_to(Chore::Routing, SimTime::ZERO);
-        assert!(!lookout.main_moves(1, now));
+        main_activity.set(MainState::Routing, SimTime::ZERO);
+        assert!(!detector.main_moves(1, now));
     }
 
-    fn at_rest() -> Says {
-        Pulse::default().says()
+    fn at_rest() -> ProbeAnswer {
+        ClusterActivity::default().answer()
     }
 
-    fn at_work(time: u64, superstep: u64) -> Says {
+    fn at_work(time: u64, superstep: u64) -> ProbeAnswer {
         let mut sample = Progress::default().sample();
         sample.time = SimTime::from_secs(time);
         sample.superstep = superstep;
         sample.agent = Some(AgentId::from(3));
         sample.phase = Some(Phase::Update);
-        Says::Fine { busy: true, sample }
+        ProbeAnswer::Answered { busy: true, sample }
     }
 
     impl Scene {
         fn new() -> Self {
             Self {
-                lookout: Lookout::new(PATIENCE, None, Arc::default()),
+                detector: StallDetector::new(PATIENCE, None, Arc::default()),
                 now: crate::links::transport::now(),
-                says: [at_rest(); 2],
+                answer: [at_rest(); 2],
                 debugger: None,
                 overdue: None,
             }
@@ -616,25 +625,25 @@ mod tests {
         /// The next look, so much later.
         fn look_after(&mut self, wait: Duration) -> Option<Warning> {
             self.now += wait;
-            if self.lookout.main_moves(1, self.now) {
+            if self.detector.main_moves(1, self.now) {
                 return None;
             }
-            let sights = self.says.map(|says| Sight {
+            let probes = self.answer.map(|answer| Probe {
                 memory: None,
                 cluster: "a cluster".to_owned(),
                 pid: Some(7),
-                says,
+                answer,
                 debugger: self.debugger,
             });
-            let warning = self.lookout.consider(&sights, self.now);
-            self.overdue = self.lookout.overdue(&sights, self.now);
+            let warning = self.detector.consider(&probes, self.now);
+            self.overdue = self.detector.overdue(&probes, self.now);
             warning
         }
 
         /// A scene with limits of 4 s, in which main waits for the first cluster.
         fn with_limits() -> Self {
             let mut scene = Self::new();
-            scene.lookout.patience = Patience {
+            scene.detector.patience = Patience {
                 warning: None,
                 update: Some(Duration::from_secs(4)),
                 answer: Some(Duration::from_secs(4)),
@@ -658,17 +667,17 @@ mod tests {
 
         fn main_at(&self, seconds: u64) {
             let time = SimTime::from_secs(seconds);
-            self.lookout.desk.turn_to(Chore::WaitFor(0), time);
+            self.detector.main_activity.set(MainState::WaitFor(0), time);
         }
     }
 
     #[test]
     fn a_standstill_is_warned_of_once_and_again_when_it_has_lasted_twice_as_long() {
         let mut scene = Scene::new();
-        scene.says[0] = at_work(0, 0);
+        scene.answer[0] = at_work(0, 0);
         let warned: Vec<_> = (0..20)
             .filter_map(|look| Some((look, scene.look()?)))
-            .map(|(look, warning)| (look, warning.stood.as_secs(), warning.holders.len()))
+            .map(|(look, warning)| (look, warning.stood.as_secs(), warning.blockers.len()))
             .collect();
         assert_eq!(warned, [(2, 5, 1), (4, 10, 1), (8, 20, 1), (16, 40, 1)]);
     }
@@ -682,46 +691,46 @@ mod tests {
         }
         // Main waits for a cluster that runs on its own.
         for second in 20..40 {
-            scene.says[1] = at_work(second, 0);
+            scene.answer[1] = at_work(second, 0);
             assert_eq!(scene.look(), None, "{second}");
         }
         // And now it stands.
         assert_eq!(scene.look(), None);
         let warning = scene.look().unwrap();
         assert_eq!(warning.time, SimTime::from_secs(39));
-        assert_eq!(warning.holders[0].since, INTERVAL * 2);
+        assert_eq!(warning.blockers[0].since, INTERVAL * 2);
     }
 
     #[test]
     fn another_run_begins_anew_and_so_does_a_machine_that_slept() {
         let mut scene = Scene::new();
-        scene.says[0] = at_work(0, 0);
+        scene.answer[0] = at_work(0, 0);
         assert_eq!((scene.look(), scene.look()), (None, None));
         assert_eq!(scene.look_after(Duration::from_secs(3_600)), None);
         assert_eq!(scene.look(), None);
         assert!(scene.look().is_some());
-        assert!(scene.lookout.main_moves(3, scene.now));
+        assert!(scene.detector.main_moves(3, scene.now));
         assert!(
-            Lookout::default().main_moves(3, scene.now),
+            StallDetector::default().main_moves(3, scene.now),
             "it never warns"
         );
-        assert_eq!(Lookout::default().interval(), None);
+        assert_eq!(StallDetector::default().interval(), None);
     }
 
     #[test]
     fn who_holds_the_clock_and_who_waits() {
-        let activity_after = |before: Says, after: Says, chore: Chore| {
+        let activity_after = |before: ProbeAnswer, after: ProbeAnswer, main_state: MainState| {
             let mut scene = Scene::new();
-            scene.lookout.desk.turn_to(chore, SimTime::ZERO);
+            scene.detector.main_activity.set(main_state, SimTime::ZERO);
             scene.look();
-            scene.says[0] = before;
+            scene.answer[0] = before;
             scene.look();
-            scene.says[0] = after;
+            scene.answer[0] = after;
             let warning = scene.look().unwrap();
-            let holders = warning.holders.iter().map(|holder| holder.activity);
-            (holders.collect::<Vec<_>>(), warning.waiting.len())
+            let blockers = warning.blockers.iter().map(|blocker| blocker.activity);
+            (blockers.collect::<Vec<_>>(), warning.waiting.len())
         };
-        let wait = Chore::WaitFor(0);
+        let wait = MainState::WaitFor(0);
         let in_agent = Activity::InAgent(Phase::Update);
         let (one, two, nine) = (at_work(0, 1), at_work(0, 2), at_work(0, 9));
         assert_eq!(activity_after(one, one, wait), (vec![in_agent], 1));
@@ -729,7 +738,7 @@ mod tests {
         assert_eq!(activity_after(one, two, wait), (vec![in_agent], 1));
         let exchange = Activity::Exchange { supersteps: 8 };
         assert_eq!(activity_after(one, nine, wait), (vec![exchange], 1));
-        let silent = Says::Nothing(Activity::Stopped);
+        let silent = ProbeAnswer::Silent(Activity::Stopped);
         assert_eq!(
             activity_after(one, silent, wait),
             (vec![Activity::Stopped], 1)
@@ -740,9 +749,9 @@ mod tests {
             (vec![Activity::Pending], 1)
         );
         let main = (vec![Activity::Predicate], 2);
-        assert_eq!(activity_after(rest, rest, Chore::Predicate), main);
+        assert_eq!(activity_after(rest, rest, MainState::Predicate), main);
         let both = (vec![Activity::Handler, Activity::Stopped], 1);
-        assert_eq!(activity_after(silent, silent, Chore::Handler), both);
+        assert_eq!(activity_after(silent, silent, MainState::Handler), both);
     }
 
     /// The first look finds that main stands, the second what the clusters are at; then four seconds pass.
@@ -750,36 +759,36 @@ mod tests {
     fn who_takes_too_long_is_over_a_limit() {
         let silent = |activity| {
             (
-                Says::Nothing(activity),
+                ProbeAnswer::Silent(activity),
                 Limit::Answer as fn(_) -> _,
                 activity,
             )
         };
         let in_agent = Activity::InAgent(Phase::Update);
-        for (says, limit, activity) in [
+        for (answer, limit, activity) in [
             (at_work(0, 0), Limit::Update as fn(_) -> _, in_agent),
             silent(Activity::Stopped),
             silent(Activity::Silent),
             (at_rest(), Limit::Answer, Activity::Idle),
         ] {
             let mut scene = Scene::with_limits();
-            scene.says[0] = says;
-            assert_eq!(scene.overdue_at(|_, _| ()), Some(5), "{says:?}");
-            let (over, holder) = scene.overdue.unwrap();
+            scene.answer[0] = answer;
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(5), "{answer:?}");
+            let (over, blocker) = scene.overdue.unwrap();
             assert_eq!(over, limit(Duration::from_secs(4)));
-            assert_eq!(holder.activity, activity);
-            assert_eq!(holder.since, Duration::from_secs(4));
+            assert_eq!(blocker.activity, activity);
+            assert_eq!(blocker.since, Duration::from_secs(4));
         }
     }
 
     #[test]
     fn main_must_wait_for_those_that_do_not_answer() {
-        let silent = Says::Nothing(Activity::Stopped);
-        for says in [silent, at_rest()] {
+        let silent = ProbeAnswer::Silent(Activity::Stopped);
+        for answer in [silent, at_rest()] {
             let mut scene = Scene::with_limits();
-            scene.says[1] = says;
-            scene.says[0] = at_work(0, 0);
-            scene.lookout.patience.update = None;
+            scene.answer[1] = answer;
+            scene.answer[0] = at_work(0, 0);
+            scene.detector.patience.update = None;
             assert_eq!(
                 scene.overdue_at(|_, _| ()),
                 None,
@@ -787,7 +796,7 @@ mod tests {
             );
 
             let mut scene = Scene::with_limits();
-            scene.says[0] = says;
+            scene.answer[0] = answer;
             let again_and_again = |scene: &mut Scene, _| scene.main_at(0);
             assert_eq!(
                 scene.overdue_at(again_and_again),
@@ -796,33 +805,42 @@ mod tests {
             );
         }
         let mut scene = Scene::with_limits();
-        let sends = |scene: &mut Scene| scene.lookout.desk.turn_to(Chore::SendTo(0), SimTime::ZERO);
+        let sends = |scene: &mut Scene| {
+            scene
+                .detector
+                .main_activity
+                .set(MainState::SendTo(0), SimTime::ZERO);
+        };
         sends(&mut scene);
         assert_eq!(
             scene.overdue_at(|_, _| ()),
             None,
             "it takes in a long message"
         );
-        scene.says[0] = silent;
+        scene.answer[0] = silent;
         assert_eq!(scene.overdue_at(|_, _| ()), Some(4));
     }
 
     #[test]
     fn time_in_which_a_debugger_or_a_signal_stops_somebody_does_not_count() {
-        for says in [at_work(0, 0), at_rest(), Says::Nothing(Activity::Traced)] {
+        for answer in [
+            at_work(0, 0),
+            at_rest(),
+            ProbeAnswer::Silent(Activity::Traced),
+        ] {
             let mut scene = Scene::with_limits();
-            scene.says[0] = says;
+            scene.answer[0] = answer;
             scene.debugger = Some(9);
-            assert_eq!(scene.overdue_at(|_, _| ()), None, "{says:?}");
+            assert_eq!(scene.overdue_at(|_, _| ()), None, "{answer:?}");
             scene.debugger = None;
-            assert_eq!(scene.overdue_at(|_, _| ()), Some(3), "{says:?}");
+            assert_eq!(scene.overdue_at(|_, _| ()), Some(3), "{answer:?}");
         }
         // The cluster is stopped for a while, in the middle of a call.
         let mut scene = Scene::with_limits();
         let stopped_a_while = |scene: &mut Scene, look| {
             let stopped = (3..6).contains(&look);
-            scene.says[0] = if stopped {
-                Says::Nothing(Activity::Stopped)
+            scene.answer[0] = if stopped {
+                ProbeAnswer::Silent(Activity::Stopped)
             } else {
                 at_work(0, 0)
             };
@@ -830,7 +848,7 @@ mod tests {
         assert_eq!(scene.overdue_at(stopped_a_while), Some(10));
         // Main itself is, and finds nobody to blame for it.
         let mut scene = Scene::with_limits();
-        scene.says[0] = at_work(0, 0);
+        scene.answer[0] = at_work(0, 0);
         scene.look_after(Duration::from_secs(1));
         scene.look_after(Duration::from_secs(1));
         scene.look_after(Duration::from_secs(3_600));
@@ -848,7 +866,7 @@ mod tests {
                 update,
                 answer,
             };
-            let interval = Lookout::new(patience, None, Arc::default()).interval();
+            let interval = StallDetector::new(patience, None, Arc::default()).interval();
             interval.map(|interval| interval.as_secs())
         };
         assert_eq!(interval(None, None, None), None);
@@ -863,23 +881,23 @@ mod tests {
         enum Msg {}
         struct Quiet;
         impl Agent<Msg> for Quiet {}
-        let pulse = Pulse::default();
+        let cluster_activity = ClusterActivity::default();
         let mut engine = Engine::new(0);
         engine.add(AgentId::from(3), Box::new(Quiet)).unwrap();
-        engine.show_progress(Arc::clone(&pulse.progress));
+        engine.show_progress(Arc::clone(&cluster_activity.progress));
         engine.setup().unwrap();
         engine.step(10).unwrap();
-        pulse.set_busy(true);
+        cluster_activity.set_busy(true);
         let mut scene = Scene::new();
         scene.main_at(0);
-        scene.says[1] = pulse.says();
+        scene.answer[1] = cluster_activity.answer();
         scene.look();
         scene.look();
         let warning = scene.look().unwrap();
-        let holder = &warning.holders[0];
-        assert_eq!(holder.activity, Activity::Kernel);
+        let blocker = &warning.blockers[0];
+        assert_eq!(blocker.activity, Activity::Kernel);
         assert_eq!(
-            (holder.agent, holder.superstep),
+            (blocker.agent, blocker.superstep),
             (Some(AgentId::from(3)), Some(1))
         );
     }

@@ -29,7 +29,7 @@ pub(crate) struct Meter {
     /// When main last began or ceased to wait; inline also when it last had a report.
     mark: Instant,
     /// When the exchange at hand began.
-    exchange: Instant,
+    round: Instant,
     /// How long main has waited.
     waited: Duration,
     clusters: Vec<Spent>,
@@ -74,7 +74,7 @@ impl Meter {
             apart,
             began: now,
             mark: now,
-            exchange: now,
+            round: now,
             waited: Duration::ZERO,
             clusters: Vec::new(),
         }
@@ -104,7 +104,7 @@ impl Meter {
         self.clusters.resize(clusters, fresh);
         self.began = now;
         self.mark = now;
-        self.exchange = now;
+        self.round = now;
         self.waited = Duration::ZERO;
     }
 
@@ -130,7 +130,7 @@ impl Meter {
     pub(crate) fn begin_waiting(&mut self) {
         let now = (self.clock)();
         self.mark = now;
-        self.exchange = now;
+        self.round = now;
     }
 
     /// Main has the report of a cluster, which says how long it was busy since it was started \[ns\], if it can, and whether it has
@@ -141,8 +141,8 @@ impl Meter {
             // Asked before its first run.
             return;
         };
-        let exchange = self.exchange;
-        spent.rest(exchange.saturating_duration_since(spent.until));
+        let round = self.round;
+        spent.rest(round.saturating_duration_since(spent.until));
         let busy = if self.apart {
             Duration::from_nanos(told.saturating_sub(spent.told))
         } else {
@@ -152,7 +152,7 @@ impl Meter {
         spent.told = told;
         spent.busy += busy;
         // What it waits for while others of this exchange work is counted with the next one.
-        spent.until = exchange.checked_add(busy).unwrap_or(exchange);
+        spent.until = round.checked_add(busy).unwrap_or(round);
         spent.has_plans = has_plans;
     }
 
@@ -162,7 +162,7 @@ impl Meter {
         if self.apart {
             self.mark = (self.clock)();
         }
-        self.waited += self.mark.saturating_duration_since(self.exchange);
+        self.waited += self.mark.saturating_duration_since(self.round);
     }
 
     /// Where the time of a cluster went.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Controller ─┐             ┌── taken between two supersteps ──► the thread that runs
-//! Controller ─┼── orders ── Console
+//! Controller ─┼── orders ── ControlQueue
 //! StopHandle ─┘             └── board: how it stands, read at once
 //! ```
 //!
@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::commands::{Replies, Scope};
 use crate::error::control::ControlError;
-use crate::processes::backend::Brake;
-use crate::processes::supervision::Holder;
-use crate::stall::detector::{Desk, Pulse, Sight};
-use crate::steering::status::{Board, Phase, Status};
+use crate::processes::backend::Interrupt;
+use crate::processes::supervision::RunInterrupter;
+use crate::stall::detector::{ClusterActivity, MainActivity, Probe};
+use crate::steering::status::{RunState, Status, StatusSnapshot};
 
 /// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does nothing else.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
@@ -117,11 +117,11 @@ impl<T> Drop for Promise<T> {
 }
 
 /// What is wanted of a run.
-pub(crate) enum Order {
+pub(crate) enum ControlCommand {
     Pause(Promise<Halt>),
     Resume,
     /// Go so far, and pause.
-    Go(Stretch, Promise<Halt>),
+    Go(StepTarget, Promise<Halt>),
     Ask {
         scope: Scope,
         request: Vec<u8>,
@@ -133,7 +133,7 @@ pub(crate) enum Order {
     },
 }
 
-impl Order {
+impl ControlCommand {
     /// Whether whoever gave it is still there. A pause is one for all, whoever asked for it.
     fn is_wanted(&self) -> bool {
         match self {
@@ -147,7 +147,7 @@ impl Order {
 
 /// How far to go before the next pause.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stretch {
+pub(crate) enum StepTarget {
     Supersteps(u64),
     NextInstant,
     Until(SimTime),
@@ -162,27 +162,27 @@ pub(crate) struct EncodedMail {
 
 /// What a run at the console is to do next.
 pub(crate) enum Next {
-    Do(Order),
+    Do(ControlCommand),
     GoOn,
     Stop,
 }
 
 /// The console of one simulation.
 #[derive(Default)]
-pub(crate) struct Console {
+pub(crate) struct ControlQueue {
     /// Somebody wants something.
     raised: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
-    pub(crate) board: Board,
+    pub(crate) snapshot: StatusSnapshot,
 }
 
 #[derive(Default)]
 struct State {
-    orders: VecDeque<Order>,
+    commands: VecDeque<ControlCommand>,
     stop: bool,
     /// There while a run goes on.
-    brake: Option<Brake>,
+    interrupt: Option<Interrupt>,
     /// The thread that runs.
     runner: Option<ThreadId>,
     /// The run is at the console, and its clusters are at rest.
@@ -192,24 +192,24 @@ struct State {
     /// There will be no run any more.
     over: Option<ControlError>,
     /// The clusters' processes, once there are any.
-    children: Option<Holder>,
+    children: Option<RunInterrupter>,
     /// The clusters of this process.
-    inline: Vec<(String, Arc<Pulse>)>,
+    inline: Vec<(String, Arc<ClusterActivity>)>,
     /// Where the thread that runs shows what it is at.
-    desk: Option<Arc<Desk>>,
-    interrupted: Interrupted,
+    main_activity: Option<Arc<MainActivity>>,
+    signals: SignalsSeen,
 }
 
 /// How far signals have got with this simulation.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Interrupted {
+enum SignalsSeen {
     #[default]
     No,
     Stopped,
     Killed,
 }
 
-impl Console {
+impl ControlQueue {
     /// Whether somebody wants something. A grant is numbered before this is asked, and whoever wants
     /// something raises the flag before the last number is looked up: so either the grant is not
     /// sent, or it ends after its superstep.
@@ -222,7 +222,7 @@ impl Console {
     ///
     /// # Errors
     /// [`ControlError`], if there is nobody who could see to it.
-    pub(crate) fn leave(&self, order: Order) -> Result<(), ControlError> {
+    pub(crate) fn leave(&self, command: ControlCommand) -> Result<(), ControlError> {
         let mut state = self.lock();
         if let Some(why) = &state.over {
             return Err(why.clone());
@@ -230,16 +230,16 @@ impl Console {
         if state.runner == Some(std::thread::current().id()) {
             return Err(ControlError::OwnThread);
         }
-        let left: VecDeque<Order>;
-        (left, state.orders) = std::mem::take(&mut state.orders)
+        let left: VecDeque<ControlCommand>;
+        (left, state.commands) = std::mem::take(&mut state.commands)
             .into_iter()
-            .partition(|order| !order.is_wanted());
-        state.orders.push_back(order);
+            .partition(|command| !command.is_wanted());
+        state.commands.push_back(command);
         if !self.raised.swap(true, Ordering::SeqCst)
             && !state.attended
-            && let Some(brake) = &state.brake
+            && let Some(interrupt) = &state.interrupt
         {
-            brake.touch();
+            interrupt.raise_for_request();
         }
         drop(state);
         drop(left);
@@ -255,60 +255,62 @@ impl Console {
     fn stop_in(&self, state: &mut State) {
         state.stop = true;
         self.raised.store(true, Ordering::SeqCst);
-        if let Some(brake) = &state.brake {
-            brake.pull();
+        if let Some(interrupt) = &state.interrupt {
+            interrupt.raise_to_stop();
         }
         self.wake.notify_all();
     }
 
     /// A signal for the simulation: the first stops it, the second kills its processes. False if it has no
     /// use for one.
-    pub(crate) fn interrupt(&self) -> bool {
+    pub(crate) fn on_signal(&self) -> bool {
         let mut state = self.lock();
-        match state.interrupted {
-            Interrupted::No => {
-                state.interrupted = Interrupted::Stopped;
+        match state.signals {
+            SignalsSeen::No => {
+                state.signals = SignalsSeen::Stopped;
                 self.stop_in(&mut state);
             }
-            Interrupted::Stopped => {
-                state.interrupted = Interrupted::Killed;
+            SignalsSeen::Stopped => {
+                state.signals = SignalsSeen::Killed;
                 if let Some(children) = &state.children {
                     children.kill_all();
                 }
             }
-            Interrupted::Killed => return false,
+            SignalsSeen::Killed => return false,
         }
         true
     }
 
     /// Makes the clusters' processes known, so that they can be killed.
-    pub(crate) fn set_children(&self, children: Holder) {
+    pub(crate) fn set_children(&self, children: RunInterrupter) {
         self.lock().children = Some(children);
     }
 
     /// Makes known where to look during a run.
-    pub(crate) fn set_desk(&self, desk: Arc<Desk>) {
-        self.lock().desk = Some(desk);
+    pub(crate) fn set_main_activity(&self, main_activity: Arc<MainActivity>) {
+        self.lock().main_activity = Some(main_activity);
     }
 
-    pub(crate) fn add_inline(&self, pulses: &[(String, Arc<Pulse>)]) {
-        self.lock().inline.extend_from_slice(pulses);
+    pub(crate) fn add_inline(&self, cluster_activities: &[(String, Arc<ClusterActivity>)]) {
+        self.lock().inline.extend_from_slice(cluster_activities);
     }
 
     /// How the simulation stands, with what its clusters say of themselves. They are given about `limit` to answer.
     pub(crate) fn look(&self, limit: Duration) -> Status {
         let state = self.lock();
         let inline = state.inline.iter();
-        let mut sights: Vec<Sight> = inline.map(|(name, pulse)| pulse.sight(name)).collect();
-        let (children, desk) = (state.children.clone(), state.desk.clone());
+        let mut probes: Vec<Probe> = inline
+            .map(|(name, cluster_activity)| cluster_activity.probe(name))
+            .collect();
+        let (children, main_activity) = (state.children.clone(), state.main_activity.clone());
         drop(state);
         if let Some(children) = children {
-            sights = children.glance(limit.min(LONGEST_LOOK)).unwrap_or_default();
+            probes = children.glance(limit.min(LONGEST_LOOK)).unwrap_or_default();
         }
-        let mut status = self.board.read();
-        let time = desk.map_or(SimTime::ZERO, |desk| desk.time());
-        if matches!(status.phase, Phase::Running | Phase::Paused) {
-            status.glance(&sights, time);
+        let mut status = self.snapshot.read();
+        let time = main_activity.map_or(SimTime::ZERO, |main_activity| main_activity.time());
+        if matches!(status.state, RunState::Running | RunState::Paused) {
+            status.glance(&probes, time);
         }
         status
     }
@@ -317,7 +319,7 @@ impl Console {
     pub(crate) fn retire(&self) {
         let mut state = self.lock();
         state.children = None;
-        state.interrupted = Interrupted::Killed;
+        state.signals = SignalsSeen::Killed;
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -326,47 +328,47 @@ impl Console {
 
     /// Has the next run begin with a pause.
     pub(crate) fn pause_at_the_start(&self) {
-        let order = Order::Pause(Promise::to_nobody());
-        self.lock().orders.push_front(order);
+        let command = ControlCommand::Pause(Promise::to_nobody());
+        self.lock().commands.push_front(command);
         self.raised.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn begin_run(&self, brake: Brake) {
+    pub(crate) fn begin_run(&self, interrupt: Interrupt) {
         let mut state = self.lock();
         if state.stop {
-            brake.pull();
+            interrupt.raise_to_stop();
         } else {
-            state.interrupted = Interrupted::No;
+            state.signals = SignalsSeen::No;
         }
-        state.brake = Some(brake);
+        state.interrupt = Some(interrupt);
         state.runner = Some(std::thread::current().id());
-        self.board.show(Phase::Running);
+        self.snapshot.show(RunState::Running);
     }
 
     pub(crate) fn end_run(&self) {
         let mut state = self.lock();
-        state.brake = None;
+        state.interrupt = None;
         state.runner = None;
         state.stop = false;
         state.attended = false;
         self.raised
-            .store(!state.orders.is_empty(), Ordering::SeqCst);
-        self.board.note_end_of_run();
-        self.board.show(Phase::Resting);
+            .store(!state.commands.is_empty(), Ordering::SeqCst);
+        self.snapshot.note_end_of_run();
+        self.snapshot.show(RunState::Resting);
     }
 
     /// There will be no further run: whoever waits or comes later is told why.
     pub(crate) fn close(&self, why: ControlError) {
         let mut state = self.lock();
         state.over.get_or_insert(why);
-        let orders = std::mem::take(&mut state.orders);
-        state.brake = None;
+        let commands = std::mem::take(&mut state.commands);
+        state.interrupt = None;
         state.runner = None;
         drop(state);
         // Who has left an order sees it dropped, and may ask why.
-        drop(orders);
-        self.board.note_end_of_run();
-        self.board.show(Phase::Ended);
+        drop(commands);
+        self.snapshot.note_end_of_run();
+        self.snapshot.show(RunState::Ended);
     }
 
     /// Why there is no answer to an order that was dropped.
@@ -383,16 +385,16 @@ impl Console {
             if state.stop {
                 return Next::Stop;
             }
-            if let Some(order) = state.orders.pop_front() {
-                return Next::Do(order);
+            if let Some(command) = state.commands.pop_front() {
+                return Next::Do(command);
             }
             self.raised.store(false, Ordering::SeqCst);
-            if let Some(brake) = &state.brake {
-                brake.let_go();
+            if let Some(interrupt) = &state.interrupt {
+                interrupt.lower_for_request();
             }
             if !paused || state.controllers == 0 {
                 state.attended = false;
-                self.board.show(Phase::Running);
+                self.snapshot.show(RunState::Running);
                 return Next::GoOn;
             }
             state = match deadline.map(|until| until.saturating_duration_since(wall())) {
@@ -411,13 +413,13 @@ impl Console {
 
     /// Keeps those who wait for a run that has failed, until it is known why.
     pub(crate) fn put_back(&self, waiting: Vec<Promise<Halt>>) {
-        let orders = waiting.into_iter().map(Order::Pause);
-        self.lock().orders.extend(orders);
+        let commands = waiting.into_iter().map(ControlCommand::Pause);
+        self.lock().commands.extend(commands);
     }
 
     /// The orders that are left at the end of a run.
-    pub(crate) fn take_left(&self) -> VecDeque<Order> {
-        std::mem::take(&mut self.lock().orders)
+    pub(crate) fn take_left(&self) -> VecDeque<ControlCommand> {
+        std::mem::take(&mut self.lock().commands)
     }
 
     pub(crate) fn admit(&self) {

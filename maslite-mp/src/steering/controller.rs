@@ -15,7 +15,9 @@ use crate::cluster::commands::{AgentInfo, Answers, Audience, Question};
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::error::control::ControlError;
 use crate::settings::ClusterId;
-use crate::steering::control_queue::{Console, EncodedMail, Halt, Order, Promise, Stretch};
+use crate::steering::control_queue::{
+    ControlCommand, ControlQueue, EncodedMail, Halt, Promise, StepTarget,
+};
 use crate::steering::status::Status;
 
 /// Steers a simulation from other threads than the one that runs it.
@@ -62,7 +64,7 @@ use crate::steering::status::Status;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Controller<M: Message> {
-    console: Arc<Console>,
+    control_queue: Arc<ControlQueue>,
     registry: Arc<Registry<M>>,
 }
 
@@ -72,7 +74,7 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// What ends the simulation; [`ControlError::OwnThread`]. So it is for all calls.
     pub fn pause(&self) -> Result<Halt, ControlError> {
-        self.order(Order::Pause)
+        self.submit(ControlCommand::Pause)
     }
 
     /// Lets a paused run go on.
@@ -80,7 +82,7 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// As [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), ControlError> {
-        self.console.leave(Order::Resume)
+        self.control_queue.leave(ControlCommand::Resume)
     }
 
     /// Lets the run go on for so many supersteps, paused or not, and waits for the pause after them.
@@ -89,7 +91,7 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// As [`pause`](Self::pause).
     pub fn step(&self, supersteps: u64) -> Result<Halt, ControlError> {
-        self.go(Stretch::Supersteps(supersteps))
+        self.go(StepTarget::Supersteps(supersteps))
     }
 
     /// Lets the run finish this instant, and waits for the pause at the next one, where nothing has
@@ -98,7 +100,7 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// As [`pause`](Self::pause).
     pub fn step_instant(&self) -> Result<Halt, ControlError> {
-        self.go(Stretch::NextInstant)
+        self.go(StepTarget::NextInstant)
     }
 
     /// Lets the run go on until simulated time reaches `time`, and waits for the pause there. What
@@ -107,26 +109,26 @@ impl<M: WireMessage> Controller<M> {
     /// # Errors
     /// As [`pause`](Self::pause).
     pub fn run_until(&self, time: SimTime) -> Result<Halt, ControlError> {
-        self.go(Stretch::Until(time))
+        self.go(StepTarget::Until(time))
     }
 
     /// Ends the run that goes on, or the next one, after the superstep at hand. Does not wait for it. A
     /// process that does not come to rest within two seconds is killed, and the run is an error.
     pub fn stop(&self) {
-        self.console.stop();
+        self.control_queue.stop();
     }
 
     /// How the simulation stands, as far as main knows. Answers at once, whatever agents do.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.console.board.read()
+        self.control_queue.snapshot.read()
     }
 
     /// The same with what the clusters say of themselves: where those are that run alone, the agents at work, the memory of
     /// their processes. They are given about `limit` to answer, at most 1 s; of one that does not, it is what main knows.
     #[must_use]
     pub fn look(&self, limit: Duration) -> Status {
-        self.console.look(limit)
+        self.control_queue.look(limit)
     }
 
     /// Sends mail into the simulation, and tells the instant at which it was posted. It becomes a part
@@ -143,7 +145,7 @@ impl<M: WireMessage> Controller<M> {
             receiver,
             body,
         };
-        self.order(|reply| Order::Send { mail, reply })?
+        self.submit(|reply| ControlCommand::Send { mail, reply })?
     }
 
     /// As [`MpMain::command`](crate::MpMain::command).
@@ -231,8 +233,8 @@ impl<M: WireMessage> Controller<M> {
         self.put(commands::ask_counters(cluster)?)
     }
 
-    fn go(&self, stretch: Stretch) -> Result<Halt, ControlError> {
-        self.order(|reply| Order::Go(stretch, reply))
+    fn go(&self, step_target: StepTarget) -> Result<Halt, ControlError> {
+        self.submit(|reply| ControlCommand::Go(step_target, reply))
     }
 
     fn put<T>(&self, question: Question<T>) -> Result<T, ControlError> {
@@ -241,7 +243,7 @@ impl<M: WireMessage> Controller<M> {
             request,
             read,
         } = question;
-        let replies = self.order(|reply| Order::Ask {
+        let replies = self.submit(|reply| ControlCommand::Ask {
             scope,
             request,
             reply,
@@ -250,35 +252,35 @@ impl<M: WireMessage> Controller<M> {
     }
 
     /// Leaves an order, and waits for what comes of it.
-    fn order<T: Send + 'static>(
+    fn submit<T: Send + 'static>(
         &self,
-        order: impl FnOnce(Promise<T>) -> Order,
+        command: impl FnOnce(Promise<T>) -> ControlCommand,
     ) -> Result<T, ControlError> {
         let (reply, answer) = mpsc::channel();
-        self.console.leave(order(Promise::from(reply)))?;
-        answer.recv().map_err(|_| self.console.why_over())
+        self.control_queue.leave(command(Promise::from(reply)))?;
+        answer.recv().map_err(|_| self.control_queue.why_over())
     }
 
     /// Leaves an order, and does something with what comes of it in the thread that has it. Nobody waits.
     pub(crate) fn order_for<T: 'static>(
         &self,
-        order: impl FnOnce(Promise<T>) -> Order,
+        command: impl FnOnce(Promise<T>) -> ControlCommand,
         gone: &Arc<AtomicBool>,
         then: impl FnOnce(Result<T, ControlError>) + Send + 'static,
     ) {
-        let console = Arc::clone(&self.console);
-        let deliver = move |answer: Option<T>| then(answer.ok_or_else(|| console.why_over()));
+        let control_queue = Arc::clone(&self.control_queue);
+        let deliver = move |answer: Option<T>| then(answer.ok_or_else(|| control_queue.why_over()));
         let promise = Promise::new(deliver, Arc::clone(gone));
         // An order that is not taken is dropped, which tells why.
-        let _ = self.console.leave(order(promise));
+        let _ = self.control_queue.leave(command(promise));
     }
 }
 
 impl<M: Message> Controller<M> {
-    pub(crate) fn new(console: &Arc<Console>, registry: &Arc<Registry<M>>) -> Self {
-        console.admit();
+    pub(crate) fn new(control_queue: &Arc<ControlQueue>, registry: &Arc<Registry<M>>) -> Self {
+        control_queue.admit();
         Self {
-            console: Arc::clone(console),
+            control_queue: Arc::clone(control_queue),
             registry: Arc::clone(registry),
         }
     }
@@ -286,20 +288,20 @@ impl<M: Message> Controller<M> {
 
 impl<M: Message> Clone for Controller<M> {
     fn clone(&self) -> Self {
-        Self::new(&self.console, &self.registry)
+        Self::new(&self.control_queue, &self.registry)
     }
 }
 
 impl<M: Message> Drop for Controller<M> {
     fn drop(&mut self) {
-        self.console.dismiss();
+        self.control_queue.dismiss();
     }
 }
 
 impl<M: Message> fmt::Debug for Controller<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Controller")
-            .field("status", &self.console.board.read())
+            .field("status", &self.control_queue.snapshot.read())
             .finish_non_exhaustive()
     }
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use maslite_core::{Plain, SimTime};
 
-use crate::stall::detector::{ProgressLines, Sight};
-use crate::steering::control_queue::Console;
-use crate::steering::status::{Board, Status};
+use crate::stall::detector::{Probe, ProgressLines};
+use crate::steering::control_queue::ControlQueue;
+use crate::steering::status::{Status, StatusSnapshot};
 
 /// When the first line is due; the next ones are due after twice as long each.
 const FIRST: Duration = Duration::from_secs(2);
@@ -28,8 +28,8 @@ const LONGEST: Duration = Duration::from_mins(1);
 type Sink = Box<dyn FnMut(&str) + Send>;
 
 /// Writes lines while a run goes on.
-pub(crate) struct Teller {
-    console: Arc<Console>,
+pub(crate) struct ProgressReporter {
+    control_queue: Arc<ControlQueue>,
     sink: Arc<Mutex<Sink>>,
     /// The run that was told of last.
     run: u64,
@@ -37,29 +37,29 @@ pub(crate) struct Teller {
     next: Duration,
 }
 
-impl Teller {
+impl ProgressReporter {
     /// One that writes to the terminal, if there is one.
-    pub(crate) fn at_the_terminal(console: Arc<Console>) -> Option<Self> {
+    pub(crate) fn at_the_terminal(control_queue: Arc<ControlQueue>) -> Option<Self> {
         io::stderr()
             .is_terminal()
-            .then(|| Self::new(console, Box::new(write_down)))
+            .then(|| Self::new(control_queue, Box::new(write_down)))
     }
 
-    fn new(console: Arc<Console>, sink: Sink) -> Self {
+    fn new(control_queue: Arc<ControlQueue>, sink: Sink) -> Self {
         Self {
-            console,
+            control_queue,
             sink: Arc::new(Mutex::new(sink)),
             run: 0,
             next: FIRST,
         }
     }
 
-    fn board(&self) -> &Board {
-        &self.console.board
+    fn snapshot(&self) -> &StatusSnapshot {
+        &self.control_queue.snapshot
     }
 }
 
-impl ProgressLines for Teller {
+impl ProgressLines for ProgressReporter {
     fn interval(&self) -> Duration {
         FIRST
     }
@@ -69,7 +69,7 @@ impl ProgressLines for Teller {
             self.run = run;
             self.next = FIRST;
         }
-        let wall = self.board().wall();
+        let wall = self.snapshot().wall();
         if wall < self.next {
             return false;
         }
@@ -79,9 +79,9 @@ impl ProgressLines for Teller {
         true
     }
 
-    fn tell(&self, sights: &[Sight], time: SimTime) {
-        let mut status = self.board().read();
-        status.glance(sights, time);
+    fn tell(&self, probes: &[Probe], time: SimTime) {
+        let mut status = self.snapshot().read();
+        status.glance(probes, time);
         let line = format!("{}\n", Line(&status));
         let sink = Arc::clone(&self.sink);
         // In a thread of its own: a terminal may be stopped, and the supervisor must not be. Without a thread there is no line.
@@ -95,7 +95,7 @@ impl ProgressLines for Teller {
     }
 }
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for ProgressReporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Teller")
             .field("run", &self.run)
@@ -133,10 +133,10 @@ impl fmt::Display for Line<'_> {
             status.ratio(),
             Rate(status.events_per_s())
         )?;
-        let holders = status.holders().into_iter();
+        let blockers = status.blockers().into_iter();
         // Those of another process may say anything.
-        let holders: Vec<String> = holders.map(|name| Plain(name, 40).to_string()).collect();
-        match holders.as_slice() {
+        let blockers: Vec<String> = blockers.map(|name| Plain(name, 40).to_string()).collect();
+        match blockers.as_slice() {
             [] => Ok(()),
             [one] => write!(f, "; cluster {one} holds the clock"),
             some if some.len() <= SHOWN => {
@@ -180,16 +180,16 @@ mod tests {
     use maslite_core::Progress;
 
     use super::*;
-    use crate::stall::detector::Says;
-    use crate::steering::status::Phase;
+    use crate::stall::detector::ProbeAnswer;
+    use crate::steering::status::RunState;
 
-    fn sight(cluster: &str, busy: bool, time: SimTime) -> Sight {
+    fn probe(cluster: &str, busy: bool, time: SimTime) -> Probe {
         let mut sample = Progress::default().sample();
         (sample.time, sample.delivered) = (time, 3_000_000);
-        Sight {
+        Probe {
             cluster: cluster.to_owned(),
             pid: None,
-            says: Says::Fine { busy, sample },
+            answer: ProbeAnswer::Answered { busy, sample },
             debugger: None,
             memory: None,
         }
@@ -197,17 +197,17 @@ mod tests {
 
     #[test]
     fn a_line_tells_where_the_run_is_and_who_holds_the_clock() {
-        let console = Arc::new(Console::default());
-        let board = &console.board;
+        let control_queue = Arc::new(ControlQueue::default());
+        let snapshot = &control_queue.snapshot;
         for name in ["north", "south"] {
-            board.add(name.to_owned());
+            snapshot.add(name.to_owned());
         }
-        board.note_run(SimTime::ZERO, Some(SimTime::from_secs(60)), 0);
-        board.show(Phase::Running);
-        let mut status = board.read();
+        snapshot.note_run(SimTime::ZERO, Some(SimTime::from_secs(60)), 0);
+        snapshot.show(RunState::Running);
+        let mut status = snapshot.read();
         let (early, late) = (SimTime::from_secs(15), SimTime::from_secs(20));
         status.glance(
-            &[sight("north", true, late), sight("south", true, early)],
+            &[probe("north", true, late), probe("south", true, early)],
             SimTime::from_secs(1),
         );
         status.wall = Duration::from_secs(4);
@@ -223,19 +223,22 @@ mod tests {
             "15 s simulated in 4 s, 3.8X; 5 events/s; clusters north, south hold the clock"
         );
         // Nobody is at work just now: main routes, say, or they wait for a processor.
-        let mut status = board.read();
-        let sights = [sight("north", false, late), sight("south", false, early)];
-        status.glance(&sights, SimTime::from_secs(1));
+        let mut status = snapshot.read();
+        let probes = [probe("north", false, late), probe("south", false, early)];
+        status.glance(&probes, SimTime::from_secs(1));
         assert_eq!(status.time, late);
     }
 
     #[test]
     fn lines_are_due_less_and_less_often_and_anew_in_every_run() {
-        let console = Arc::new(Console::default());
-        let mut teller = Teller::new(Arc::clone(&console), Box::new(|_| ()));
+        let control_queue = Arc::new(ControlQueue::default());
+        let mut progress_reporter =
+            ProgressReporter::new(Arc::clone(&control_queue), Box::new(|_| ()));
         let mut due_after = |run, seconds| {
-            console.board.set_wall(Duration::from_secs(seconds));
-            teller.is_due(run)
+            control_queue
+                .snapshot
+                .set_wall(Duration::from_secs(seconds));
+            progress_reporter.is_due(run)
         };
         let due: Vec<u64> = (0..300).filter(|second| due_after(1, *second)).collect();
         assert_eq!(due, [2, 4, 8, 16, 32, 64, 124, 184, 244]);

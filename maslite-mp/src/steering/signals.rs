@@ -1,7 +1,7 @@
 //! Ctrl-C: what signals of the system do to the simulations that asked for it.
 //!
 //! ```text
-//! SIGINT, SIGTERM ──► a thread of this process ──► Console of every simulation ──► stop, then kill
+//! SIGINT, SIGTERM ──► a thread of this process ──► ControlQueue of every simulation ──► stop, then kill
 //!                                             └──► none has a use for it: the default, which ends this process
 //! ```
 //!
@@ -19,13 +19,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::steering::control_queue::Console;
+use crate::steering::control_queue::ControlQueue;
 
 /// The simulations that signals are for. None until one has asked for it.
-static SIMULATIONS: Mutex<Option<Vec<Weak<Console>>>> = Mutex::new(None);
+static SIMULATIONS: Mutex<Option<Vec<Weak<ControlQueue>>>> = Mutex::new(None);
 
 /// Has signals stop a simulation, and starts to listen for them if nobody did.
-pub(crate) fn stop_on_signals(console: &Arc<Console>) -> io::Result<()> {
+pub(crate) fn stop_on_signals(control_queue: &Arc<ControlQueue>) -> io::Result<()> {
     let mut simulations = lock();
     let known = match &mut *simulations {
         Some(known) => known,
@@ -37,14 +37,14 @@ pub(crate) fn stop_on_signals(console: &Arc<Console>) -> io::Result<()> {
     known.retain(|known| known.strong_count() > 0);
     if !known
         .iter()
-        .any(|known| known.as_ptr() == Arc::as_ptr(console))
+        .any(|known| known.as_ptr() == Arc::as_ptr(control_queue))
     {
-        known.push(Arc::downgrade(console));
+        known.push(Arc::downgrade(control_queue));
     }
     Ok(())
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Option<Vec<Weak<Console>>>> {
+fn lock() -> std::sync::MutexGuard<'static, Option<Vec<Weak<ControlQueue>>>> {
     SIMULATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -82,7 +82,7 @@ fn pass_on(signal: i32) {
     for simulation in lock().iter().flatten() {
         used |= simulation
             .upgrade()
-            .is_some_and(|console| console.interrupt());
+            .is_some_and(|control_queue| control_queue.on_signal());
     }
     if !used {
         // Returns only from signals that do not end a process, which these do.

@@ -1,8 +1,8 @@
 //! How a simulation stands, for others to read at once while it goes on.
 //!
 //! ```text
-//! the thread that runs ── numbers ──► Board ──► Status (any thread)
-//! clusters ── Pulse, or an answer over the control line ──► Glance ──┘ (who has a moment)
+//! the thread that runs ── numbers ──► StatusSnapshot ──► Status (any thread)
+//! clusters ── ClusterActivity, or an answer over the control line ──► Glance ──┘ (who has a moment)
 //! ```
 //!
 //! **Invariant:** reading waits for nobody who runs, and nobody who runs waits for a reader.
@@ -15,14 +15,14 @@ use maslite_core::SimTime;
 use maslite_core::clock::wall;
 use serde::{Deserialize, Serialize};
 
-use crate::stall::detector::{Says, Sight};
+use crate::stall::detector::{Probe, ProbeAnswer};
 use crate::stall::meter::Spent;
 
 /// What a simulation is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Phase {
+pub enum RunState {
     /// No run goes on.
     #[default]
     Resting,
@@ -34,7 +34,7 @@ pub enum Phase {
     Ended,
 }
 
-impl Phase {
+impl RunState {
     const ALL: [Self; 4] = [Self::Resting, Self::Running, Self::Paused, Self::Ended];
 }
 
@@ -44,7 +44,7 @@ impl Phase {
 #[non_exhaustive]
 pub struct Status {
     /// What it is doing.
-    pub phase: Phase,
+    pub state: RunState,
     /// The simulated time (`time_ns`). While one cluster runs on its own, that of its last report, or where
     /// it says that it is, if it was asked.
     #[serde(rename = "time_ns")]
@@ -129,8 +129,8 @@ impl Status {
     /// The names of the clusters for which simulated time waits: those at work that are the farthest behind. None if no run goes
     /// on, or main itself is at work.
     #[must_use]
-    pub fn holders(&self) -> Vec<&str> {
-        if self.phase != Phase::Running {
+    pub fn blockers(&self) -> Vec<&str> {
+        if self.state != RunState::Running {
             return Vec::new();
         }
         let at_work = self.clusters.iter().filter(|cluster| cluster.at_work);
@@ -142,10 +142,10 @@ impl Status {
     }
 
     /// Adds what clusters say of themselves, and where main stands.
-    pub(crate) fn glance(&mut self, sights: &[Sight], time: SimTime) {
-        for (cluster, sight) in self.clusters.iter_mut().zip(sights) {
-            cluster.memory = sight.memory;
-            let Says::Fine { busy, sample } = sight.says else {
+    pub(crate) fn glance(&mut self, probes: &[Probe], time: SimTime) {
+        for (cluster, probe) in self.clusters.iter_mut().zip(probes) {
+            cluster.memory = probe.memory;
+            let ProbeAnswer::Answered { busy, sample } = probe.answer else {
                 continue;
             };
             // It may have reported since it was asked.
@@ -173,20 +173,20 @@ impl Status {
 /// What main writes down as it goes if somebody may look, for them to read at once. They see each number as it was
 /// a moment ago, not all of one moment.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct StatusSnapshot {
     /// From which moments are counted.
     epoch: Instant,
-    phase: AtomicU8,
+    state: AtomicU8,
     time: AtomicU64,
     supersteps: AtomicU64,
     delivered_by_main: AtomicU64,
-    run: Mutex<RunBoard>,
-    clusters: Mutex<Vec<Arc<ClusterBoard>>>,
+    run: Mutex<RunSnapshot>,
+    clusters: Mutex<Vec<Arc<ClusterSnapshot>>>,
 }
 
 /// What stays the same in a run.
 #[derive(Clone, Copy, Debug)]
-struct RunBoard {
+struct RunSnapshot {
     began: Instant,
     /// How long it took, once it is over.
     took: Option<Duration>,
@@ -198,7 +198,7 @@ struct RunBoard {
 
 /// The same of one cluster.
 #[derive(Debug)]
-pub(crate) struct ClusterBoard {
+pub(crate) struct ClusterSnapshot {
     name: String,
     epoch: Instant,
     pid: AtomicU32,
@@ -232,7 +232,7 @@ fn nanos_of(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl ClusterBoard {
+impl ClusterSnapshot {
     pub(crate) fn lives_in(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
     }
@@ -306,16 +306,16 @@ impl ClusterBoard {
     }
 }
 
-impl Default for Board {
+impl Default for StatusSnapshot {
     fn default() -> Self {
         let epoch = wall();
         Self {
             epoch,
-            phase: AtomicU8::default(),
+            state: AtomicU8::default(),
             time: AtomicU64::default(),
             supersteps: AtomicU64::default(),
             delivered_by_main: AtomicU64::default(),
-            run: Mutex::new(RunBoard {
+            run: Mutex::new(RunSnapshot {
                 began: epoch,
                 took: Some(Duration::ZERO),
                 start: SimTime::ZERO,
@@ -327,9 +327,9 @@ impl Default for Board {
     }
 }
 
-impl Board {
-    pub(crate) fn add(&self, name: String) -> Arc<ClusterBoard> {
-        let cluster = Arc::new(ClusterBoard {
+impl StatusSnapshot {
+    pub(crate) fn add(&self, name: String) -> Arc<ClusterSnapshot> {
+        let cluster = Arc::new(ClusterSnapshot {
             name,
             epoch: self.epoch,
             pid: AtomicU32::default(),
@@ -352,7 +352,7 @@ impl Board {
 
     /// A run begins, or has ended after so long.
     pub(crate) fn note_run(&self, start: SimTime, end: Option<SimTime>, delivered: u64) {
-        *self.run() = RunBoard {
+        *self.run() = RunSnapshot {
             began: wall(),
             took: None,
             start,
@@ -388,12 +388,12 @@ impl Board {
         self.run().took = Some(took);
     }
 
-    pub(crate) fn show(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+    pub(crate) fn show(&self, state: RunState) {
+        self.state.store(state as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> Status {
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
+        let state = usize::from(self.state.load(Ordering::Relaxed));
         let run = *self.run();
         let now = wall();
         let epochs = nanos_of(now.saturating_duration_since(self.epoch));
@@ -406,7 +406,7 @@ impl Board {
         let delivered: u64 = clusters.iter().map(|cluster| cluster.delivered).sum();
         let delivered = delivered + self.delivered_by_main.load(Ordering::Relaxed);
         Status {
-            phase: Phase::ALL[phase],
+            state: RunState::ALL[state],
             time: SimTime::from_nanos(self.time.load(Ordering::Relaxed)),
             start: run.start,
             end: run.end,
@@ -419,11 +419,11 @@ impl Board {
         }
     }
 
-    fn run(&self) -> MutexGuard<'_, RunBoard> {
+    fn run(&self) -> MutexGuard<'_, RunSnapshot> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterBoard>>> {
+    fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterSnapshot>>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

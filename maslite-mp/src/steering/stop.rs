@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::steering::control_queue::Console;
+use crate::steering::control_queue::ControlQueue;
 
 /// Ends the run that goes on, from any thread: for hosts with signal handlers of their own. A
 /// [`Controller`](crate::Controller) can do more.
@@ -36,21 +36,21 @@ use crate::steering::control_queue::Console;
 /// ```
 #[derive(Clone)]
 pub struct StopHandle {
-    pub(crate) console: Arc<Console>,
+    pub(crate) control_queue: Arc<ControlQueue>,
 }
 
 impl StopHandle {
     /// Ends the run that goes on, or the next one, after the superstep at hand. All clusters then
     /// stand at one instant, and a later run goes on as if nothing had been.
     pub fn stop(&self) {
-        self.console.stop();
+        self.control_queue.stop();
     }
 }
 
 impl fmt::Debug for StopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StopHandle")
-            .field("requested", &self.console.is_stopped())
+            .field("requested", &self.control_queue.is_stopped())
             .finish_non_exhaustive()
     }
 }

@@ -60,7 +60,7 @@ pub struct Outcome {
     pub report: Report,
     wall: Duration,
     routed: u64,
-    exchanges: u64,
+    rounds: u64,
 }
 
 impl<M: WireMessage> Simulation<M> {
@@ -106,11 +106,11 @@ impl<M: WireMessage> Simulation<M> {
         run: Run,
         handler: impl FnMut(Mail<M>, &mut MainContext<M>),
     ) -> Result<Outcome, Failure> {
-        let (report, routed, exchanges) = match &mut self.host {
+        let (report, routed, rounds) = match &mut self.host {
             Host::Single(scheduler) => (scheduler.run_with(run, handler)?, 0, 0),
             Host::Clusters(main, _) => {
                 let report = main.run_with(run, handler)?;
-                (report.run, report.routed, report.exchanges)
+                (report.run, report.routed, report.rounds)
             }
         };
         self.wall += report.wall;
@@ -118,7 +118,7 @@ impl<M: WireMessage> Simulation<M> {
             report,
             wall: self.wall,
             routed,
-            exchanges,
+            rounds,
         })
     }
 
@@ -195,7 +195,7 @@ impl Outcome {
             "events_per_s": counters.delivered as f64 / wall_s.max(1e-9),
             "supersteps": counters.supersteps,
             "routed": self.routed,
-            "exchanges": self.exchanges,
+            "rounds": self.rounds,
             "digest": self.report.digest.unwrap_or_default(),
         });
         if let (Value::Object(object), Value::Object(common)) = (&mut object, common) {

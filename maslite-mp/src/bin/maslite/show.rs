@@ -5,7 +5,7 @@ use std::fmt::Write;
 use maslite_mp::control::Simulation;
 use maslite_mp::control::protocol::AgentView;
 use maslite_mp::core::is_command;
-use maslite_mp::{Phase, Plain, Status};
+use maslite_mp::{Plain, RunState, Status};
 use serde::Serialize;
 
 /// The longest name that is shown \[characters\]: a table has columns.
@@ -45,13 +45,13 @@ pub(crate) fn long(text: &str) -> String {
 
 /// How a simulation stands: a line, and one for each cluster.
 pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
-    let phase = match status.phase {
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Ended => "ended",
+    let state = match status.state {
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Ended => "ended",
         _ => "between runs",
     };
-    let mut text = format!("{simulation} {phase}: {status}\n");
+    let mut text = format!("{simulation} {state}: {status}\n");
     let names = status.clusters.iter();
     let names = names.map(|it| name(&it.name).chars().count());
     let width = names.chain([7]).max().unwrap_or(7);

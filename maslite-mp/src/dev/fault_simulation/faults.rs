@@ -118,7 +118,7 @@ pub(crate) fn explain(error: &Error, struck: &[(String, Fault)]) -> bool {
             .any(|(cluster, fault)| cluster == name && is_it(*fault))
     };
     match error {
-        Error::ChildDied {
+        Error::ClusterDied {
             cluster,
             exit,
             others,
@@ -161,7 +161,7 @@ pub(crate) fn explain_briefly(error: &ControlError, struck: &[(String, Fault)]) 
 /// Where the simulation stood when it failed, if the error tells.
 pub(crate) fn time_of(error: &Error) -> Option<SimTime> {
     match error {
-        Error::ChildDied { time, .. } | Error::Link { time, .. } | Error::Stuck { time, .. } => {
+        Error::ClusterDied { time, .. } | Error::Link { time, .. } | Error::Stuck { time, .. } => {
             Some(*time)
         }
         _ => None,
@@ -171,7 +171,7 @@ pub(crate) fn time_of(error: &Error) -> Option<SimTime> {
 /// What it was in short, to be counted.
 pub(crate) fn in_short(error: &Error) -> String {
     match error {
-        Error::ChildDied { exit, .. } => format!("the child {exit}"),
+        Error::ClusterDied { exit, .. } => format!("the child {exit}"),
         Error::Link { source, .. } => match source {
             LinkError::BadFrame { reason, .. } => format!("refused: {reason}"),
             other => other.to_string(),

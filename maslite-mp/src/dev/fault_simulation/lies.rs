@@ -5,7 +5,7 @@ use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReaso
 
 use crate::error::link::LinkError;
 use crate::links::codec;
-use crate::links::transport::{Draft, Sheet, Transport, Wait};
+use crate::links::transport::{Draft, DraftBuffer, Transport, Wait};
 use crate::protocol::wire::{self, Destination, Removal, Report, ToMain};
 
 /// Which messages to main are lies, counted from 0 over all links; the number says what of it is changed, and how.
@@ -85,11 +85,11 @@ fn distort(message: &[u8], number: u64) -> Vec<u8> {
         (_, ToMain::Report(report)) => change(report, kind, detail),
         _ => {}
     }
-    let mut sheet = Sheet::default();
-    let mut draft = Draft::in_buffer(&mut sheet);
+    let mut draft_buffer = DraftBuffer::default();
+    let mut draft = Draft::in_buffer(&mut draft_buffer);
     draft.extend(&before);
     wire::put_note(&note, &mut draft).unwrap();
-    sheet.into_bytes()
+    draft_buffer.into_bytes()
 }
 
 fn pick<T>(among: &mut [T], detail: u64) -> Option<&mut T> {

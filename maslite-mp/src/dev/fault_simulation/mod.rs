@@ -118,7 +118,7 @@ impl Play {
                 latency: [2, 100, 1_000][chance.random_range(0..3_usize)],
                 faults: Plan::new(),
                 lies: Lies::new(),
-                holds: BTreeSet::new(),
+                interrupts: BTreeSet::new(),
             },
             chance,
         }
@@ -271,9 +271,9 @@ fn play(seed: u64) -> [Outcome; 2] {
 
     let packets = undisturbed.chronicle.packets;
     play.nature.faults = Fault::plan(&mut play.chance, packets);
-    let holds = 0..play.chance.random_range(0..3_u32);
-    let holds = holds.map(|_| play.chance.random_range(0..packets));
-    play.nature.holds = holds.collect();
+    let interrupts = 0..play.chance.random_range(0..3_u32);
+    let interrupts = interrupts.map(|_| play.chance.random_range(0..packets));
+    play.nature.interrupts = interrupts.collect();
     let disturbed = play.outcome();
     judge(&play, &disturbed, &expected);
     [undisturbed, disturbed]

@@ -59,7 +59,7 @@ pub(crate) struct Nature {
     pub(crate) faults: Plan,
     pub(crate) lies: Lies,
     /// A run that goes on when so many packets have been sent is held.
-    pub(crate) holds: BTreeSet<u64>,
+    pub(crate) interrupts: BTreeSet<u64>,
 }
 
 /// Who works, or waits.
@@ -86,7 +86,7 @@ enum Event {
     /// A child is killed, by us or not.
     Kill { place: usize, by_us: bool },
     /// A child learns that its grants up to a number are held.
-    Hold(usize, u64),
+    Interrupt(usize, u64),
     /// The grace for those that were told to stop is over.
     GraceIsOver,
 }
@@ -107,7 +107,7 @@ struct Child {
     pid: u32,
     to_proc: Way,
     to_main: Way,
-    hold: Arc<AtomicU64>,
+    interrupts: Arc<AtomicU64>,
     waits: bool,
     /// How its process ended. Its thread may have to find out yet.
     end: Option<EndKind>,
@@ -133,7 +133,7 @@ struct State {
     children: Vec<Child>,
     grants: u64,
     running: bool,
-    held: bool,
+    interrupted: bool,
     expecting_exits: bool,
     failure: Option<Failure>,
     deaths: Vec<Death>,
@@ -178,7 +178,7 @@ impl World {
                 children: Vec::new(),
                 grants: 0,
                 running: false,
-                held: false,
+                interrupted: false,
                 expecting_exits: false,
                 failure: None,
                 deaths: Vec::new(),
@@ -194,7 +194,7 @@ impl World {
         name: &str,
         scheduler: MpScheduler<M>,
     ) -> (Box<dyn Transport>, u32) {
-        let hold = Arc::new(AtomicU64::new(0));
+        let interrupts = Arc::new(AtomicU64::new(0));
         let mut state = self.lock();
         let (place, frame_limit) = (state.children.len(), state.nature.frame_limit);
         let pid = FIRST_PID + u32::try_from(place).unwrap_or(0);
@@ -203,7 +203,7 @@ impl World {
             pid,
             to_proc: Way::default(),
             to_main: Way::default(),
-            hold: Arc::clone(&hold),
+            interrupts: Arc::clone(&interrupts),
             waits: true,
             end: None,
             thread: None,
@@ -224,7 +224,7 @@ impl World {
             world: Arc::clone(self),
         };
         let number = u32::try_from(place).unwrap_or(0);
-        let side = ChildSide::in_memory(Box::new(link), hold, number);
+        let side = ChildSide::in_memory(Box::new(link), interrupts, number);
         let world = Arc::clone(self);
         let live = move || {
             let code = catch_unwind(AssertUnwindSafe(|| scheduler.run(side)));
@@ -250,7 +250,7 @@ impl World {
     pub(crate) fn begin_run(&self) {
         let mut state = self.lock();
         state.running = true;
-        state.held = false;
+        state.interrupted = false;
     }
 
     pub(crate) fn end_run(&self) {
@@ -263,9 +263,9 @@ impl World {
         state.grants
     }
 
-    pub(crate) fn held(&self) -> bool {
+    pub(crate) fn interrupted(&self) -> bool {
         let state = self.lock();
-        state.running && state.held
+        state.running && state.interrupted
     }
 
     /// Why the children were stopped, if that becomes known in time.
@@ -399,8 +399,8 @@ impl World {
         }
         let number = state.packets;
         state.packets += 1;
-        if state.running && state.nature.holds.contains(&number) {
-            state.hold();
+        if state.running && state.nature.interrupts.contains(&number) {
+            state.interrupt();
         }
         let Some(fault) = state.nature.faults.remove(&number) else {
             state.carry(party, place, Some(packet.to_vec()), 0);
@@ -533,7 +533,7 @@ impl State {
             self.now += micros(ANSWER_LIMIT);
             self.failure.get_or_insert(Failure::Stuck {
                 limit: Limit::Answer(ANSWER_LIMIT),
-                holder: None,
+                blocker: None,
             });
         }
         self.kill_all();
@@ -547,9 +547,9 @@ impl State {
     fn see_to(&mut self, event: Event) {
         match event {
             Event::Kill { place, by_us } => self.die(place, ExitKind::Signal(9), by_us),
-            Event::Hold(place, number) => {
-                let hold = &self.children[place].hold;
-                hold.fetch_max(number, Ordering::Relaxed);
+            Event::Interrupt(place, number) => {
+                let interrupts = &self.children[place].interrupts;
+                interrupts.fetch_max(number, Ordering::Relaxed);
             }
             Event::GraceIsOver => self.kill_all(),
         }
@@ -596,11 +596,11 @@ impl State {
     }
 
     /// Holds the run: as the supervisor does, first for main and then for the clusters, at the number of the last grant.
-    fn hold(&mut self) {
-        self.held = true;
+    fn interrupt(&mut self) {
+        self.interrupted = true;
         for place in 0..self.children.len() {
             let at = self.now + self.latency();
-            self.happen(at, Event::Hold(place, self.grants));
+            self.happen(at, Event::Interrupt(place, self.grants));
         }
     }
 
@@ -697,13 +697,13 @@ fn note(world: &World, message: &[u8]) {
     if let Ok((ToProc::Grant(grant), _)) = wire::take_note(message) {
         let name = match grant.task {
             Task::Setup { .. } => "setup",
-            Task::Match => "match",
+            Task::Rematch => "match",
             Task::Post => "post",
             Task::Fire => "fire",
-            Task::Step => "step",
+            Task::SuperstepIfAwake => "step",
             Task::Superstep => "superstep",
-            Task::FireAndStep => "fire and step",
-            Task::Solo { .. } => "solo",
+            Task::FireAndSuperstep => "fire and step",
+            Task::RunAlone { .. } => "solo",
             Task::Answer => "answer",
             Task::Window { .. } => "window",
         };

@@ -39,7 +39,7 @@ use super::protocol::{self, FalseIndex};
 use super::sys::{Bells, Consumer, Ends, Producer};
 use crate::error::link::{FrameFault, LinkError};
 use crate::links::frame::MESSAGE_LIMIT;
-use crate::links::transport::{Draft, Sheet, Transport, Wait, now};
+use crate::links::transport::{Draft, DraftBuffer, Transport, Wait, now};
 
 /// Bytes of a frame's header.
 const HEADER: usize = 12;
@@ -82,7 +82,7 @@ pub(crate) struct RingLink {
     /// Bytes of the frame that is being read where it lies.
     held: usize,
     /// The message that is being written: in the free space, or in a buffer if it does not fit there.
-    sheet: Sheet,
+    draft_buffer: DraftBuffer,
     /// The message last received, if it came in parts or early.
     message: Vec<u8>,
     /// Whole messages that arrived while we waited for room.
@@ -181,7 +181,7 @@ impl RingLink {
             sent: 0,
             received: 0,
             held: 0,
-            sheet: Sheet::default(),
+            draft_buffer: DraftBuffer::default(),
             message: Vec::new(),
             early: VecDeque::new(),
             begun: Vec::new(),
@@ -386,16 +386,16 @@ impl RingLink {
         }
     }
 
-    fn send_sheet(&mut self, sheet: &Sheet) -> Result<(), LinkError> {
+    fn send_draft_buffer(&mut self, draft_buffer: &DraftBuffer) -> Result<(), LinkError> {
         self.check()?;
-        let (length, limit) = (sheet.len(), self.message_limit);
+        let (length, limit) = (draft_buffer.len(), self.message_limit);
         if length > limit {
             return Err(LinkError::TooLarge { length, limit });
         }
         if self.is_peer_gone() {
             return Err(LinkError::Disconnected);
         }
-        if let Some(message) = sheet.spilled() {
+        if let Some(message) = draft_buffer.spilled() {
             // The next one may be as long, and is to find room.
             let capacity = self.ends.capacity();
             self.ends.producer.back(capacity)?;
@@ -472,15 +472,15 @@ impl Transport for RingLink {
         self.look_for_space()?;
         Ok(Draft::within(
             free(&mut self.ends.producer),
-            &mut self.sheet,
+            &mut self.draft_buffer,
         ))
     }
 
     fn send(&mut self) -> Result<(), LinkError> {
-        let mut sheet = mem::take(&mut self.sheet);
-        let sent = self.send_sheet(&sheet);
-        sheet.clear();
-        self.sheet = sheet;
+        let mut draft_buffer = mem::take(&mut self.draft_buffer);
+        let sent = self.send_draft_buffer(&draft_buffer);
+        draft_buffer.clear();
+        self.draft_buffer = draft_buffer;
         sent
     }
 
@@ -501,7 +501,7 @@ impl Transport for RingLink {
         self.look_for_space()?;
         let Self {
             ends,
-            sheet,
+            draft_buffer,
             held,
             message,
             ..
@@ -510,7 +510,7 @@ impl Transport for RingLink {
             producer, consumer, ..
         } = ends;
         let message = received(consumer, *held, message);
-        Ok((message, Draft::within(free(producer), sheet)))
+        Ok((message, Draft::within(free(producer), draft_buffer)))
     }
 
     fn wait_as(&mut self, wait: Wait) {
@@ -647,7 +647,7 @@ mod tests {
                 assert_eq!(heard, b"and");
                 answer.extend(part);
             }
-            let in_place = main.sheet.spilled().is_none();
+            let in_place = main.draft_buffer.spilled().is_none();
             assert_eq!(in_place, 2 * length < CAPACITY, "twice {length} bytes");
             thread::scope(|scope| {
                 scope.spawn(|| main.send().expect("the child is there"));
@@ -668,7 +668,7 @@ mod tests {
             draft.extend(&message(length, 3));
             draft.clear();
             draft.put("anew").expect("it encodes");
-            assert!(main.sheet.spilled().is_none(), "it fits again");
+            assert!(main.draft_buffer.spilled().is_none(), "it fits again");
             main.send().expect("the child is there");
             assert_eq!(child.recv().expect("main is there"), b"\x04anew");
             main.draft().expect("there is room").extend(&[7; 2]);

@@ -56,7 +56,7 @@ struct Indices {
 /// What a process tells the other of how it waits.
 #[derive(Debug)]
 #[repr(C, align(128))]
-struct Seat {
+struct WaitState {
     bell: AtomicU32,
     /// The processor it was last on, plus one; zero if it has not said.
     processor: AtomicU32,
@@ -66,7 +66,7 @@ struct Seat {
 #[derive(Debug)]
 #[repr(C)]
 struct Presence {
-    seat: Seat,
+    wait_state: WaitState,
     /// Not zero once it has closed its end.
     closed: Line,
 }
@@ -391,27 +391,30 @@ impl Bells {
     /// At which we sleep.
     #[inline]
     pub(crate) fn own(&self) -> &AtomicU32 {
-        &self.seat_of(self.side).bell
+        &self.wait_state_of(self.side).bell
     }
 
     /// At which the peer sleeps.
     #[inline]
     pub(crate) fn peers(&self) -> &AtomicU32 {
-        &self.seat_of(self.side.peer()).bell
+        &self.wait_state_of(self.side.peer()).bell
     }
 
     /// Tells the peer on which processor we are, and whether it was on another one when it last said so.
     pub(crate) fn compare_processors(&self) -> bool {
         let processor = processor();
-        let (own, peer) = (self.seat_of(self.side), self.seat_of(self.side.peer()));
+        let (own, peer) = (
+            self.wait_state_of(self.side),
+            self.wait_state_of(self.side.peer()),
+        );
         own.processor.store(processor, Ordering::Relaxed);
         let peers = peer.processor.load(Ordering::Relaxed);
         peers != 0 && peers != processor
     }
 
     #[inline]
-    fn seat_of(&self, side: Side) -> &Seat {
-        &self.region.words().sides[side as usize].seat
+    fn wait_state_of(&self, side: Side) -> &WaitState {
+        &self.region.words().sides[side as usize].wait_state
     }
 
     /// Whether the peer has closed its end.

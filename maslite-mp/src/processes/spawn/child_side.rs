@@ -27,7 +27,7 @@ use rustix::process::{Signal, getpgrp, getpid, kill_process, kill_process_group}
 
 use super::MARKER;
 use super::entry::{Meant, Point, write_point};
-use super::handshake::{Hello, Invitation, Summons, Word};
+use super::handshake::{ConnectRequest, Hello, Invitation, Word};
 use crate::error::Chain;
 use crate::error::death::EXIT_LIFELINE_LOST;
 use crate::error::spawn::ChildError;
@@ -35,20 +35,20 @@ use crate::links::frame::Framed;
 use crate::links::ipc;
 use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait};
-use crate::processes::supervision::{ASK, Answer, HOLD};
-use crate::stall::detector::Pulse;
+use crate::processes::supervision::{ASK, Answer, INTERRUPT};
+use crate::stall::detector::ClusterActivity;
 
 /// A child's side of its connection with main.
 pub(crate) struct ChildSide {
     pub(crate) link: Box<dyn Transport>,
     /// Grants up to this number are to end after the superstep they are in.
-    pub(crate) hold: Arc<AtomicU64>,
+    pub(crate) interrupts: Arc<AtomicU64>,
     /// What it tells main when asked.
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) cluster_activity: Arc<ClusterActivity>,
     /// It is a process, which goes with main.
     pub(crate) is_process: bool,
     /// Where a process sees whether main is gone.
-    lookout: Option<Arc<MainWatch>>,
+    watch: Option<Arc<MainWatch>>,
     #[cfg_attr(
         not(test),
         expect(
@@ -223,8 +223,8 @@ impl Guest {
         let control = Arc::new(MainWatch::new(control));
         let Prepared {
             ring,
-            hold,
-            pulse,
+            interrupts,
+            cluster_activity,
             watch,
         } = prepared;
         let no_ring = ring
@@ -239,12 +239,12 @@ impl Guest {
                 Box::new(ring)
             }
             _ => {
-                let key = Summons::read(&control.line).map_err(lost())?;
+                let key = ConnectRequest::read(&control.line).map_err(lost())?;
                 let _ = watch.send(Arc::clone(&control));
                 let lost = || io::Error::other("the key to main's door was lost on its way");
                 let packets = key
                     .ok_or_else(lost)
-                    .and_then(|key| ipc::knock(&key, invitation.nonce))
+                    .and_then(|key| ipc::connect(&key, invitation.nonce))
                     .map_err(ChildError::refused("no channel to main can be made"))
                     .inspect_err(say_in_stderr)?;
                 Box::new(Framed::new(packets, ipc::frame_limit(), wait))
@@ -252,10 +252,10 @@ impl Guest {
         };
         Ok(ChildSide {
             link,
-            hold,
-            pulse,
+            interrupts,
+            cluster_activity,
             is_process: true,
-            lookout: Some(control),
+            watch: Some(control),
             cluster: invitation.cluster,
         })
     }
@@ -274,10 +274,10 @@ impl Guest {
             None => Err(io::Error::other("the memory was lost on its way")),
         });
         show_as(invitation.cluster);
-        let hold = Arc::new(AtomicU64::new(0));
-        let pulse = Arc::new(Pulse::default());
+        let interrupts = Arc::new(AtomicU64::new(0));
+        let cluster_activity = Arc::new(ClusterActivity::default());
         let (watch, line) = mpsc::channel::<Arc<MainWatch>>();
-        let (told, shown) = (Arc::clone(&hold), Arc::clone(&pulse));
+        let (told, shown) = (Arc::clone(&interrupts), Arc::clone(&cluster_activity));
         let watching = thread::Builder::new().name("maslite-control".to_owned());
         watching
             .spawn(move || {
@@ -294,8 +294,8 @@ impl Guest {
             .map_err(ChildError::refused("no thread can be started"))?;
         Ok(Prepared {
             ring,
-            hold,
-            pulse,
+            interrupts,
+            cluster_activity,
             watch,
         })
     }
@@ -305,8 +305,8 @@ impl Guest {
 struct Prepared {
     /// Its end of the ring it was offered.
     ring: Option<io::Result<RingLink>>,
-    hold: Arc<AtomicU64>,
-    pulse: Arc<Pulse>,
+    interrupts: Arc<AtomicU64>,
+    cluster_activity: Arc<ClusterActivity>,
     /// To the thread that reads the control line once main has heard of this child.
     watch: Sender<Arc<MainWatch>>,
 }
@@ -331,20 +331,24 @@ impl ChildSide {
 
     /// The link is broken. If that is because main is gone, ends this process and all that its agents have started: main cannot.
     pub(crate) fn end_with_main(&self) {
-        if self.lookout.as_ref().is_some_and(|main| main.is_going()) {
+        if self.watch.as_ref().is_some_and(|main| main.is_going()) {
             die();
         }
     }
 
     #[cfg(test)]
     /// The side of a child that is no process.
-    pub(crate) fn in_memory(link: Box<dyn Transport>, hold: Arc<AtomicU64>, cluster: u32) -> Self {
+    pub(crate) fn in_memory(
+        link: Box<dyn Transport>,
+        interrupts: Arc<AtomicU64>,
+        cluster: u32,
+    ) -> Self {
         Self {
             link,
-            hold,
-            pulse: Arc::default(),
+            interrupts,
+            cluster_activity: Arc::default(),
             is_process: false,
-            lookout: None,
+            watch: None,
             cluster,
         }
     }
@@ -462,7 +466,11 @@ fn main_process() -> Option<OwnedFd> {
 }
 
 /// Reads the control line, and answers, until main is gone.
-pub(super) fn obey(main: &MainWatch, hold: &AtomicU64, pulse: &Pulse) -> io::Result<()> {
+pub(super) fn obey(
+    main: &MainWatch,
+    interrupts: &AtomicU64,
+    cluster_activity: &ClusterActivity,
+) -> io::Result<()> {
     let mut control = &main.line;
     loop {
         if let (_, true) = main.look(PollFlags::IN, None)? {
@@ -471,12 +479,12 @@ pub(super) fn obey(main: &MainWatch, hold: &AtomicU64, pulse: &Pulse) -> io::Res
         let mut command = [0];
         control.read_exact(&mut command)?;
         match command {
-            [HOLD] => {
+            [INTERRUPT] => {
                 let mut up_to = [0; 8];
                 control.read_exact(&mut up_to)?;
-                hold.fetch_max(u64::from_le_bytes(up_to), Ordering::SeqCst);
+                interrupts.fetch_max(u64::from_le_bytes(up_to), Ordering::SeqCst);
             }
-            [ASK] => Answer::write(pulse, control)?,
+            [ASK] => Answer::write(cluster_activity, control)?,
             _ => return Ok(()),
         }
     }

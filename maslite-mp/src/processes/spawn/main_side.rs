@@ -27,12 +27,12 @@ use shared_child::SharedChild;
 use super::PROTOCOL;
 use super::child_side::refuse_to_start;
 use super::entry::Point;
-use super::handshake::{Hello, Invitation, Summons, Word};
+use super::handshake::{ConnectRequest, Hello, Invitation, Word};
 use super::program::{Program, directory_to_go_to, explain_failure};
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
-use crate::links::ipc::{self, Door, IpcPackets, Visitor};
+use crate::links::ipc::{self, IpcPackets, RendezvousSocket, Visitor};
 use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait, now};
 use crate::processes::limits;
@@ -49,7 +49,7 @@ static STARTING: Mutex<()> = Mutex::new(());
 
 /// What to start.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub(crate) struct StartPlan {
     pub(crate) program: Program,
     /// Number and name of each cluster.
     pub(crate) clusters: Vec<(u32, String)>,
@@ -81,20 +81,20 @@ pub(crate) struct MainSide {
 /// # Errors
 ///
 /// As [`SpawnError`] says; no child of this call is then left.
-pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSide>, SpawnError> {
+pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<MainSide>, SpawnError> {
     refuse_to_start();
     limits::open_standard_streams().map_err(SpawnError::Resources)?;
-    if order.carrier == Link::Channel {
-        check_doors()?;
+    if plan.carrier == Link::Channel {
+        check_rendezvous_directory()?;
     }
-    if order.program.exe.is_none() {
+    if plan.program.exe.is_none() {
         limits::check_program()?;
     }
     supervisor
         .run_job(move |watch| {
             let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-            limits::check_descriptors(order.clusters.len())?;
-            start_all(watch, &order)
+            limits::check_descriptors(plan.clusters.len())?;
+            start_all(watch, &plan)
         })
         .unwrap_or_else(|| {
             Err(SpawnError::Resources(io::Error::other(
@@ -104,7 +104,7 @@ pub(crate) fn start(supervisor: &Supervisor, order: Order) -> Result<Vec<MainSid
 }
 
 /// Refuses to start children whose links are channels where doors, or channels, cannot be had.
-fn check_doors() -> Result<(), SpawnError> {
+fn check_rendezvous_directory() -> Result<(), SpawnError> {
     if let Some(directory) = ipc::unusable_temp_dir() {
         return Err(SpawnError::TempDir(directory));
     }
@@ -132,21 +132,21 @@ struct Invited<'a> {
     ring: Option<RingLink>,
 }
 
-fn start_all(watch: &mut Watch, order: &Order) -> Result<Vec<MainSide>, SpawnError> {
-    let until = now().checked_add(order.deadline);
+fn start_all(watch: &mut Watch, plan: &StartPlan) -> Result<Vec<MainSide>, SpawnError> {
+    let until = now().checked_add(plan.deadline);
     let kept = watch.adopted();
-    shake_hands(watch, order, until).map_err(|error| error.explained(&watch.disown(kept)))
+    shake_hands(watch, plan, until).map_err(|error| error.explained(&watch.disown(kept)))
 }
 
 fn shake_hands(
     watch: &mut Watch,
-    order: &Order,
+    plan: &StartPlan,
     until: Option<Instant>,
 ) -> Result<Vec<MainSide>, SpawnError> {
     let (sender, signs) = mpsc::channel();
-    let mut invited = invite_all(watch, order, &sender)?;
-    hear_all(&signs, &mut invited, order, until)?;
-    let links = let_all_in(&signs, &mut invited, order, until)?;
+    let mut invited = invite_all(watch, plan, &sender)?;
+    hear_all(&signs, &mut invited, plan, until)?;
+    let links = let_all_in(&signs, &mut invited, plan, until)?;
     let sides = invited.into_iter().zip(links).map(|(child, link)| {
         let (carrier, link): (_, Box<dyn Transport>) = match link {
             Ends::Ring(ring) => {
@@ -157,7 +157,7 @@ fn shake_hands(
             Ends::Channel(packets) => {
                 let notice = packets.death_notice();
                 watch.link(child.pid, move || notice.post());
-                let framed = Framed::new(packets, ipc::frame_limit(), order.wait);
+                let framed = Framed::new(packets, ipc::frame_limit(), plan.wait);
                 (Link::Channel, Box::new(framed))
             }
         };
@@ -180,19 +180,19 @@ enum Ends {
 /// Invites all children.
 fn invite_all<'a>(
     watch: &mut Watch,
-    order: &'a Order,
+    plan: &'a StartPlan,
     signs: &Sender<Exited>,
 ) -> Result<Vec<Invited<'a>>, SpawnError> {
-    let clusters = order.clusters.iter().enumerate();
+    let clusters = plan.clusters.iter().enumerate();
     clusters
-        .map(|(index, (cluster, name))| invite(watch, order, *cluster, name, index, signs))
+        .map(|(index, (cluster, name))| invite(watch, plan, *cluster, name, index, signs))
         .collect()
 }
 
 /// Makes the memory of a link, if there is to be one: main's end, and the file for the child.
-fn offer(order: &Order) -> io::Result<Option<(RingLink, OwnedFd)>> {
-    let ring = || ring::create(order.wait, order.clusters.len());
-    match order.carrier {
+fn offer(plan: &StartPlan) -> io::Result<Option<(RingLink, OwnedFd)>> {
+    let ring = || ring::create(plan.wait, plan.clusters.len());
+    match plan.carrier {
         Link::Channel => Ok(None),
         Link::Ring => ring().map(Some),
         // Whatever is the matter, the channel is there.
@@ -203,7 +203,7 @@ fn offer(order: &Order) -> io::Result<Option<(RingLink, OwnedFd)>> {
 /// Starts the process of a child and sends the invitation.
 fn invite<'a>(
     watch: &mut Watch,
-    order: &Order,
+    plan: &StartPlan,
     cluster: u32,
     name: &'a str,
     index: usize,
@@ -214,7 +214,7 @@ fn invite<'a>(
         name: name.to_owned(),
         source,
     };
-    let (ring, memory) = match offer(order) {
+    let (ring, memory) = match offer(plan) {
         Ok(offer) => offer.unzip(),
         Err(source) => {
             return Err(SpawnError::NoRing {
@@ -230,10 +230,10 @@ fn invite<'a>(
         cluster,
         nonce,
         ring: ring.is_some(),
-        place: order.point.place.clone(),
-        call: order.point.call,
-        schema: order.point.signature.hash(),
-        by_test: order.program.test.is_some(),
+        place: plan.point.place.clone(),
+        call: plan.point.call,
+        schema: plan.point.signature.hash(),
+        by_test: plan.program.test.is_some(),
         directory: directory_to_go_to().map(|path| path.into_os_string().into_vec()),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
@@ -242,12 +242,12 @@ fn invite<'a>(
     invitation
         .write(&control, memory.as_ref())
         .map_err(spawn_error)?;
-    let mut command = order.program.command().map_err(spawn_error)?;
+    let mut command = plan.program.command().map_err(spawn_error)?;
     #[cfg(target_os = "linux")]
-    super::sys::signal_with_end_of_parent(&mut command, order.program.death_signal());
+    super::sys::signal_with_end_of_parent(&mut command, plan.program.death_signal());
     command.stdin(Stdio::from(OwnedFd::from(stdin)));
-    let quiet = order.program.quiet_stdout;
-    let outlet = output::connect(&mut command, watch, name, order.output, &order.log, quiet)
+    let quiet = plan.program.quiet_stdout;
+    let outlet = output::connect(&mut command, watch, name, plan.output, &plan.log, quiet)
         .map_err(SpawnError::Resources)?;
     let process = SharedChild::spawn(&mut command)
         .map_err(explain_failure)
@@ -288,7 +288,7 @@ fn invite<'a>(
 fn hear_all(
     signs: &Receiver<Exited>,
     invited: &mut [Invited<'_>],
-    order: &Order,
+    plan: &StartPlan,
     until: Option<Instant>,
 ) -> Result<(), SpawnError> {
     loop {
@@ -305,7 +305,7 @@ fn hear_all(
             .map(|control| PollFd::new(control, PollFlags::IN))
             .collect();
         match poll(&mut lines, remaining(until).as_ref()) {
-            Ok(0) => return Err(invited[*first].late(order)),
+            Ok(0) => return Err(invited[*first].late(plan)),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(SpawnError::Resources(error.into())),
         }
@@ -321,8 +321,8 @@ fn hear_all(
             while !child.is_known {
                 match Word::take(&child.control, &mut child.come) {
                     Ok(None) => break,
-                    Ok(Some(word)) => child.listen(word, order)?,
-                    Err(source) => return Err(child.gone(index, order, signs, source)),
+                    Ok(Some(word)) => child.listen(word, plan)?,
+                    Err(source) => return Err(child.gone(index, plan, signs, source)),
                 }
             }
         }
@@ -340,7 +340,7 @@ fn remaining(until: Option<Instant>) -> Option<Timespec> {
 fn let_all_in(
     signs: &Receiver<Exited>,
     invited: &mut [Invited<'_>],
-    order: &Order,
+    plan: &StartPlan,
     until: Option<Instant>,
 ) -> Result<Vec<Ends>, SpawnError> {
     let rings = invited.iter_mut().map(|child| child.ring.take());
@@ -349,20 +349,20 @@ fn let_all_in(
         .collect();
     let invited = &*invited;
     if ends.iter().any(Option::is_none) {
-        let door = summon(invited, &ends, order)?;
+        let rendezvous = summon(invited, &ends, plan)?;
         let mut visitors = Vec::new();
         while let Some(first) = ends.iter().position(Option::is_none) {
-            let news = look_out(invited, &ends, &door, &visitors, until)?;
+            let news = look_out(invited, &ends, &rendezvous, &visitors, until)?;
             if news.is_empty() {
-                return Err(invited[first].late(order));
+                return Err(invited[first].late(plan));
             }
-            if news.door {
-                let visitor = door.answer().map_err(SpawnError::Resources)?;
+            if news.rendezvous {
+                let visitor = rendezvous.answer().map_err(SpawnError::Resources)?;
                 visitors.extend(visitor);
             }
             for place in news.visitors.into_iter().rev() {
                 let visitor = visitors.swap_remove(place);
-                let Some((nonce, packets)) = door
+                let Some((nonce, packets)) = rendezvous
                     .take(&visitor)
                     .map_err(|source| invited[first].broken(source))?
                 else {
@@ -379,7 +379,7 @@ fn let_all_in(
             let mut gone = news.gone.into_iter();
             if let Some(index) = gone.find(|index| ends[*index].is_none()) {
                 let closed = io::ErrorKind::UnexpectedEof.into();
-                return Err(invited[index].gone(index, order, signs, closed));
+                return Err(invited[index].gone(index, plan, signs, closed));
             }
         }
     }
@@ -390,31 +390,31 @@ fn let_all_in(
 fn summon(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
-    order: &Order,
-) -> Result<Door, SpawnError> {
-    if order.carrier != Link::Channel {
-        check_doors()?;
+    plan: &StartPlan,
+) -> Result<RendezvousSocket, SpawnError> {
+    if plan.carrier != Link::Channel {
+        check_rendezvous_directory()?;
     }
-    let door = Door::open().map_err(SpawnError::Resources)?;
+    let rendezvous = RendezvousSocket::open().map_err(SpawnError::Resources)?;
     for (child, end) in invited.iter().zip(ends) {
         if end.is_some() {
             continue;
         }
-        match Summons.write(&child.control, door.key()) {
+        match ConnectRequest.write(&child.control, rendezvous.key()) {
             Ok(()) => {}
             // It has ended, which is seen when it does not knock.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(source) => return Err(child.broken(source)),
         }
     }
-    Ok(door)
+    Ok(rendezvous)
 }
 
 /// What there is to see while children are let in.
 #[derive(Default)]
 struct News {
     /// Somebody is at the door.
-    door: bool,
+    rendezvous: bool,
     /// These visitors have brought something, or have left: their places.
     visitors: Vec<usize>,
     /// These children, who have not been let in, have ended, or say what no child says: their indices.
@@ -423,7 +423,7 @@ struct News {
 
 impl News {
     fn is_empty(&self) -> bool {
-        !self.door && self.visitors.is_empty() && self.gone.is_empty()
+        !self.rendezvous && self.visitors.is_empty() && self.gone.is_empty()
     }
 }
 
@@ -431,14 +431,14 @@ impl News {
 fn look_out(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
-    door: &Door,
+    rendezvous: &RendezvousSocket,
     visitors: &[Visitor],
     until: Option<Instant>,
 ) -> Result<News, SpawnError> {
     let outside: Vec<usize> = (0..ends.len())
         .filter(|index| ends[*index].is_none())
         .collect();
-    let mut lines = vec![PollFd::new(door, PollFlags::IN)];
+    let mut lines = vec![PollFd::new(rendezvous, PollFlags::IN)];
     lines.extend(
         visitors
             .iter()
@@ -454,27 +454,27 @@ fn look_out(
         }
     }
     let mut speak = lines.iter().map(|line| !line.revents().is_empty());
-    let door = speak.next().unwrap_or_default();
+    let rendezvous = speak.next().unwrap_or_default();
     let visitors = (0..visitors.len()).filter(|_| speak.next().unwrap_or_default());
     let visitors = visitors.collect();
     let gone = outside.into_iter().zip(speak);
     let gone = gone.filter_map(|(index, speaks)| speaks.then_some(index));
     Ok(News {
-        door,
+        rendezvous,
         visitors,
         gone: gone.collect(),
     })
 }
 
 impl Invited<'_> {
-    fn listen(&mut self, word: Word, order: &Order) -> Result<(), SpawnError> {
+    fn listen(&mut self, word: Word, plan: &StartPlan) -> Result<(), SpawnError> {
         let (cluster, name) = (self.cluster, self.name.to_owned());
         match word {
-            Word::Hello(hello) if self.come.is_empty() => self.meet(hello, order),
+            Word::Hello(hello) if self.come.is_empty() => self.meet(hello, plan),
             // Nobody asked it anything.
             Word::Hello(_) => Err(self.broken(io::ErrorKind::InvalidData.into())),
             Word::Passed(point, signature) => {
-                let difference = order.point.signature.differences(&signature);
+                let difference = plan.point.signature.differences(&signature);
                 self.passed.push(match &*difference {
                     "" => point,
                     difference => format!("{point} ({difference})"),
@@ -484,15 +484,15 @@ impl Invited<'_> {
             Word::Changed(signature) => Err(SpawnError::OtherRegistry {
                 cluster,
                 name,
-                point: order.point.to_string(),
-                difference: order.point.signature.differences(&signature),
+                point: plan.point.to_string(),
+                difference: plan.point.signature.differences(&signature),
             }),
             Word::Failed(why) => Err(SpawnError::ChildFailed { cluster, name, why }),
         }
     }
 
     /// Checks a Hello.
-    fn meet(&mut self, hello: Hello, order: &Order) -> Result<(), SpawnError> {
+    fn meet(&mut self, hello: Hello, plan: &StartPlan) -> Result<(), SpawnError> {
         if hello.nonce != self.nonce {
             return Err(self.stranger());
         }
@@ -502,12 +502,12 @@ impl Invited<'_> {
         self.same("the cluster number", &self.cluster, &hello.cluster)?;
         self.same(
             "the schema",
-            &format!("{:016x}", order.point.signature.hash()),
+            &format!("{:016x}", plan.point.signature.hash()),
             &format!("{:016x}", hello.schema),
         )?;
         if let Some(why) = hello.no_ring
             && self.ring.take().is_some()
-            && order.carrier == Link::Ring
+            && plan.carrier == Link::Ring
         {
             return Err(SpawnError::NoRing {
                 cluster: self.cluster,
@@ -523,7 +523,7 @@ impl Invited<'_> {
     fn gone(
         &self,
         index: usize,
-        order: &Order,
+        plan: &StartPlan,
         signs: &Receiver<Exited>,
         source: io::Error,
     ) -> SpawnError {
@@ -531,20 +531,20 @@ impl Invited<'_> {
             // If it has ended, its end is known now or in a moment.
             while let Ok(Exited(ended, status)) = signs.recv_timeout(NEWS_LIMIT) {
                 if ended == index {
-                    return self.ended(status, order);
+                    return self.ended(status, plan);
                 }
             }
         }
         self.broken(source)
     }
 
-    fn ended(&self, status: Option<ExitStatus>, order: &Order) -> SpawnError {
+    fn ended(&self, status: Option<ExitStatus>, plan: &StartPlan) -> SpawnError {
         SpawnError::ExitedBeforeHello {
             cluster: self.cluster,
             name: self.name.to_owned(),
             exit: ExitKind::of(status),
             stderr: String::new(),
-            test: order.program.test.clone(),
+            test: plan.program.test.clone(),
             passed: self.passed.clone(),
         }
     }
@@ -557,11 +557,11 @@ impl Invited<'_> {
         }
     }
 
-    fn late(&self, order: &Order) -> SpawnError {
+    fn late(&self, plan: &StartPlan) -> SpawnError {
         SpawnError::HandshakeTimeout {
             cluster: self.cluster,
             name: self.name.to_owned(),
-            waited: order.deadline,
+            waited: plan.deadline,
         }
     }
 

@@ -10,7 +10,7 @@
 //!  checks everything  ◄──────────────── Hello ────
 //!
 //!  without shared memory:
-//!  opens a door  ── Summons and key ─────────────►  makes two channels, keeps its own ends
+//!  opens a door  ── ConnectRequest and key ─────────────►  makes two channels, keeps its own ends
 //!  takes the ends  ◄────────────── main's ends ───  knocks at the door
 //! ```
 //!
@@ -47,7 +47,7 @@ use std::time::Duration;
 
 pub(crate) use crate::error::spawn::SpawnError;
 pub(crate) use child_side::{Arrival, ChildSide, arrive, is_child, is_passing};
-pub(crate) use main_side::{Order, start};
+pub(crate) use main_side::{StartPlan, start};
 pub(crate) use program::{Program, remember_origin};
 
 /// The environment variable that makes a process a child: the process id of its parent.

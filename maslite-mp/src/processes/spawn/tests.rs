@@ -19,7 +19,7 @@ use rustix::process::{
 
 use super::child_side::{MainWatch, obey, take_stdin};
 use super::entry::{Point, Signature};
-use super::handshake::{Hello, Invitation, Summons, Word};
+use super::handshake::{ConnectRequest, Hello, Invitation, Word};
 use super::main_side::MainSide;
 use super::program::own_executable;
 use super::*;
@@ -34,7 +34,7 @@ use crate::processes::logs::Log;
 use crate::processes::output::Output;
 use crate::processes::supervision::{Answer, EndKind, Failure, Supervisor};
 use crate::settings::Link;
-use crate::stall::detector::{Pulse, Says};
+use crate::stall::detector::{ClusterActivity, ProbeAnswer};
 
 /// The entry of all children here, with a registry of this kind.
 fn point(kind: u64) -> Point {
@@ -50,8 +50,8 @@ fn point(kind: u64) -> Point {
 /// Long enough for anything that happens at all.
 const LONG: Duration = Duration::from_secs(20);
 
-fn order(entry: &str, clusters: u32) -> Order {
-    Order {
+fn plan(entry: &str, clusters: u32) -> StartPlan {
+    StartPlan {
         program: Program::test_entry(&format!("processes::spawn::tests::{entry}")),
         clusters: (1..=clusters)
             .map(|number| (number, format!("c{number}")))
@@ -72,7 +72,7 @@ fn supervisor() -> Supervisor {
 
 fn started(entry: &str, clusters: u32) -> (Supervisor, Vec<MainSide>) {
     let supervisor = supervisor();
-    let sides = start(&supervisor, order(entry, clusters)).expect("the children start");
+    let sides = start(&supervisor, plan(entry, clusters)).expect("the children start");
     (supervisor, sides)
 }
 
@@ -82,9 +82,9 @@ fn refused(entry: &str, clusters: u32) -> SpawnError {
 
 fn refused_over(carrier: Link, entry: &str, clusters: u32) -> SpawnError {
     let supervisor = supervisor();
-    let mut order = order(entry, clusters);
-    order.carrier = carrier;
-    let error = start(&supervisor, order).err().expect("it fails");
+    let mut plan = plan(entry, clusters);
+    plan.carrier = carrier;
+    let error = start(&supervisor, plan).err().expect("it fails");
     assert!(supervisor.pids().is_empty(), "none is left");
     error
 }
@@ -124,10 +124,14 @@ fn echo_entry() {
             b"cluster" => child.cluster.to_le_bytes().to_vec(),
             // Spins until told: what an agent in a long grant does.
             b"hold" => {
-                while child.hold.load(Ordering::SeqCst) == 0 {
+                while child.interrupts.load(Ordering::SeqCst) == 0 {
                     std::hint::spin_loop();
                 }
-                child.hold.load(Ordering::SeqCst).to_le_bytes().to_vec()
+                child
+                    .interrupts
+                    .load(Ordering::SeqCst)
+                    .to_le_bytes()
+                    .to_vec()
             }
             b"endless" => loop {
                 if child.link.say(&vec![0; 10_000_000]).is_err() {
@@ -223,9 +227,9 @@ fn a_ring_that_cannot_be_is_replaced_or_an_error() {
     }
     for (carrier, expected) in [(Link::Auto, Some(Link::Channel)), (Link::Ring, None)] {
         let supervisor = supervisor();
-        let mut order = order("no_ring_entry", 2);
-        order.carrier = carrier;
-        match (start(&supervisor, order), expected) {
+        let mut plan = plan("no_ring_entry", 2);
+        plan.carrier = carrier;
+        match (start(&supervisor, plan), expected) {
             (Ok(mut sides), Some(expected)) => {
                 assert!(sides.iter().all(|side| side.carrier == expected));
                 assert_eq!(asked(&mut sides[1], b"hello").expect("alive"), b"hello");
@@ -243,9 +247,9 @@ fn a_ring_that_cannot_be_is_replaced_or_an_error() {
 #[ignore = "entry of a child that cannot map memory"]
 fn no_ring_entry() {
     let (stdin, invitation) = introduce(|hello| hello.no_ring = Some("no room".to_owned()));
-    let key = Summons::read(&stdin).expect("main opens a door");
+    let key = ConnectRequest::read(&stdin).expect("main opens a door");
     let key = key.expect("it comes with it");
-    let packets = ipc::knock(&key, invitation.nonce).expect("main is there");
+    let packets = ipc::connect(&key, invitation.nonce).expect("main is there");
     let mut link = Framed::new(packets, ipc::frame_limit(), Wait::default());
     let mut message = Vec::new();
     while link.hear(&mut message).is_ok() && link.say(&message).is_ok() {}
@@ -267,10 +271,10 @@ fn a_hold_reaches_a_busy_child() {
         grants.issue();
     }
     let last = grants.issue();
-    supervisor.hold_at(now().checked_add(Duration::from_millis(1)));
+    supervisor.interrupt_at(now().checked_add(Duration::from_millis(1)));
     let told = asked(&mut sides[0], b"hold").expect("alive");
     assert_eq!(told, last.to_le_bytes());
-    assert!(grants.held());
+    assert!(grants.interrupted());
     supervisor.disarm();
 }
 
@@ -278,16 +282,16 @@ fn a_hold_reaches_a_busy_child() {
 fn the_control_line_answers_questions_between_holds() {
     let (main, child) = UnixStream::pair().expect("a socket can be had");
     main.set_read_timeout(Some(LONG)).expect("not zero");
-    let (hold, pulse) = (AtomicU64::new(0), Pulse::default());
+    let (interrupts, cluster_activity) = (AtomicU64::new(0), ClusterActivity::default());
     thread::scope(|scope| {
         scope.spawn(|| {
             // It ends when main's end is closed.
-            let _ = obey(&MainWatch::new(child), &hold, &pulse);
-            assert_eq!(hold.load(Ordering::SeqCst), 7);
+            let _ = obey(&MainWatch::new(child), &interrupts, &cluster_activity);
+            assert_eq!(interrupts.load(Ordering::SeqCst), 7);
         });
         let main = main;
         let mut said = Vec::new();
-        Answer::write(&pulse, &mut said).expect("a vector takes all");
+        Answer::write(&cluster_activity, &mut said).expect("a vector takes all");
         for commands in [&b"?"[..], b"H\x07\0\0\0\0\0\0\0?"] {
             (&main).write_all(commands).expect("somebody reads");
             let mut answer = vec![0; said.len()];
@@ -302,17 +306,17 @@ fn a_busy_child_answers_and_a_stopped_one_does_not() {
     let (supervisor, mut sides) = started("echo_entry", 2);
     sides[0].link.say(b"hold").expect("alive");
     let ask = || {
-        let sights = supervisor
+        let probes = supervisor
             .run_job(|watch| watch.ask_all(Duration::from_millis(250)))
             .expect("it lives");
-        [0, 1].map(|place| sights[place].says)
+        [0, 1].map(|place| probes[place].answer)
     };
-    let fine = Pulse::default().says();
+    let fine = ClusterActivity::default().answer();
     assert_eq!(ask(), [fine, fine]);
     let stopped = sides[1].pid;
     signal(stopped, Signal::STOP);
     await_stop(stopped);
-    let silent = [fine, Says::Nothing(Activity::Stopped)];
+    let silent = [fine, ProbeAnswer::Silent(Activity::Stopped)];
     assert_eq!(ask(), silent);
     assert_eq!(ask(), silent, "still");
     signal(stopped, Signal::CONT);
@@ -389,9 +393,9 @@ fn a_kill_in_the_middle_of_a_message() {
 /// Starts echoing children over a carrier.
 fn started_over(carrier: Link, clusters: u32) -> (Supervisor, Vec<MainSide>) {
     let supervisor = supervisor();
-    let mut order = order("echo_entry", clusters);
-    order.carrier = carrier;
-    let sides = start(&supervisor, order).expect("the children start");
+    let mut plan = plan("echo_entry", clusters);
+    plan.carrier = carrier;
+    let sides = start(&supervisor, plan).expect("the children start");
     (supervisor, sides)
 }
 
@@ -475,7 +479,7 @@ fn a_child_that_cannot_be_killed_keeps_nobody() {
         let frozen = sides[0].pid;
         signal(frozen, Signal::STOP);
         await_stop(frozen);
-        supervisor.holder().kill_all();
+        supervisor.interrupter().kill_all();
         sides.into_iter().for_each(breaks);
         assert!(matches!(
             supervisor.first_death(LONG),
@@ -568,10 +572,10 @@ fn silent_entry() {
 #[test]
 fn a_child_that_says_nothing_is_given_up() {
     let supervisor = supervisor();
-    let mut order = order("silent_entry", 2);
-    order.deadline = Duration::from_millis(50);
+    let mut plan = plan("silent_entry", 2);
+    plan.deadline = Duration::from_millis(50);
     let begin = now();
-    let error = start(&supervisor, order).err().expect("it fails");
+    let error = start(&supervisor, plan).err().expect("it fails");
     assert!(
         matches!(error, SpawnError::HandshakeTimeout { cluster: 1, .. }),
         "{error:?}"
@@ -607,9 +611,9 @@ fn crowded_entry() {
 fn a_child_that_cannot_set_itself_up_says_why() {
     for output in [Output::Inherit, Output::Null, Output::Prefixed] {
         let supervisor = supervisor();
-        let mut order = order("crowded_entry", 1);
-        order.output = output;
-        let error = start(&supervisor, order).err().expect("it fails");
+        let mut plan = plan("crowded_entry", 1);
+        plan.output = output;
+        let error = start(&supervisor, plan).err().expect("it fails");
         assert_eq!(
             error.to_string(),
             "the process of cluster c1 (1) could not become a cluster: /dev/null cannot be opened: Too many open files (os error 24)"
@@ -672,11 +676,11 @@ fn babbling_entry() {
 #[ignore = "entry of a child at whose door somebody else knocks"]
 fn stranger_entry() {
     let (mut stdin, invitation) = introduce(|_| {});
-    let key = Summons::read(&stdin).expect("main opens a door");
+    let key = ConnectRequest::read(&stdin).expect("main opens a door");
     let key = key.expect("it comes with it");
     let mut nonce = invitation.nonce;
     nonce[15] ^= 1;
-    let _packets = ipc::knock(&key, nonce).expect("main is there");
+    let _packets = ipc::connect(&key, nonce).expect("main is there");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
@@ -685,7 +689,7 @@ fn stranger_entry() {
 #[ignore = "entry of a child that ends before its door"]
 fn timid_entry() {
     let (stdin, _) = introduce(|_| {});
-    Summons::read(&stdin).expect("main opens a door");
+    ConnectRequest::read(&stdin).expect("main opens a door");
     exit(7);
 }
 
@@ -693,7 +697,7 @@ fn timid_entry() {
 #[ignore = "entry of a child that waits before its door"]
 fn hesitant_entry() {
     let (mut stdin, _) = introduce(|_| {});
-    Summons::read(&stdin).expect("main opens a door");
+    ConnectRequest::read(&stdin).expect("main opens a door");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
@@ -711,9 +715,9 @@ fn what_goes_wrong_at_a_door_is_told_apart() {
     };
     assert_eq!(exit, ExitKind::Code(7));
     let supervisor = supervisor();
-    let mut order = order("hesitant_entry", 2);
-    (order.carrier, order.deadline) = (Link::Channel, Duration::from_secs(1));
-    let error = start(&supervisor, order).err().expect("it fails");
+    let mut plan = plan("hesitant_entry", 2);
+    (plan.carrier, plan.deadline) = (Link::Channel, Duration::from_secs(1));
+    let error = start(&supervisor, plan).err().expect("it fails");
     assert!(
         matches!(error, SpawnError::HandshakeTimeout { cluster: 1, .. }),
         "{error:?}"
@@ -743,9 +747,9 @@ fn a_false_hello_is_refused() {
 #[test]
 fn a_program_that_is_not_there() {
     let supervisor = supervisor();
-    let mut order = order("echo_entry", 2);
-    order.program.exe = Some("/nowhere/at/all".into());
-    let error = start(&supervisor, order).err().expect("it fails");
+    let mut plan = plan("echo_entry", 2);
+    plan.program.exe = Some("/nowhere/at/all".into());
+    let error = start(&supervisor, plan).err().expect("it fails");
     assert!(
         matches!(error, SpawnError::Spawn { cluster: 1, .. }),
         "{error:?}"
@@ -755,12 +759,12 @@ fn a_program_that_is_not_there() {
 #[test]
 fn a_start_that_fails_harms_no_earlier_one() {
     let (supervisor, mut sides) = started("echo_entry", 1);
-    assert!(start(&supervisor, order("forgetful_entry", 2)).is_err());
+    assert!(start(&supervisor, plan("forgetful_entry", 2)).is_err());
     assert_eq!(
         asked(&mut sides[0], b"still here").expect("alive"),
         b"still here"
     );
-    let mut more = start(&supervisor, order("echo_entry", 1)).expect("the children start");
+    let mut more = start(&supervisor, plan("echo_entry", 1)).expect("the children start");
     assert_eq!(asked(&mut more[0], b"me too").expect("alive"), b"me too");
     assert!(supervisor.first_death(Duration::ZERO).is_none());
 }
@@ -835,10 +839,10 @@ fn loud_entry() {
 /// Starts two children that print, and lets them end.
 fn hear(output: Output) {
     let supervisor = supervisor();
-    let mut order = order("loud_entry", 2);
-    order.output = output;
-    order.program.quiet_stdout = false;
-    let mut sides = start(&supervisor, order).expect("the children start");
+    let mut plan = plan("loud_entry", 2);
+    plan.output = output;
+    plan.program.quiet_stdout = false;
+    let mut sides = start(&supervisor, plan).expect("the children start");
     for side in &mut sides {
         side.link.recv().expect("they say done");
     }
@@ -983,20 +987,20 @@ fn entries(directory: impl AsRef<Path>) -> usize {
 #[ignore = "entry of the test below"]
 fn few_descriptors_entry() {
     let supervisor = supervisor();
-    let mut order = order("echo_entry", 1);
-    order.carrier = Link::Channel;
-    order.output = Output::Prefixed;
-    order.program.quiet_stdout = false;
-    let mut sides = start(&supervisor, order.clone()).expect("one can be had");
+    let mut plan = plan("echo_entry", 1);
+    plan.carrier = Link::Channel;
+    plan.output = Output::Prefixed;
+    plan.program.quiet_stdout = false;
+    let mut sides = start(&supervisor, plan.clone()).expect("one can be had");
     let before = entries("/proc/self/fd");
-    order.clusters = vec![(7, "c7".to_owned()), (8, "c8".to_owned())];
-    sides.extend(start(&supervisor, order.clone()).expect("three can be had"));
+    plan.clusters = vec![(7, "c7".to_owned()), (8, "c8".to_owned())];
+    sides.extend(start(&supervisor, plan.clone()).expect("three can be had"));
     let taken = entries("/proc/self/fd") - before;
     assert_eq!(taken, 2 * limits::DESCRIPTORS_PER_CHILD);
-    order.clusters = (10..110)
+    plan.clusters = (10..110)
         .map(|number| (number, format!("c{number}")))
         .collect();
-    let error = start(&supervisor, order.clone())
+    let error = start(&supervisor, plan.clone())
         .err()
         .expect("it is refused");
     let SpawnError::TooManyClusters {
@@ -1009,16 +1013,16 @@ fn few_descriptors_entry() {
     };
     assert_eq!((asked, limit), (100, 100));
     assert_eq!(supervisor.pids().len(), sides.len(), "none was started");
-    order.clusters.truncate(possible + 1);
-    let error = start(&supervisor, order.clone())
+    plan.clusters.truncate(possible + 1);
+    let error = start(&supervisor, plan.clone())
         .err()
         .expect("it is refused");
     assert!(
         matches!(error, SpawnError::TooManyClusters { .. }),
         "{error}"
     );
-    order.clusters.truncate(possible);
-    sides.extend(start(&supervisor, order.clone()).expect("so many can be had"));
+    plan.clusters.truncate(possible);
+    sides.extend(start(&supervisor, plan.clone()).expect("so many can be had"));
     for side in &mut sides {
         assert_eq!(asked_of(side), b"hello");
     }
@@ -1170,9 +1174,9 @@ fn leak_entry() {
     let mut before = None;
     for round in 0..50 {
         let mut supervisor = supervisor();
-        let mut order = order("echo_entry", 2);
-        order.output = Output::Null;
-        let mut sides = start(&supervisor, order).expect("the children start");
+        let mut plan = plan("echo_entry", 2);
+        plan.output = Output::Null;
+        let mut sides = start(&supervisor, plan).expect("the children start");
         assert_eq!(asked(&mut sides[1], b"hello").expect("alive"), b"hello");
         supervisor.expect_exits();
         let grace = if round % 2 == 0 {

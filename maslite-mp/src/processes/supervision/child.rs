@@ -23,10 +23,10 @@ use crate::links::codec;
 use crate::links::transport::now;
 use crate::processes::output::Outlet;
 use crate::processes::spawn::handshake::NO_SIGNAL;
-use crate::stall::detector::{Pulse, Says, Sight};
+use crate::stall::detector::{ClusterActivity, Probe, ProbeAnswer};
 
 /// The first byte of a Hold in the control line.
-pub(crate) const HOLD: u8 = b'H';
+pub(crate) const INTERRUPT: u8 = b'H';
 
 /// The question in the control line.
 pub(crate) const ASK: u8 = b'?';
@@ -49,8 +49,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Writes down what a cluster is at.
-    pub(crate) fn write(pulse: &Pulse, mut into: impl Write) -> io::Result<()> {
-        let (busy, sample) = pulse.look();
+    pub(crate) fn write(
+        cluster_activity: &ClusterActivity,
+        mut into: impl Write,
+    ) -> io::Result<()> {
+        let (busy, sample) = cluster_activity.look();
         let name = sample.agent.and_then(AgentId::name);
         let answer = Self {
             busy,
@@ -91,7 +94,7 @@ enum Line {
 
 impl Lifeline {
     /// Takes what breaks the link. If it is to be broken already, that happens now.
-    pub(super) fn hold(&self, cut: impl Fn() + Send + 'static) {
+    pub(super) fn tie(&self, cut: impl Fn() + Send + 'static) {
         let mut line = self.lock();
         if matches!(*line, Line::Cut) {
             cut();
@@ -194,33 +197,33 @@ impl Watched {
     }
 
     /// What it says of itself, if an answer is awaited, or else what the system says of it.
-    pub(super) fn sight(&mut self, until: Option<Instant>) -> Sight {
+    pub(super) fn probe(&mut self, until: Option<Instant>) -> Probe {
         let answer = until.and_then(|until| self.hear(Some(until)));
         let StateOf {
             state,
             debugger,
             memory,
         } = state_of(self.pid);
-        let says = match answer {
+        let answer = match answer {
             Some(Answer {
                 busy, sample, name, ..
             }) => {
                 if let Some(name) = name {
                     let _ = AgentId::named(&name);
                 }
-                Says::Fine { busy, sample }
+                ProbeAnswer::Answered { busy, sample }
             }
-            None => Says::Nothing(match state {
+            None => ProbeAnswer::Silent(match state {
                 Some('T') if is_stopped_by_terminal(self.pid) => Activity::StoppedByTerminal,
                 Some('T') => Activity::Stopped,
                 Some('t') => Activity::Traced,
                 _ => Activity::Silent,
             }),
         };
-        Sight {
+        Probe {
             cluster: self.name.clone(),
             pid: Some(self.pid),
-            says,
+            answer,
             debugger,
             memory,
         }
@@ -334,11 +337,11 @@ mod tests {
 
     #[test]
     fn answers_come_in_pieces_and_one_after_the_other() {
-        let (pulse, mut bytes) = (Pulse::default(), Vec::new());
+        let (cluster_activity, mut bytes) = (ClusterActivity::default(), Vec::new());
         for _ in 0..2 {
-            Answer::write(&pulse, &mut bytes).expect("a vector takes all");
+            Answer::write(&cluster_activity, &mut bytes).expect("a vector takes all");
         }
-        let (busy, sample) = pulse.look();
+        let (busy, sample) = cluster_activity.look();
         let answer = Answer {
             busy,
             sample,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Numbers the grants of all clusters, and tells whether the run is held.
 ///
-/// The order of the two counts: `MpMain` issues a number and *then* asks [`held`](Self::held); the supervisor marks the run as held and
+/// The order of the two counts: `MpMain` issues a number and *then* asks [`interrupted`](Self::held); the supervisor marks the run as held and
 /// *then* reads the last number. So each grant is either covered by the Hold, or `MpMain` sees in time that it must not be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
@@ -13,7 +13,7 @@ pub(crate) struct Grants {
     /// Counts beginnings and ends of runs: odd while a run is on.
     pub(super) run: AtomicU64,
     /// The run that is held, as counted by `run`.
-    pub(super) held: AtomicU64,
+    pub(super) interrupted: AtomicU64,
     /// The supervisor looks now and then whether the run moves, until it finds that there is none. Runs that follow each other
     /// closely need not tell it of every one.
     pub(super) watched: AtomicBool,
@@ -26,9 +26,9 @@ impl Grants {
     }
 
     /// Whether the run under way is held: then only grants that bring all clusters to one instant may still be sent.
-    pub(crate) fn held(&self) -> bool {
+    pub(crate) fn interrupted(&self) -> bool {
         self.current_run()
-            .is_some_and(|run| self.held.load(Ordering::SeqCst) == run)
+            .is_some_and(|run| self.interrupted.load(Ordering::SeqCst) == run)
     }
 
     /// The run under way, if any.
@@ -45,6 +45,6 @@ mod tests {
     fn grants_are_numbered_from_one() {
         let grants = Grants::default();
         assert_eq!([grants.issue(), grants.issue(), grants.issue()], [1, 2, 3]);
-        assert!(!grants.held());
+        assert!(!grants.interrupted());
     }
 }

@@ -15,7 +15,7 @@
 //! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two kinds of commands: `H` and eight bytes, little endian,
 //!   *hold all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
 //!   whatever its agents do. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
-//! - **Questions.** They are asked only when something stands still: see [`Lookout`](crate::stall::detector::Lookout). All children are asked, then all answers are
+//! - **Questions.** They are asked only when something stands still: see [`StallDetector`](crate::stall::detector::StallDetector). All children are asked, then all answers are
 //!   awaited, up to one deadline. Who owes an answer is not asked again, so a stopped child costs that wait once.
 //! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
 //!   Children that are still at it after a further grace are stuck, and all are killed.
@@ -42,13 +42,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub(crate) use child::{ASK, Answer, HOLD};
+pub(crate) use child::{ASK, Answer, INTERRUPT};
 pub(crate) use grants::Grants;
 pub(crate) use watch::Watch;
 
 use crate::error::death::{Death, ExitKind};
-use crate::error::warning::{ClockHolder, Limit};
-use crate::stall::detector::Sight;
+use crate::error::warning::{Limit, TimeBlocker};
+use crate::stall::detector::Probe;
 
 /// Why the children were stopped.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub(crate) enum Failure {
     /// A cluster is over a limit. If the holder does not say which, whoever waits for its answer knows.
     Stuck {
         limit: Limit,
-        holder: Option<Box<ClockHolder>>,
+        blocker: Option<Box<TimeBlocker>>,
     },
     /// All were to be killed at once.
     Interrupted,
@@ -102,27 +102,29 @@ pub enum EndKind {
 
 /// Ends one run, from any thread. Does nothing to a later one.
 #[derive(Clone, Debug)]
-pub(crate) struct Holder {
+pub(crate) struct RunInterrupter {
     events: Sender<Event>,
     run: u64,
 }
 
-impl Holder {
+impl RunInterrupter {
     /// Holds the run under way: its children end their grants after the superstep they are in. Does nothing if there is none.
-    pub(crate) fn hold_now(&self) {
+    pub(crate) fn interrupt_now(&self) {
         // A supervisor that is gone has no run.
-        let _ = self.events.send(Event::HoldNow { run: self.run });
+        let _ = self.events.send(Event::InterruptNow { run: self.run });
     }
 
     /// Has the grants under way end after the superstep they are in, and nothing more: the run goes on,
     /// and nobody counts as stuck.
-    pub(crate) fn call(&self) {
-        let _ = self.events.send(Event::Call { run: self.run });
+    pub(crate) fn interrupt_for_request(&self) {
+        let _ = self
+            .events
+            .send(Event::InterruptForRequest { run: self.run });
     }
 
     /// Asks all children what they are at, and waits at most about `limit` for each half of the way: to be heard, and to be
     /// answered. None if nobody answers, or the supervisor is busy.
-    pub(crate) fn glance(&self, limit: Duration) -> Option<Vec<Sight>> {
+    pub(crate) fn glance(&self, limit: Duration) -> Option<Vec<Probe>> {
         let (reply, answer) = mpsc::channel();
         let job = Job(Box::new(move |watch| {
             let _ = reply.send(watch.ask_all(limit));
@@ -150,8 +152,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the supervisor thread. `hold_grace`: how long a held run may go on before its children count as stuck.
-    pub(crate) fn new(hold_grace: Duration) -> io::Result<Self> {
+    /// Starts the supervisor thread. `interrupt_grace`: how long a held run may go on before its children count as stuck.
+    pub(crate) fn new(interrupt_grace: Duration) -> io::Result<Self> {
         let (events, receiver) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let grants = Arc::new(Grants::default());
@@ -159,7 +161,7 @@ impl Supervisor {
             (events.clone(), receiver),
             Arc::clone(&shared),
             Arc::clone(&grants),
-            hold_grace,
+            interrupt_grace,
         );
         let thread = thread::Builder::new()
             .name("maslite-supervisor".to_owned())
@@ -192,19 +194,19 @@ impl Supervisor {
     }
 
     /// A handle that holds the run under way from other threads.
-    pub(crate) fn holder(&self) -> Holder {
-        Holder {
+    pub(crate) fn interrupter(&self) -> RunInterrupter {
+        RunInterrupter {
             events: self.events.clone(),
             run: self.grants.run.load(Ordering::SeqCst),
         }
     }
 
     /// Begins a run, which is held at `deadline` if there is one. Ends the run before, if it was not disarmed.
-    pub(crate) fn hold_at(&self, deadline: Option<Instant>) {
+    pub(crate) fn interrupt_at(&self, deadline: Option<Instant>) {
         self.disarm();
         let run = self.grants.run.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(at) = deadline {
-            let _ = self.events.send(Event::HoldAt { at, run });
+            let _ = self.events.send(Event::InterruptAt { at, run });
         }
         if !self.grants.watched.swap(true, Ordering::SeqCst) {
             let _ = self.events.send(Event::Look);
@@ -212,9 +214,9 @@ impl Supervisor {
     }
 
     #[cfg(test)]
-    /// As [`Holder::hold_now`].
-    pub(crate) fn hold_now(&self) {
-        self.holder().hold_now();
+    /// As [`RunInterrupter::interrupt_now`].
+    pub(crate) fn interrupt_now(&self) {
+        self.interrupter().interrupt_now();
     }
 
     /// Ends the run: neither its deadline nor a Hold sent for it has consequences any more.
@@ -312,14 +314,14 @@ enum Event {
         status: Option<ExitStatus>,
         at: Instant,
     },
-    HoldAt {
+    InterruptAt {
         at: Instant,
         run: u64,
     },
-    HoldNow {
+    InterruptNow {
         run: u64,
     },
-    Call {
+    InterruptForRequest {
         run: u64,
     },
     KillAll,

@@ -12,7 +12,7 @@ use super::watch::{ANSWER_LIMIT, REAP_LIMIT};
 use super::*;
 use crate::error::warning::Activity;
 use crate::links::transport::now;
-use crate::stall::detector::Says;
+use crate::stall::detector::ProbeAnswer;
 
 /// Puts a shell that runs `script` under supervision; its process id.
 fn adopt(supervisor: &Supervisor, cluster: u32, script: &'static str) -> u32 {
@@ -195,22 +195,22 @@ fn a_stopped_child_is_killed_after_the_grace() {
 fn a_hold_that_is_ignored_ends_all() {
     let supervisor = supervisor();
     adopt(&supervisor, 1, "exec sleep 100");
-    supervisor.hold_at(now().checked_add(Duration::from_millis(10)));
+    supervisor.interrupt_at(now().checked_add(Duration::from_millis(10)));
     assert!(matches!(
         supervisor.first_death(LONG),
         Some(Failure::Stuck { .. })
     ));
-    assert!(supervisor.grants().held());
+    assert!(supervisor.grants().interrupted());
 }
 
 #[test]
 fn who_owes_an_answer_is_not_asked_again() {
     let supervisor = supervisor();
     adopt(&supervisor, 1, "exec sleep 100");
-    let sights = supervisor
+    let probes = supervisor
         .run_job(|watch| watch.ask_all(ANSWER_LIMIT))
         .expect("it lives");
-    assert_eq!(sights[0].says, Says::Nothing(Activity::Silent));
+    assert_eq!(probes[0].answer, ProbeAnswer::Silent(Activity::Silent));
     let again = supervisor.run_job(|watch| watch.children[0].ask());
     assert_eq!(again, Some(false));
 }
@@ -220,18 +220,18 @@ fn a_run_that_ends_in_time_is_not_held() {
     let mut supervisor = supervisor();
     adopt(&supervisor, 1, "exec cat >/dev/null");
     let grants = supervisor.grants();
-    supervisor.hold_now();
+    supervisor.interrupt_now();
     supervisor.run_job(|_| ());
-    assert!(!grants.held(), "there was no run");
+    assert!(!grants.interrupted(), "there was no run");
 
-    supervisor.hold_at(None);
-    supervisor.hold_now();
+    supervisor.interrupt_at(None);
+    supervisor.interrupt_now();
     supervisor.run_job(|_| ());
-    assert!(grants.held());
+    assert!(grants.interrupted());
     supervisor.disarm();
-    assert!(!grants.held());
+    assert!(!grants.interrupted());
 
-    supervisor.hold_at(now().checked_add(Duration::from_millis(1)));
+    supervisor.interrupt_at(now().checked_add(Duration::from_millis(1)));
     supervisor.disarm();
     // Longer than deadline and grace together: neither has consequences.
     assert!(supervisor.first_death(Duration::from_millis(120)).is_none());
@@ -245,12 +245,12 @@ fn a_run_that_ends_in_time_is_not_held() {
 fn who_answers_without_end_is_not_heard() {
     let supervisor = supervisor();
     adopt(&supervisor, 1, "exec yes >&0");
-    let (says, arrived) = supervisor
+    let (answer, arrived) = supervisor
         .run_job(|watch| {
-            let sights = watch.ask_all(ANSWER_LIMIT);
-            (sights[0].says, watch.children[0].arrived.len())
+            let probes = watch.ask_all(ANSWER_LIMIT);
+            (probes[0].answer, watch.children[0].arrived.len())
         })
         .expect("it lives");
-    assert_eq!(says, Says::Nothing(Activity::Silent));
+    assert_eq!(answer, ProbeAnswer::Silent(Activity::Silent));
     assert!(arrived <= ANSWER_LENGTH + 512, "{arrived} bytes");
 }

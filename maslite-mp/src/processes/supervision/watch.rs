@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use shared_child::SharedChild;
 
-use super::child::{HOLD, Lifeline, Watched, kill_group_at_end};
+use super::child::{INTERRUPT, Lifeline, Watched, kill_group_at_end};
 use super::grants::Grants;
 use super::{ChildEnd, Event, Failure, Job, Shared};
 use crate::error::death::{Death, ExitKind, OomKills};
 use crate::error::warning::Limit;
 use crate::links::transport::now;
 use crate::processes::output::{self, Closing, Outlet, Pump};
-use crate::stall::detector::{Lookout, ProgressLines, Sight};
+use crate::stall::detector::{Probe, ProgressLines, StallDetector};
 
 /// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
@@ -40,7 +40,7 @@ struct Timer {
 /// The numbers are of runs: the timer means nothing once its run is over.
 #[derive(Clone, Copy, Debug)]
 enum Due {
-    Hold(u64),
+    Interrupt(u64),
     Kill(u64),
     Look,
 }
@@ -56,11 +56,11 @@ pub(crate) struct Watch {
     sender: Sender<Event>,
     shared: Arc<Shared>,
     grants: Arc<Grants>,
-    hold_grace: Duration,
+    interrupt_grace: Duration,
     timers: Vec<Timer>,
-    pub(crate) lookout: Lookout,
+    pub(crate) detector: StallDetector,
     /// Tells people how far a run has come, if they want to know.
-    pub(crate) teller: Option<Box<dyn ProgressLines>>,
+    pub(crate) progress_reporter: Option<Box<dyn ProgressLines>>,
     expecting_exits: bool,
     kills: OomKills,
     /// Reads what children print, from the first that is to be heard. After them, because it ends when they have let go of it.
@@ -68,12 +68,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// With no child yet. Events come from what clones of the sender tell; `hold_grace` is how long a held run may go on.
+    /// With no child yet. Events come from what clones of the sender tell; `interrupt_grace` is how long a held run may go on.
     pub(super) fn new(
         (sender, events): (Sender<Event>, Receiver<Event>),
         shared: Arc<Shared>,
         grants: Arc<Grants>,
-        hold_grace: Duration,
+        interrupt_grace: Duration,
     ) -> Self {
         Self {
             children: Vec::new(),
@@ -82,10 +82,10 @@ impl Watch {
             sender,
             shared,
             grants,
-            hold_grace,
+            interrupt_grace,
             timers: Vec::new(),
-            lookout: Lookout::default(),
-            teller: None,
+            detector: StallDetector::default(),
+            progress_reporter: None,
             expecting_exits: false,
             kills: OomKills::begin(),
             pump: None,
@@ -171,7 +171,7 @@ impl Watch {
     /// Takes what breaks main's end of the link to a child, which is used once that has ended or is given up.
     pub(crate) fn link(&mut self, pid: u32, cut: impl Fn() + Send + 'static) {
         if let Some(child) = self.children.iter().find(|child| child.pid == pid) {
-            child.link.hold(cut);
+            child.link.tie(cut);
         }
     }
 
@@ -238,14 +238,20 @@ impl Watch {
         match event {
             Event::Job(Job(job)) => job(self),
             Event::Exited { child, status, at } => self.record_exit(child, status, at),
-            Event::HoldAt { at, run } => self.set(Some(at), Due::Hold(run)),
-            Event::HoldNow { run } if self.grants.current_run() == Some(run) => self.hold(run),
-            Event::Call { run } if self.grants.current_run() == Some(run) => self.end_grants(),
+            Event::InterruptAt { at, run } => self.set(Some(at), Due::Interrupt(run)),
+            Event::InterruptNow { run } if self.grants.current_run() == Some(run) => {
+                self.interrupt(run);
+            }
+            Event::InterruptForRequest { run } if self.grants.current_run() == Some(run) => {
+                self.end_grants();
+            }
             Event::KillAll => self.fail(Failure::Interrupted),
             Event::Look => self.look(),
             Event::ExpectExits => self.expecting_exits = true,
             // A Finish is only ever sent once, and taken out before: see `run`; the others are for a run that is over.
-            Event::Finish { .. } | Event::HoldNow { .. } | Event::Call { .. } => {}
+            Event::Finish { .. }
+            | Event::InterruptNow { .. }
+            | Event::InterruptForRequest { .. } => {}
         }
     }
 
@@ -265,30 +271,30 @@ impl Watch {
         };
         let current = self.grants.current_run();
         match first.due {
-            Due::Hold(run) if current == Some(run) => self.hold(run),
+            Due::Interrupt(run) if current == Some(run) => self.interrupt(run),
             Due::Kill(run) if current == Some(run) => self.give_up(run),
-            Due::Hold(_) | Due::Kill(_) => {}
+            Due::Interrupt(_) | Due::Kill(_) => {}
             Due::Look => self.look(),
         }
     }
 
     /// The children that were held are still at it.
     fn give_up(&mut self, run: u64) {
-        let sights = self.ask_all(ANSWER_LIMIT);
+        let probes = self.ask_all(ANSWER_LIMIT);
         if self.grants.current_run() != Some(run) {
             // They came to rest at the last moment.
             return;
         }
-        if sights.iter().any(|sight| sight.debugger.is_some()) {
+        if probes.iter().any(|probe| probe.debugger.is_some()) {
             // Whoever looks at it has time.
-            self.set(now().checked_add(self.hold_grace), Due::Kill(run));
+            self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
             return;
         }
-        self.lookout.note(&sights, now());
-        let (holders, _) = self.lookout.holders(&sights, now());
+        self.detector.note(&probes, now());
+        let (blockers, _) = self.detector.blockers(&probes, now());
         let failure = Failure::Stuck {
-            limit: Limit::Rest(self.hold_grace),
-            holder: holders.into_iter().next().map(Box::new),
+            limit: Limit::Rest(self.interrupt_grace),
+            blocker: blockers.into_iter().next().map(Box::new),
         };
         self.fail(failure);
     }
@@ -307,20 +313,25 @@ impl Watch {
     }
 
     /// Asks all clusters what they are at. Who does not answer within the limit does not answer.
-    pub(crate) fn ask_all(&mut self, limit: Duration) -> Vec<Sight> {
-        let inline = self.lookout.inline.iter();
-        let inline: Vec<_> = inline.map(|(name, pulse)| pulse.sight(name)).collect();
+    pub(crate) fn ask_all(&mut self, limit: Duration) -> Vec<Probe> {
+        let inline = self.detector.inline.iter();
+        let inline: Vec<_> = inline
+            .map(|(name, cluster_activity)| cluster_activity.probe(name))
+            .collect();
         let asked: Vec<_> = self.children.iter_mut().map(Watched::ask).collect();
         let until = now().checked_add(limit);
         let children = self.children.iter_mut().zip(asked);
-        let sights = children.map(|(child, asked)| child.sight(until.filter(|_| asked)));
-        inline.into_iter().chain(sights).collect()
+        let probes = children.map(|(child, asked)| child.probe(until.filter(|_| asked)));
+        inline.into_iter().chain(probes).collect()
     }
 
     /// How long after a look the next one is due; none if nobody wants to know anything.
     fn interval(&self) -> Option<Duration> {
-        let telling = self.teller.as_ref().map(|teller| teller.interval());
-        self.lookout.interval().into_iter().chain(telling).min()
+        let telling = self
+            .progress_reporter
+            .as_ref()
+            .map(|progress_reporter| progress_reporter.interval());
+        self.detector.interval().into_iter().chain(telling).min()
     }
 
     /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so. Tells how far it has come, if
@@ -342,50 +353,50 @@ impl Watch {
         };
         let begin = now();
         self.set(begin.checked_add(interval), Due::Look);
-        if let Some(teller) = &mut self.teller
-            && teller.is_due(run)
+        if let Some(progress_reporter) = &mut self.progress_reporter
+            && progress_reporter.is_due(run)
         {
-            let sights = self.ask_all(ANSWER_LIMIT);
-            let time = self.lookout.time_of_main();
-            if let Some(teller) = &self.teller {
-                teller.tell(&sights, time);
+            let probes = self.ask_all(ANSWER_LIMIT);
+            let time = self.detector.time_of_main();
+            if let Some(progress_reporter) = &self.progress_reporter {
+                progress_reporter.tell(&probes, time);
             }
         }
-        if self.lookout.main_moves(run, begin) {
+        if self.detector.main_moves(run, begin) {
             return;
         }
-        let sights = self.ask_all(ANSWER_LIMIT);
-        let warning = self.lookout.consider(&sights, now());
+        let probes = self.ask_all(ANSWER_LIMIT);
+        let warning = self.detector.consider(&probes, now());
         if self.grants.current_run() != Some(run) {
             // It has ended while its clusters were asked.
             return;
         }
         if let Some(warning) = warning {
-            self.lookout.warn(warning);
+            self.detector.warn(warning);
         }
-        if let Some((limit, holder)) = self.lookout.overdue(&sights, now()) {
-            let holder = Some(Box::new(holder));
-            self.fail(Failure::Stuck { limit, holder });
+        if let Some((limit, blocker)) = self.detector.overdue(&probes, now()) {
+            let blocker = Some(Box::new(blocker));
+            self.fail(Failure::Stuck { limit, blocker });
         }
     }
 
     /// Tells the children to end their grants, and sets the timer for those that do not.
-    fn hold(&mut self, run: u64) {
-        if self.grants.held.swap(run, Ordering::SeqCst) == run {
+    fn interrupt(&mut self, run: u64) {
+        if self.grants.interrupted.swap(run, Ordering::SeqCst) == run {
             // Told already, and the timer is set.
             return;
         }
         self.end_grants();
         // To be compared with what they are at when the timer rings.
-        let sights = self.ask_all(ANSWER_LIMIT);
-        self.lookout.note(&sights, now());
-        self.set(now().checked_add(self.hold_grace), Due::Kill(run));
+        let probes = self.ask_all(ANSWER_LIMIT);
+        self.detector.note(&probes, now());
+        self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
     }
 
     /// Tells the children to end the grants issued so far.
     fn end_grants(&mut self) {
         let up_to = self.grants.issued.load(Ordering::SeqCst);
-        let mut bytes = [HOLD; 9];
+        let mut bytes = [INTERRUPT; 9];
         bytes[1..].copy_from_slice(&up_to.to_le_bytes());
         for child in self
             .children

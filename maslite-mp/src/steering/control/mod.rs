@@ -37,7 +37,7 @@ use crate::cluster::commands::{Question, Shown, View};
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
 use crate::settings::ClusterId;
-use crate::steering::control_queue::{Halt, Order, Promise, Stretch};
+use crate::steering::control_queue::{ControlCommand, Halt, Promise, StepTarget};
 use crate::steering::controller::Controller;
 use protocol::{AgentLine, AgentView, AlarmLine, Reply, Request};
 
@@ -69,10 +69,10 @@ pub(crate) fn begin<M: WireMessage>(
             let reply = Reply::Status(controller.look(GLANCE));
             (asker.take)(Box::new(|| reply));
         }
-        Request::Pause => order_halt(controller, Order::Pause, asker),
-        Request::Step { supersteps } => go(controller, Stretch::Supersteps(supersteps), asker),
-        Request::StepInstant => go(controller, Stretch::NextInstant, asker),
-        Request::RunUntil { time } => go(controller, Stretch::Until(time), asker),
+        Request::Pause => order_halt(controller, ControlCommand::Pause, asker),
+        Request::Step { supersteps } => go(controller, StepTarget::Supersteps(supersteps), asker),
+        Request::StepInstant => go(controller, StepTarget::NextInstant, asker),
+        Request::RunUntil { time } => go(controller, StepTarget::Until(time), asker),
         Request::Resume => {
             let reply = controller.resume().map_or_else(refused, |()| Reply::Done);
             (asker.take)(Box::new(|| reply));
@@ -95,13 +95,17 @@ fn refused(error: ControlError) -> Reply {
     }
 }
 
-fn go<M: WireMessage>(controller: &Controller<M>, stretch: Stretch, asker: Asker) {
-    order_halt(controller, |reply| Order::Go(stretch, reply), asker);
+fn go<M: WireMessage>(controller: &Controller<M>, step_target: StepTarget, asker: Asker) {
+    order_halt(
+        controller,
+        |reply| ControlCommand::Go(step_target, reply),
+        asker,
+    );
 }
 
 fn order_halt<M: WireMessage>(
     controller: &Controller<M>,
-    order: impl FnOnce(Promise<Halt>) -> Order,
+    order: impl FnOnce(Promise<Halt>) -> ControlCommand,
     asker: Asker,
 ) {
     let Asker { gone, take } = asker;
@@ -168,7 +172,7 @@ fn ask_run<M: WireMessage, T: 'static>(
         Ok(question) => question,
         Err(error) => return take(Box::new(move || refused(error))),
     };
-    let order = |reply| Order::Ask {
+    let order = |reply| ControlCommand::Ask {
         scope,
         request,
         reply,

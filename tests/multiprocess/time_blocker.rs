@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
-use maslite_mp::{Activity, ClockHolder, Warning};
+use maslite_mp::{Activity, TimeBlocker, Warning};
 
-use crate::ground::{ALL, Ground, Grounded};
+use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 use crate::workers::{Gate, Msg, Worker, agents, clusters, go, pids, signal};
 
 /// How long time may stand: short, since all of these tests wait for it to pass.
@@ -34,10 +34,10 @@ fn impatient(main: MpMain<Msg>) -> (MpMain<Msg>, Warnings) {
 impl Warnings {
     /// Waits for one in which somebody holds the clock in this way. A loaded machine may give
     /// others before, in which a process had no time to begin.
-    fn with(&self, fits: impl Fn(&ClockHolder) -> bool) -> Warning {
+    fn with(&self, fits: impl Fn(&TimeBlocker) -> bool) -> Warning {
         loop {
             let warning = self.0.recv_timeout(LONG).expect("such a warning");
-            if warning.holders.iter().any(&fits) {
+            if warning.blockers.iter().any(&fits) {
                 return warning;
             }
         }
@@ -46,9 +46,9 @@ impl Warnings {
 
 #[test]
 fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
-    for ground in ALL {
+    for placement in ALL {
         let gate = Gate::new("named");
-        let mut main = MpMain::new(agents()).unwrap().on(ground);
+        let mut main = MpMain::new(agents()).unwrap().on(placement);
         let names = ["north", "east", "south"];
         let [north, east, south] = names.map(|name| main.new_scheduler_named(name).unwrap());
         let worker = gate.worker(SimDuration::from_secs(3));
@@ -59,14 +59,14 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
         main.send(Mail::new(AgentId::MAIN, conveyor, Msg::Go));
         let (mut main, warnings) = impatient(main);
         main.start().unwrap();
-        let pid = (ground != Ground::Inline).then(|| pids(&main)[0]);
+        let pid = (placement != TestPlacement::Inline).then(|| pids(&main)[0]);
 
         let mut warning = thread::scope(|scope| {
             let gate = &gate;
             let watcher = scope.spawn(move || {
                 let _held = gate.somebody();
                 let in_agent = Activity::InAgent(Phase::Update);
-                warnings.with(|holder| holder.activity == in_agent && !holder.since.is_zero())
+                warnings.with(|blocker| blocker.activity == in_agent && !blocker.since.is_zero())
             });
             main.run(Run::until_idle()).unwrap();
             watcher.join().unwrap()
@@ -74,17 +74,17 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
         assert_eq!(warning.time, SimTime::from_secs(3));
         assert!(warning.stood >= PATIENCE, "{warning:?}");
         assert_eq!(warning.waiting, ["east", "south"]);
-        let [holder] = warning.holders.as_slice() else {
+        let [blocker] = warning.blockers.as_slice() else {
             panic!("{warning:?}");
         };
-        assert_eq!(holder.cluster.as_deref(), Some("north"));
-        assert_eq!((holder.pid, holder.agent), (pid, Some(conveyor)));
-        let instant = (holder.time, holder.superstep);
+        assert_eq!(blocker.cluster.as_deref(), Some("north"));
+        assert_eq!((blocker.pid, blocker.agent), (pid, Some(conveyor)));
+        let instant = (blocker.time, blocker.superstep);
         assert_eq!(instant, (Some(SimTime::from_secs(3)), Some(0)));
-        assert!(holder.since >= PATIENCE / 2, "{warning:?}");
+        assert!(blocker.since >= PATIENCE / 2, "{warning:?}");
 
         warning.stood = Duration::from_secs(5);
-        warning.holders[0].since = Duration::from_millis(2_500);
+        warning.blockers[0].since = Duration::from_millis(2_500);
         let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
         assert_eq!(
             warning.to_string(),
@@ -99,10 +99,10 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
 
 #[test]
 fn under_a_lookahead_it_is_named_as_well() {
-    for ground in ALL {
+    for placement in ALL {
         let gate = Gate::new("ahead");
         let worker = gate.worker(SimDuration::from_secs(3));
-        let main = clusters(ground, &[&[Worker::Farewell], &[worker]]);
+        let main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
         let mut main = main.with_lookahead(SimDuration::from_secs(1));
         main.send(go(2));
         let (mut main, warnings) = impatient(main);
@@ -110,7 +110,7 @@ fn under_a_lookahead_it_is_named_as_well() {
             let gate = &gate;
             let watcher = scope.spawn(move || {
                 let _held = gate.somebody();
-                warnings.with(|holder| holder.agent == Some(AgentId::from(2)))
+                warnings.with(|blocker| blocker.agent == Some(AgentId::from(2)))
             });
             main.run(Run::until_idle()).unwrap();
             watcher.join().unwrap()
@@ -124,7 +124,7 @@ fn under_a_lookahead_it_is_named_as_well() {
 fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
     let gate = Gate::new("stopped");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let mut main = clusters(Ground::Ring, &[&[worker], &[Worker::Farewell]]);
+    let mut main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     main.send(go(1));
     let (mut main, warnings) = impatient(main);
     main.start().unwrap();
@@ -134,7 +134,7 @@ fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
         let watcher = scope.spawn(move || {
             let _held = gate.somebody();
             signal("STOP", pid);
-            let warning = warnings.with(|holder| holder.activity == Activity::Stopped);
+            let warning = warnings.with(|blocker| blocker.activity == Activity::Stopped);
             signal("CONT", pid);
             warning
         });
@@ -143,34 +143,34 @@ fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
     });
     assert_eq!(report.stopped_by, StopReason::Idle);
     assert_eq!(report.now, SimTime::from_secs(3));
-    let [holder] = warning.holders.as_slice() else {
+    let [blocker] = warning.blockers.as_slice() else {
         panic!("{warning:?}");
     };
     assert_eq!(
-        (holder.cluster.as_deref(), holder.pid),
+        (blocker.cluster.as_deref(), blocker.pid),
         (Some("1"), Some(pid))
     );
-    assert_eq!((holder.agent, holder.time), (None, None));
+    assert_eq!((blocker.agent, blocker.time), (None, None));
     assert_eq!(warning.waiting, ["2"]);
 }
 
 #[test]
 fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
     let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
-    for ground in ALL {
+    for placement in ALL {
         for workers in [
             [&across[..1], &across[1..]],
             // In one cluster, which is then alone.
             [&[Worker::Forever], &[Worker::Farewell]],
         ] {
-            let mut main = clusters(ground, &workers);
+            let mut main = clusters(placement, &workers);
             main.send(go(1));
             let (mut main, warnings) = impatient(main);
             let stop = main.stop_handle();
             let warning = thread::scope(|scope| {
                 let watcher = scope.spawn(move || {
                     let warning = warnings
-                        .with(|holder| matches!(holder.activity, Activity::Exchange { .. }));
+                        .with(|blocker| matches!(blocker.activity, Activity::Exchange { .. }));
                     stop.stop();
                     warning
                 });
@@ -182,14 +182,14 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
                 watcher.join().unwrap()
             });
             assert_eq!(warning.time, SimTime::ZERO);
-            let exchanging = |holder: &&ClockHolder| match holder.activity {
+            let exchanging = |blocker: &&TimeBlocker| match blocker.activity {
                 Activity::Exchange { supersteps } => supersteps > 1,
                 _ => false,
             };
-            let holder = warning.holders.iter().find(exchanging).unwrap();
-            let cluster = holder.cluster.as_deref().unwrap();
-            assert!(holder.superstep > Some(1), "{warning:?}");
-            if let Some(agent) = holder.agent {
+            let blocker = warning.blockers.iter().find(exchanging).unwrap();
+            let cluster = blocker.cluster.as_deref().unwrap();
+            assert!(blocker.superstep > Some(1), "{warning:?}");
+            if let Some(agent) = blocker.agent {
                 assert_eq!(
                     agent.to_string(),
                     cluster,
@@ -202,18 +202,18 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
 
 #[test]
 fn main_itself_is_named() {
-    for ground in ALL {
-        let main = clusters(ground, &[&[Worker::TellPid], &[Worker::Farewell]]);
+    for placement in ALL {
+        let main = clusters(placement, &[&[Worker::TellPid], &[Worker::Farewell]]);
         let (mut main, warnings) = impatient(main);
         main.send(go(1));
         let mut seen = None;
         main.run_with(Run::until_idle(), |_, _| {
-            seen = Some(warnings.with(|holder| holder.activity == Activity::Handler));
+            seen = Some(warnings.with(|blocker| blocker.activity == Activity::Handler));
         })
         .unwrap();
         let warning = seen.unwrap();
-        assert_eq!(warning.holders.len(), 1, "{warning:?}");
-        assert_eq!(warning.holders[0].cluster, None);
+        assert_eq!(warning.blockers.len(), 1, "{warning:?}");
+        assert_eq!(warning.blockers[0].cluster, None);
         assert_eq!(warning.waiting, ["1", "2"]);
         let text = warning.to_string();
         assert!(
@@ -222,7 +222,7 @@ fn main_itself_is_named() {
         );
 
         let run = Run::until_idle().stop_when(move |_| {
-            warnings.with(|holder| holder.activity == Activity::Predicate);
+            warnings.with(|blocker| blocker.activity == Activity::Predicate);
             true
         });
         assert_eq!(main.run(run).unwrap().stopped_by, StopReason::Predicate);

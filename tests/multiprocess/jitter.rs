@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ground::{Ground, PROCESSES};
+use crate::test_placement::{PROCESSES, TestPlacement};
 use crate::{lively, lookahead, scenario_traces};
 
 /// So often the same thing is run inline, in another order of work each time.
@@ -35,10 +35,10 @@ impl Agent<Msg> for Gossip {
 
 #[test]
 fn a_model_that_cheats_is_found_out_inline() {
-    let order = |shake| {
+    let order = |jitter| {
         let agents = Registry::new().with::<Gossip>().enter();
         let main = MpMain::new(agents).unwrap();
-        let mut main = main.with_placement(Placement::Inline).with_shake(shake);
+        let mut main = main.with_placement(Placement::Inline).with_jitter(jitter);
         for id in 1..=3_u64 {
             let cluster = main.new_scheduler();
             main.add(cluster, id, Gossip).unwrap();
@@ -47,13 +47,13 @@ fn a_model_that_cheats_is_found_out_inline() {
         WORKED.take()
     };
     assert_eq!(order(None), [1, 2, 3]);
-    let orders: BTreeSet<_> = (0..20).map(|shake| order(Some(shake))).collect();
+    let orders: BTreeSet<_> = (0..20).map(|jitter| order(Some(jitter))).collect();
     assert!(orders.len() > 2, "{orders:?}");
     assert_eq!(order(Some(5)), order(Some(5)));
 }
 
 /// Some over rings, some over channels.
-fn by_turns(seed: u64) -> Ground {
+fn by_turns(seed: u64) -> TestPlacement {
     PROCESSES[usize::from(seed % 2 == 1)]
 }
 
@@ -61,7 +61,7 @@ fn by_turns(seed: u64) -> Ground {
 fn scenarios_inline() {
     for seed in 2000..2040 {
         for clusters in [3, 8] {
-            scenario_traces::check(seed, clusters, Ground::Inline, Some(seed));
+            scenario_traces::check(seed, clusters, TestPlacement::Inline, Some(seed));
         }
     }
 }
@@ -71,14 +71,14 @@ fn scenarios_in_processes() {
     for seed in 2000..2008 {
         scenario_traces::check(seed, 3, by_turns(seed), Some(seed));
     }
-    scenario_traces::check(2008, 8, Ground::Ring, Some(1));
+    scenario_traces::check(2008, 8, TestPlacement::Ring, Some(1));
 }
 
 #[test]
 fn scenarios_under_a_lookahead_inline() {
     for seed in 2000..2040 {
-        lookahead::check(seed, 3, Ground::Inline, Some(seed), &[]);
-        lookahead::check(seed, 8, Ground::Inline, Some(seed), &[1, 5, 6]);
+        lookahead::check(seed, 3, TestPlacement::Inline, Some(seed), &[]);
+        lookahead::check(seed, 8, TestPlacement::Inline, Some(seed), &[1, 5, 6]);
     }
 }
 
@@ -87,7 +87,7 @@ fn scenarios_under_a_lookahead_in_processes() {
     for seed in 2000..2008 {
         lookahead::check(seed, 3, by_turns(seed), Some(seed), &[2, 5]);
     }
-    lookahead::check(2008, 8, Ground::Ring, Some(1), &[]);
+    lookahead::check(2008, 8, TestPlacement::Ring, Some(1), &[]);
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn lively_agents_inline() {
     for seed in 2000..2020 {
         let expected = lively::in_one_scheduler(seed);
         for count in [2, 3, 8] {
-            for shake in 0..ORDERS {
-                let got = lively::in_clusters(seed, count, Ground::Inline, Some(shake), 0);
-                let of = format!("{count} clusters, shake {shake}");
+            for jitter in 0..ORDERS {
+                let got = lively::in_clusters(seed, count, TestPlacement::Inline, Some(jitter), 0);
+                let of = format!("{count} clusters, shake {jitter}");
                 lively::compare(seed, &got, &expected, &of);
             }
         }
@@ -116,10 +116,10 @@ fn lively_agents_in_processes() {
 #[test]
 fn lively_agents_under_a_lookahead() {
     for seed in 2000..2020 {
-        let expected = lively::in_clusters(seed, 3, Ground::Inline, None, 2);
-        for shake in 0..ORDERS {
-            let got = lively::in_clusters(seed, 3, Ground::Inline, Some(shake), 2);
-            lively::compare(seed, &got, &expected, &format!("shake {shake}"));
+        let expected = lively::in_clusters(seed, 3, TestPlacement::Inline, None, 2);
+        for jitter in 0..ORDERS {
+            let got = lively::in_clusters(seed, 3, TestPlacement::Inline, Some(jitter), 2);
+            lively::compare(seed, &got, &expected, &format!("shake {jitter}"));
         }
         if seed < 2005 {
             let got = lively::in_clusters(seed, 3, by_turns(seed), Some(seed), 2);
