@@ -389,12 +389,30 @@ fn chaos_comes_to_the_right_ends() {
     if !cfg!(target_os = "linux") {
         return;
     }
+    chaos_is_right("2", "3");
+    let unknown = Command::new(program("chaos"))
+        .args(["--fault", "of mine"])
+        .output();
+    assert!(!unknown.unwrap().status.success());
+}
+
+#[test]
+fn chaos_in_one_cluster_comes_to_the_right_ends() {
+    if cfg!(target_os = "linux") {
+        chaos_is_right("1", "1");
+    }
+}
+
+fn chaos_is_right(rounds: &str, clusters: &str) {
     let listed = told("chaos", &["--list"]);
     let listed: Vec<_> = listed
         .lines()
         .filter_map(|line| line.split(' ').next())
         .collect();
-    let lines = told("chaos", &["--rounds", "2", "--clusters", "3", "--json"]);
+    let lines = told(
+        "chaos",
+        &["--rounds", rounds, "--clusters", clusters, "--json"],
+    );
     let lines: Vec<serde_json::Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -405,11 +423,8 @@ fn chaos_comes_to_the_right_ends() {
         .collect();
     assert_eq!(tried, listed);
     for line in &lines {
-        assert_eq!(
-            (&line["rounds"], &line["right"]),
-            (&2.into(), &2.into()),
-            "{line}"
-        );
+        let [wanted, right] = ["rounds", "right"].map(|count| line[count].to_string());
+        assert_eq!([&*wanted, &*right], [rounds; 2], "{line}");
         assert!(
             line["p50_ms"].is_number() && line["p99_ms"].is_number(),
             "{line}"
@@ -421,10 +436,6 @@ fn chaos_comes_to_the_right_ends() {
             assert!(killed || line[left] == 0, "{left} in {line}");
         }
     }
-    let unknown = Command::new(program("chaos"))
-        .args(["--fault", "of mine"])
-        .output();
-    assert!(!unknown.unwrap().status.success());
 }
 
 #[test]

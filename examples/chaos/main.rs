@@ -33,7 +33,7 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// How many clusters each simulation has.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     clusters: u64,
     /// What carries the messages between the processes.
     #[arg(long, value_enum, default_value_t)]

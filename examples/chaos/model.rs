@@ -82,6 +82,8 @@ pub(crate) struct Stage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Player {
     next: AgentId,
+    /// Somebody in another process: an agent of the first cluster, or main if there is one cluster only.
+    elsewhere: AgentId,
     balls: u64,
     deed: Option<Deed>,
     ticks: u64,
@@ -154,6 +156,7 @@ impl Player {
             Deed::PanicTwice => {
                 let _second = Player {
                     next: self.next,
+                    elsewhere: self.elsewhere,
                     balls: self.balls,
                     deed: self.deed,
                     ticks: 0,
@@ -184,8 +187,8 @@ impl Player {
                 std::hint::spin_loop();
             },
             Deed::TellNobody => ctx.send(AgentId::from("nobody"), Msg::Ball(0)),
-            Deed::CannotLeave => ctx.send(self.next, Msg::Odd(Odd::CannotLeave)),
-            Deed::CannotArrive => ctx.send(self.next, Msg::Odd(Odd::CannotArrive)),
+            Deed::CannotLeave => ctx.send(self.elsewhere, Msg::Odd(Odd::CannotLeave)),
+            Deed::CannotArrive => ctx.send(self.elsewhere, Msg::Odd(Odd::CannotArrive)),
             Deed::FloodStderr => {
                 let line = [b"chaos ".repeat(16), vec![b'\n']].concat();
                 let mut stderr = std::io::stderr();
@@ -243,6 +246,11 @@ pub(crate) fn players(
         let all = deed == Some(Deed::EndureSignals);
         let player = Player {
             next: AgentId::from(number % last + 1),
+            elsewhere: if clusters == 1 {
+                AgentId::MAIN
+            } else {
+                AgentId::from(1)
+            },
             balls,
             deed: deed.filter(|_| all || number == last),
             ticks: 0,
