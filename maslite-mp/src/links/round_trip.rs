@@ -109,9 +109,11 @@ impl Trips {
             return true;
         }
         let made = &mut self.made[usize::from(bytes.first().copied().unwrap_or(0))];
-        let wants = *made < FIRST;
-        *made += u8::from(wants);
-        wants
+        if *made == FIRST {
+            return false;
+        }
+        *made += 1;
+        true
     }
 }
 

@@ -615,6 +615,9 @@ const LENGTH: usize = 4;
 /// Bytes of the shortest mail: the head of one to subscribers.
 pub(crate) const SHORTEST_MAIL: usize = LENGTH + 1 + 8 * 4;
 
+/// Bytes of the longest head, the length before it included.
+const LONGEST_HEAD: usize = LENGTH + 1 + 8 * 7;
+
 /// Marks encoded mail as a copy.
 pub(crate) fn mark_copy(mail: &mut [u8]) {
     if let Some(kind) = mail.get_mut(LENGTH) {
@@ -626,7 +629,14 @@ impl MailHead {
     /// Hands its encoding to a flavor of postcard.
     #[inline]
     fn put(&self, into: &mut impl Flavor) -> postcard::Result<()> {
-        let mut bytes = [0; LENGTH + 1 + 8 * 7];
+        let mut bytes = [0; LONGEST_HEAD];
+        let end = self.write(&mut bytes);
+        into.try_extend(&bytes[..end])
+    }
+
+    /// Writes its encoding behind the place of the length, and tells where it ends.
+    #[inline]
+    fn write(&self, bytes: &mut [u8; LONGEST_HEAD]) -> usize {
         let mut end = LENGTH + 1;
         let mut write = |number: u64| {
             bytes[end..end + 8].copy_from_slice(&number.to_le_bytes());
@@ -649,7 +659,7 @@ impl MailHead {
         }
         bytes[LENGTH] =
             kind | if is_timed { TIMED } else { 0 } | if self.is_copy { COPY } else { 0 };
-        into.try_extend(&bytes[..end])
+        end
     }
 
     /// Bytes of its encoding, the length before it included.
@@ -661,15 +671,20 @@ impl MailHead {
     }
 
     /// Takes the head from the front of a mail, behind its length.
+    #[inline]
     pub(crate) fn take(bytes: &mut &[u8]) -> postcard::Result<Self> {
-        let (kind, mut rest) = bytes.split_first().ok_or(END)?;
+        // What every head has is looked for once.
+        let (always, mut rest) = bytes
+            .split_first_chunk::<{ SHORTEST_MAIL - LENGTH }>()
+            .ok_or(END)?;
+        let [kind, numbers @ ..] = always;
+        let (numbers, _) = numbers.as_chunks();
+        let number = |place: usize| u64::from_le_bytes(numbers[place]);
         let mut read = || {
             let (number, after) = rest.split_first_chunk().ok_or(END)?;
             rest = after;
             Ok(u64::from_le_bytes(*number))
         };
-        let key = MailKey::from_numbers([read()?, read()?, read()?]);
-        let sender = AgentId::from_u64(read()?);
         let receiver = match kind & !(TIMED | COPY) {
             0 => Receiver::Agent(AgentId::from_u64(read()?)),
             1 => Receiver::Direct(AgentId::from_u64(read()?)),
@@ -683,8 +698,8 @@ impl MailHead {
         *bytes = rest;
         let [arrives, left] = times;
         Ok(Self {
-            key,
-            sender,
+            key: MailKey::from_numbers([number(0), number(1), number(2)]),
+            sender: AgentId::from_u64(number(3)),
             receiver,
             arrives,
             left,
@@ -774,12 +789,16 @@ pub(crate) fn write_mail<M: Serialize>(
     body: &M,
     space: &mut [u8],
 ) -> postcard::Result<usize> {
-    let mut within = Within {
-        space: &mut *space,
-        used: 0,
+    let head = if let Some(room) = space.first_chunk_mut() {
+        head.write(room)
+    } else {
+        let mut within = Within {
+            space: &mut *space,
+            used: 0,
+        };
+        head.put(&mut within)?;
+        within.used
     };
-    head.put(&mut within)?;
-    let head = within.used;
     let length = head + codec::write(body, &mut space[head..])?;
     write_length(&mut space[..length]);
     Ok(length)
