@@ -14,31 +14,6 @@ pub(crate) const PROTOCOL: u32 = 2;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// The directory for temporary files cannot hold a socket.
-    #[error(
-        "the directory for temporary files, {0:?}, is not UTF-8 or longer than 89 bytes: set TMPDIR to a shorter one"
-    )]
-    TempDir(PathBuf),
-    /// No socket can be made in the directory for temporary files: it is not there, full, or not to be written to.
-    #[error(
-        "no socket can be made in the directory for temporary files, {directory:?}: set TMPDIR to one that can be written to"
-    )]
-    TempDirUnusable {
-        /// The directory.
-        directory: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The umask of this process lets its own user not use the directories that it makes, and the links are channels, which need one
-    /// for a moment.
-    #[error(
-        "the umask of this process takes the rights 0{mask:o} from its own user, so that no channel can be made: use another one, \
-         such as 077, or Link::Ring"
-    )]
-    Umask {
-        /// The rights of the user that it takes.
-        mask: u32,
-    },
     /// This process may not open as many descriptors as so many clusters need, five each. None was started.
     #[error(
         "{asked} clusters need more descriptors than this process has left of its {limit}: {possible} can be started; \
@@ -175,9 +150,6 @@ pub enum SpawnError {
 }
 
 maslite_core::readable_debug!(enum SpawnError {
-    TempDir(source),
-    TempDirUnusable { directory, source },
-    Umask { mask },
     TooManyClusters { asked, possible, limit },
     ProgramReplaced(source),
     Resources(source),

@@ -6,41 +6,33 @@
 //! packets stay below its own fragmentation, one pair of channels serves one child, and nothing but the handshake carries
 //! channels. It believes the headers it receives; a child with corrupt memory can therefore make a receive panic, which is
 //! caught here and ends that link.
+//!
+//! ipc-channel connects two processes by a socket with a path. A process that is killed in that moment would leave the path in the
+//! file system. So the ends of channels cross through a pair of sockets without names ([`RendezvousSocket`]), as the packets
+//! that ipc-channel makes of them.
 
-use std::env;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use ipc_channel::ipc::{
-    self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender,
-};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcSender};
 use ipc_channel::platform::OsIpcSender;
 use ipc_channel::{IpcError, TryRecvError};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
-    SocketType,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::error::link::LinkError;
+use crate::links::descriptors;
 use crate::links::frame::{FRAME_LIMIT, Packets};
 
-/// How many may stand at a door before somebody answers. Who finds no room waits until then.
-const BACKLOG: i32 = 4096;
-
-const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 const ARRIVED: RecvFlags = RecvFlags::CMSG_CLOEXEC.union(RecvFlags::DONTWAIT);
 const SILENT: SendFlags = SendFlags::NOSIGNAL;
-
-/// A descriptor that only names a file.
-const KEY: OFlags = OFlags::PATH;
 
 /// A sending and a receiving channel. Holds only its own end of each, so that the peer's death is seen.
 #[derive(Debug)]
@@ -148,41 +140,48 @@ pub(crate) fn check() -> io::Result<()> {
     Ok(())
 }
 
-/// What a child hands over.
+/// What crosses between a child and main before their channels do.
 #[derive(Debug, Serialize, Deserialize)]
 enum RendezvousMessage {
+    /// The ends that a child hands over.
     Channels {
         /// Proves that the child read the invitation meant for it.
         nonce: [u8; 16],
         to_proc: IpcBytesSender,
         to_main: IpcBytesReceiver,
     },
-    /// From this process itself, before any child is told of the door.
-    Test,
+    /// Within one process: the sending end of a channel of these messages.
+    Sender(IpcSender<RendezvousMessage>),
+    /// Within one process: random bytes by which a descriptor is found.
+    Token([u8; 16]),
 }
 
-/// A packet of ipc-channel as it is: a knock that has not been unpacked.
+/// A packet of ipc-channel as it is: a message that has not been unpacked.
 struct Parcel {
     bytes: Vec<u8>,
     files: Vec<OwnedFd>,
 }
 
-/// No knock is as long as this \[bytes\].
+/// No message is as long as this \[bytes\].
 const LONGEST_MESSAGE: usize = 1024;
 
-/// A knock encloses the ends of two channels.
+/// A message encloses the ends of two channels at most.
 const ENCLOSED: usize = 2;
 
 impl Parcel {
-    /// Takes a packet that has arrived. None if the peer has closed its end without one.
+    /// Takes a packet that has arrived. None if there is none.
     fn take(from: impl AsFd) -> io::Result<Option<Self>> {
         let mut bytes = vec![0; LONGEST_MESSAGE];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ENCLOSED))];
         let mut enclosed = RecvAncillaryBuffer::new(&mut room);
-        let received = retry_on_intr(|| {
+        let received = match retry_on_intr(|| {
             let mut into = [IoSliceMut::new(&mut bytes)];
             rustix::net::recvmsg(&from, &mut into, &mut enclosed, ARRIVED)
-        })?;
+        }) {
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let files = enclosed.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(files) => Some(files),
             _ => None,
@@ -212,78 +211,78 @@ impl Parcel {
     }
 }
 
-/// Where children hand over the ends of their channels: a socket that no longer has a name when the first of them hears of it.
+/// A sending end of ipc-channel and the socket at which its packets arrive as they are.
 ///
-/// Children reach it through [`key`](Self::key), a descriptor that comes to them over their control lines. So nothing of it is in
-/// the file system but for the moment in which it is made: ipc-channel connects by paths alone. The knocks are taken here as
-/// plain packets, which cannot keep anybody waiting and whose files are closed when they are refused, and passed on to ipc-channel
-/// only once they are there.
+/// ipc-channel does not show its descriptors. The socket is the one at which a token arrives that was sent there.
+fn plain_channel() -> io::Result<(IpcSender<RendezvousMessage>, OwnedFd)> {
+    let (sender, receiver) = ipc::channel()?;
+    let mut token = [0; 16];
+    getrandom::fill(&mut token)?;
+    sender
+        .send(RendezvousMessage::Token(token))
+        .map_err(io_error)?;
+    let arrives = descriptors::socket_with(&token)?
+        .ok_or_else(|| io::Error::other("the descriptor of a channel cannot be found"))?;
+    // The duplicate keeps the socket open.
+    drop(receiver);
+    Parcel::take(&arrives)?.ok_or(io::ErrorKind::WouldBlock)?;
+    Ok((sender, arrives))
+}
+
+/// Where children hand over the ends of their channels: one of a pair of sockets. The other one comes to them over their control lines.
+///
+/// The messages are taken here as plain packets, which cannot keep anybody waiting and whose files are closed when they are refused, and
+/// passed on to ipc-channel only once they are there.
 pub(crate) struct RendezvousSocket {
-    listener: OwnedFd,
-    key: OwnedFd,
+    ours: OwnedFd,
+    theirs: OwnedFd,
     /// Through which packets get to `receiver`.
     hatch: OwnedFd,
     receiver: IpcReceiver<RendezvousMessage>,
 }
 
 impl RendezvousSocket {
-    /// Makes a door. The directory in which that happens belongs to this user alone, and is gone afterwards, also after an error.
     pub(crate) fn open() -> io::Result<Self> {
-        // It panics where it cannot make a directory.
-        let (server, inner) = catch_unwind(IpcOneShotServer::<RendezvousMessage>::new)
-            .map_err(|_| io::Error::other("ipc-channel panicked over a socket"))??;
-        // The server removes the directory and all that is in it.
-        let path = Path::new(&inner).with_file_name("door");
-        let listener = socket()?;
-        rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
-        rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR)?;
-        rustix::net::listen(&listener, BACKLOG)?;
-        let key = rustix::fs::open(&path, KEY | OFlags::CLOEXEC, Mode::empty())?;
-        // What ipc-channel itself sends goes to its server, as it is: so nothing here depends on how its packets look.
-        let name = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        let visitor = IpcSender::connect(name.to_owned())?;
-        visitor
-            .send(RendezvousMessage::Test)
-            .map_err(io::Error::other)?;
-        let visit = accept(&listener)?.ok_or(io::ErrorKind::WouldBlock)?;
-        let parcel = Parcel::take(&visit)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let hatch = socket()?;
-        rustix::net::connect(&hatch, &SocketAddrUnix::new(&*inner)?)?;
-        parcel.pass_on(&hatch)?;
-        let accepted = catch_unwind(AssertUnwindSafe(|| server.accept()))
-            .map_err(|_| io::Error::other("ipc-channel panicked over a packet"))?;
-        let (receiver, _) = accepted.map_err(io_error)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let (to_receiver, receiver) = ipc::channel()?;
+        let (sender, arrives) = plain_channel()?;
+        sender
+            .send(RendezvousMessage::Sender(to_receiver))
+            .map_err(io_error)?;
+        let parcel = Parcel::take(&arrives)?.ok_or(io::ErrorKind::WouldBlock)?;
+        let hatch = parcel.files.into_iter().next();
+        let hatch = hatch.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self {
-            listener,
-            key,
+            ours,
+            theirs,
             hatch,
             receiver,
         })
     }
 
-    /// What a child needs to [`message`].
-    pub(crate) fn key(&self) -> BorrowedFd<'_> {
-        self.key.as_fd()
+    /// What a child needs to [`hand_over`] its channels.
+    pub(crate) fn theirs(&self) -> BorrowedFd<'_> {
+        self.theirs.as_fd()
     }
 
-    /// Lets somebody in who is there. Does not wait.
-    pub(crate) fn answer(&self) -> io::Result<Option<Visitor>> {
-        Ok(accept(&self.listener)?.map(Visitor))
-    }
-
-    /// Takes the channels that a visitor has brought. None if it has left without a word.
-    pub(crate) fn take(&self, visitor: &Visitor) -> io::Result<Option<([u8; 16], IpcPackets)>> {
-        let Some(parcel) = Parcel::take(visitor)? else {
+    /// Takes the channels that a child has handed over. None if there are none. Does not wait.
+    pub(crate) fn take(&self) -> io::Result<Option<([u8; 16], IpcPackets)>> {
+        let Some(parcel) = Parcel::take(&self.ours)? else {
             return Ok(None);
         };
-        // In the order of the fields of a knock.
+        // In the order of the fields of the message.
         let [_, to_main] = &*parcel.files else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let to_main = to_main.try_clone()?;
         parcel.pass_on(&self.hatch)?;
         let message = catch_unwind(AssertUnwindSafe(|| self.receiver.recv()))
-            .map_err(|_| io::Error::other("ipc-channel panicked over a knock"))?;
+            .map_err(|_| io::Error::other("ipc-channel panicked over the ends of channels"))?;
         match message.map_err(io_error)? {
             RendezvousMessage::Channels {
                 nonce,
@@ -297,44 +296,17 @@ impl RendezvousSocket {
                 };
                 Ok(Some((nonce, packets)))
             }
-            RendezvousMessage::Test => Err(io::ErrorKind::InvalidData.into()),
+            RendezvousMessage::Sender(_) | RendezvousMessage::Token(_) => {
+                Err(io::ErrorKind::InvalidData.into())
+            }
         }
     }
 }
 
-/// By which is seen whether somebody is at the door.
+/// By which is seen whether a child has handed over its channels.
 impl AsFd for RendezvousSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-}
-
-/// Somebody who has been let in, and may have brought something.
-pub(crate) struct Visitor(OwnedFd);
-
-impl AsFd for Visitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SOCKET_FLAGS,
-        None,
-    )?;
-    Ok(socket)
-}
-
-/// Accepts a connection that is there.
-fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    match rustix::net::accept_with(listener, SOCKET_FLAGS) {
-        Ok(visit) => Ok(Some(visit)),
-        // It has left, or is there the next time.
-        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
-        Err(error) => Err(error.into()),
+        self.ours.as_fd()
     }
 }
 
@@ -345,43 +317,22 @@ fn io_error(error: IpcError) -> io::Error {
     }
 }
 
-/// Knocks at main's door as its child, with the key to it, and returns the child's ends of the two fresh channels.
-pub(crate) fn connect(key: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
-    let name = format!("/proc/self/fd/{}", key.as_raw_fd());
-    loop {
-        match connect_once(&name, nonce) {
-            // Main finds that somebody has left without a word.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-fn connect_once(name: &str, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+/// Hands main its ends of two fresh channels, as its child, through the socket that came from main. Returns the child's ends.
+pub(crate) fn hand_over(socket: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;
-    let rendezvous = IpcSender::connect(name.to_owned())?;
+    let (carrier, arrives) = plain_channel()?;
     let message = RendezvousMessage::Channels {
         nonce,
         to_proc,
         to_main,
     };
-    rendezvous.send(message).map_err(io_error)?;
+    carrier.send(message).map_err(io_error)?;
+    let parcel = Parcel::take(&arrives)?.ok_or(io::ErrorKind::WouldBlock)?;
+    parcel.pass_on(socket)?;
     Ok(IpcPackets {
         sender,
         receiver,
         line: None,
     })
-}
-
-/// Returns the directory in which doors are made if it cannot hold one: ipc-channel truncates the socket's path without a word,
-/// and panics on a path that is not UTF-8.
-pub(crate) fn unusable_temp_dir() -> Option<PathBuf> {
-    /// `sun_path` with its final zero, less `/.tmpXXXXXX/socket`.
-    const LONGEST: usize = 107 - 18;
-    let directory = env::temp_dir();
-    let usable = directory
-        .to_str()
-        .is_some_and(|path| !cfg!(target_os = "linux") || path.len() <= LONGEST);
-    (!usable).then_some(directory)
 }

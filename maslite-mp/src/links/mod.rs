@@ -3,6 +3,8 @@
 //! It may use `error` only. It does not know what a message says.
 
 pub(crate) mod codec;
+#[allow(unsafe_code, reason = "it looks at descriptors by their numbers")]
+mod descriptors;
 pub(crate) mod frame;
 pub(crate) mod guarded;
 pub(crate) mod ipc;

@@ -1,17 +1,15 @@
-//! What must hold before the first child process is started: descriptors for all, a place for their sockets, the same program.
+//! What must hold before the first child process is started: descriptors for all, the same program.
 
 use std::env;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::IntoRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::id;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::fcntl_getfd;
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::{Resource, getrlimit};
 use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::spawn::SpawnError;
@@ -76,35 +74,6 @@ fn open_descriptors() -> Option<usize> {
     // The directory that is read is one of them.
     let entries = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd"));
     Some(entries.ok()?.count().saturating_sub(1))
-}
-
-/// Refuses a directory for temporary files in which no socket can be made. ipc-channel panics there.
-pub(crate) fn check_temp_dir() -> Result<(), SpawnError> {
-    static TRIES: AtomicU64 = AtomicU64::new(0);
-    let number = TRIES.fetch_add(1, Ordering::Relaxed);
-    let directory = env::temp_dir();
-    let probe = directory.join(format!("maslite-{}-{number}", id()));
-    let unusable = |source| SpawnError::TempDirUnusable {
-        directory: directory.clone(),
-        source,
-    };
-    // As ipc-channel makes it.
-    let made = DirBuilder::new().mode(0o700).create(&probe);
-    made.map_err(unusable)?;
-    let mode = fs::metadata(&probe).map(|found| found.mode());
-    fs::remove_dir(&probe).map_err(unusable)?;
-    let mode = mode.map_err(unusable)?;
-    if is_shut(mode, geteuid().is_root()) {
-        return Err(SpawnError::Umask {
-            mask: !mode & 0o700,
-        });
-    }
-    Ok(())
-}
-
-/// Whether a directory that was made with this mode shuts its own user out.
-fn is_shut(mode: u32, is_root: bool) -> bool {
-    !is_root && mode & 0o700 != 0o700
 }
 
 /// A file as it was once.
@@ -172,25 +141,6 @@ pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_umask_that_shuts_its_own_user_out_is_refused() {
-        for (mode, is_root, expected) in [
-            (0o40700, false, false),
-            (0o40000, false, true),
-            (0o40300, false, true),
-            (0o40600, false, true),
-            (0o40000, true, false),
-        ] {
-            assert_eq!(is_shut(mode, is_root), expected, "{mode:o} {is_root}");
-        }
-        let text = SpawnError::Umask { mask: 0o700 }.to_string();
-        assert_eq!(
-            text,
-            "the umask of this process takes the rights 0700 from its own user, so that no channel can be made: use another one, \
-             such as 077, or Link::Ring"
-        );
-    }
 
     #[test]
     fn more_clusters_than_there_can_be_descriptors_for_are_refused_by_their_number() {

@@ -239,12 +239,12 @@ impl Guest {
                 Box::new(ring)
             }
             _ => {
-                let key = ConnectRequest::read(&control.line).map_err(lost())?;
+                let socket = Summons::read(&control.line).map_err(lost())?;
                 let _ = watch.send(Arc::clone(&control));
-                let lost = || io::Error::other("the key to main's door was lost on its way");
-                let packets = key
+                let lost = || io::Error::other("the socket for the channels was lost on its way");
+                let packets = socket
                     .ok_or_else(lost)
-                    .and_then(|key| ipc::connect(&key, invitation.nonce))
+                    .and_then(|socket| ipc::hand_over(&socket, invitation.nonce))
                     .map_err(ChildError::refused("no channel to main can be made"))
                     .inspect_err(say_in_stderr)?;
                 Box::new(Framed::new(packets, ipc::frame_limit(), wait))

@@ -6,7 +6,7 @@
 //! | child | [`Word::Passed`] | that it has passed an `enter` that was not meant |
 //! | child | [`Word::Hello`] | that it is the right one, and whether it has mapped the memory |
 //! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
-//! | main | [`ConnectRequest`] | where to knock, if the link is to be a channel: the key to main's door comes with it |
+//! | main | [`Summons`] | if the link is to be a channel: the socket through which to hand it over comes with it |
 //!
 //! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message of main is a
 //! length (u16, little endian), then itself in postcard. They are short: writing one does not wait for the child to read it. The length of
@@ -108,7 +108,7 @@ pub(crate) struct Hello {
     pub(crate) no_ring: Option<String>,
 }
 
-/// Has a child hand over its channels. The key to main's door comes with it.
+/// Has a child hand over its channels. The socket through which it does so comes with it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConnectRequest;
 
@@ -191,18 +191,18 @@ impl Word {
     }
 }
 
-impl ConnectRequest {
-    /// Writes it with the key. Does not wait for the child.
-    pub(crate) fn write(&self, control: &UnixStream, key: BorrowedFd<'_>) -> io::Result<()> {
-        send_with(control, &framed(self)?, Some(key))
+impl Summons {
+    /// Writes it with the socket. Does not wait for the child.
+    pub(crate) fn write(&self, control: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
+        send_with(control, &framed(self)?, Some(socket))
     }
 
-    /// Reads it, and takes the key. The system drops that without a word if this process may open no more files.
+    /// Reads it, and takes the socket. The system drops that without a word if this process may open no more files.
     pub(crate) fn read(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
         let mut length = [0; 2];
-        let key = receive_with(control, &mut length)?;
+        let socket = receive_with(control, &mut length)?;
         let Self = read_body(control, length)?;
-        Ok(key)
+        Ok(socket)
     }
 }
 

@@ -3,10 +3,10 @@
 //! ```text
 //! start ──► supervisor thread: invite_all ──► a process for each
 //!              hear_all ◄── Hellos, through the control lines
-//!              let_all_in ◄── main's ends of channels, through one door for all
+//!              let_all_in ◄── main's ends of channels, through one socket for all
 //! ```
 //!
-//! All of it waits for control lines and the door at once, up to the deadline. The waiter of a child that ends closes its control line.
+//! All of it waits for control lines and that socket at once, up to the deadline. The waiter of a child that ends closes its control line.
 //!
 //! **Invariant:** when [`start`] returns an error, no process of the call is left.
 
@@ -32,7 +32,7 @@ use super::program::{Program, directory_to_go_to, explain_failure};
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
 use crate::links::frame::Framed;
-use crate::links::ipc::{self, IpcPackets, RendezvousSocket, Visitor};
+use crate::links::ipc::{self, IpcPackets, RendezvousSocket};
 use crate::links::ring::{self, RingLink};
 use crate::links::transport::{Transport, Wait, now};
 use crate::processes::limits;
@@ -84,8 +84,8 @@ pub(crate) struct MainSide {
 pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<MainSide>, SpawnError> {
     refuse_to_start();
     limits::open_standard_streams().map_err(SpawnError::Resources)?;
-    if plan.carrier == Link::Channel {
-        check_rendezvous_directory()?;
+    if order.carrier == Link::Channel {
+        ipc::check().map_err(SpawnError::Resources)?;
     }
     if plan.program.exe.is_none() {
         limits::check_program()?;
@@ -101,15 +101,6 @@ pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<Main
                 "the supervisor thread has ended",
             )))
         })
-}
-
-/// Refuses to start children whose links are channels where doors, or channels, cannot be had.
-fn check_rendezvous_directory() -> Result<(), SpawnError> {
-    if let Some(directory) = ipc::unusable_temp_dir() {
-        return Err(SpawnError::TempDir(directory));
-    }
-    limits::check_temp_dir()?;
-    ipc::check().map_err(SpawnError::Resources)
 }
 
 /// A child has ended: the one with this index.
@@ -349,25 +340,16 @@ fn let_all_in(
         .collect();
     let invited = &*invited;
     if ends.iter().any(Option::is_none) {
-        let rendezvous = summon(invited, &ends, plan)?;
-        let mut visitors = Vec::new();
+        let rendezvous = summon(invited, &ends, order)?;
         while let Some(first) = ends.iter().position(Option::is_none) {
-            let news = look_out(invited, &ends, &rendezvous, &visitors, until)?;
+            let news = look_out(invited, &ends, &rendezvous, until)?;
             if news.is_empty() {
                 return Err(invited[first].late(plan));
             }
-            if news.rendezvous {
-                let visitor = rendezvous.answer().map_err(SpawnError::Resources)?;
-                visitors.extend(visitor);
-            }
-            for place in news.visitors.into_iter().rev() {
-                let visitor = visitors.swap_remove(place);
-                let Some((nonce, packets)) = rendezvous
-                    .take(&visitor)
-                    .map_err(|source| invited[first].broken(source))?
-                else {
-                    continue;
-                };
+            while let Some((nonce, packets)) = rendezvous
+                .take()
+                .map_err(|source| invited[first].broken(source))?
+            {
                 let child = invited.iter().position(|child| child.nonce == nonce);
                 let end = child.and_then(|child| ends.get_mut(child));
                 match end {
@@ -386,23 +368,23 @@ fn let_all_in(
     Ok(ends.into_iter().flatten().collect())
 }
 
-/// Opens a door for the children whose links are channels, and gives them the key.
+/// Makes the sockets through which the children whose links are channels hand them over, and gives them theirs.
 fn summon(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
-    plan: &StartPlan,
+    order: &Order,
 ) -> Result<RendezvousSocket, SpawnError> {
-    if plan.carrier != Link::Channel {
-        check_rendezvous_directory()?;
+    if order.carrier != Link::Channel {
+        ipc::check().map_err(SpawnError::Resources)?;
     }
     let rendezvous = RendezvousSocket::open().map_err(SpawnError::Resources)?;
     for (child, end) in invited.iter().zip(ends) {
         if end.is_some() {
             continue;
         }
-        match ConnectRequest.write(&child.control, rendezvous.key()) {
+        match Summons.write(&child.control, rendezvous.theirs()) {
             Ok(()) => {}
-            // It has ended, which is seen when it does not knock.
+            // It has ended, which its control line shows.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(source) => return Err(child.broken(source)),
         }
@@ -413,17 +395,15 @@ fn summon(
 /// What there is to see while children are let in.
 #[derive(Default)]
 struct News {
-    /// Somebody is at the door.
-    rendezvous: bool,
-    /// These visitors have brought something, or have left: their places.
-    visitors: Vec<usize>,
+    /// Channels were handed over.
+    channels: bool,
     /// These children, who have not been let in, have ended, or say what no child says: their indices.
     gone: Vec<usize>,
 }
 
 impl News {
     fn is_empty(&self) -> bool {
-        !self.rendezvous && self.visitors.is_empty() && self.gone.is_empty()
+        !self.channels && self.gone.is_empty()
     }
 }
 
@@ -432,18 +412,12 @@ fn look_out(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
     rendezvous: &RendezvousSocket,
-    visitors: &[Visitor],
     until: Option<Instant>,
 ) -> Result<News, SpawnError> {
     let outside: Vec<usize> = (0..ends.len())
         .filter(|index| ends[*index].is_none())
         .collect();
     let mut lines = vec![PollFd::new(rendezvous, PollFlags::IN)];
-    lines.extend(
-        visitors
-            .iter()
-            .map(|visitor| PollFd::new(visitor, PollFlags::IN)),
-    );
     let controls = outside.iter().map(|index| &*invited[*index].control);
     lines.extend(controls.map(|control| PollFd::new(control, PollFlags::IN)));
     loop {
@@ -454,14 +428,11 @@ fn look_out(
         }
     }
     let mut speak = lines.iter().map(|line| !line.revents().is_empty());
-    let rendezvous = speak.next().unwrap_or_default();
-    let visitors = (0..visitors.len()).filter(|_| speak.next().unwrap_or_default());
-    let visitors = visitors.collect();
+    let channels = speak.next().unwrap_or_default();
     let gone = outside.into_iter().zip(speak);
     let gone = gone.filter_map(|(index, speaks)| speaks.then_some(index));
     Ok(News {
-        rendezvous,
-        visitors,
+        channels,
         gone: gone.collect(),
     })
 }

@@ -10,18 +10,17 @@
 //!  checks everything  ◄──────────────── Hello ────
 //!
 //!  without shared memory:
-//!  opens a door  ── ConnectRequest and key ─────────────►  makes two channels, keeps its own ends
-//!  takes the ends  ◄────────────── main's ends ───  knocks at the door
+//!  makes a pair of sockets  ── Summons, socket ──►  makes two channels, keeps its own ends
+//!  takes the ends  ◄────────────── main's ends ───  hands them over through the socket
 //! ```
 //!
-//! If both have mapped the memory, it is the link, and nothing of the start is in the file system. A door is a socket whose name is gone
-//! before any child is told of it: the key is a descriptor.
+//! If both have mapped the memory, it is the link. The sockets have no names. So nothing of a start is ever in the file system.
 //!
 //! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
 //!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
 //! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not through arguments or
 //!   environment, which others can read.
-//! - No step can hang: main waits for all control lines and the door at once, up to the deadline, and the end of a child closes its line.
+//! - No step can hang: main waits for all control lines and its socket at once, up to the deadline, and the end of a child closes its line.
 //! - If anything fails, all children of the call are killed and reaped before the error is returned.
 //!
 //! # The child's standard streams

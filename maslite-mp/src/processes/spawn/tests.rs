@@ -247,9 +247,9 @@ fn a_ring_that_cannot_be_is_replaced_or_an_error() {
 #[ignore = "entry of a child that cannot map memory"]
 fn no_ring_entry() {
     let (stdin, invitation) = introduce(|hello| hello.no_ring = Some("no room".to_owned()));
-    let key = ConnectRequest::read(&stdin).expect("main opens a door");
-    let key = key.expect("it comes with it");
-    let packets = ipc::connect(&key, invitation.nonce).expect("main is there");
+    let socket = Summons::read(&stdin).expect("main wants channels");
+    let socket = socket.expect("it comes with it");
+    let packets = ipc::hand_over(&socket, invitation.nonce).expect("main is there");
     let mut link = Framed::new(packets, ipc::frame_limit(), Wait::default());
     let mut message = Vec::new();
     while link.hear(&mut message).is_ok() && link.say(&message).is_ok() {}
@@ -673,37 +673,37 @@ fn babbling_entry() {
 }
 
 #[test]
-#[ignore = "entry of a child at whose door somebody else knocks"]
+#[ignore = "entry of a child in whose place somebody else hands over channels"]
 fn stranger_entry() {
     let (mut stdin, invitation) = introduce(|_| {});
-    let key = ConnectRequest::read(&stdin).expect("main opens a door");
-    let key = key.expect("it comes with it");
+    let socket = Summons::read(&stdin).expect("main wants channels");
+    let socket = socket.expect("it comes with it");
     let mut nonce = invitation.nonce;
     nonce[15] ^= 1;
-    let _packets = ipc::connect(&key, nonce).expect("main is there");
+    let _packets = ipc::hand_over(&socket, nonce).expect("main is there");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
 
 #[test]
-#[ignore = "entry of a child that ends before its door"]
+#[ignore = "entry of a child that ends before it hands over its channels"]
 fn timid_entry() {
     let (stdin, _) = introduce(|_| {});
-    ConnectRequest::read(&stdin).expect("main opens a door");
+    Summons::read(&stdin).expect("main wants channels");
     exit(7);
 }
 
 #[test]
-#[ignore = "entry of a child that waits before its door"]
+#[ignore = "entry of a child that hands over no channels"]
 fn hesitant_entry() {
     let (mut stdin, _) = introduce(|_| {});
-    ConnectRequest::read(&stdin).expect("main opens a door");
+    Summons::read(&stdin).expect("main wants channels");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
 
 #[test]
-fn what_goes_wrong_at_a_door_is_told_apart() {
+fn what_goes_wrong_when_channels_are_handed_over_is_told_apart() {
     let error = refused_over(Link::Channel, "stranger_entry", 2);
     assert!(
         matches!(error, SpawnError::Stranger { cluster: 1, .. }),
@@ -767,34 +767,6 @@ fn a_start_that_fails_harms_no_earlier_one() {
     let mut more = start(&supervisor, plan("echo_entry", 1)).expect("the children start");
     assert_eq!(asked(&mut more[0], b"me too").expect("alive"), b"me too");
     assert!(supervisor.first_death(Duration::ZERO).is_none());
-}
-
-#[test]
-#[ignore = "entry of the test below"]
-fn long_temp_dir_entry() {
-    let error = refused_over(Link::Channel, "echo_entry", 1);
-    assert!(matches!(error, SpawnError::TempDir(_)), "{error:?}");
-}
-
-#[test]
-fn a_temporary_directory_that_cannot_hold_a_socket_is_refused() {
-    if !cfg!(target_os = "linux") {
-        return;
-    }
-    let status = own_executable()
-        .and_then(|mut command| {
-            command
-                .args([
-                    "processes::spawn::tests::long_temp_dir_entry",
-                    "--exact",
-                    "--ignored",
-                ])
-                .env("TMPDIR", format!("/{}", "a".repeat(89)))
-                .output()
-        })
-        .expect("it runs")
-        .status;
-    assert!(status.success());
 }
 
 /// Runs another entry in a process of its own, with its own directory for temporary files, and waits for it and for all that hold
@@ -1096,35 +1068,28 @@ fn more_children_than_there_are_descriptors_for_are_refused() {
 
 #[test]
 #[ignore = "entry of the test below"]
-fn unusable_temp_dir_entry() {
-    if cfg!(target_os = "linux") {
-        // A ring has nothing there.
-        let (_supervisor, mut sides) = started("echo_entry", 2);
+fn no_place_for_files_entry() {
+    for carrier in [Link::Channel, Link::Auto] {
+        let supervisor = supervisor();
+        let mut order = order("echo_entry", 2);
+        order.carrier = carrier;
+        let mut sides = start(&supervisor, order).expect("the children start");
         assert_eq!(asked_of(&mut sides[1]), b"hello");
     }
-    let error = refused_over(Link::Channel, "echo_entry", 1);
-    let SpawnError::TempDirUnusable { directory, .. } = &error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(*directory, env::temp_dir());
-    assert!(error.to_string().contains("set TMPDIR"), "{error}");
 }
 
+/// Nothing of a start is in the file system, not even for a moment: a main process that is killed then would leave it there.
 #[test]
-fn a_temporary_directory_that_cannot_be_written_to_is_refused() {
-    for directory in ["/nowhere/at/all", "/proc/self", "/dev/null"] {
-        let output = own_executable()
-            .and_then(|mut command| {
-                command
-                    .args([
-                        "processes::spawn::tests::unusable_temp_dir_entry",
-                        "--exact",
-                        "--ignored",
-                    ])
-                    .env("TMPDIR", directory)
-                    .output()
-            })
-            .expect("it runs");
+fn a_start_needs_no_directory_for_temporary_files_and_no_umask() {
+    let too_long = format!("/{}", "a".repeat(89));
+    for directory in ["/nowhere/at/all", "/proc/self", "/dev/null", &too_long] {
+        let output = Command::new("sh")
+            .args(["-c", "umask 777; exec \"$0\" \"$@\" --exact --ignored"])
+            .arg(env::current_exe().expect("this is it"))
+            .arg("processes::spawn::tests::no_place_for_files_entry")
+            .env("TMPDIR", directory)
+            .output()
+            .expect("there is a shell");
         assert!(
             output.status.success(),
             "{}",
