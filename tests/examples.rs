@@ -431,9 +431,7 @@ fn chaos_is_right(rounds: &str, clusters: &str) {
         );
         assert!(line["max_ms"].is_number(), "{line}");
         for left in ["left_processes", "left_fds", "left_files"] {
-            // See the example for what a main process that is killed may leave.
-            let killed = left == "left_files" && line["fault"] == "kill_main";
-            assert!(killed || line[left] == 0, "{left} in {line}");
+            assert!(line[left] == 0, "{left} in {line}");
         }
     }
 }

@@ -123,7 +123,7 @@ pub enum SpawnError {
         /// What the system said, here or in the child.
         source: io::Error,
     },
-    /// Somebody else answered in the child's place: another process of this user, or one that may write to its temporary directory.
+    /// Somebody else answered in the child's place: another process of this user.
     #[error("a stranger answered in place of the process of cluster {name} ({cluster})")]
     Stranger {
         /// Its cluster's number.

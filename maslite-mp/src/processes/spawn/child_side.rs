@@ -239,7 +239,7 @@ impl Guest {
                 Box::new(ring)
             }
             _ => {
-                let socket = Summons::read(&control.line).map_err(lost())?;
+                let socket = ConnectRequest::read(&control.line).map_err(lost())?;
                 let _ = watch.send(Arc::clone(&control));
                 let lost = || io::Error::other("the socket for the channels was lost on its way");
                 let packets = socket

@@ -6,7 +6,7 @@
 //! | child | [`Word::Passed`] | that it has passed an `enter` that was not meant |
 //! | child | [`Word::Hello`] | that it is the right one, and whether it has mapped the memory |
 //! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
-//! | main | [`Summons`] | if the link is to be a channel: the socket through which to hand it over comes with it |
+//! | main | [`ConnectRequest`] | if the link is to be a channel: the socket through which to hand it over comes with it |
 //!
 //! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message of main is a
 //! length (u16, little endian), then itself in postcard. They are short: writing one does not wait for the child to read it. The length of
@@ -191,7 +191,7 @@ impl Word {
     }
 }
 
-impl Summons {
+impl ConnectRequest {
     /// Writes it with the socket. Does not wait for the child.
     pub(crate) fn write(&self, control: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
         send_with(control, &framed(self)?, Some(socket))

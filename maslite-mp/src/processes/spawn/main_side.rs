@@ -84,7 +84,7 @@ pub(crate) struct MainSide {
 pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<MainSide>, SpawnError> {
     refuse_to_start();
     limits::open_standard_streams().map_err(SpawnError::Resources)?;
-    if order.carrier == Link::Channel {
+    if plan.carrier == Link::Channel {
         ipc::check().map_err(SpawnError::Resources)?;
     }
     if plan.program.exe.is_none() {
@@ -340,7 +340,7 @@ fn let_all_in(
         .collect();
     let invited = &*invited;
     if ends.iter().any(Option::is_none) {
-        let rendezvous = summon(invited, &ends, order)?;
+        let rendezvous = summon(invited, &ends, plan)?;
         while let Some(first) = ends.iter().position(Option::is_none) {
             let news = look_out(invited, &ends, &rendezvous, until)?;
             if news.is_empty() {
@@ -372,9 +372,9 @@ fn let_all_in(
 fn summon(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
-    order: &Order,
+    plan: &StartPlan,
 ) -> Result<RendezvousSocket, SpawnError> {
-    if order.carrier != Link::Channel {
+    if plan.carrier != Link::Channel {
         ipc::check().map_err(SpawnError::Resources)?;
     }
     let rendezvous = RendezvousSocket::open().map_err(SpawnError::Resources)?;
@@ -382,7 +382,7 @@ fn summon(
         if end.is_some() {
             continue;
         }
-        match Summons.write(&child.control, rendezvous.theirs()) {
+        match ConnectRequest.write(&child.control, rendezvous.theirs()) {
             Ok(()) => {}
             // It has ended, which its control line shows.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -247,7 +247,7 @@ fn a_ring_that_cannot_be_is_replaced_or_an_error() {
 #[ignore = "entry of a child that cannot map memory"]
 fn no_ring_entry() {
     let (stdin, invitation) = introduce(|hello| hello.no_ring = Some("no room".to_owned()));
-    let socket = Summons::read(&stdin).expect("main wants channels");
+    let socket = ConnectRequest::read(&stdin).expect("main wants channels");
     let socket = socket.expect("it comes with it");
     let packets = ipc::hand_over(&socket, invitation.nonce).expect("main is there");
     let mut link = Framed::new(packets, ipc::frame_limit(), Wait::default());
@@ -676,7 +676,7 @@ fn babbling_entry() {
 #[ignore = "entry of a child in whose place somebody else hands over channels"]
 fn stranger_entry() {
     let (mut stdin, invitation) = introduce(|_| {});
-    let socket = Summons::read(&stdin).expect("main wants channels");
+    let socket = ConnectRequest::read(&stdin).expect("main wants channels");
     let socket = socket.expect("it comes with it");
     let mut nonce = invitation.nonce;
     nonce[15] ^= 1;
@@ -689,7 +689,7 @@ fn stranger_entry() {
 #[ignore = "entry of a child that ends before it hands over its channels"]
 fn timid_entry() {
     let (stdin, _) = introduce(|_| {});
-    Summons::read(&stdin).expect("main wants channels");
+    ConnectRequest::read(&stdin).expect("main wants channels");
     exit(7);
 }
 
@@ -697,7 +697,7 @@ fn timid_entry() {
 #[ignore = "entry of a child that hands over no channels"]
 fn hesitant_entry() {
     let (mut stdin, _) = introduce(|_| {});
-    Summons::read(&stdin).expect("main wants channels");
+    ConnectRequest::read(&stdin).expect("main wants channels");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
@@ -1071,9 +1071,9 @@ fn more_children_than_there_are_descriptors_for_are_refused() {
 fn no_place_for_files_entry() {
     for carrier in [Link::Channel, Link::Auto] {
         let supervisor = supervisor();
-        let mut order = order("echo_entry", 2);
-        order.carrier = carrier;
-        let mut sides = start(&supervisor, order).expect("the children start");
+        let mut plan = plan("echo_entry", 2);
+        plan.carrier = carrier;
+        let mut sides = start(&supervisor, plan).expect("the children start");
         assert_eq!(asked_of(&mut sides[1]), b"hello");
     }
 }
