@@ -295,3 +295,20 @@ fn every_source_file_is_in_the_code_map() {
         }
     }
 }
+
+/// Ten questions or more, each answered by a file that exists.
+#[test]
+fn where_to_look_is_told_by_files_that_exist() {
+    let page = text("CONTRIBUTING.md");
+    let (_, after) = page.split_once("## Where is …?").unwrap();
+    let (section, _) = after.split_once("\n## ").unwrap();
+    let answers: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(quoted)
+        .collect();
+    assert!(answers.len() >= 10, "{answers:?}");
+    for file in answers {
+        assert!(root().join(file).exists(), "no file {file}");
+    }
+}

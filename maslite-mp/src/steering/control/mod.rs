@@ -16,6 +16,7 @@
 //! **Invariant:** nothing that comes out of the socket, and nobody at its other end, holds up a run or changes its trace: requests are
 //! bounded in length, clients and their requests in number, and answers wait in memory of this process until they are read.
 
+mod access;
 mod client;
 mod place;
 pub mod protocol;

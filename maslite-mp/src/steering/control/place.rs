@@ -9,15 +9,16 @@
 //! however that comes, and process ids repeat: in a container main may always be process 1. So a process id alone tells nothing.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::access::{check_private, make_private};
 use super::client::{AskError, connect};
 
 /// The longest name of a simulation \[characters\]: a socket's path must fit into about a hundred.
@@ -52,41 +53,6 @@ fn directory() -> PathBuf {
     }
 }
 
-/// Makes a directory for this user alone, whatever the umask, and what is missing above it.
-fn make(directory: &Path) -> io::Result<()> {
-    if let Some(above) = directory.parent()
-        && !above.try_exists()?
-    {
-        make(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => fs::set_permissions(directory, Permissions::from_mode(0o700)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a directory is this user's alone. Lets its user in again if a umask has shut it out.
-///
-/// # Errors
-/// If it is not, or is not there.
-fn check(directory: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(directory)?;
-    let is_ours = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if is_ours {
-        if found.mode() & 0o700 != 0o700 {
-            // A umask has taken it from its own user as well, and from all later simulations.
-            fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-        }
-        return Ok(());
-    }
-    let what = format!(
-        "{} is no directory of this user alone: remove it, or set XDG_RUNTIME_DIR",
-        directory.display()
-    );
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
-}
-
 /// Whether a simulation can be called so.
 fn is_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -102,8 +68,8 @@ pub(crate) fn path_for(name: &str) -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let directory = directory();
-    make(&directory)?;
-    check(&directory)?;
+    make_private(&directory)?;
+    check_private(&directory)?;
     Ok(directory.join(format!("{}-{name}.sock", std::process::id())))
 }
 
@@ -188,7 +154,7 @@ fn named(path: PathBuf) -> Option<Simulation> {
 /// If their directory cannot be read, or is not this user's alone. That there is none is no error.
 pub fn simulations() -> io::Result<Vec<Simulation>> {
     let directory = directory();
-    let entries = match check(&directory).and_then(|()| fs::read_dir(&directory)) {
+    let entries = match check_private(&directory).and_then(|()| fs::read_dir(&directory)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -232,40 +198,6 @@ mod tests {
         }
     }
 
-    /// In a process of its own, with a umask that takes everything.
-    #[test]
-    #[ignore = "started by the test below"]
-    fn under_a_umask_that_takes_everything() {
-        let place = std::env::temp_dir();
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        let deep = place.join("a").join("b");
-        make(&deep).unwrap();
-        assert_eq!((mode(&place.join("a")), mode(&deep)), (0o700, 0o700));
-        // One that an earlier process has left.
-        let shut = place.join("shut");
-        fs::create_dir(&shut).unwrap();
-        assert_eq!(mode(&shut), 0);
-        check(&shut).unwrap();
-        assert_eq!(mode(&shut), 0o700);
-    }
-
-    #[test]
-    fn a_directory_lets_its_user_in_whatever_the_umask() {
-        let place = std::env::temp_dir().join(format!("maslite-umask-{}", std::process::id()));
-        fs::create_dir(&place).unwrap();
-        let test = "steering::control::place::tests::under_a_umask_that_takes_everything";
-        let output = std::process::Command::new("sh")
-            .args(["-c", "umask 777; exec \"$0\" \"$@\" --exact --ignored"])
-            .arg(std::env::current_exe().unwrap())
-            .arg(test)
-            .env("TMPDIR", &place)
-            .output()
-            .unwrap();
-        fs::remove_dir_all(&place).unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("1 passed"), "{said}");
-    }
-
     fn place(what: &str) -> PathBuf {
         let place = std::env::temp_dir().join(format!("maslite-{what}-{}", std::process::id()));
         fs::create_dir(&place).unwrap();
@@ -301,20 +233,6 @@ mod tests {
         drop(Claim::take(&socket).unwrap().unwrap());
         std::os::unix::fs::symlink("elsewhere", place.join("1-a.lock")).unwrap();
         assert!(Claim::take(&socket).is_err());
-        fs::remove_dir_all(&place).unwrap();
-    }
-
-    #[test]
-    fn only_a_directory_of_ones_own_is_used() {
-        let place = place("place");
-        for (mode, good) in [(0o700, true), (0o750, false), (0o701, false)] {
-            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(check(&place).is_ok(), good, "{mode:o}");
-        }
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
-        let link = place.join("link");
-        std::os::unix::fs::symlink(&place, &link).unwrap();
-        assert!(check(&link).is_err());
         fs::remove_dir_all(&place).unwrap();
     }
 }

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::access::is_this_user;
 use super::place::Claim;
 use super::protocol::{self, REQUEST_LIMIT, Reply, Request};
 use super::{Asker, Making};
@@ -444,21 +445,5 @@ impl Server {
                 self.leave(key);
             }
         }
-    }
-}
-
-/// Whether the process at the other end is this user's, or the superuser's. Where the system does not tell, the modes of socket and
-/// directory alone decide.
-fn is_this_user(socket: &UnixStream) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::geteuid;
-        let peer = rustix::net::sockopt::socket_peercred(socket);
-        peer.is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root())
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = socket;
-        true
     }
 }
