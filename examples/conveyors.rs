@@ -1,4 +1,4 @@
-//! *Covers*: one clock over several processes, alarms, hand-overs at one instant across the border of
+//! *Covers*: one clock over several processes, alarms, hand-overs at one instant between the clusters of
 //! two processes, the ratio of simulated to wall time.
 //!
 //! *Scenario*: conveyors in a row, each 2 m long and moving at 1 m/s; half of them in one scheduler,

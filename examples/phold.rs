@@ -81,7 +81,7 @@ struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {
-    /// In one plain scheduler, without a supervisor and without clusters.
+    /// In one plain scheduler, without main and without clusters.
     Single,
     /// All in this process.
     Inline,
@@ -193,7 +193,7 @@ struct Outcome {
     startup: Duration,
     routed: u64,
     rounds: u64,
-    /// The share of one processor that the supervisor used, where it is known.
+    /// The share of one processor that main used, where it is known.
     main_load: Option<f64>,
 }
 

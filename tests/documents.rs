@@ -312,3 +312,151 @@ fn where_to_look_is_told_by_files_that_exist() {
         assert!(root().join(file).exists(), "no file {file}");
     }
 }
+
+/// Words that named something once and were replaced by the field's word, which the glossary in ARCHITECTURE.md gives.
+const REPLACED: [&str; 37] = [
+    "border",
+    "borders",
+    "brake",
+    "chore",
+    "console",
+    "crew",
+    "dawdle",
+    "dawdles",
+    "desk",
+    "door",
+    "doors",
+    "fleet",
+    "ground",
+    "grounds",
+    "homeless",
+    "knock",
+    "knocked",
+    "knocks",
+    "lookout",
+    "machinery",
+    "member",
+    "members",
+    "pulse",
+    "pulses",
+    "seat",
+    "seated",
+    "seats",
+    "seldom",
+    "shake",
+    "shaken",
+    "sheet",
+    "sheets",
+    "sight",
+    "sights",
+    "summons",
+    "surroundings",
+    "teller",
+];
+
+/// Names of types and fields that were replaced, whose words are good English elsewhere.
+const REPLACED_NAMES: [&str; 9] = [
+    "ChildDied",
+    "ClockHolder",
+    "Leaving",
+    "Stretch",
+    "Watchdog",
+    "exchanges",
+    "exchanges_in_run",
+    "holders",
+    "run_around",
+];
+
+/// Phrases that were replaced.
+const REPLACED_PHRASES: [&str; 4] = [
+    "hold the clock",
+    "holds the clock",
+    "run is called",
+    "run is held",
+];
+
+/// Where such a word stands for something else: files, by the beginning of their path, and what they may say.
+const ELSEWHERE: [(&str, &str); 12] = [
+    // Members of a workspace.
+    ("CONTRIBUTING.md", "members"),
+    // The agent at the door of a bakery.
+    ("docs/guide/", "door"),
+    // `--shake SEED`, asked for by those who call the example.
+    ("examples/scenario/main.rs", "shake"),
+    ("tests/examples.rs", "shake"),
+    // Agents of models.
+    ("examples/phold.rs", "holders"),
+    ("examples/auction.rs", "holders"),
+    ("tests/no_allocation.rs", "holders"),
+    // The name of a file in the corpus of the fuzzer.
+    ("maslite-mp/src/dev/fuzzing.rs", "summons"),
+    // A program of the rules of its own, which shares no word with the kernel.
+    ("tests/testkit/src/extended/naive.rs", "seat"),
+    ("tests/testkit/src/scenario/", "seat"),
+    ("docs/semantics.md", "exchanges"),
+    ("tests/documents.rs", ""),
+];
+
+/// The single words of a text, those in names as well, in small letters.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let names = text.split(|c: char| !c.is_alphabetic());
+    names.flat_map(|name| {
+        let mut words = vec![String::new()];
+        let mut before = 'A';
+        for c in name.chars() {
+            if c.is_uppercase() && !before.is_uppercase() {
+                words.push(String::new());
+            }
+            words.last_mut().unwrap().extend(c.to_lowercase());
+            before = c;
+        }
+        words
+    })
+}
+
+/// All sources and documents but the changelog, by their paths from the root.
+fn sources_and_documents() -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let path = folder.join(&name);
+            if root().join(&path).is_dir() {
+                let hidden = name.starts_with('.') || name == "target" || name == "corpus";
+                folders.extend((!hidden).then_some(path));
+            } else if (name.ends_with(".rs") || name.ends_with(".md")) && name != "CHANGELOG.md" {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn words_that_were_replaced_do_not_come_back() {
+    let mut back = Vec::new();
+    for path in sources_and_documents() {
+        let shown = path.to_str().unwrap();
+        let text = text(&path);
+        for (number, line) in (1..).zip(text.lines()) {
+            // A handshake is the field's word.
+            let line = line.replace("shake hands", "").replace("shakes hands", "");
+            let line = line.replace("shaken hands", "").replace("shake_hands", "");
+            let single = words(&line).filter(|word| REPLACED.contains(&word.as_str()));
+            let names = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let names = names.filter(|name| REPLACED_NAMES.contains(name));
+            let phrases = REPLACED_PHRASES
+                .iter()
+                .filter(|phrase| line.contains(*phrase));
+            let found = single.chain(names.chain(phrases.copied()).map(str::to_owned));
+            for word in found {
+                let mut excused = ELSEWHERE.iter().filter(|(file, _)| shown.starts_with(file));
+                if !excused.any(|(_, may)| may.is_empty() || *may == word) {
+                    back.push(format!("{shown}:{number}: {word}"));
+                }
+            }
+        }
+    }
+    assert!(back.is_empty(), "replaced words:\n{}", back.join("\n"));
+}

@@ -296,7 +296,7 @@ fn wall_vs_sim_draws_what_it_measures() {
     }
 }
 
-/// Exchanges are counted and not timed; of all other figures only the shape is looked at.
+/// Rounds are counted and not timed; of all other figures only the shape is looked at.
 #[test]
 fn bench_links_has_a_bare_loop_beside_each_figure() {
     let small = ["--json", "--runs", "1", "--scale", "0.01"];

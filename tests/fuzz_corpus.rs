@@ -58,7 +58,7 @@ fn change(bytes: &mut Vec<u8>, others: &[Vec<u8>], chance: &mut AgentRng) {
                 bytes.splice(place..place, again);
             }
             4 => {
-                // What is wrong at the borders of numbers.
+                // What is wrong at the limits of numbers.
                 let number = [0, 1, 0x7F, 0x80, u64::MAX >> 1, u64::MAX];
                 let number = number[chance.random_range(0..number.len())].to_le_bytes();
                 let width = [1, 2, 4, 8][chance.random_range(0..4_usize)];

@@ -1,4 +1,4 @@
-//! In its steady state the kernel allocates nothing per message or alarm, nor do main and the schedulers per exchange.
+//! In its steady state the kernel allocates nothing per message or alarm, nor do main and the schedulers per round.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -164,7 +164,7 @@ fn allocations_of_rounds(questions: u64) -> u64 {
 
 #[test]
 fn an_exchange_of_two_clusters_allocates_nothing() {
-    // Each question and each answer is an exchange; the run itself has its report to make.
+    // Each question and each answer is a round; the run itself has its report to make.
     let few = allocations_of_rounds(1_000);
     assert_eq!(allocations_of_rounds(20_000), few);
 }

@@ -98,7 +98,7 @@ Exit status: 0, or 1 if the run failed, or 2 if it could not begin."#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {
-    /// All agents in one scheduler, without a supervisor; clusters do not matter.
+    /// All agents in one scheduler, without main; clusters do not matter.
     Alone,
     /// All clusters in this process, one thread.
     Inline,

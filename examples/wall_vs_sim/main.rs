@@ -78,7 +78,7 @@ struct Options {
 const EXPLANATION: &str = "\
 ratio       simulated time over wall time; the start of processes is not counted
 efficiency  the ratio over that of one cluster alone
-main        the share of one processor that the supervisor used";
+main        the share of one processor that main used";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {

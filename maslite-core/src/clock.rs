@@ -7,7 +7,10 @@ use crate::{SimDuration, SimTime};
 /// The wall clock. All of the kernel asks here, and only for timeouts, reports and real time;
 /// nothing that agents see under a simulated clock depends on it.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one door")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub fn wall() -> Instant {
     Instant::now()
 }

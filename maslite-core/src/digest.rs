@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Sums up deliveries. The sum does not depend on their order, so clusters sum their own and the
-/// supervisor adds them up; each delivery carries its place in the order within what is hashed.
+/// main adds them up; each delivery carries its place in the order within what is hashed.
 ///
 /// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep,
 /// receiver, how manieth delivery to it, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a of

@@ -510,7 +510,7 @@ impl<M: Message> Engine<M> {
     fn call(&mut self, slot: u32, phase: Phase) {
         let agent = self.agents[slot as usize]
             .as_mut()
-            .expect("a seated agent is there");
+            .expect("an agent with a slot is there");
         let superstep = self.kernel.superstep;
         self.kernel.progress.begin_call(superstep, slot, phase);
         let mut context = Context::new(&mut self.kernel, &mut self.births, slot);
@@ -534,7 +534,7 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Seats the agents that were added in a superstep and dismisses those that are to leave.
+    /// Allocates slots for the agents that were added in a superstep and dismisses those that are to leave.
     #[inline]
     fn settle(&mut self, superstep: u64) {
         // A panic from here on, of main's handler for one, is no agent's.

@@ -164,7 +164,7 @@ impl AgentId {
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum IdError {
-    /// The id belongs to the supervisor or to the kernel.
+    /// The id belongs to main or to the kernel.
     #[error("the id {0} is reserved for the kernel: give the agent another number or a name")]
     Reserved(AgentId),
     /// Numbers are 0 to 2⁶³ − 1; the rest are hashes of names.
@@ -325,7 +325,7 @@ impl AgentId {
     }
 }
 
-/// How the supervisor is written.
+/// How main is written.
 const MAIN_NAME: &str = "main";
 
 /// Whether a name, written as it is, would read as another id.

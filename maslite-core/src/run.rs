@@ -124,7 +124,7 @@ impl Run {
         self.stop_at_error
     }
 
-    /// The parts, for a supervisor that runs several schedulers.
+    /// The parts, for a main that runs several schedulers.
     #[doc(hidden)]
     #[must_use]
     pub fn into_parts(self) -> (Option<u64>, u64, Option<Predicate>) {

@@ -584,7 +584,7 @@ pub struct MainContext<M> {
 }
 
 impl<M> MainContext<M> {
-    /// For a supervisor that handles mail to main itself.
+    /// For a main of several clusters that handles mail to main itself.
     #[doc(hidden)]
     #[must_use]
     pub fn new(now: SimTime) -> Self {

@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::{AgentId, Pattern, SimTime};
 
-/// The surroundings of one agent in a test. Nobody else is there: what the agent sends is kept
+/// Runs one agent alone in a test. Nobody else is there: what the agent sends is kept
 /// until the test reads it, alarms never fire, and nothing happens by itself.
 ///
 /// ```
@@ -52,7 +52,7 @@ pub struct Solo<M: Message> {
 }
 
 impl<M: Message> Solo<M> {
-    /// The surroundings of the agent with this id, at time 0 in a run with seed 0.
+    /// A harness for the agent with this id, at time 0 in a run with seed 0.
     #[must_use]
     pub fn new(id: impl Into<AgentId>) -> Self {
         Self::with_seed(id, 0)

@@ -14,10 +14,10 @@ pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 /// Writes every delivery as a line of JSON.
 ///
 /// ```json
-/// {"t_ns":250000000,"step":0,"to":3,"from":1,"receiver":3,"topic":"C"}
+/// {"t_ns":250000000,"superstep":0,"to":3,"from":1,"receiver":3,"topic":"C"}
 /// ```
 ///
-/// `to` is the agent that gets it, `receiver` the addressee (`null` for a broadcast), `step` the
+/// `to` is the agent that gets it, `receiver` the addressee (`null` for a broadcast), `superstep` the
 /// superstep within the instant. Agents with a name are written by their name.
 #[derive(Clone, Debug)]
 pub struct JsonLines<W: Write + Send> {
@@ -57,7 +57,7 @@ impl<W: Write + Send + 'static> JsonLines<W> {
 /// As [`JsonLines`], with each message as JSON behind `"body"`.
 ///
 /// ```json
-/// {"t_ns":250000000,"step":0,"to":3,"from":1,"receiver":3,"topic":"C","body":{"C":{"amount":7}}}
+/// {"t_ns":250000000,"superstep":0,"to":3,"from":1,"receiver":3,"topic":"C","body":{"C":{"amount":7}}}
 /// ```
 #[derive(Clone, Debug)]
 pub struct JsonBodies<W: Write + Send>(JsonLines<W>);
@@ -112,7 +112,7 @@ impl<M: Message> Delivery<'_, M> {
     pub fn write_json(&self, into: &mut String) {
         let line = Line {
             t_ns: self.time.as_nanos(),
-            step: self.superstep,
+            superstep: self.superstep,
             to: Id(self.agent),
             from: Id(self.mail.sender),
             receiver: self.mail.receiver.agent().map(Id),
@@ -149,7 +149,7 @@ impl<M: Message + Serialize> Delivery<'_, M> {
 #[derive(Serialize)]
 struct Line {
     t_ns: u64,
-    step: u64,
+    superstep: u64,
     to: Id,
     from: Id,
     receiver: Option<Id>,

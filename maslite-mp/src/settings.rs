@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::links::transport::Wait;
 
-/// A cluster of a simulation: the agents that share one scheduler. It means nothing to another supervisor, which refuses it.
+/// A cluster of a simulation: the agents that share one scheduler. It means nothing to another `MpMain`, which refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     simulation: SimulationId,
@@ -113,7 +113,7 @@ impl Waiting {
     pub(crate) fn steps(self, clusters: usize) -> Wait {
         /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
         const SHORT: Duration = Duration::from_micros(50);
-        /// An exchange with little work is over by then.
+        /// A round with little work is over by then.
         const GLANCE: Duration = Duration::from_micros(10);
         let processors = std::thread::available_parallelism().map_or(1, Into::into);
         let (spin, yielding) = match self {

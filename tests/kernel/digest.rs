@@ -244,8 +244,8 @@ fn a_trace_can_show_what_is_said() {
     }
     scheduler.run(maslite_core::Run::until_idle()).unwrap();
     let written = written.0.lock().unwrap();
-    let expected = r#"{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Price","body":{"Price":{"cents":99}}}
-{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Nothing","body":"Nothing"}
+    let expected = r#"{"t_ns":0,"superstep":0,"to":1,"from":"main","receiver":1,"topic":"Price","body":{"Price":{"cents":99}}}
+{"t_ns":0,"superstep":0,"to":1,"from":"main","receiver":1,"topic":"Nothing","body":"Nothing"}
 "#;
     assert_eq!(std::str::from_utf8(&written).unwrap(), expected);
 }

@@ -401,7 +401,7 @@ fn keep_awake_gives_an_update_in_every_superstep_there_is_and_makes_none() {
         "0/0 2 is updated",
         "0/1 2 is updated",
         "0/1 3 gets Pong from 1",
-        // It does not hold the clock: no superstep 2.
+        // It does not block simulated time: no superstep 2.
         "5/0 2 is updated",
         "5/0 3 gets Pause from 3",
         "5/1 1 gets Ping from 3",

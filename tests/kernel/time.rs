@@ -1,4 +1,4 @@
-//! An engine under a clock that others hold never goes back in time, and passes nothing that is to
+//! An engine under a clock that others drive never goes back in time, and passes nothing that is to
 //! happen. It refuses in release builds too.
 
 use maslite_core::engine::{Engine, EngineHooks, Limits};

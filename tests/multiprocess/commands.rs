@@ -1,4 +1,4 @@
-//! What is asked of agents before and between runs: the same calls and answers on every ground.
+//! What is asked of agents before and between runs: the same calls and answers in every placement.
 
 use maslite_mp::core::Message;
 use maslite_mp::prelude::*;
@@ -132,7 +132,7 @@ fn counts(main: &mut MpMain<Msg>) -> Vec<(AgentId, Msg)> {
         .collect()
 }
 
-/// For every ground, without and with a lookahead.
+/// For every placement, without and with a lookahead.
 pub(crate) fn everywhere(check: impl Fn(TestPlacement, u64)) {
     for placement in ALL {
         for lookahead in [0, 1] {

@@ -113,7 +113,7 @@ fn in_clusters(placement: TestPlacement, clusters: usize, surcharge: u32) -> Tol
 #[test]
 fn it_is_the_same_on_every_placement() {
     let expected = alone(7);
-    let last = r#"{"t_ns":10000000,"step":0,"to":"main","from":0,"receiver":"main","topic":"Offer","body":{"Offer":{"cents":75,"text":"it is cheap!!!!!!!!!!"}}}"#;
+    let last = r#"{"t_ns":10000000,"superstep":0,"to":"main","from":0,"receiver":"main","topic":"Offer","body":{"Offer":{"cents":75,"text":"it is cheap!!!!!!!!!!"}}}"#;
     assert!(
         expected.1.iter().any(|line| line == last),
         "{:?}",

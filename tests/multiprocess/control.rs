@@ -1,4 +1,4 @@
-//! A simulation that others speak to through its control socket: every request on every ground, and nothing that comes out of the
+//! A simulation that others speak to through its control socket: every request in every placement, and nothing that comes out of the
 //! socket harms the run.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,4 +1,4 @@
-//! A run that is steered from other threads: the same on every ground, and undisturbed where nothing
+//! A run that is steered from other threads: the same in every placement, and undisturbed where nothing
 //! was changed.
 
 use std::sync::{Arc, Mutex};

@@ -118,7 +118,7 @@ fn run(placement: TestPlacement, lookaheads: bool, piece: Option<u64>) -> (Vec<S
             time = "eve ";
         }
         let text = |key: &str| value[key].to_string().replace('"', "");
-        let (step, to) = (text("step"), text("to"));
+        let (step, to) = (text("superstep"), text("to"));
         format!("{time}{step} {to}<{} {}", text("from"), text("topic"))
     });
     (last.collect(), report)

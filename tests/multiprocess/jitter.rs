@@ -1,4 +1,4 @@
-//! Links that dawdle change nothing: the scenarios and agents of the other files, shaken.
+//! Jitter on links changes nothing: the scenarios and agents of the other files.
 //!
 //! Each kind of run is compared with what knows no links at all: the naive program of the rules, one
 //! scheduler, the slow model of lookahead.
@@ -97,7 +97,7 @@ fn lively_agents_inline() {
         for count in [2, 3, 8] {
             for jitter in 0..ORDERS {
                 let got = lively::in_clusters(seed, count, TestPlacement::Inline, Some(jitter), 0);
-                let of = format!("{count} clusters, shake {jitter}");
+                let of = format!("{count} clusters, jitter {jitter}");
                 lively::compare(seed, &got, &expected, &of);
             }
         }
@@ -109,7 +109,7 @@ fn lively_agents_in_processes() {
     for seed in 2000..2005 {
         let expected = lively::in_one_scheduler(seed);
         let got = lively::in_clusters(seed, 3, by_turns(seed), Some(seed), 0);
-        lively::compare(seed, &got, &expected, "3 processes, shaken");
+        lively::compare(seed, &got, &expected, "3 processes, jitter");
     }
 }
 
@@ -119,11 +119,11 @@ fn lively_agents_under_a_lookahead() {
         let expected = lively::in_clusters(seed, 3, TestPlacement::Inline, None, 2);
         for jitter in 0..ORDERS {
             let got = lively::in_clusters(seed, 3, TestPlacement::Inline, Some(jitter), 2);
-            lively::compare(seed, &got, &expected, &format!("shake {jitter}"));
+            lively::compare(seed, &got, &expected, &format!("jitter {jitter}"));
         }
         if seed < 2005 {
             let got = lively::in_clusters(seed, 3, by_turns(seed), Some(seed), 2);
-            lively::compare(seed, &got, &expected, "3 processes, shaken");
+            lively::compare(seed, &got, &expected, "3 processes, jitter");
         }
     }
 }

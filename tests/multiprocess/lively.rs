@@ -1,5 +1,5 @@
 //! Agents that come and go, stay awake, pause, talk to main: any split gives what one scheduler
-//! gives, and under a lookahead any ground of the same clusters gives the same.
+//! gives, and under a lookahead any placement of the same clusters gives the same.
 
 use std::sync::{Arc, Mutex};
 

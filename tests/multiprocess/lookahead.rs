@@ -318,7 +318,7 @@ fn check_scenario(
     jitter: Option<u64>,
     cuts: &[u64],
 ) {
-    // Delays at home and elsewhere differ, so an exchange can take more mail than without.
+    // Delays at home and elsewhere differ, so a window can take more mail than without.
     for mail in &mut scenario.start {
         mail.ttl = mail.ttl.min(6);
     }
@@ -327,7 +327,7 @@ fn check_scenario(
     let of = || {
         let scenario = serde_json::to_string(&scenario).unwrap();
         format!(
-            "seed {seed}, {count} clusters, {placement:?}, shake {jitter:?}, cuts {cuts:?}: {scenario}"
+            "seed {seed}, {count} clusters, {placement:?}, jitter {jitter:?}, cuts {cuts:?}: {scenario}"
         )
     };
     for (line, (got, expected)) in (1..).zip(trace.lines().zip(expected.lines())) {

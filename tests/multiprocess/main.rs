@@ -1,4 +1,4 @@
-//! Several clusters under one supervisor, inline and in processes: a file per behaviour.
+//! Several clusters under one main, inline and in processes: a file per behaviour.
 
 mod agent_errors;
 mod commands;

@@ -229,7 +229,7 @@ fn a_trace_shows_names_that_nobody_has_as_one_scheduler_does() {
     let (end, alone) = run(None, &clerks, None);
     assert_eq!((end.as_str(), alone.len()), ("idle", 5));
     let letter =
-        r#"{"t_ns":0,"step":1,"to":2,"from":1,"receiver":"nobody at all","topic":"Letter"}"#;
+        r#"{"t_ns":0,"superstep":1,"to":2,"from":1,"receiver":"nobody at all","topic":"Letter"}"#;
     assert_eq!(alone[3], letter);
     for placement in ALL {
         assert_eq!(

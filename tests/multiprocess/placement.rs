@@ -40,11 +40,11 @@ fn words_cross_clusters_and_come_to_main() {
         assert_eq!(
             *lines.lock().unwrap(),
             [
-                r#"{"t_ns":0,"step":0,"to":1,"from":"main","receiver":1,"topic":"Go"}"#,
-                r#"{"t_ns":0,"step":1,"to":3,"from":1,"receiver":3,"topic":"Word"}"#,
-                r#"{"t_ns":0,"step":2,"to":2,"from":3,"receiver":2,"topic":"Word"}"#,
-                r#"{"t_ns":0,"step":3,"to":4,"from":2,"receiver":4,"topic":"Word"}"#,
-                r#"{"t_ns":0,"step":4,"to":"main","from":4,"receiver":"main","topic":"Word"}"#,
+                r#"{"t_ns":0,"superstep":0,"to":1,"from":"main","receiver":1,"topic":"Go"}"#,
+                r#"{"t_ns":0,"superstep":1,"to":3,"from":1,"receiver":3,"topic":"Word"}"#,
+                r#"{"t_ns":0,"superstep":2,"to":2,"from":3,"receiver":2,"topic":"Word"}"#,
+                r#"{"t_ns":0,"superstep":3,"to":4,"from":2,"receiver":4,"topic":"Word"}"#,
+                r#"{"t_ns":0,"superstep":4,"to":"main","from":4,"receiver":"main","topic":"Word"}"#,
             ]
         );
         // Four from cluster to cluster or from the owner; the last one went to main.
@@ -127,7 +127,7 @@ fn names_survive_the_journey() {
         main.add(west, "crane", Worker::Listener(0)).unwrap();
         main.send(Mail::new(crane, AgentId::from("foreman"), Msg::Go));
         main.run(Run::until_idle()).unwrap();
-        let expected = r#"{"t_ns":0,"step":1,"to":"crane","from":"foreman","receiver":"crane","topic":"Word"}"#;
+        let expected = r#"{"t_ns":0,"superstep":1,"to":"crane","from":"foreman","receiver":"crane","topic":"Word"}"#;
         assert_eq!(lines.lock().unwrap()[1], expected);
     }
 }

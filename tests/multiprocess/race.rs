@@ -1,7 +1,7 @@
 //! Mail arrives at the instant it was sent at, however busy its receiver's cluster is meanwhile.
 //!
 //! One cluster has an alarm each second and then calls an agent of the other, which has an alarm each
-//! millisecond. A supervisor that moves the clock to the earliest alarm without counting mail that is
+//! millisecond. A main that moves the clock to the earliest alarm without counting mail that is
 //! under way lets the calls arrive some alarms late, each time at another one.
 
 use std::sync::{Arc, Mutex};
@@ -93,14 +93,14 @@ fn race(placement: TestPlacement, jitter: Option<u64>) -> (Vec<String>, u64) {
 
 fn check(placement: TestPlacement, jitter: Option<u64>) {
     let expected = [
-        r#"{"t_ns":1000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
-        r#"{"t_ns":1000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
-        r#"{"t_ns":2000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
-        r#"{"t_ns":2000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
-        r#"{"t_ns":3000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
-        r#"{"t_ns":3000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
-        r#"{"t_ns":4000000000,"step":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
-        r#"{"t_ns":4000000000,"step":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
+        r#"{"t_ns":1000000000,"superstep":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
+        r#"{"t_ns":1000000000,"superstep":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
+        r#"{"t_ns":2000000000,"superstep":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
+        r#"{"t_ns":2000000000,"superstep":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
+        r#"{"t_ns":3000000000,"superstep":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
+        r#"{"t_ns":3000000000,"superstep":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
+        r#"{"t_ns":4000000000,"superstep":1,"to":2,"from":1,"receiver":2,"topic":"Call"}"#,
+        r#"{"t_ns":4000000000,"superstep":2,"to":1,"from":2,"receiver":1,"topic":"Answer"}"#,
     ];
     let (exchanged, delivered) = race(placement, jitter);
     assert_eq!(exchanged, expected, "{placement:?} {jitter:?}");

@@ -1,4 +1,4 @@
-//! What a run's report tells of clusters and of the mail between them, the same on every ground.
+//! What a run's report tells of clusters and of the mail between them, the same in every placement.
 
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ fn check_scenario(
 ) {
     let of = || {
         let scenario = serde_json::to_string(scenario).unwrap();
-        format!("seed {seed}, {clusters} clusters, {placement:?}, shake {jitter:?}: {scenario}")
+        format!("seed {seed}, {clusters} clusters, {placement:?}, jitter {jitter:?}: {scenario}")
     };
     let (report, trace) = run(scenario, clusters, placement, jitter);
     let expected = naive::run(scenario, u64::MAX).unwrap();

@@ -1,4 +1,4 @@
-//! Agents and messages that fail when they are looked at: an error of that request, on every ground, and the run goes on as if nobody
+//! Agents and messages that fail when they are looked at: an error of that request, in every placement, and the run goes on as if nobody
 //! had asked.
 
 use std::thread;

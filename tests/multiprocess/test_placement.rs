@@ -19,7 +19,7 @@ pub(crate) const ALL: [TestPlacement; 3] = [
 
 pub(crate) const PROCESSES: [TestPlacement; 2] = [TestPlacement::Ring, TestPlacement::Channel];
 
-/// Puts a supervisor on a ground.
+/// Sets where the clusters of a simulation run.
 pub(crate) trait PlacedOn {
     fn on(self, placement: TestPlacement) -> Self;
 }

@@ -1,4 +1,4 @@
-//! When simulated time stands still, a warning says who holds the clock.
+//! When simulated time stands still, a warning says which cluster blocks it.
 
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(40);
 /// Warnings of standstills, as they come.
 struct Warnings(Receiver<Warning>);
 
-/// The same supervisor with little patience.
+/// The same simulation with little patience.
 fn impatient(main: MpMain<Msg>) -> (MpMain<Msg>, Warnings) {
     let (sender, warnings) = mpsc::channel();
     let main = main
@@ -32,7 +32,7 @@ fn impatient(main: MpMain<Msg>) -> (MpMain<Msg>, Warnings) {
 }
 
 impl Warnings {
-    /// Waits for one in which somebody holds the clock in this way. A loaded machine may give
+    /// Waits for one in which a cluster blocks simulated time in this way. A loaded machine may give
     /// others before, in which a process had no time to begin.
     fn with(&self, fits: impl Fn(&TimeBlocker) -> bool) -> Warning {
         loop {

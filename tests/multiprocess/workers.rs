@@ -34,7 +34,7 @@ pub(crate) enum Worker {
     Forever,
     /// Says so, and never returns from its update.
     Stuck,
-    /// So much later knocks at a gate, a Unix socket at this path, and stays there until it is let go.
+    /// So much later connects to a gate, a Unix socket at this path, and stays there until it is let go.
     Gate(SimDuration, PathBuf),
     Panic(When),
     /// Never returns.
@@ -87,7 +87,7 @@ impl Agent<Msg> for Worker {
                 }
             }
             Self::Gate(after, _) if mail.body == Msg::Go => {
-                ctx.alarm_in(*after, Msg::Word("knock".to_owned()));
+                ctx.alarm_in(*after, Msg::Word("hello".to_owned()));
             }
             Self::Gate(_, gate) => {
                 let mut gate = UnixStream::connect(gate).unwrap();
@@ -174,7 +174,7 @@ fn child() {
     let _ = agents();
 }
 
-/// A supervisor of clusters with these workers; agents are numbered from 1 over all clusters.
+/// A simulation of clusters with these workers; agents are numbered from 1 over all clusters.
 pub(crate) fn clusters(placement: TestPlacement, workers: &[&[Worker]]) -> MpMain<Msg> {
     clusters_of(agents(), placement, workers)
 }

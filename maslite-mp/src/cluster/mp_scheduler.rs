@@ -48,7 +48,7 @@ use crate::stall::detector::ClusterActivity;
 /// What a scheduler looks at in every superstep, to learn that its grant is to end.
 #[derive(Clone, Debug)]
 pub(crate) enum InterruptSource {
-    /// Grants up to this number are held.
+    /// Grants up to this number are interrupted.
     UpTo(Arc<AtomicU64>),
     /// All are, while a bit is raised.
     While(Arc<Signal>),
@@ -84,7 +84,7 @@ pub(crate) struct MpScheduler<M: Message> {
     lines: Vec<u8>,
     /// How to wait for messages, when that has just been told.
     wait: Option<Wait>,
-    /// What this end of the link is shaken with, when that has just been told.
+    /// The jitter of this end of the link, when that has just been told.
     jitter: Option<Jitter>,
     /// What others see of it while it works.
     cluster_activity: Arc<ClusterActivity>,
@@ -658,7 +658,7 @@ struct Gateway<M> {
     ahead: Option<Ahead>,
     /// The number of the grant at hand.
     grant: u64,
-    /// How often its run has come by. It gets somewhere before it is held.
+    /// How often its run has come by. It does something before it is interrupted.
     passes: u64,
     /// The clusters of agents that are elsewhere, as far as known.
     routes: FxHashMap<AgentId, u32>,
@@ -722,7 +722,7 @@ impl Ahead {
     }
 }
 
-/// The border while mail goes over it, into the message to main.
+/// The gateway while mail leaves through it, into the message to main.
 struct OpenGateway<'b, 'd, M> {
     gateway: &'b mut Gateway<M>,
     draft: &'b mut Draft<'d>,

@@ -172,9 +172,9 @@ impl<M: WireMessage> Registry<M> {
     /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
     /// # struct Machine { power: f64 }
     /// # impl Agent<Msg> for Machine {}
-    /// let registry = Registry::<Msg>::new().with_builder("shop floor", |machines: u64, crew| {
+    /// let registry = Registry::<Msg>::new().with_builder("shop floor", |machines: u64, agents| {
     ///     for number in 0..machines {
-    ///         crew.add(number, Machine { power: 1.5 });
+    ///         agents.add(number, Machine { power: 1.5 });
     ///     }
     /// });
     /// # let _ = registry;
@@ -378,6 +378,6 @@ impl<M: Message> fmt::Debug for Entered<M> {
 impl<M: Message> fmt::Debug for AgentSet<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<_> = self.agents.iter().map(|(id, _)| id).collect();
-        f.debug_tuple("Crew").field(&ids).finish()
+        f.debug_tuple("AgentSet").field(&ids).finish()
     }
 }

@@ -218,7 +218,7 @@ impl Clusters {
         Ok(fresh)
     }
 
-    /// Has main's end of the link to a cluster that has just started dawdle.
+    /// Adds jitter to main's end of the link to a cluster that has just started.
     pub(crate) fn jitter(&mut self, place: usize, jitter: Jitter) {
         let link = self.list[place].link.take();
         self.list[place].link = link.map(|link| match self.backend {
@@ -346,7 +346,7 @@ impl Clusters {
         }
     }
 
-    /// Begins a run that is held at `deadline`, if there is one, or when the console says so.
+    /// Begins a run that is interrupted at `deadline`, if there is one, or when the control queue says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
         self.meter.begin_run(self.list.len());
         let interrupt = self.backend.begin_run(timeout, deadline);
@@ -360,12 +360,12 @@ impl Clusters {
         self.control_queue.end_run();
     }
 
-    /// Whether the run is held because it is to end: by its timeout, or by a handle.
+    /// Whether the run is interrupted because it is to end: by its timeout, or by a handle.
     pub(crate) fn is_over(&self) -> bool {
         self.backend.is_over()
     }
 
-    /// Writes down on the board how all stand, for whoever may look.
+    /// Writes into the status snapshot how all stand, for whoever may look.
     pub(crate) fn show(&self, standing: &Standing, routing: &Routing) {
         let Standing {
             time,
@@ -394,12 +394,12 @@ impl Clusters {
         }
     }
 
-    /// Lets grants be sent again although the run was held: those that bring all to one instant.
+    /// Lets grants be sent again although the run was interrupted: those that bring all to one instant.
     pub(crate) fn release(&mut self) {
         self.backend.release();
     }
 
-    /// The number of the next grant, and whether the run is held.
+    /// The number of the next grant, and whether the run is interrupted.
     pub(crate) fn next_grant(&mut self) -> (u64, bool) {
         self.backend.next_grant(|| self.control_queue.is_raised())
     }

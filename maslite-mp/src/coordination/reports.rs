@@ -44,7 +44,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         task: Task,
         is_last: bool,
     ) -> Result<bool, Error> {
-        // The report is read where the link has it, so the link is out of the fleet meanwhile.
+        // The report is read where the link has it, so the link is lent meanwhile.
         let mut link = self.clusters.lend(place, self.standing.time)?;
         let received = if is_last {
             link.recv_last()

@@ -69,7 +69,7 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) replies: Vec<Vec<u8>>,
     /// Under a lookahead: the time of the next event of each cluster when the last windows were opened.
     pub(crate) since: Vec<SimTime>,
-    /// So many exchanges there were since a report showed that anything was done.
+    /// Rounds since a report showed that anything was done.
     pub(crate) idle: u32,
     /// The failure that is first in the kernel's order, of those that are known.
     pub(crate) failure: Option<(FailurePlace, Error)>,
@@ -83,7 +83,7 @@ const SENT_BY_MAIN: &str =
 const READ_BY_MAIN: &str = "code of a message to main (its topic, encoding or drop)";
 const TRACE_FORMAT: &str = "the format of the trace";
 
-/// A right exchange or two come to nothing, as when a run is held. So many in a row would go on for ever.
+/// A correct round may do nothing, as when a run is interrupted; this many in a row is a livelock.
 const IDLE_LIMIT: u32 = 1_000;
 
 impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
@@ -403,7 +403,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         self.exchange_tasks(&tasks, false)
     }
 
-    /// The same with a task for each; `aligning` if it is to be done although the run is held.
+    /// The same with a task for each; `aligning` if it is to be done although the run is interrupted.
     pub(crate) fn exchange_tasks(
         &mut self,
         tasks: &[(usize, Task)],

@@ -1,7 +1,7 @@
-//! A run that can be steered: it comes to the console when somebody wants something, and goes on from
-//! there as if nothing had been.
+//! A run that can be steered: it serves the control queue when a command waits there, and then goes on
+//! as if nothing had been.
 //!
-//! **Invariant:** at the console all clusters stand at one instant, between two supersteps, and no mail
+//! **Invariant:** while the control queue is served all clusters stand at one instant, between two supersteps, and no mail
 //! waits to be posted.
 
 use std::time::Instant;
@@ -151,7 +151,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             course.supersteps = course.supersteps.saturating_sub(done);
             let now = self.standing.time;
             match reason {
-                // Somebody is at the console.
+                // A command waits in the control queue.
                 StopReason::Timeout if !self.clusters.is_over() => self.interrupted = false,
                 StopReason::TimeLimit if end.is_none_or(|end| now < end) => {
                     match self.next_time() {

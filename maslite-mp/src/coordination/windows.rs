@@ -97,7 +97,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 self.clusters.release();
             }
             let end = match (self.end, stopping) {
-                // Who is in that instant already may stay there, in the middle of an exchange.
+                // Who is in that instant already may stay there, in the middle of its supersteps.
                 (end, Some((_, latest))) => Some(end.map_or(latest, |end| end.min(latest))),
                 (end, None) => end,
             };
@@ -160,7 +160,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 windows.push((place, Task::Window { horizon, others }));
             }
         }
-        // A round that grants nothing would be repeated for ever: only exchanges look at stops.
+        // A round that grants nothing would be repeated for ever: only grants look at stops.
         assert!(
             !windows.is_empty(),
             "the cluster with the earliest event gets a window"

@@ -148,7 +148,7 @@ pub fn ring(bytes: &[u8]) -> usize {
     ring::well_formed(frames)
 }
 
-/// A control line brings these bytes, behind the first, which says what is expected: an invitation, a Hello, a summons, or answers
+/// A control line brings these bytes, behind the first, which says what is expected: an invitation, a Hello, a connect request, or answers
 /// to questions. Tells how many of them were understood.
 #[must_use]
 pub fn handshake(bytes: &[u8]) -> usize {

@@ -1,4 +1,4 @@
-//! What a run that stands still tells: where, since when, who holds the clock, who waits.
+//! What a run that stands still tells: where, since when, which cluster blocks simulated time, which wait.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use maslite_core::{AgentId, Phase, Plain, SimTime};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// Where simulated time stands; under a lookahead, where those stand who hold it.
+    /// Where simulated time stands; under a lookahead, where the clusters stand that block it.
     pub time: SimTime,
     /// For how long \[wall\] it has been seen to stand there: at least so long.
     pub stood: Duration,
@@ -44,7 +44,7 @@ pub struct TimeBlocker {
     pub debugger: Option<u32>,
 }
 
-/// What somebody who holds the clock does.
+/// What a cluster that blocks simulated time does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activity {

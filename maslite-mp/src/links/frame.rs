@@ -14,7 +14,7 @@
 //! | 9..13 | checksum, u32 LE | CRC-32 (IEEE) of all other bytes, in their order |
 //! | 13.. | payload | of a message; only a Last may have none |
 //!
-//! Both counters wrap. Every frame acknowledges, so that an exchange of one message each way is one packet each way.
+//! Both counters wrap. Every frame acknowledges, so that a round of one message each way is one packet each way.
 //! Numbers find frames that were lost, repeated or overtaken; the checksum finds those that are not what was sent.
 //!
 //! # The rule of credits

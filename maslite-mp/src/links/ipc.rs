@@ -1,4 +1,4 @@
-//! The packets between processes: a pair of ipc-channel's byte channels, and the door at which a child hands over main's ends.
+//! The packets between processes: a pair of ipc-channel's byte channels, and the rendezvous socket over which a child hands main its ends.
 //!
 //! **Invariant:** no other file names a type of ipc-channel, and none of them is in the public API.
 //!

@@ -24,10 +24,10 @@ use crate::processes::supervision::{ChildEnd, Failure, RunInterrupter, Superviso
 /// How long the news of a death may take after its link broke.
 pub(crate) const NEWS_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a held run may go on before it counts as stuck.
+/// How long an interrupted run may go on before it counts as stuck.
 pub(crate) const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
-/// The bits that hold a run to end it.
+/// The bits that interrupt a run to end it.
 const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
 
 /// What makes the clusters come to rest after the superstep they are in.
@@ -76,7 +76,7 @@ pub(crate) struct Inline {
     grants: u64,
     /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
     supervisor: Option<Supervisor>,
-    /// The run is to end, not only to be held for a while.
+    /// The run is to end, not only to be interrupted for a while.
     over: bool,
 }
 
@@ -108,7 +108,7 @@ impl Backend {
         }
     }
 
-    /// Begins a run that is held at `deadline`, if there is one. Returns what others can hold it with.
+    /// Begins a run that is interrupted at `deadline`, if there is one. Returns what others can interrupt it with.
     pub(crate) fn begin_run(
         &mut self,
         timeout: Option<Duration>,
@@ -155,7 +155,7 @@ impl Backend {
         }
     }
 
-    /// Whether the run is held because it is to end: by its timeout, or by a handle.
+    /// Whether the run is interrupted because it is to end: by its timeout, or by a handle.
     pub(crate) fn is_over(&self) -> bool {
         match self {
             Self::Inline(inline) => inline.over || inline.signal.raised() & FOR_GOOD != 0,
@@ -165,7 +165,7 @@ impl Backend {
         }
     }
 
-    /// Lets grants be sent again although the run was held.
+    /// Lets grants be sent again although the run was interrupted.
     pub(crate) fn release(&mut self) {
         if let Self::Inline(inline) = self {
             inline.over |= inline.signal.raised() & FOR_GOOD != 0;
@@ -173,13 +173,13 @@ impl Backend {
         }
     }
 
-    /// The number of the next grant, and whether the run is held. In this order: a grant that is
-    /// sent although the run is not held is then one that a Hold ends. `is_requested`: whether the console wants it to be.
+    /// The number of the next grant, and whether the run is interrupted. In this order: a grant that is
+    /// sent although the run is not interrupted is then one that an interrupt ends. `is_requested`: whether a command waits.
     pub(crate) fn next_grant(&mut self, is_requested: impl FnOnce() -> bool) -> (u64, bool) {
         match self {
             Self::Inline(inline) => {
                 inline.grants += 1;
-                // Raised for the console as well.
+                // Raised for commands as well.
                 (inline.grants, inline.signal.raised() != 0)
             }
             Self::Processes(supervisor) => {

@@ -1,4 +1,4 @@
-//! What is said in few exchanges, and costs the others a word in memory and a byte on the link.
+//! A field that few messages fill: it costs the others a word in memory and a byte on the link.
 
 use std::ops::{Deref, DerefMut};
 

@@ -67,7 +67,7 @@ pub(crate) struct Settings {
     pub(crate) trace: bool,
     /// How it waits for messages.
     pub(crate) wait: Wait,
-    /// What its end of the link is shaken with, if it is.
+    /// The jitter of its end of the link, if there is any.
     pub(crate) jitter: Option<Jitter>,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.
     pub(crate) lookahead: Option<SimDuration>,
@@ -102,7 +102,7 @@ pub(crate) struct Loaded {
 /// Leave to do something, and all a scheduler must know first. Before it in the message is the mail that has come for it.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// How manieth grant of all; a Hold names the last one it ends.
+    /// How manieth grant of all; an interrupt names the last one it ends.
     pub(crate) number: u64,
     /// Where the simulation stands.
     pub(crate) time: SimTime,
@@ -269,7 +269,7 @@ impl Task {
         (task.to_numbers() == [kind, first, second, third]).then_some(task)
     }
 
-    /// It may be granted although the run is held: no agent is updated.
+    /// It may be granted although the run is interrupted: no agent is updated.
     pub(crate) fn takes_no_time(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! What a program calls: the supervisor `MpMain`, and the report of a run.
+//! What a program calls: `MpMain`, and the report of a run.
 //!
 //! It may use every other room. No other room knows `MpMain`.
 

@@ -1,4 +1,4 @@
-//! The supervisor: owns the clusters, and is all that a program sees of them.
+//! Main: owns the clusters, and is all that a program sees of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -59,7 +59,7 @@ const SHORT_GRACE: Duration = Duration::from_millis(500);
 /// A run of less is not made longer to find out how much memory there is in use.
 const LONG: Duration = Duration::from_millis(10);
 
-/// Supervises a simulation: places agents in clusters, grants time, routes mail between clusters.
+/// Runs a simulation of several clusters: places agents in clusters, grants time, routes mail between clusters.
 ///
 /// ```
 /// use maslite_mp::prelude::*;
@@ -97,7 +97,7 @@ const LONG: Duration = Duration::from_millis(10);
 /// }
 /// ```
 ///
-/// The clusters start with the first [`run`](Self::run). Dropping the supervisor at any moment, also
+/// The clusters start with the first [`run`](Self::run). Dropping it at any moment, also
 /// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
 /// Should this process be killed itself, the clusters' processes end by themselves.
 pub struct MpMain<M: WireMessage> {
@@ -139,7 +139,7 @@ pub struct MpMain<M: WireMessage> {
 }
 
 impl<M: WireMessage> MpMain<M> {
-    /// A supervisor without clusters, whose clusters will be processes.
+    /// A simulation without clusters, whose clusters will be processes.
     ///
     /// # Errors
     /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of message or agent of which a value
@@ -206,7 +206,7 @@ impl<M: WireMessage> MpMain<M> {
         self
     }
 
-    /// The same with links that dawdle, each in its own way, by chance from a seed: a tool for testing
+    /// The same with jitter on its links, each in its own way, by chance from a seed: a tool for testing
     /// models, and this crate. Messages on links chosen by chance take up to 200 µs longer in either
     /// direction, and one in 64 up to 3 ms; clusters that run inline work in another order instead.
     ///
@@ -330,7 +330,7 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
     /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
-    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster holds the clock. A
+    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster blocks simulated time. A
     /// [`Controller`] finds out the same with [`status`](Controller::status). Has no effect on clusters that have started.
     #[must_use]
     pub fn with_progress(mut self, progress: bool) -> Self {
@@ -966,7 +966,7 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// Ends the simulation: calls `teardown` of all agents, stops the clusters, the last one first,
-    /// and leaves nothing behind. Dropping the supervisor does the same.
+    /// and leaves nothing behind. Dropping it does the same.
     #[must_use]
     pub fn shutdown(mut self) -> Shutdown {
         self.end(GRACE)

@@ -26,7 +26,7 @@ use crate::settings::{Link, Placement};
 ///   only if it was asked for), `errors`, `undeliverable` (a list of `time_ns`, `from`,
 ///   `to`, `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
-/// - of the border: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`, `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
+/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`, `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
 ///   `mails`, `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;
 /// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`, `busy_ns`, `blocked_ns`,
@@ -81,7 +81,7 @@ pub struct MpReport {
     pub seed: u64,
     /// Where the clusters run.
     pub placement: Placement,
-    /// Wall time from the making of the supervisor to its first superstep.
+    /// Wall time from the call of `MpMain::new` to its first superstep.
     pub startup: Option<Duration>,
     /// How long main itself was at work \[wall\]: it granted, routed, and handled its own mail.
     pub main_busy: Duration,
@@ -180,7 +180,7 @@ impl Deref for MpReport {
 /// A share of a run that is worth a remark.
 const WORTH_A_REMARK: f64 = 0.1;
 
-/// What an exchange of processes takes, roughly, on processors that are free \[s\].
+/// What a round of processes takes, roughly, on processors that are free \[s\].
 const ROUND: f64 = 10e-6;
 
 /// Where the wall time of a run went \[s\].
@@ -360,7 +360,7 @@ impl MpReport {
         }
     }
 
-    /// What makes exchanges fewer.
+    /// What makes rounds fewer.
     fn fewer_rounds(&self) -> &'static str {
         if self.clusters.iter().all(|it| it.lookahead.is_some()) {
             "a longer lookahead, or one cluster, would make them fewer"

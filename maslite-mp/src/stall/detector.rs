@@ -1,11 +1,11 @@
-//! Finds out who holds the clock when simulated time stands still.
+//! Finds out which cluster blocks simulated time when it stands still.
 //!
 //! ```text
 //! agents' threads ── Progress, busy ──► ClusterActivity ─┐ (of this process, or told over the control line)
-//! main's thread ── time, chore ───────► MainActivity ──┼─► StallDetector, on the supervisor thread ──► Warning
+//! main's thread ── time, state ───────► MainActivity ────┼─► StallDetector, on the supervisor thread ──► Warning
 //! ```
 //!
-//! Those who work only store numbers. The lookout compares two looks, half the limit apart; it looks
+//! Those who work only store numbers. The detector compares two looks, half the limit apart; it looks
 //! at main first, which costs nothing, and at the clusters only if main's time has not moved.
 
 use std::fmt;
@@ -408,7 +408,7 @@ impl StallDetector {
         })
     }
 
-    /// Who holds the clock, by what was noted last, and the names of those who wait.
+    /// Who blocks simulated time, by what was noted last, and the names of those who wait.
     pub(crate) fn blockers(
         &self,
         probes: &[Probe],
@@ -492,7 +492,7 @@ impl Default for StallDetector {
 
 impl fmt::Debug for StallDetector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lookout")
+        f.debug_struct("StallDetector")
             .field("patience", &self.patience)
             .field("stand", &self.stand)
             .finish_non_exhaustive()
@@ -506,7 +506,7 @@ fn write_down(warning: &Warning) {
 }
 
 impl Probe {
-    /// How this cluster holds the clock, if it does.
+    /// How this cluster blocks simulated time, if it does.
     fn blocker(&self, seen: &Seen<ProbeAnswer>, now: Instant) -> Option<TimeBlocker> {
         let (busy, sample) = match self.answer {
             ProbeAnswer::Answered { busy, sample } => (busy, sample),
@@ -575,7 +575,7 @@ mod tests {
         answer: None,
     };
 
-    /// A lookout with two clusters, of which only what they say is there.
+    /// A detector with two clusters, of which only what they say is there.
     struct Scene {
         detector: StallDetector,
         now: Instant,

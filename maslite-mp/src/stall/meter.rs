@@ -28,7 +28,7 @@ pub(crate) struct Meter {
     began: Instant,
     /// When main last began or ceased to wait; inline also when it last had a report.
     mark: Instant,
-    /// When the exchange at hand began.
+    /// When the round at hand began.
     round: Instant,
     /// How long main has waited.
     waited: Duration,
@@ -151,7 +151,7 @@ impl Meter {
         };
         spent.told = told;
         spent.busy += busy;
-        // What it waits for while others of this exchange work is counted with the next one.
+        // What it waits for while others of this round work is counted with the next one.
         spent.until = round.checked_add(busy).unwrap_or(round);
         spent.has_plans = has_plans;
     }

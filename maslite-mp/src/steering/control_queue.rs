@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! Controller ─┐             ┌── taken between two supersteps ──► the thread that runs
-//! Controller ─┼── orders ── ControlQueue
-//! StopHandle ─┘             └── board: how it stands, read at once
+//! Controller ─┼── commands ── ControlQueue
+//! StopHandle ─┘             └── snapshot: how it stands, read at once
 //! ```
 //!
 //! A raised flag is all that a run looks at. Raising it also makes the grants under way end after
-//! their superstep, so that the run comes to the console; an agent at work is not interrupted. There is
+//! their superstep, so that the run comes to the queue; an agent at work is not interrupted. There is
 //! no grace for that: only who stops a run has its clusters count as stuck.
 
 use std::collections::VecDeque;
@@ -160,14 +160,14 @@ pub(crate) struct EncodedMail {
     pub(crate) body: Vec<u8>,
 }
 
-/// What a run at the console is to do next.
+/// What a run that serves the queue is to do next.
 pub(crate) enum Next {
     Do(ControlCommand),
     GoOn,
     Stop,
 }
 
-/// The console of one simulation.
+/// The control queue of one simulation.
 #[derive(Default)]
 pub(crate) struct ControlQueue {
     /// Somebody wants something.
@@ -185,7 +185,7 @@ struct State {
     interrupt: Option<Interrupt>,
     /// The thread that runs.
     runner: Option<ThreadId>,
-    /// The run is at the console, and its clusters are at rest.
+    /// The run serves the queue, and its clusters are at rest.
     attended: bool,
     /// How many controllers there are.
     controllers: usize,
@@ -426,7 +426,7 @@ impl ControlQueue {
         self.lock().controllers += 1;
     }
 
-    /// Whether somebody may look at the board. Between two runs controllers come and go; during one
+    /// Whether somebody may look at the snapshot. Between two runs controllers come and go; during one
     /// there come only copies of those that are there.
     pub(crate) fn has_controllers(&self) -> bool {
         self.lock().controllers > 0

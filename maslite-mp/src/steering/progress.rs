@@ -97,7 +97,7 @@ impl ProgressLines for ProgressReporter {
 
 impl fmt::Debug for ProgressReporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller")
+        f.debug_struct("ProgressReporter")
             .field("run", &self.run)
             .field("next", &self.next)
             .finish_non_exhaustive()
@@ -138,14 +138,14 @@ impl fmt::Display for Line<'_> {
         let blockers: Vec<String> = blockers.map(|name| Plain(name, 40).to_string()).collect();
         match blockers.as_slice() {
             [] => Ok(()),
-            [one] => write!(f, "; cluster {one} holds the clock"),
+            [one] => write!(f, "; cluster {one} blocks simulated time"),
             some if some.len() <= SHOWN => {
-                write!(f, "; clusters {} hold the clock", some.join(", "))
+                write!(f, "; clusters {} block simulated time", some.join(", "))
             }
             all => {
                 let (some, rest) = all.split_at(SHOWN);
                 let (some, rest) = (some.join(", "), rest.len());
-                write!(f, "; clusters {some} and {rest} more hold the clock")
+                write!(f, "; clusters {some} and {rest} more block simulated time")
             }
         }
     }
@@ -213,14 +213,14 @@ mod tests {
         status.wall = Duration::from_secs(4);
         assert_eq!(
             Line(&status).to_string(),
-            "15 s of 60 s simulated (25.0 %) in 4 s, 3.8X; 1.50 M events/s; cluster south holds the clock"
+            "15 s of 60 s simulated (25.0 %) in 4 s, 3.8X; 1.50 M events/s; cluster south blocks simulated time"
         );
         status.end = None;
         status.clusters[0].time = early;
         status.events = 20;
         assert_eq!(
             Line(&status).to_string(),
-            "15 s simulated in 4 s, 3.8X; 5 events/s; clusters north, south hold the clock"
+            "15 s simulated in 4 s, 3.8X; 5 events/s; clusters north, south block simulated time"
         );
         // Nobody is at work just now: main routes, say, or they wait for a processor.
         let mut status = snapshot.read();

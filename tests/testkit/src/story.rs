@@ -32,7 +32,7 @@ pub struct Setting {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {
-    /// In one plain scheduler, without a supervisor and without clusters.
+    /// In one plain scheduler, without main and without clusters.
     Single,
     /// All in this process.
     Inline,

@@ -1,7 +1,7 @@
 //! A deterministic simulation of main and its clusters over links that lose, repeat, delay and corrupt packets, and of children that are
 //! killed: whatever happens, the result is that of the undisturbed run, or the right error; never a hang.
 //!
-//! A seed says all: the model and how it is divided, how long packets take, where runs are held, which packets meet which faults.
+//! A seed says all: the model and how it is divided, how long packets take, where runs are interrupted, which packets meet which faults.
 //! Main, its rounds and windows, the schedulers, the wire and the frames are the real ones; processes, their ends and the wall clock
 //! are made up ([`world`]). The model is that of `tests/multiprocess/lively.rs`: its agents come and go, listen and cease to,
 //! stay awake, pause the run, talk to main.

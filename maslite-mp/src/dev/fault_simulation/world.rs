@@ -58,7 +58,7 @@ pub(crate) struct Nature {
     pub(crate) latency: u64,
     pub(crate) faults: Plan,
     pub(crate) lies: Lies,
-    /// A run that goes on when so many packets have been sent is held.
+    /// A run that goes on when so many packets have been sent is interrupted.
     pub(crate) interrupts: BTreeSet<u64>,
 }
 
@@ -85,7 +85,7 @@ enum Waits {
 enum Event {
     /// A child is killed, by us or not.
     Kill { place: usize, by_us: bool },
-    /// A child learns that its grants up to a number are held.
+    /// A child learns that its grants up to a number are interrupted.
     Interrupt(usize, u64),
     /// The grace for those that were told to stop is over.
     GraceIsOver,
@@ -595,7 +595,7 @@ impl State {
         }
     }
 
-    /// Holds the run: as the supervisor does, first for main and then for the clusters, at the number of the last grant.
+    /// Interrupts the run: as the supervisor does, first for main and then for the clusters, at the number of the last grant.
     fn interrupt(&mut self) {
         self.interrupted = true;
         for place in 0..self.children.len() {

@@ -63,7 +63,7 @@ const LOOKS: u32 = 64;
 /// How many yields there are between two looks at the exact clock.
 const YIELDS: u32 = 8;
 
-/// How many frames there are between two looks at who is on which processor: that changes seldom.
+/// How many frames there are between two looks at who is on which processor: that changes rarely.
 const OFTEN: u32 = 64;
 
 const PART: u32 = 1;
@@ -601,7 +601,7 @@ mod tests {
         });
     }
 
-    const EXCHANGES: u32 = if cfg!(miri) { 40 } else { 5000 };
+    const ROUNDS: u32 = if cfg!(miri) { 40 } else { 5000 };
 
     #[test]
     fn exchanges_in_every_way_of_waiting() {
@@ -622,7 +622,7 @@ mod tests {
                         child.say(&answer).expect("main is there");
                     }
                 });
-                for number in 0..EXCHANGES {
+                for number in 0..ROUNDS {
                     main.say(&number.to_le_bytes()).expect("the child is there");
                     let answer = main.recv().expect("the child is there");
                     assert_eq!(answer, number.to_le_bytes());

@@ -396,7 +396,7 @@ mod model {
         });
     }
 
-    /// An exchange as main and a cluster have it: two rings, each side sleeps while the other works.
+    /// A round as main and a cluster have it: two rings, each side sleeps while the other works.
     #[test]
     fn a_question_is_answered() {
         explore(|| {

@@ -70,7 +70,7 @@ pub(crate) fn is_child() -> bool {
 static STARTED_AS_CHILD: OnceLock<u32> = OnceLock::new();
 
 /// Whether this process, which has the marker and another parent, is a child whose main process has died since it was started. What
-/// agents start inherits the marker, but it has no control line, and seldom a process group of its own.
+/// agents start inherits the marker, but it has no control line, and rarely a process group of its own.
 ///
 /// Without this a child that loses its main process before it gets here would take itself for a main process, and begin anew.
 fn is_orphan() -> bool {

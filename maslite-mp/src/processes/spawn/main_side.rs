@@ -340,7 +340,7 @@ fn let_all_in(
         .collect();
     let invited = &*invited;
     if ends.iter().any(Option::is_none) {
-        let rendezvous = summon(invited, &ends, plan)?;
+        let rendezvous = ask_for_channels(invited, &ends, plan)?;
         while let Some(first) = ends.iter().position(Option::is_none) {
             let news = look_out(invited, &ends, &rendezvous, until)?;
             if news.is_empty() {
@@ -369,7 +369,7 @@ fn let_all_in(
 }
 
 /// Makes the sockets through which the children whose links are channels hand them over, and gives them theirs.
-fn summon(
+fn ask_for_channels(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
     plan: &StartPlan,

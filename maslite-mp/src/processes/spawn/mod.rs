@@ -10,7 +10,8 @@
 //!  checks everything  ◄──────────────── Hello ────
 //!
 //!  without shared memory:
-//!  makes a pair of sockets  ── Summons, socket ──►  makes two channels, keeps its own ends
+//!  makes a pair of sockets
+//!  ── ConnectRequest, socket ────────────────────►  makes two channels, keeps its own ends
 //!  takes the ends  ◄────────────── main's ends ───  hands them over through the socket
 //! ```
 //!

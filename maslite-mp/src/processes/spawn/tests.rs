@@ -123,7 +123,7 @@ fn echo_entry() {
             b"abort" => abort(),
             b"cluster" => child.cluster.to_le_bytes().to_vec(),
             // Spins until told: what an agent in a long grant does.
-            b"hold" => {
+            b"interrupt" => {
                 while child.interrupts.load(Ordering::SeqCst) == 0 {
                     std::hint::spin_loop();
                 }
@@ -272,7 +272,7 @@ fn a_hold_reaches_a_busy_child() {
     }
     let last = grants.issue();
     supervisor.interrupt_at(now().checked_add(Duration::from_millis(1)));
-    let told = asked(&mut sides[0], b"hold").expect("alive");
+    let told = asked(&mut sides[0], b"interrupt").expect("alive");
     assert_eq!(told, last.to_le_bytes());
     assert!(grants.interrupted());
     supervisor.disarm();
@@ -304,7 +304,7 @@ fn the_control_line_answers_questions_between_holds() {
 #[test]
 fn a_busy_child_answers_and_a_stopped_one_does_not() {
     let (supervisor, mut sides) = started("echo_entry", 2);
-    sides[0].link.say(b"hold").expect("alive");
+    sides[0].link.say(b"interrupt").expect("alive");
     let ask = || {
         let probes = supervisor
             .run_job(|watch| watch.ask_all(Duration::from_millis(250)))
@@ -881,7 +881,7 @@ fn what_children_print_is_told_apart() {
 fn dying_main_entry() {
     let (_supervisor, mut sides) = started("echo_entry", 3);
     sides[0].link.say(b"deaf").expect("alive");
-    sides[1].link.say(b"hold").expect("alive");
+    sides[1].link.say(b"interrupt").expect("alive");
     kill(id());
 }
 

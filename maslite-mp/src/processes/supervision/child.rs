@@ -25,7 +25,7 @@ use crate::processes::output::Outlet;
 use crate::processes::spawn::handshake::NO_SIGNAL;
 use crate::stall::detector::{ClusterActivity, Probe, ProbeAnswer};
 
-/// The first byte of a Hold in the control line.
+/// The first byte of an interrupt in the control line.
 pub(crate) const INTERRUPT: u8 = b'H';
 
 /// The question in the control line.

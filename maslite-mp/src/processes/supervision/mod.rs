@@ -1,8 +1,8 @@
-//! Watches the child processes: learns of every exit, stops all when one dies, holds and ends runs in time, reaps everything.
+//! Watches the child processes: learns of every exit, stops all when one dies, interrupts and ends runs in time, reaps everything.
 //!
 //! ```text
 //! MpMain ── commands ──┐
-//! waiter of child 1 ───┼── events ──► supervisor thread ──► SIGKILL, Hold bytes, first failure, ends
+//! waiter of child 1 ───┼── events ──► supervisor thread ──► SIGKILL, interrupts, first failure, ends
 //! waiter of child 2 ───┘
 //! ```
 //!
@@ -13,11 +13,11 @@
 //!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
 //!   [`Disconnected`](crate::error::link::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
 //! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two kinds of commands: `H` and eight bytes, little endian,
-//!   *hold all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
+//!   *interrupt all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
 //!   whatever its agents do. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
 //! - **Questions.** They are asked only when something stands still: see [`StallDetector`](crate::stall::detector::StallDetector). All children are asked, then all answers are
 //!   awaited, up to one deadline. Who owes an answer is not asked again, so a stopped child costs that wait once.
-//! - **Hold.** [`Grants`] numbers the grants. A Hold names the last number issued, so that it ends what is under way and nothing later.
+//! - **Interrupts.** [`Grants`] numbers the grants. An interrupt names the last number issued, so that it ends what is under way and nothing later.
 //!   Children that are still at it after a further grace are stuck, and all are killed.
 //! - **Groups.** Each child leads a process group. When it ends, and before it is reaped, the rest of its group is killed, so that nothing
 //!   an agent has started stays behind.
@@ -61,7 +61,7 @@ pub(crate) enum Failure {
         pid: u32,
         exit: ExitKind,
     },
-    /// A cluster is over a limit. If the holder does not say which, whoever waits for its answer knows.
+    /// A cluster is over a limit. If the blocker does not say which, whoever waits for its answer knows.
     Stuck {
         limit: Limit,
         blocker: Option<Box<TimeBlocker>>,
@@ -108,7 +108,7 @@ pub(crate) struct RunInterrupter {
 }
 
 impl RunInterrupter {
-    /// Holds the run under way: its children end their grants after the superstep they are in. Does nothing if there is none.
+    /// Interrupts the run under way: its children end their grants after the superstep they are in. Does nothing if there is none.
     pub(crate) fn interrupt_now(&self) {
         // A supervisor that is gone has no run.
         let _ = self.events.send(Event::InterruptNow { run: self.run });
@@ -152,7 +152,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the supervisor thread. `interrupt_grace`: how long a held run may go on before its children count as stuck.
+    /// Starts the supervisor thread. `interrupt_grace`: how long an interrupted run may go on before its children count as stuck.
     pub(crate) fn new(interrupt_grace: Duration) -> io::Result<Self> {
         let (events, receiver) = mpsc::channel();
         let shared = Arc::new(Shared::default());
@@ -193,7 +193,7 @@ impl Supervisor {
         Arc::clone(&self.grants)
     }
 
-    /// A handle that holds the run under way from other threads.
+    /// A handle that interrupts the run under way from other threads.
     pub(crate) fn interrupter(&self) -> RunInterrupter {
         RunInterrupter {
             events: self.events.clone(),
@@ -201,7 +201,7 @@ impl Supervisor {
         }
     }
 
-    /// Begins a run, which is held at `deadline` if there is one. Ends the run before, if it was not disarmed.
+    /// Begins a run, which is interrupted at `deadline` if there is one. Ends the run before, if it was not disarmed.
     pub(crate) fn interrupt_at(&self, deadline: Option<Instant>) {
         self.disarm();
         let run = self.grants.run.fetch_add(1, Ordering::SeqCst) + 1;
@@ -219,7 +219,7 @@ impl Supervisor {
         self.interrupter().interrupt_now();
     }
 
-    /// Ends the run: neither its deadline nor a Hold sent for it has consequences any more.
+    /// Ends the run: neither its deadline nor an interrupt sent for it has consequences any more.
     pub(crate) fn disarm(&self) {
         if self.grants.current_run().is_some() {
             self.grants.run.fetch_add(1, Ordering::SeqCst);

@@ -68,7 +68,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// With no child yet. Events come from what clones of the sender tell; `interrupt_grace` is how long a held run may go on.
+    /// With no child yet. Events come from what clones of the sender tell; `interrupt_grace` is how long an interrupted run may go on.
     pub(super) fn new(
         (sender, events): (Sender<Event>, Receiver<Event>),
         shared: Arc<Shared>,
@@ -278,7 +278,7 @@ impl Watch {
         }
     }
 
-    /// The children that were held are still at it.
+    /// The children that were interrupted are still at it.
     fn give_up(&mut self, run: u64) {
         let probes = self.ask_all(ANSWER_LIMIT);
         if self.grants.current_run() != Some(run) {

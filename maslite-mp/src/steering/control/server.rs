@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! clients ── lines ──► one thread, in `poll` ──► at once: status, resume, stop
-//!         ◄── lines ──      ▲      └──► the console, for all other requests: the run comes to it
+//!         ◄── lines ──      ▲      └──► the control queue, for all other requests: the run serves it
 //!                           └────────────── its answer, and a byte in a pipe
 //! ```
 //!
@@ -280,7 +280,7 @@ impl Server {
         Ok(())
     }
 
-    /// Lets in whoever knocks.
+    /// Accepts a client.
     fn let_in(&mut self) {
         loop {
             let socket = match self.listener.accept() {
