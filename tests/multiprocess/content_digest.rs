@@ -87,12 +87,23 @@ fn alone(surcharge: u32) -> Told {
 }
 
 fn in_clusters(placement: TestPlacement, clusters: usize, surcharge: u32) -> Told {
+    ahead(placement, clusters, surcharge, SimDuration::ZERO)
+}
+
+/// Of clusters that run ahead of each other, unless the lookahead is zero.
+fn ahead(
+    placement: TestPlacement,
+    clusters: usize,
+    surcharge: u32,
+    lookahead: SimDuration,
+) -> Told {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let into = std::sync::Arc::clone(&lines);
     let mut main = MpMain::new(agents())
         .unwrap()
         .on(placement)
         .with_content_digest()
+        .with_lookahead(lookahead)
         .with_trace(move |line| into.lock().unwrap().push(line.to_owned()));
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
     for (id, cluster) in (0..TRADERS).zip(clusters.into_iter().cycle()) {
@@ -135,4 +146,25 @@ fn it_tells_runs_apart_in_which_other_things_are_said() {
     for placement in ALL {
         assert_eq!(in_clusters(placement, 2, 8).0, eight, "{placement:?}");
     }
+}
+
+/// News that cross are held back, so each division into clusters has digests of its own, and one cluster has those of a lone scheduler.
+#[test]
+fn under_a_lookahead_it_is_the_same_on_every_placement() {
+    let lookahead = SimDuration::from_millis(1);
+    let alone = alone(7);
+    let mut seen = Vec::new();
+    for clusters in 1..=3 {
+        let inline = ahead(TestPlacement::Inline, clusters, 7, lookahead);
+        for placement in ALL {
+            let told = ahead(placement, clusters, 7, lookahead);
+            assert_eq!(told, inline, "{placement:?}, {clusters} clusters");
+        }
+        let said_otherwise = ahead(TestPlacement::Inline, clusters, 8, lookahead);
+        assert_eq!(said_otherwise.0[0], inline.0[0], "{clusters} clusters");
+        assert_ne!(said_otherwise.0[1], inline.0[1], "{clusters} clusters");
+        seen.push(inline.0);
+    }
+    assert_eq!(seen[0], alone.0);
+    assert_ne!(seen[1], alone.0);
 }
