@@ -383,7 +383,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("docs/guide/", "door"),
     // `--shake SEED`, asked for by those who call the example.
     ("examples/scenario/main.rs", "shake"),
-    ("tests/examples.rs", "shake"),
+    ("tests/examples/scenarios.rs", "shake"),
     // Agents of models.
     ("examples/phold.rs", "holders"),
     ("examples/auction.rs", "holders"),

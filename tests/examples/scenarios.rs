@@ -1,0 +1,100 @@
+//! `scenario`: reports, errors, and runs that are steered.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{program, told};
+
+/// Writes a file for one test, and tells where.
+fn written(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_scenario_tells_more_than_a_report_holds() {
+    let ids = Vec::from_iter(2..=30)
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>();
+    let agents = ids.iter().map(|id| {
+        format!(r#"{{"id": {id}, "subscribe": [], "rules": [], "setup": [{{"keep": {{"awake": true}}}}]}}"#)
+    });
+    let scenario = format!(
+        r#"{{"clusters": [[1], [{}]], "start": [{{"from": 0, "to": 1, "topic": "A", "ttl": 1}}], "run": {{}},
+            "agents": [{}, {{"id": 1, "subscribe": [], "rules": [{{"on": "A", "do": [{{"spin": {{"until": "B", "most": 99}}}}]}}]}}]}}"#,
+        ids.join(", "),
+        agents.collect::<Vec<_>>().join(", "),
+    );
+    let file = written("many_awake.json", &scenario);
+    let mut traces = Vec::new();
+    for placement in ["alone", "inline", "processes"] {
+        let trace = file.with_extension(placement);
+        let arguments = ["--placement", placement, "--trace"];
+        let mut arguments = Vec::from(arguments);
+        arguments.extend([trace.to_str().unwrap(), file.to_str().unwrap()]);
+        told("scenario", &arguments);
+        traces.push(std::fs::read_to_string(trace).unwrap());
+    }
+    // A line for each agent in each of a hundred supersteps.
+    assert_eq!(traces[0].lines().count(), 30 * 100);
+    assert_eq!(traces[0].matches(r#""awake""#).count(), 29 * 100);
+    assert!(traces[1..].iter().all(|trace| *trace == traces[0]));
+}
+
+#[test]
+fn a_scenario_that_fails_or_cannot_begin_says_so() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    let status = |arguments: &[&str]| {
+        let output = Command::new(program("scenario")).args(arguments).output();
+        output.unwrap().status.code()
+    };
+    let panics = stories.join("a_panic_in_teardown.json");
+    let malformed = written("malformed.json", r#"{"clusters": []}"#);
+    let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("malformed.jsonl");
+    for placement in ["alone", "inline", "processes"] {
+        let placed = ["--placement", placement];
+        assert_eq!(
+            status(&[&placed[..], &[panics.to_str().unwrap()]].concat()),
+            Some(1)
+        );
+        let arguments = [
+            malformed.to_str().unwrap(),
+            "--trace",
+            trace.to_str().unwrap(),
+        ];
+        assert_eq!(status(&[&placed[..], &arguments].concat()), Some(2));
+        assert!(!trace.exists());
+    }
+    assert_eq!(
+        status(&["--placement", "threads", panics.to_str().unwrap()]),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_steered_scenario_tells_the_same() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    for story in [
+        "an_agent_spins_until_it_hears",
+        "the_owner_adds_agents",
+        "random_3",
+    ] {
+        let file = stories.join(story).with_extension("json");
+        let expected = std::fs::read_to_string(file.with_extension("summary")).unwrap();
+        for placement in ["alone", "inline", "processes"] {
+            for seed in ["1", "2"] {
+                let arguments = ["--placement", placement, "--steer", seed, "--shake", seed];
+                let arguments = [&arguments[..], &[file.to_str().unwrap()]].concat();
+                assert_eq!(
+                    told("scenario", &arguments),
+                    expected,
+                    "{story} {arguments:?}"
+                );
+            }
+        }
+    }
+}
