@@ -98,6 +98,7 @@
 
 mod cluster;
 mod coordination;
+#[cfg(any(test, feature = "dev"))]
 #[doc(hidden)]
 pub mod dev;
 mod error;

@@ -1,13 +1,18 @@
-//! The link to a scheduler in this very thread: it works while main waits for its answer.
+//! The link to a scheduler in this very thread: it works while main waits for its answer. What a backend asks of the registered types.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tracing::{Span, error_span};
 
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
-use crate::cluster::registry::WireMessage;
+use crate::cluster::registry::{Entered, WireMessage};
 use crate::error::link::LinkError;
 use crate::links::transport::{Draft, DraftBuffer, Transport};
+use crate::processes::backend::{InterruptSource, Model};
+use crate::processes::spawn::Program;
+use crate::processes::spawn::entry::Point;
+use crate::stall::detector::ClusterActivity;
 
 /// Main's end of the link; the scheduler is at the other.
 pub(crate) struct InlineLink<M: WireMessage> {
@@ -69,5 +74,27 @@ impl<M: WireMessage> Transport for InlineLink<M> {
         }
         // Nothing was asked, so nothing will ever be answered.
         Err(LinkError::Disconnected)
+    }
+}
+
+impl<M: WireMessage> Model for Entered<M> {
+    fn inline(
+        &self,
+        cluster: &str,
+        interrupts: InterruptSource,
+        activity: Arc<ClusterActivity>,
+    ) -> Box<dyn Transport> {
+        let scheduler = MpScheduler::new(Arc::clone(&self.registry))
+            .interrupted_by(interrupts)
+            .shown_in(activity);
+        Box::new(InlineLink::new(scheduler, cluster))
+    }
+
+    fn program(&self) -> Program {
+        self.registry.program()
+    }
+
+    fn point(&self) -> Arc<Point> {
+        Arc::clone(&self.point)
     }
 }

@@ -10,13 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maslite_core::engine::{
-    Engine, EngineHooks, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, Signal,
-    guard_model,
+    Engine, EngineHooks, FailurePlace, FailureStage, Import, Limits, Outgoing, Rest, guard_model,
 };
 use maslite_core::{
     AgentId, Digest, MailingList, Message, Pattern, Receiver, SimDuration, SimTime, StopReason,
@@ -36,6 +35,7 @@ use crate::links::guarded;
 use crate::links::jitter::{Jitter, JitterLink};
 use crate::links::round_trip::{self, Difference, Trips};
 use crate::links::transport::{Draft, Transport, Wait, now};
+use crate::processes::backend::InterruptSource;
 use crate::processes::spawn::ChildSide;
 use crate::protocol::layout;
 use crate::protocol::rare::Rare;
@@ -44,25 +44,6 @@ use crate::protocol::wire::{
     Removal, Report, Settings, Task, ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::ClusterActivity;
-
-/// What a scheduler looks at in every superstep, to learn that its grant is to end.
-#[derive(Clone, Debug)]
-pub(crate) enum InterruptSource {
-    /// Grants up to this number are interrupted.
-    UpTo(Arc<AtomicU64>),
-    /// All are, while a bit is raised.
-    While(Arc<Signal>),
-}
-
-impl InterruptSource {
-    #[inline]
-    fn covers(&self, grant: u64) -> bool {
-        match self {
-            Self::UpTo(number) => number.load(Ordering::Relaxed) >= grant,
-            Self::While(signal) => signal.raised() != 0,
-        }
-    }
-}
 
 /// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all of it does.
 const LOCAL_TRIPS: u32 = 64;

@@ -4,27 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
-use tracing::debug;
 
-use crate::cluster::inline::InlineLink;
-use crate::cluster::mp_scheduler::{InterruptSource, MpScheduler};
-use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::state::Standing;
-#[cfg(test)]
-use crate::dev::fault_simulation::World;
 use crate::error::Error;
 use crate::error::link::LinkError;
-use crate::links::jitter::{InlineJitterLink, Jitter, JitterLink};
+use crate::links::jitter::Jitter;
 use crate::links::transport::{Draft, Transport, Wait};
-use crate::processes::backend::{Backend, INTERRUPT_GRACE, Inline};
-use crate::processes::logs::Log;
+use crate::processes::backend::{
+    Backend, INTERRUPT_GRACE, Inline, Model, NewCluster, Processes, Start, explain,
+};
 use crate::processes::output::Output;
-use crate::processes::spawn::{self, START_DEADLINE, StartPlan};
+use crate::processes::spawn::SpawnError;
 use crate::processes::supervision::{ChildEnd, Supervisor};
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{
-    ClusterActivity, MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,
+    MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,
 };
 use crate::stall::meter::Meter;
 use crate::steering::control_queue::ControlQueue;
@@ -46,7 +41,7 @@ pub(crate) struct Cluster {
 /// All clusters.
 pub(crate) struct Clusters {
     pub(crate) list: Vec<Cluster>,
-    backend: Backend,
+    backend: Box<dyn Backend>,
     pub(crate) control_queue: Arc<ControlQueue>,
     /// Where the thread that runs shows what it is at.
     pub(crate) main_activity: Arc<MainActivity>,
@@ -74,34 +69,39 @@ impl Clusters {
             .flatten();
         let is_watched = patience.warning.is_some() || progress_reporter.is_some();
         let supervisor = || {
-            let supervisor =
-                Supervisor::new(INTERRUPT_GRACE).map_err(spawn::SpawnError::Resources)?;
+            let supervisor = Supervisor::new(INTERRUPT_GRACE).map_err(SpawnError::Resources)?;
             supervisor.run_job(|watch| {
                 watch.detector = detector;
                 watch.progress_reporter = progress_reporter;
             });
             Ok::<_, Error>(supervisor)
         };
-        let backend = match placement {
-            Placement::Inline => {
-                let supervisor = is_watched.then(supervisor).transpose()?;
-                Backend::Inline(Inline::new(supervisor))
-            }
-            Placement::Processes => {
-                let supervisor = supervisor()?;
-                control_queue.set_children(supervisor.interrupter());
-                Backend::Processes(supervisor)
-            }
+        let backend: Box<dyn Backend> = match placement {
+            Placement::Inline => Box::new(Inline::new(is_watched.then(supervisor).transpose()?)),
+            Placement::Processes => Box::new(Processes::new(supervisor()?)),
         };
-        Ok(Self {
+        Ok(Self::on(backend, control_queue, main_activity))
+    }
+
+    /// Clusters that this backend runs.
+    pub(crate) fn on(
+        backend: Box<dyn Backend>,
+        control_queue: Arc<ControlQueue>,
+        main_activity: Arc<MainActivity>,
+    ) -> Self {
+        if let Some(observer) = backend.observer() {
+            control_queue.set_observer(observer);
+        }
+        Self {
             list: Vec::new(),
+            meter: Meter::new(backend.is_apart()),
             backend,
             control_queue,
             main_activity,
-            meter: Meter::new(placement == Placement::Processes),
-        })
+        }
     }
 
+    #[cfg(any(test, feature = "dev"))]
     /// So many clusters, named 0, 1, …, that nothing runs: for those who make up what such clusters say.
     pub(crate) fn unmanned(clusters: usize) -> Result<Self, Error> {
         let nothing = Patience {
@@ -112,18 +112,6 @@ impl Clusters {
         let mut all = Self::new(Placement::Inline, Arc::default(), nothing, None, false)?;
         (0..clusters).for_each(|number| all.add(number.to_string()));
         Ok(all)
-    }
-
-    #[cfg(test)]
-    /// In a world made up by a test.
-    pub(crate) fn simulated(world: Arc<World>, control_queue: Arc<ControlQueue>) -> Self {
-        Self {
-            list: Vec::new(),
-            backend: Backend::Simulated(world),
-            control_queue,
-            main_activity: Arc::default(),
-            meter: Meter::new(true),
-        }
     }
 
     pub(crate) fn add(&mut self, name: String) {
@@ -149,82 +137,38 @@ impl Clusters {
     }
 
     /// Starts the clusters that have not been started yet, all at the same time, and tells which.
-    pub(crate) fn start<M: WireMessage>(
+    pub(crate) fn start(
         &mut self,
-        entered: &Entered<M>,
+        model: &dyn Model,
         carrier: Link,
         output: Output,
     ) -> Result<Vec<usize>, Error> {
-        let fresh: Vec<usize> = (0..self.list.len())
-            .filter(|place| self.list[*place].link.is_none())
+        let fresh = (0..self.list.len()).filter(|index| self.list[*index].link.is_none());
+        let fresh: Vec<NewCluster> = fresh
+            .map(|index| NewCluster {
+                index,
+                name: self.list[index].name.clone(),
+            })
             .collect();
-        match &self.backend {
-            Backend::Inline(inline) => {
-                let mut cluster_activities = Vec::new();
-                for place in &fresh {
-                    let cluster = &mut self.list[*place];
-                    let interrupts = InterruptSource::While(inline.signal());
-                    let cluster_activity = Arc::new(ClusterActivity::default());
-                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry))
-                        .interrupted_by(interrupts)
-                        .shown_in(Arc::clone(&cluster_activity));
-                    cluster_activities.push((cluster.name.clone(), cluster_activity));
-                    cluster.link = Some(Box::new(InlineLink::new(scheduler, &cluster.name)));
-                    cluster.pid = std::process::id();
-                    cluster.snapshot.lives_in(cluster.pid);
-                }
-                self.control_queue.add_inline(&cluster_activities);
-                if let Some(supervisor) = self.backend.supervisor()
-                    && !cluster_activities.is_empty()
-                {
-                    supervisor.run_job(|watch| watch.detector.inline.extend(cluster_activities));
-                }
-            }
-            #[cfg(test)]
-            Backend::Simulated(world) => {
-                for place in &fresh {
-                    let cluster = &mut self.list[*place];
-                    let scheduler = MpScheduler::new(Arc::clone(&entered.registry));
-                    let (link, pid) = world.start(&cluster.name, scheduler);
-                    (cluster.link, cluster.pid) = (Some(link), pid);
-                }
-            }
-            Backend::Processes(_) if fresh.is_empty() => {}
-            Backend::Processes(supervisor) => {
-                let clusters = fresh.iter().map(|place| {
-                    let number = u32::try_from(*place).unwrap_or(u32::MAX);
-                    (number, self.list[*place].name.clone())
-                });
-                let plan = StartPlan {
-                    program: entered.registry.program(),
-                    clusters: clusters.collect(),
-                    point: Arc::clone(&entered.point),
-                    deadline: START_DEADLINE,
-                    wait: Wait::default(),
-                    carrier,
-                    output,
-                    log: Log::here(),
-                };
-                for side in spawn::start(supervisor, plan)? {
-                    let cluster = &mut self.list[side.cluster as usize];
-                    cluster.pid = side.pid;
-                    cluster.snapshot.lives_in(side.pid);
-                    debug!(target: "maslite", cluster = %cluster.name, pid = side.pid, "cluster started");
-                    cluster.carrier = Some(side.carrier);
-                    cluster.link = Some(side.link);
-                }
-            }
+        let start = Start {
+            model,
+            carrier,
+            output,
+        };
+        for started in self.backend.start(&fresh, &start)? {
+            let cluster = &mut self.list[started.index];
+            cluster.pid = started.pid;
+            cluster.snapshot.lives_in(started.pid);
+            cluster.carrier = started.carrier;
+            cluster.link = Some(started.link);
         }
-        Ok(fresh)
+        Ok(fresh.into_iter().map(|cluster| cluster.index).collect())
     }
 
     /// Adds jitter to main's end of the link to a cluster that has just started.
-    pub(crate) fn jitter(&mut self, place: usize, jitter: Jitter) {
+    pub(crate) fn add_jitter(&mut self, place: usize, jitter: Jitter) {
         let link = self.list[place].link.take();
-        self.list[place].link = link.map(|link| match self.backend {
-            Backend::Inline(_) => Box::new(InlineJitterLink::new(link, jitter)) as _,
-            _ => Box::new(JitterLink::new(link, jitter)) as _,
-        });
+        self.list[place].link = link.map(|link| self.backend.add_jitter(link, jitter));
     }
 
     /// Begins a message to a cluster that takes no mail. What mail is written already is put aside.
@@ -275,7 +219,7 @@ impl Clusters {
             .map_or(Err(LinkError::Disconnected), |link| link.draft());
         match draft {
             Ok(draft) => Ok((draft, aside)),
-            Err(error) => Err(backend.explain(name, *pid, error, time)),
+            Err(error) => Err(explain(&**backend, name, *pid, error, time)),
         }
     }
 
@@ -308,7 +252,7 @@ impl Clusters {
             .as_mut()
             .map_or(Err(LinkError::Disconnected), |link| link.recv());
         main_activity.set(MainState::Routing, time);
-        received.map_err(|error| backend.explain(name, *pid, error, time))
+        received.map_err(|error| explain(&**backend, name, *pid, error, time))
     }
 
     /// Lends the link to a cluster that owes an answer.
@@ -330,20 +274,16 @@ impl Clusters {
     /// Why the link to a cluster broke.
     pub(crate) fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
         let Cluster { name, pid, .. } = &self.list[place];
-        self.backend.explain(name, *pid, error, time)
+        explain(&*self.backend, name, *pid, error, time)
     }
 
     /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
     pub(crate) fn begin_loading(&self) {
-        if let Some(supervisor) = self.backend.supervisor() {
-            supervisor.interrupt_at(None);
-        }
+        self.backend.begin_loading();
     }
 
     pub(crate) fn end_loading(&self) {
-        if let Some(supervisor) = self.backend.supervisor() {
-            supervisor.disarm();
-        }
+        self.backend.end_loading();
     }
 
     /// Begins a run that is interrupted at `deadline`, if there is one, or when the control queue says so.
@@ -401,7 +341,7 @@ impl Clusters {
 
     /// The number of the next grant, and whether the run is interrupted.
     pub(crate) fn next_grant(&mut self) -> (u64, bool) {
-        self.backend.next_grant(|| self.control_queue.is_raised())
+        self.backend.next_grant(&|| self.control_queue.is_raised())
     }
 
     /// Kills all clusters and leaves nothing behind.
@@ -430,8 +370,8 @@ impl Clusters {
                 links.push(link);
             }
         }
-        self.backend.hear_out(links, grace, |place, message| {
-            heard(names[place], message);
+        self.backend.hear_out(links, grace, &mut |number, message| {
+            heard(names[number], message);
         })
     }
 }

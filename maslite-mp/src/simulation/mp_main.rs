@@ -23,7 +23,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::serve::{places_of, replies_of};
 use crate::coordination::state::{Standing, TraceSink, UnderWay};
 #[cfg(test)]
-use crate::dev::fault_simulation::World;
+use crate::dev::fault_simulation::{Simulated, World};
 use crate::error::control::ControlError;
 use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
@@ -194,7 +194,11 @@ impl<M: WireMessage> MpMain<M> {
     #[cfg(test)]
     /// The same with its clusters in a world made up by a test.
     pub(crate) fn with_world(mut self, world: Arc<World>) -> Self {
-        self.clusters = Some(Clusters::simulated(world, Arc::clone(&self.control_queue)));
+        self.clusters = Some(Clusters::on(
+            Box::new(Simulated::new(world, Arc::clone(&self.entered.registry))),
+            Arc::clone(&self.control_queue),
+            Arc::default(),
+        ));
         self
     }
 
@@ -777,7 +781,7 @@ impl<M: WireMessage> MpMain<M> {
                 jitter: self.jitter.map(|seed| Jitter::child_side(seed, place)),
             };
             if let Some(seed) = self.jitter {
-                clusters.jitter(place, Jitter::main_side(seed, place));
+                clusters.add_jitter(place, Jitter::main_side(seed, place));
             }
             tell(clusters, place, &ToProc::Settings(settings), time)?;
             self.routing.tell_interest(place);

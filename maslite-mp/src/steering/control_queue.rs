@@ -23,9 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::commands::{Replies, Scope};
 use crate::error::control::ControlError;
-use crate::processes::backend::Interrupt;
-use crate::processes::supervision::RunInterrupter;
-use crate::stall::detector::{ClusterActivity, MainActivity, Probe};
+use crate::processes::backend::{Interrupt, Observer};
+use crate::stall::detector::MainActivity;
 use crate::steering::status::{RunState, Status, StatusSnapshot};
 
 /// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does nothing else.
@@ -182,7 +181,7 @@ struct State {
     commands: VecDeque<ControlCommand>,
     stop: bool,
     /// There while a run goes on.
-    interrupt: Option<Interrupt>,
+    interrupt: Option<Box<dyn Interrupt>>,
     /// The thread that runs.
     runner: Option<ThreadId>,
     /// The run serves the queue, and its clusters are at rest.
@@ -191,10 +190,8 @@ struct State {
     controllers: usize,
     /// There will be no run any more.
     over: Option<ControlError>,
-    /// The clusters' processes, once there are any.
-    children: Option<RunInterrupter>,
-    /// The clusters of this process.
-    inline: Vec<(String, Arc<ClusterActivity>)>,
+    /// What looks at the clusters, and ends them, once there are any.
+    observer: Option<Arc<dyn Observer>>,
     /// Where the thread that runs shows what it is at.
     main_activity: Option<Arc<MainActivity>>,
     signals: SignalsSeen,
@@ -272,8 +269,8 @@ impl ControlQueue {
             }
             SignalsSeen::Stopped => {
                 state.signals = SignalsSeen::Killed;
-                if let Some(children) = &state.children {
-                    children.kill_all();
+                if let Some(observer) = &state.observer {
+                    observer.kill_all();
                 }
             }
             SignalsSeen::Killed => return false,
@@ -281,9 +278,9 @@ impl ControlQueue {
         true
     }
 
-    /// Makes the clusters' processes known, so that they can be killed.
-    pub(crate) fn set_children(&self, children: RunInterrupter) {
-        self.lock().children = Some(children);
+    /// Makes known what looks at the clusters, and ends them.
+    pub(crate) fn set_observer(&self, observer: Arc<dyn Observer>) {
+        self.lock().observer = Some(observer);
     }
 
     /// Makes known where to look during a run.
@@ -291,22 +288,14 @@ impl ControlQueue {
         self.lock().main_activity = Some(main_activity);
     }
 
-    pub(crate) fn add_inline(&self, cluster_activities: &[(String, Arc<ClusterActivity>)]) {
-        self.lock().inline.extend_from_slice(cluster_activities);
-    }
-
     /// How the simulation stands, with what its clusters say of themselves. They are given about `limit` to answer.
     pub(crate) fn look(&self, limit: Duration) -> Status {
         let state = self.lock();
-        let inline = state.inline.iter();
-        let mut probes: Vec<Probe> = inline
-            .map(|(name, cluster_activity)| cluster_activity.probe(name))
-            .collect();
-        let (children, main_activity) = (state.children.clone(), state.main_activity.clone());
+        let observer = state.observer.clone();
+        let main_activity = state.main_activity.clone();
         drop(state);
-        if let Some(children) = children {
-            probes = children.glance(limit.min(LONGEST_LOOK)).unwrap_or_default();
-        }
+        let probes = observer.and_then(|observer| observer.probe(limit.min(LONGEST_LOOK)));
+        let probes = probes.unwrap_or_default();
         let mut status = self.snapshot.read();
         let time = main_activity.map_or(SimTime::ZERO, |main_activity| main_activity.time());
         if matches!(status.state, RunState::Running | RunState::Paused) {
@@ -318,7 +307,7 @@ impl ControlQueue {
     /// The simulation has ended: signals are not for it any more.
     pub(crate) fn retire(&self) {
         let mut state = self.lock();
-        state.children = None;
+        state.observer = None;
         state.signals = SignalsSeen::Killed;
     }
 
@@ -333,7 +322,7 @@ impl ControlQueue {
         self.raised.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn begin_run(&self, interrupt: Interrupt) {
+    pub(crate) fn begin_run(&self, interrupt: Box<dyn Interrupt>) {
         let mut state = self.lock();
         if state.stop {
             interrupt.raise_to_stop();

@@ -8,6 +8,7 @@
 //!
 //! A seed that fails is printed, and `play(seed)` performs it again.
 
+mod backend;
 mod faults;
 mod lies;
 mod world;
@@ -30,6 +31,7 @@ use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
 use crate::settings::{Placement, Waiting};
 use crate::simulation::mp_main::{MpMain, Shutdown};
+pub(crate) use backend::Simulated;
 use faults::{Fault, Plan};
 use lies::Lies;
 use maslite_testkit::lively::{

@@ -150,6 +150,7 @@ fn fetch(bytes: &[u8]) {
     hint::black_box(each.fold(0, |all, byte| all ^ byte));
 }
 
+#[cfg(any(test, feature = "dev"))]
 /// How many good frames these bytes begin with, were they what has been published of a ring.
 pub(crate) fn well_formed(mut bytes: &[u8]) -> usize {
     let mut received = 0;

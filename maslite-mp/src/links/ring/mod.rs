@@ -17,7 +17,9 @@ mod link;
 mod sys;
 
 #[cfg(target_os = "linux")]
-pub(crate) use link::{RingLink, well_formed};
+pub(crate) use link::RingLink;
+#[cfg(any(test, feature = "dev"))]
+pub(crate) use link::well_formed;
 
 use std::io;
 use std::os::fd::OwnedFd;
