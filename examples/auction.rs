@@ -311,10 +311,10 @@ fn auction(
     let agents = persons + market.objects.len();
     for (number, id) in market.persons.iter().enumerate() {
         let person = market.person(*id, options.total);
-        simulation.add((number, agents), *id, person)?;
+        simulation.add_to((number, agents), *id, person)?;
     }
     for (number, id) in market.objects.iter().enumerate() {
-        simulation.add((persons + number, agents), *id, Auctioneer::default())?;
+        simulation.add_to((persons + number, agents), *id, Auctioneer::default())?;
     }
     let (mut holders, mut rises) = (BTreeMap::new(), 0);
     let outcome = simulation.run(Run::until_idle(), |mail, _| {

@@ -201,15 +201,16 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         Where::Inline => Placement::Inline,
         Where::Processes => Placement::Processes,
     };
-    let mut main = MpMain::new(agents)?
-        .with_seed(options.seed)
-        .with_placement(placement);
+    let mut settings = MpMain::builder(agents)
+        .seed(options.seed)
+        .placement(placement);
     if story {
-        main = main.with_trace(|line| println!("{line}"));
+        settings = settings.trace(|line| println!("{line}"));
     }
+    let mut main = settings.build()?;
     handle_ctrl_c(main.stop_handle())?;
     let schedulers: Vec<_> = (0..options.schedulers)
-        .map(|_| main.new_scheduler())
+        .map(|_| main.new_cluster())
         .collect();
     for (number, peers) in (0..options.agents).zip(acquaintances(options)) {
         // The first few agents to the first scheduler, and so on.
@@ -219,18 +220,18 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
             everyone: options.agents,
             signed: false,
         };
-        main.add(schedulers[scheduler], number + 1, signer)?;
+        main.add_to(schedulers[scheduler], number + 1, signer)?;
     }
     say(&format!("{} agents added", options.agents));
     main.start()?;
-    for (name, _) in main.pids() {
-        say(&format!("scheduler {name} started"));
+    for cluster in main.clusters() {
+        say(&format!("scheduler {cluster} started"));
     }
     let chain = Msg::Chain {
         hops: 0,
         signatures: Vec::new(),
     };
-    main.send(Mail::new(AgentId::MAIN, AgentId::from(1), chain));
+    main.send(1, chain);
 
     let mut contract = None;
     let run = Run::until_idle()

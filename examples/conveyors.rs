@@ -185,23 +185,24 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         Where::Inline => Placement::Inline,
         Where::Processes => Placement::Processes,
     };
-    let mut main = MpMain::new(agents)?
-        .with_seed(options.seed)
-        .with_placement(placement)
-        .with_link(options.link.into())
-        .with_lookahead(SimDuration::from_millis(options.lookahead))
-        .with_jitter(options.jitter)
-        .with_digest();
+    let mut settings = MpMain::builder(agents)
+        .seed(options.seed)
+        .placement(placement)
+        .link(options.link.into())
+        .lookahead(SimDuration::from_millis(options.lookahead))
+        .jitter(options.jitter)
+        .digest();
     if story {
-        main = main.with_trace(|line| println!("{line}"));
+        settings = settings.trace(|line| println!("{line}"));
     }
+    let mut main = settings.build()?;
     main.stop_on_ctrl_c()?;
     if options.control {
         let socket = main.open_control("conveyors")?;
         eprintln!("control socket: {}", socket.display());
     }
     let schedulers: Vec<_> = (0..options.schedulers)
-        .map(|_| main.new_scheduler())
+        .map(|_| main.new_cluster())
         .collect();
     for number in 1..=options.conveyors {
         // The first few conveyors to the first scheduler, and so on.
@@ -211,7 +212,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
             to_load: if number == 1 { options.units } else { 0 },
             loaded: 0,
         };
-        main.add(schedulers[usize::try_from(scheduler)?], number, conveyor)?;
+        main.add_to(schedulers[usize::try_from(scheduler)?], number, conveyor)?;
         say(&format!(
             "conveyor {number} is in scheduler {}",
             scheduler + 1

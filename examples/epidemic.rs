@@ -460,8 +460,8 @@ fn simulate(
     for person in index_cases(country, options.index_cases) {
         let mail = Mail::new(AgentId::MAIN, person, Msg::Contact);
         match &mut simulation.host {
-            Host::Single(scheduler) => scheduler.send(mail),
-            Host::Clusters(main, _) => main.send(mail),
+            Host::Single(scheduler) => scheduler.send_mail(mail),
+            Host::Clusters(main, _) => main.send_mail(mail),
         }
     }
 

@@ -252,7 +252,7 @@ fn until_set_up() -> Run {
 
 fn run_alone(model: Model, options: &Options) -> Result<Outcome, Failure> {
     let started = wall();
-    let mut scheduler = Scheduler::with_seed(options.seed).with_digest();
+    let mut scheduler = Scheduler::builder().seed(options.seed).digest().build();
     let model = Arc::new(model);
     for number in 1..=options.agents {
         scheduler.add(number, Holder(Arc::clone(&model)))?;
@@ -276,12 +276,13 @@ fn run_unconnected(model: &Model, placement: Where, options: &Options) -> Result
     };
     let mut mains = Vec::new();
     for number in 0..options.clusters {
-        let mut main = MpMain::new(agents())?
-            .with_seed(options.seed.wrapping_add(number))
-            .with_placement(placement)
-            .with_link(options.link.into())
-            .with_digest();
-        let cluster = main.new_scheduler();
+        let mut main = MpMain::builder(agents())
+            .seed(options.seed.wrapping_add(number))
+            .placement(placement)
+            .link(options.link.into())
+            .digest()
+            .build()?;
+        let cluster = main.new_cluster();
         let agents = options.agents / options.clusters;
         let part = Part {
             model: Model {
@@ -330,17 +331,18 @@ fn run(
     placement: Placement,
     options: &Options,
 ) -> Result<Outcome, Failure> {
-    let mut main = MpMain::new(agents)?
-        .with_seed(options.seed)
-        .with_placement(placement)
-        .with_link(options.link.into())
-        .with_jitter(options.jitter)
-        .with_digest();
+    let mut settings = MpMain::builder(agents)
+        .seed(options.seed)
+        .placement(placement)
+        .link(options.link.into())
+        .jitter(options.jitter)
+        .digest();
     if options.clusters > 1 && !options.no_window {
-        main = main.with_lookahead(options.lookahead);
+        settings = settings.lookahead(options.lookahead);
     }
+    let mut main = settings.build()?;
     for number in 0..options.clusters {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         let part = Part {
             model: model.clone(),
             // The first few agents to the first cluster, and so on.

@@ -126,10 +126,10 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         Where::Inline => Placement::Inline,
         Where::Processes => Placement::Processes,
     };
-    let mut main = MpMain::new(agents)?.with_placement(placement);
-    let (dish, bench) = (main.new_scheduler(), main.new_scheduler());
+    let mut main = MpMain::builder(agents).placement(placement).build()?;
+    let (dish, bench) = (main.new_cluster(), main.new_cluster());
     main.build(dish, "cell", 100_000_u32)?;
-    main.add(bench, "environment", Environment { cells: 1 })?;
+    main.add_to(bench, "environment", Environment { cells: 1 })?;
 
     // Nothing happens before the other thread is ready.
     main.pause();

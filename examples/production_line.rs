@@ -347,9 +347,9 @@ fn drawn(items: u64, seed: u64) -> Times {
 
 fn populate(simulation: &mut Simulation<Msg>, times: &Times) -> Result<(), Failure> {
     let items = times.keys().cloned().collect();
-    simulation.add((0, 3), OFFICE.into(), Office { items })?;
+    simulation.add_to((0, 3), OFFICE.into(), Office { items })?;
     for (number, id) in MACHINES.into_iter().enumerate() {
-        simulation.add((number + 1, 3), id.into(), Machine::new(number, times))?;
+        simulation.add_to((number + 1, 3), id.into(), Machine::new(number, times))?;
     }
     Ok(())
 }

@@ -106,12 +106,12 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         Where::Inline => Placement::Inline,
         Where::Processes => Placement::Processes,
     };
-    let mut main = MpMain::new(agents)?.with_placement(placement);
-    let workers = [main.new_scheduler(), main.new_scheduler()];
+    let mut main = MpMain::builder(agents).placement(placement).build()?;
+    let workers = [main.new_cluster(), main.new_cluster()];
     for job in 1..=JOBS {
         let (state, done) = (State::Running, 0);
         let worker = workers[usize::from(job > JOBS / 2)];
-        main.add(worker, job, Job { state, done })?;
+        main.add_to(worker, job, Job { state, done })?;
     }
 
     // Nothing happens before the other thread is ready.

@@ -110,15 +110,16 @@ struct Use {
 }
 
 fn start(agents: Entered<Msg>, options: &Options) -> Result<MpMain<Msg>, Failure> {
-    let mut main = MpMain::new(agents)?
-        .with_seed(options.seed)
-        .with_link(options.link.into())
+    let mut main = MpMain::builder(agents)
+        .seed(options.seed)
+        .link(options.link.into())
         // All of it happens at one instant.
-        .with_warning_after(None);
+        .warning_after(None)
+        .build()?;
     let (clusters, players) = (options.clusters, options.players);
     let nobody = AgentId::from(clusters * players + 1);
     for cluster in 0..clusters {
-        let place = main.new_scheduler();
+        let place = main.new_cluster();
         for player in 0..players {
             let id = |cluster: u64| cluster % clusters * players + player + 1;
             let next = AgentId::from(id(cluster + 1));
@@ -128,7 +129,7 @@ fn start(agents: Entered<Msg>, options: &Options) -> Result<MpMain<Msg>, Failure
                 nobody,
                 caught,
             };
-            main.add(place, id(cluster), player)?;
+            main.add_to(place, id(cluster), player)?;
         }
     }
     Ok(main)
@@ -160,7 +161,11 @@ fn soak(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
             let arrived = counters.delivered;
             return Err(format!("{arrived} messages arrived of {}", until * balls).into());
         }
-        let pids = [("main".to_owned(), id())].into_iter().chain(main.pids());
+        let pids = [("main".to_owned(), id())].into_iter().chain(
+            main.pids()
+                .into_iter()
+                .map(|(cluster, pid)| (cluster.to_string(), pid)),
+        );
         end = pids.map(|(process, pid)| (process, memory(pid))).collect();
         if slice == WARM {
             warm = end.clone();

@@ -146,13 +146,15 @@ fn child() {
 
 /// The keeper, the mortals, and nobody: each in a cluster of its own.
 fn clusters(ids: Ids, lookahead: bool, placement: Placement) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().with_placement(placement);
-    if lookahead {
-        main = main.with_lookahead(SimDuration::from_micros(100));
-    }
-    let [here, there, _] = [0; 3].map(|_| main.new_scheduler());
-    main.add(there, KEEPER, Keeper).unwrap();
-    main.add(here, ids.id(0), Mortal { ids, life: 0 }).unwrap();
+    let lookahead = SimDuration::from_micros(if lookahead { 100 } else { 0 });
+    let settings = MpMain::builder(agents()).placement(placement);
+    // The memory of a ring is used little by little.
+    let settings = settings.link(Link::Channel).lookahead(lookahead);
+    let mut main = settings.build().unwrap();
+    let [here, there, _] = [0; 3].map(|_| main.new_cluster());
+    main.add_to(there, KEEPER, Keeper).unwrap();
+    main.add_to(here, ids.id(0), Mortal { ids, life: 0 })
+        .unwrap();
     main
 }
 
@@ -184,8 +186,7 @@ fn in_clusters_it_leaves_few_bytes_in_main_and_in_its_own() {
 #[test]
 #[cfg(target_os = "linux")]
 fn in_processes_it_leaves_nothing_where_it_never_was() {
-    // The memory of a ring is used little by little.
-    let mut main = clusters(Ids::Counted, false, Placement::Processes).with_link(Link::Channel);
+    let mut main = clusters(Ids::Counted, false, Placement::Processes);
     let mut memory = |lives| -> Vec<u64> {
         let report = main.run(lasting(lives)).unwrap();
         let clusters = report.clusters.iter();

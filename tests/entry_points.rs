@@ -55,8 +55,8 @@ fn market(stalls: u64, word: String) -> Registry<Msg> {
 
 /// Builds a market in a process of its own, and returns what its stalls say.
 fn said_in(agents: Entered<Msg>, placement: Placement) -> Result<Vec<String>, Error> {
-    let mut main = MpMain::new(agents)?.with_placement(placement);
-    let cluster = main.new_scheduler();
+    let mut main = MpMain::builder(agents).placement(placement).build()?;
+    let cluster = main.new_cluster();
     main.build(cluster, "market", ())?;
     run(main)
 }
@@ -161,8 +161,8 @@ fn directory() -> Result<(), Error> {
         summary(&said_in(agents.clone(), Placement::Processes)?)
     );
     let mut main = MpMain::new(agents)?;
-    let cluster = main.new_scheduler();
-    main.add(cluster, 1, Witness)?;
+    let cluster = main.new_cluster();
+    main.add_to(cluster, 1, Witness)?;
     println!("{}", run(main)?[0]);
     Ok(())
 }
@@ -196,11 +196,11 @@ fn two_of_other_types() -> Result<(), Error> {
         let names = beside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".sock")).count()
     };
-    let cluster = first.new_scheduler();
-    first.add(cluster, 1, Stall("a".to_owned()))?;
+    let cluster = first.new_cluster();
+    first.add_to(cluster, 1, Stall("a".to_owned()))?;
     let other = market(1, "b".to_owned()).with::<Witness>().enter();
     let mut second = MpMain::new(other)?;
-    let cluster = second.new_scheduler();
+    let cluster = second.new_cluster();
     second.build(cluster, "market", ())?;
     second.start()?;
     println!("{} socket", open(&socket));
@@ -273,7 +273,7 @@ fn changed() -> Result<(), Error> {
     let name = if is_first() { "first" } else { "later" };
     let registry = Registry::new().with_builder(name, |(): (), _: &mut AgentSet<Msg>| {});
     let mut main = MpMain::new(registry.enter())?; // changed
-    main.new_scheduler();
+    main.new_cluster();
     run(main).map(drop)
 }
 

@@ -146,11 +146,11 @@ impl Agent<Word> for Answerer {
 /// Allocations of a run in which so many questions go from one cluster to another and are answered, after one like it.
 fn allocations_of_rounds(questions: u64) -> u64 {
     let agents = Registry::new().with::<Asker>().with::<Answerer>().enter();
-    let main = MpMain::new(agents).expect("a simulation");
-    let mut main = main.with_placement(Placement::Inline);
-    let (one, two) = (main.new_scheduler(), main.new_scheduler());
-    main.add(one, 1, Asker { questions }).expect("an agent");
-    main.add(two, 2, Answerer).expect("an agent");
+    let settings = MpMain::builder(agents).placement(Placement::Inline);
+    let mut main = settings.build().expect("a simulation");
+    let (one, two) = (main.new_cluster(), main.new_cluster());
+    main.add_to(one, 1, Asker { questions }).expect("an agent");
+    main.add_to(two, 2, Answerer).expect("an agent");
     let period = || Run::lasting(SimDuration::from_millis(1));
     for _ in 0..2 {
         main.run(period()).expect("the model runs");

@@ -95,7 +95,7 @@ pub(crate) fn ping_pong() -> Result<Model, Error> {
     for id in 0..2 {
         scheduler.add(id, Player { hits: 0 })?;
     }
-    scheduler.send(Mail::new(0, AgentId::from(1), Msg::Ball(0)));
+    scheduler.send_mail(Mail::new(0, AgentId::from(1), Msg::Ball(0)));
     Ok(Model { scheduler })
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn ring(agents: u64) -> Result<Model, Error> {
     for id in 0..agents {
         let next = Next::Is(AgentId::from((id + 1) % agents));
         scheduler.add(id, Hand { count: 0, next })?;
-        scheduler.send(Mail::new(id, AgentId::from(id), Msg::Token(0)));
+        scheduler.send_mail(Mail::new(id, AgentId::from(id), Msg::Token(0)));
     }
     Ok(Model { scheduler })
 }
@@ -145,7 +145,7 @@ pub(crate) fn same_ten_awake(agents: u64) -> Result<Model, Error> {
     }
     for which in 0..10 {
         let id = AgentId::from(place(which));
-        scheduler.send(Mail::new(id, id, Msg::Token(0)));
+        scheduler.send_mail(Mail::new(id, id, Msg::Token(0)));
     }
     Ok(Model { scheduler })
 }
@@ -159,7 +159,7 @@ pub(crate) fn random_ten_awake(agents: u64) -> Result<Model, Error> {
     }
     for which in 0..10 {
         let id = AgentId::from(which);
-        scheduler.send(Mail::new(id, id, Msg::Token(0)));
+        scheduler.send_mail(Mail::new(id, id, Msg::Token(0)));
     }
     Ok(Model { scheduler })
 }
@@ -197,7 +197,7 @@ pub(crate) fn fan_out(listeners: u64) -> Result<Model, Error> {
     for id in 1..=listeners {
         scheduler.add(id, Listener { heard: 0 })?;
     }
-    scheduler.send(Mail::new(0, AgentId::from(0), Msg::Again));
+    scheduler.send_mail(Mail::new(0, AgentId::from(0), Msg::Again));
     Ok(Model { scheduler })
 }
 
@@ -310,7 +310,7 @@ pub(crate) fn woken_sleepers(agents: u64) -> Result<Model, Error> {
     let mut model = sleepers(agents)?;
     for id in 0..agents {
         let mail = Mail::new(id, AgentId::from(id), Msg::Again);
-        model.scheduler.send(mail);
+        model.scheduler.send_mail(mail);
     }
     model.run(2)?;
     Ok(model)

@@ -254,32 +254,32 @@ pub(crate) fn agents() -> Entered<Msg> {
 /// Clusters with an agent each that sends the next one a message in every period.
 pub(crate) fn lockstep(main: &mut MpMain<Msg>, clusters: u64) -> Result<(), Error> {
     for id in 1..=clusters {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         let peer = AgentId::from(id % clusters + 1);
         let (sent, heard) = (0, 0);
-        main.add(cluster, id, Pacer { peer, sent, heard })?;
+        main.add_to(cluster, id, Pacer { peer, sent, heard })?;
     }
     Ok(())
 }
 
 /// An agent that asks so many questions in every period, and one in another cluster that answers.
 pub(crate) fn round_trip(main: &mut MpMain<Msg>, trips: u64) -> Result<(), Error> {
-    let (one, two) = (main.new_scheduler(), main.new_scheduler());
+    let (one, two) = (main.new_cluster(), main.new_cluster());
     let asker = Asker {
         answerer: AgentId::from(2),
         trips,
         asked: 0,
     };
-    main.add(one, 1, asker)?;
-    main.add(two, 2, Answerer)
+    main.add_to(one, 1, asker)?;
+    main.add_to(two, 2, Answerer)
 }
 
 /// An agent that sends streams of so many messages a superstep, and those in another cluster that get
 /// them.
 pub(crate) fn crossing(main: &mut MpMain<Msg>, mails: u64) -> Result<(), Error> {
-    let (one, two) = (main.new_scheduler(), main.new_scheduler());
+    let (one, two) = (main.new_cluster(), main.new_cluster());
     let (next, bursts) = (0, 0);
-    main.add(
+    main.add_to(
         one,
         1,
         Source {
@@ -289,17 +289,17 @@ pub(crate) fn crossing(main: &mut MpMain<Msg>, mails: u64) -> Result<(), Error> 
         },
     )?;
     for next in 0..SINKS {
-        main.add(two, 2 + next, Sink { next })?;
+        main.add_to(two, 2 + next, Sink { next })?;
     }
     Ok(())
 }
 
 /// Clusters of agents that hand on what they get, or all of them in one cluster.
 pub(crate) fn tokens(main: &mut MpMain<Msg>, tokens: Tokens, in_one: bool) -> Result<(), Error> {
-    let mut cluster = main.new_scheduler();
+    let mut cluster = main.new_cluster();
     for number in 0..tokens.clusters {
         if number > 0 && !in_one {
-            cluster = main.new_scheduler();
+            cluster = main.new_cluster();
         }
         main.build(cluster, "tokens", (tokens, number))?;
     }
@@ -309,7 +309,7 @@ pub(crate) fn tokens(main: &mut MpMain<Msg>, tokens: Tokens, in_one: bool) -> Re
 /// Two clusters of workers.
 pub(crate) fn workers(main: &mut MpMain<Msg>, busy: Busy) -> Result<(), Error> {
     for number in 0..2_u64 {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         main.build(cluster, "workers", (busy, number))?;
     }
     Ok(())

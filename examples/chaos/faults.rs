@@ -10,13 +10,13 @@ use clap::ValueEnum;
 use maslite_mp::clock::wall;
 use maslite_mp::core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
-use maslite_mp::{Activity, EndKind, Error, ExitKind, Limit, Shutdown};
+use maslite_mp::{Activity, EndKind, Error, ExitKind, Limit, MpMainBuilder, Shutdown};
 use maslite_testkit::interruptible::interruptible;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::model::{Deed, FLOOD, Msg, Stage, players};
+use crate::model::{Deed, FLOOD, Msg, Stage, players, players_with};
 use crate::processes::{children, children_of, exists, pause, reap_all, send};
 
 /// What a round came to: how long it took from the fault to its consequence, or what was wrong.
@@ -330,8 +330,8 @@ fn same(report: &MpReport, expected: Digest) -> Result<(), Failure> {
 
 /// The process is named, since its agents cannot be asked.
 fn stop(chaos: &mut Chaos) -> Round {
-    let main = players(Placement::Processes, chaos.stage, None)?;
-    let mut main = main.with_answer_limit(Some(LIMIT));
+    let settings = |it: MpMainBuilder<Msg>| it.answer_limit(Some(LIMIT));
+    let mut main = players_with(Placement::Processes, chaos.stage, None, settings)?;
     main.start()?;
     let pids = pids(&main);
     let victim = random_pid(chaos, &pids);
@@ -475,8 +475,9 @@ fn leave_program(chaos: &mut Chaos) -> Round {
 }
 
 fn spin(chaos: &mut Chaos) -> Round {
-    let main = players(Placement::Processes, chaos.stage, Some(Deed::Spin))?;
-    let mut main = main.with_update_limit(Some(LIMIT));
+    let settings = |it: MpMainBuilder<Msg>| it.update_limit(Some(LIMIT));
+    let deed = Some(Deed::Spin);
+    let mut main = players_with(Placement::Processes, chaos.stage, deed, settings)?;
     main.start()?;
     let pids = pids(&main);
     let (error, at) = done(&mut main)?;
@@ -567,10 +568,11 @@ struct Host {
 
 /// Where a main process begins that is there to be harmed; it tells how far it is.
 pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
-    let mut main = players(Placement::Processes, stage, None)?;
-    if what == "patient" {
-        main = main.with_answer_limit(Some(2 * LIMIT));
-    }
+    let settings = |it: MpMainBuilder<Msg>| match what {
+        "patient" => it.answer_limit(Some(2 * LIMIT)),
+        _ => it,
+    };
+    let mut main = players_with(Placement::Processes, stage, None, settings)?;
     main.stop_on_ctrl_c()?;
     println!("up");
     main.start()?;
@@ -580,7 +582,7 @@ pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
         _ => endless(),
     };
     let mut mails = 0;
-    main.send(Mail::new(AgentId::MAIN, AgentId::MAIN, Msg::Soon));
+    main.send(AgentId::MAIN, Msg::Soon);
     let outcome = main.run_with(run, |_, _| {
         println!("runs");
         mails += 1;

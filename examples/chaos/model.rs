@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::{Command, abort, exit};
 
 use maslite_mp::Error;
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 use maslite_testkit::carrier::Carrier;
 use rustix::process::{Signal, getpid, kill_process};
@@ -229,18 +230,29 @@ pub(crate) fn players(
     stage: Stage,
     deed: Option<Deed>,
 ) -> Result<MpMain<Msg>, Error> {
+    players_with(placement, stage, deed, |settings| settings)
+}
+
+/// The same with settings of their own.
+pub(crate) fn players_with(
+    placement: Placement,
+    stage: Stage,
+    deed: Option<Deed>,
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> Result<MpMain<Msg>, Error> {
     let Stage {
         clusters,
         link,
         balls,
     } = stage;
-    let mut main = MpMain::new(agents())?
-        .with_placement(placement)
-        .with_link(link.into())
-        .with_warning_after(None)
-        .with_digest();
+    let defaults = MpMain::builder(agents())
+        .placement(placement)
+        .link(link.into())
+        .warning_after(None)
+        .digest();
+    let mut main = settings(defaults).build()?;
     let last = 2 * clusters;
-    let schedulers: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+    let schedulers: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     let schedulers = schedulers.into_iter().flat_map(|scheduler| [scheduler; 2]);
     for (number, scheduler) in (1..=last).zip(schedulers) {
         let all = deed == Some(Deed::EndureSignals);
@@ -256,7 +268,7 @@ pub(crate) fn players(
             ticks: 0,
             lives: false,
         };
-        main.add(scheduler, number, player)?;
+        main.add_to(scheduler, number, player)?;
     }
     Ok(main)
 }

@@ -204,12 +204,12 @@ fn perform(
             } else {
                 Link::Auto
             };
-            let main = MpMain::new(agents)?
-                .with_placement(placement)
-                .with_link(link)
-                .with_jitter(options.jitter)
-                .with_seed(options.seed);
-            Stage::clusters(main, scenario, trace)
+            let settings = MpMain::builder(agents)
+                .placement(placement)
+                .link(link)
+                .jitter(options.jitter)
+                .seed(options.seed);
+            Stage::clusters(settings, scenario, trace)?
         }
     };
     let supersteps = options.slice.unwrap_or(u64::MAX).min(most);

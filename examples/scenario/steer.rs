@@ -4,9 +4,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use maslite_mp::core::Handle;
 use maslite_mp::prelude::*;
-use maslite_mp::{ControlError, Halt};
+use maslite_mp::{ControlError, Halt, StopHandle};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use maslite_testkit::scenario::play::Stage;
 use rand::RngExt;
@@ -28,7 +27,7 @@ impl Steering {
         let (over, is_over) = mpsc::channel();
         let thread = match stage {
             Stage::Alone(scheduler) => {
-                let handle = scheduler.handle();
+                let handle = scheduler.stop_handle();
                 thread::spawn(move || interrupt(&handle, dice, &is_over))
             }
             Stage::Clusters(main, homes) => {
@@ -51,7 +50,7 @@ impl Steering {
 }
 
 /// Interrupts a scheduler again and again.
-fn interrupt(handle: &Handle<ScenarioMessage>, mut dice: AgentRng, is_over: &mpsc::Receiver<()>) {
+fn interrupt(handle: &StopHandle, mut dice: AgentRng, is_over: &mpsc::Receiver<()>) {
     for _ in 0..MOST {
         let wait = Duration::from_micros(dice.random_range(0..300));
         if is_over.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
@@ -81,8 +80,8 @@ fn steer(
                 }
             }
             (4, _) => inspect(controller, &mut dice)?,
-            (5, Some(cluster)) => drop(controller.alarms(*cluster)?),
-            (6, Some(cluster)) => drop(controller.subscriptions(*cluster)?),
+            (5, Some(cluster)) => drop(controller.alarms_of(*cluster)?),
+            (6, Some(cluster)) => drop(controller.subscriptions_of(*cluster)?),
             (7, Some(cluster)) => drop(controller.counters_of(*cluster)?),
             _ => controller.resume()?,
         }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use maslite_mp::Error;
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 use maslite_testkit::measuring::processor_time;
 
@@ -47,13 +48,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn main(self) -> Result<MpMain<Msg>, Error> {
-        let main = MpMain::new(agents())?;
-        Ok(main
-            .with_placement(self.placement)
-            .with_link(self.link)
-            .with_seed(self.seed)
-            .with_digest())
+    fn settings(self) -> MpMainBuilder<Msg> {
+        MpMain::builder(agents())
+            .placement(self.placement)
+            .link(self.link)
+            .seed(self.seed)
+            .digest()
     }
 }
 
@@ -64,8 +64,8 @@ pub(crate) fn one_alone(model: &Model, span: Span) -> Result<Outcome, Error> {
 
 /// All clusters in one scheduler.
 pub(crate) fn one_scheduler(model: &Model, span: Span) -> Result<Outcome, Error> {
-    let mut main = span.main()?;
-    let scheduler = main.new_scheduler();
+    let mut main = span.settings().build()?;
+    let scheduler = main.new_cluster();
     for cluster in 0..model.clusters {
         let model = model.clone();
         main.build(scheduler, WAREHOUSE, Warehouse { model, cluster })?;
@@ -75,9 +75,9 @@ pub(crate) fn one_scheduler(model: &Model, span: Span) -> Result<Outcome, Error>
 
 /// Each cluster in a scheduler of its own.
 pub(crate) fn connected(model: &Model, span: Span) -> Result<Outcome, Error> {
-    let mut main = span.main()?.with_lookahead(model.lookahead);
+    let mut main = span.settings().lookahead(model.lookahead).build()?;
     for cluster in 0..model.clusters {
-        let (scheduler, model) = (main.new_scheduler(), model.clone());
+        let (scheduler, model) = (main.new_cluster(), model.clone());
         main.build(scheduler, WAREHOUSE, Warehouse { model, cluster })?;
     }
     timed(set_up(main)?, span)
@@ -116,8 +116,8 @@ pub(crate) fn unconnected(model: &Model, span: Span) -> Result<Outcome, Error> {
 }
 
 fn alone(model: &Model, cluster: u64, span: Span) -> Result<MpMain<Msg>, Error> {
-    let mut main = span.main()?;
-    let (scheduler, model) = (main.new_scheduler(), model.clone());
+    let mut main = span.settings().build()?;
+    let (scheduler, model) = (main.new_cluster(), model.clone());
     main.build(scheduler, WAREHOUSE, Warehouse { model, cluster })?;
     set_up(main)
 }

@@ -113,7 +113,7 @@ pub trait Agent<M: Message>: std::any::Any + Send {
 /// }
 /// # let mut scheduler = maslite_core::Scheduler::new();
 /// # scheduler.add("truck 1", Truck { depot: "depot".into() })?;
-/// # scheduler.send(Mail::new("ramp", maslite_core::Receiver::Subscribers, Msg::Free));
+/// # scheduler.send_mail(Mail::new("ramp", maslite_core::Receiver::Subscribers, Msg::Free));
 /// # let report = scheduler.run(maslite_core::Run::until_idle())?;
 /// # assert_eq!((report.now.as_nanos(), report.counters.agents), (900_000_000_000, 0));
 /// # Ok::<(), maslite_core::Error>(())

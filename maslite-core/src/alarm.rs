@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::alarm_queue::{AlarmId, Pending};
-use crate::message::{Envelope, FOREIGN, Message, Receiver};
+use crate::message::{Envelope, FOREIGN, MailKey, Message, Receiver};
 use crate::periodic::Periodic;
 use crate::{AgentId, SimDuration, SimTime, Topic};
 
@@ -166,6 +166,12 @@ impl AlarmFilter {
             && self.topic.is_none_or(|topic| topic == alarm.load.topic())
     }
 
+    /// Whether it names this alarm.
+    #[must_use]
+    pub fn includes(&self, alarm: &PendingAlarm) -> bool {
+        self.names(alarm.receiver, alarm.topic)
+    }
+
     /// Whether it names alarms for this receiver about this topic.
     pub(crate) fn names(&self, to: Receiver, about: Topic) -> bool {
         self.receiver.is_none_or(|receiver| receiver == to)
@@ -189,9 +195,18 @@ pub struct PendingAlarm {
     pub topic: Topic,
     /// How long after this time it is due again, if it is periodic.
     pub period: Option<SimDuration>,
+    /// Its place among the alarms that are due at the same time.
+    key: MailKey,
 }
 
 impl PendingAlarm {
+    /// Its place in the order in which alarms fire.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn place(&self) -> (SimTime, MailKey) {
+        (self.time, self.key)
+    }
+
     /// An alarm of the queue, and the periodic alarm that it stands for.
     pub(crate) fn new<M: Message>(
         id: AlarmId,
@@ -201,6 +216,7 @@ impl PendingAlarm {
         Self {
             id: periodic.map_or(id, |periodic| periodic.handle),
             period: periodic.map(|periodic| periodic.period),
+            key: alarm.load.key,
             time: alarm.time,
             setter: alarm.load.sender,
             receiver: alarm.load.receiver(),

@@ -22,8 +22,8 @@ pub fn wall() -> Instant {
 /// use maslite_core::{Clock, Scheduler};
 /// # #[derive(Clone, maslite_core::Message)] enum Msg { Tick }
 /// let as_fast_as_it_goes = Scheduler::<Msg>::new();
-/// let an_hour_in_a_minute = Scheduler::<Msg>::new().with_clock(Clock::Paced(Speed::new(60.0)?));
-/// let live = Scheduler::<Msg>::new().with_clock(Clock::RealTime);
+/// let an_hour_in_a_minute = Scheduler::<Msg>::builder().clock(Clock::Paced(Speed::new(60.0)?)).build();
+/// let live = Scheduler::<Msg>::builder().clock(Clock::RealTime).build();
 /// # let _ = (as_fast_as_it_goes, an_hour_in_a_minute, live);
 /// # Ok::<(), maslite_core::BadSpeed>(())
 /// ```

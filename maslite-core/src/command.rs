@@ -55,6 +55,14 @@ pub enum CommandError {
         /// What it said.
         message: String,
     },
+    /// The agent's state cannot be written and read again.
+    #[error("the state of agent {agent} cannot be copied: {why}")]
+    NotCopied {
+        /// The agent.
+        agent: AgentId,
+        /// The serialiser's reason.
+        why: String,
+    },
 }
 
 crate::readable_debug!(enum CommandError {
@@ -62,4 +70,5 @@ crate::readable_debug!(enum CommandError {
     WrongType { agent, asked, found },
     Refused { agent, refusal },
     Panicked { agent, message },
+    NotCopied { agent, why },
 });

@@ -246,6 +246,12 @@ impl<M: Message> Engine<M> {
         slot.is_some()
     }
 
+    /// Whether an agent with this id is or was here.
+    #[must_use]
+    pub fn had(&self, id: AgentId) -> bool {
+        self.kernel.directory.find(id) != Whereabouts::Unknown
+    }
+
     /// The agent with this id.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&dyn Agent<M>> {

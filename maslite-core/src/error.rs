@@ -26,6 +26,9 @@ pub enum Error {
     /// An id that no agent may bear.
     #[error(transparent)]
     BadId(#[from] IdError),
+    /// There was never an agent with this id.
+    #[error("no agent {0} was ever added to this simulation")]
+    UnknownAgent(AgentId),
     /// An agent asked for the removal of an agent that never was.
     #[error("at {time} agent {by} removed agent {id}, which does not exist")]
     RemovedUnknown {
@@ -153,6 +156,7 @@ impl Error {
 crate::readable_debug!(enum Error {
     DuplicateAgent { id, first, second },
     BadId(source),
+    UnknownAgent(source),
     RemovedUnknown { id, by, time },
     AgentPanicked { agent, phase, time, superstep, message, place, backtrace },
     ModelPanicked { what, time, superstep, message, place, backtrace },

@@ -78,7 +78,7 @@
 //!    the same trace, on every platform, as far as what agents compute is: integers, and floating-point `+ - * /` and `sqrt`, but
 //!    no logarithm or sine of the standard library, whose last bit is the platform's. Nothing depends on addresses, hash seeds or the wall clock,
 //!    unless the clock follows the wall ([`Clock::RealTime`]) or another thread sends mail
-//!    ([`Handle::send`]).
+//!    ([`Controller::send`]).
 //! 8. In every report sent = delivered + undeliverable + queued.
 //! 9. A run ends between two supersteps, and the next one goes on as if there had been no end.
 //! 10. A panic in an agent is an [`Error`] of the run that names the agent. The simulation cannot go on
@@ -97,6 +97,7 @@ mod adders;
 mod agent;
 mod alarm;
 mod alarm_queue;
+mod builder;
 mod chain;
 pub mod clock;
 mod command;
@@ -108,6 +109,7 @@ mod id;
 mod id_set;
 mod kernel;
 mod mailing_list;
+mod main_context;
 mod message;
 mod panics;
 mod periodic;
@@ -117,6 +119,7 @@ mod rng;
 mod run;
 mod scheduler;
 mod signal;
+mod simulation;
 pub mod testing;
 mod time;
 mod topic;
@@ -125,6 +128,7 @@ mod trace;
 pub use agent::{Agent, Context};
 pub use alarm::{Alarm, AlarmFilter, PendingAlarm};
 pub use alarm_queue::AlarmId;
+pub use builder::{SchedulerBuilder, TraceFormat};
 pub use chain::Chain;
 pub use clock::{BadSpeed, Clock, Speed};
 pub use command::{CommandError, Refusal};
@@ -132,6 +136,7 @@ pub use digest::Digest;
 pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
 pub use mailing_list::{EmptyPattern, MailingList, Pattern};
+pub use main_context::MainContext;
 pub use maslite_derive::Message;
 pub use message::{Delivery, Mail, MailKey, Message, Receiver};
 pub use plain::Plain;
@@ -145,7 +150,8 @@ pub use rng::AgentRng;
 pub use run::{AgentError, Counters, LostMail, Report, Run, StopReason};
 #[doc(hidden)]
 pub use run::{LostKey, Predicate, lost_when_posted};
-pub use scheduler::{Handle, MainContext, Scheduler};
+pub use scheduler::{Controller, Scheduler};
+pub use simulation::{AgentInfo, Shutdown, Simulation, StopHandle};
 pub use time::{BadDuration, ParseTimeError, SimDuration, SimTime};
 pub use topic::Topic;
 pub use trace::{JsonBodies, JsonLines, Observer};

@@ -412,8 +412,8 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
 /// # #[derive(Clone, maslite_core::Message)] enum Msg { Hello }
-/// let mut scheduler = Scheduler::new().with_digest();
-/// scheduler.send(Mail::new(AgentId::MAIN, AgentId::from("nobody"), Msg::Hello));
+/// let mut scheduler = Scheduler::builder().digest().build();
+/// scheduler.send("nobody", Msg::Hello);
 /// let report = scheduler.run(Run::until_idle())?;
 ///
 /// assert_eq!(report.stopped_by, StopReason::Idle);
@@ -489,6 +489,12 @@ impl Report {
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.simulated().as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
+    }
+}
+
+impl AsRef<Report> for Report {
+    fn as_ref(&self) -> &Report {
+        self
     }
 }
 

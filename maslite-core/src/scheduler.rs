@@ -1,20 +1,26 @@
 //! One scheduler, used alone.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::agent::Agent;
 use crate::alarm::PendingAlarm;
+use crate::builder::SchedulerBuilder;
 use crate::clock::{Clock, Pace, wall};
 use crate::command::CommandError;
 use crate::engine::{Engine, EngineHooks, Limits, Rest};
 use crate::error::Error;
+use crate::main_context::MainContext;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
-use crate::trace::Observer;
-use crate::{AgentId, AlarmFilter, Pattern, SimDuration, SimTime};
+use crate::simulation::{AgentInfo, Shutdown, Simulation, StopHandle};
+use crate::{AgentId, AlarmFilter, Digest, Pattern, SimDuration, SimTime};
 
 /// Runs agents in this process, one after the other.
 ///
@@ -68,19 +74,23 @@ impl<M: Message> Default for Scheduler<M> {
     }
 }
 
-impl<M: Message> Scheduler<M> {
-    /// A scheduler with a simulated clock and seed 0.
+impl<M: Message> SchedulerBuilder<M> {
+    /// A scheduler with these settings.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_seed(0)
-    }
-
-    /// A scheduler whose agents draw their random numbers from this seed.
-    #[must_use]
-    pub fn with_seed(seed: u64) -> Self {
-        Self {
-            engine: Engine::new(seed),
-            clock: Clock::Simulated,
+    pub fn build(mut self) -> Scheduler<M> {
+        let mut engine = Engine::new(self.seed);
+        if self.digest {
+            engine.keep_digest();
+        }
+        if let Some(keep) = self.content {
+            keep(&mut engine);
+        }
+        if let Some(observer) = self.take_observer() {
+            engine.observe(observer);
+        }
+        Scheduler {
+            engine,
+            clock: self.clock,
             epoch: None,
             queued: Vec::new(),
             outside: Arc::new(Outside {
@@ -91,58 +101,45 @@ impl<M: Message> Scheduler<M> {
             lost: Vec::new(),
         }
     }
+}
 
-    /// The same with another clock.
+impl<M: Message> Scheduler<M> {
+    /// A scheduler with a simulated clock and seed 0.
     #[must_use]
-    pub fn with_clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
+    pub fn new() -> Self {
+        Self::builder().build()
     }
 
-    /// The same, with a digest of the trace in every report.
-    #[must_use]
-    pub fn with_digest(mut self) -> Self {
-        self.engine.keep_digest();
-        self
-    }
-
-    /// The same, with a digest of the trace and one of the contents of all messages in every report. What a digest covers is in
-    /// [`Report`].
+    /// The settings of a scheduler, which [`build`](SchedulerBuilder::build) makes.
     ///
     /// ```
-    /// use maslite_core::{Agent, AgentId, Digest, Mail, Message, Run, Scheduler};
-    /// #[derive(Clone, Message, serde::Serialize)]
-    /// enum Msg { Price { cents: u32 } }
-    /// struct Buyer;
-    /// impl Agent<Msg> for Buyer {}
-    ///
-    /// fn digests(cents: u32) -> (Option<Digest>, Option<Digest>) {
-    ///     let mut scheduler = Scheduler::new().with_content_digest();
-    ///     scheduler.add(1, Buyer).unwrap();
-    ///     scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Price { cents }));
-    ///     let report = scheduler.run(Run::until_idle()).unwrap();
-    ///     (report.digest, report.content_digest)
-    /// }
-    ///
-    /// let (low, high) = (digests(99), digests(101));
-    /// assert_eq!(low.0, high.0); // the same mail at the same time
-    /// assert_ne!(low.1, high.1); // that says something else
+    /// use maslite_core::{Clock, Scheduler, Speed};
+    /// # #[derive(Clone, maslite_core::Message)] enum Msg { Tick }
+    /// # fn main() -> Result<(), maslite_core::BadSpeed> {
+    /// let clock = Clock::Paced(Speed::new(60.0)?); // a minute in a second
+    /// let scheduler: Scheduler<Msg> = Scheduler::builder().seed(42).clock(clock).digest().build();
+    /// # let _ = scheduler;
+    /// # Ok(())
+    /// # }
     /// ```
-    #[must_use]
-    pub fn with_content_digest(mut self) -> Self
-    where
-        M: serde::Serialize,
-    {
-        self.engine.keep_content_digest();
-        self
+    pub fn builder() -> SchedulerBuilder<M> {
+        SchedulerBuilder::default()
     }
 
-    /// The same, showing every delivery to `observer`, in the kernel's one order. See
-    /// [`JsonLines`](crate::JsonLines) for one that writes them down.
-    #[must_use]
-    pub fn with_trace(mut self, observer: impl Into<Observer<M>>) -> Self {
-        self.engine.observe(observer.into());
-        self
+    /// A scheduler alone is one cluster: this makes none, so that programs which leave open who runs their model can ask for one.
+    pub fn new_cluster(&mut self) {}
+
+    /// Adds an agent to the one cluster; as [`add`](Self::add).
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_to(
+        &mut self,
+        (): (),
+        id: impl Into<AgentId>,
+        agent: impl Agent<M>,
+    ) -> Result<(), Error> {
+        self.add(id, agent)
     }
 
     /// Adds an agent. Its `setup` is called when the next run starts.
@@ -154,9 +151,19 @@ impl<M: Message> Scheduler<M> {
     }
 
     /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
-    /// update. False if there is no agent with this id.
-    pub fn remove(&mut self, id: impl Into<AgentId>) -> bool {
-        self.engine.remove(id.into())
+    /// update. Removing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::BadId`] if its name and another have one id.
+    pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
+        let id = id.into();
+        if let Some(collision) = id.collision() {
+            return Err(collision.into());
+        }
+        if self.engine.remove(id) || self.engine.had(id) {
+            return Ok(());
+        }
+        Err(Error::UnknownAgent(id))
     }
 
     /// The agent with this id, if it is of this type.
@@ -165,9 +172,34 @@ impl<M: Message> Scheduler<M> {
         agent.downcast_ref()
     }
 
-    /// The agents there are, in insertion order.
-    pub fn agents(&self) -> impl Iterator<Item = (AgentId, &dyn Agent<M>)> + '_ {
-        self.engine.agents()
+    /// The state of an agent, as a value of its own type: a copy of how it is now. [`agent`](Self::agent) copies nothing.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::WrongType`], [`CommandError::NotCopied`].
+    pub fn inspect<A: Agent<M> + Serialize + DeserializeOwned>(
+        &mut self,
+        id: impl Into<AgentId>,
+    ) -> Result<A, CommandError> {
+        let id = id.into();
+        self.engine.check_type::<A>(id)?;
+        let agent = self.agent::<A>(id).ok_or(CommandError::UnknownAgent(id))?;
+        let copy = postcard::to_stdvec(agent).and_then(|bytes| postcard::from_bytes(&bytes));
+        copy.map_err(|why| CommandError::NotCopied {
+            agent: id,
+            why: why.to_string(),
+        })
+    }
+
+    /// All agents, in insertion order.
+    ///
+    /// # Errors
+    /// None: it has the shape of [`Simulation::agents`].
+    pub fn agents(&mut self) -> Result<Vec<AgentInfo>, CommandError> {
+        let agents = self.engine.agents().map(|(id, agent)| {
+            let index = self.engine.index(id).unwrap_or(u64::MAX);
+            AgentInfo::new(id, index, agent.type_name().to_owned(), ())
+        });
+        Ok(agents.collect())
     }
 
     /// Has an agent answer a command, with its [`command`](Agent::command).
@@ -207,12 +239,18 @@ impl<M: Message> Scheduler<M> {
             .map_err(|_| CommandError::UnknownAgent(id))
     }
 
-    /// Queues mail. It is posted when the next run starts, before anything else.
-    pub fn send(&mut self, mail: Mail<M>) {
+    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is posted when the next run starts,
+    /// before anything else.
+    pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
+        self.send_mail(Mail::new(AgentId::MAIN, to, body));
+    }
+
+    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything else.
+    pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }
 
-    /// Runs. Several runs, one after the other, are as one.
+    /// Runs. Consecutive runs equal one longer run.
     ///
     /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
     ///
@@ -236,6 +274,14 @@ impl<M: Message> Scheduler<M> {
     ) -> Result<Report, Error> {
         self.engine.main_listens(true);
         self.run_with_hooks(run, &mut handler)
+    }
+
+    /// Runs until simulated time reaches `time`, or nothing is left to happen.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_until(&mut self, time: SimTime) -> Result<Report, Error> {
+        self.run(Run::until(time))
     }
 
     fn run_with_hooks(
@@ -447,10 +493,17 @@ impl<M: Message> Scheduler<M> {
         }
     }
 
+    /// A handle that other threads can end a run with.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        let signal = Arc::clone(&self.outside.signal);
+        StopHandle::new(move || signal.raise(STOP))
+    }
+
     /// A handle for other threads: they can stop a run and send mail into it.
     #[must_use]
-    pub fn handle(&self) -> Handle<M> {
-        Handle {
+    pub fn controller(&self) -> Controller<M> {
+        Controller {
             outside: Arc::clone(&self.outside),
         }
     }
@@ -473,6 +526,12 @@ impl<M: Message> Scheduler<M> {
         self.engine.counters()
     }
 
+    /// The digest of all deliveries since the simulation began, if one was asked for.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.engine.digest()
+    }
+
     /// The errors that agents reported in the last run, as its report has them; also if it failed.
     #[must_use]
     pub fn errors(&self) -> &[AgentError] {
@@ -480,8 +539,11 @@ impl<M: Message> Scheduler<M> {
     }
 
     /// The pending alarms that the filter names, whoever set them, in the order they will fire.
-    pub fn alarms(&mut self, filter: AlarmFilter) -> Vec<PendingAlarm> {
-        self.engine.alarms(filter)
+    ///
+    /// # Errors
+    /// None: it has the shape of [`Simulation::alarms`].
+    pub fn alarms(&mut self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, CommandError> {
+        Ok(self.engine.alarms(filter))
     }
 
     /// Clears the alarms that the filter names, whoever set them; tells how many they were.
@@ -499,13 +561,15 @@ impl<M: Message> Scheduler<M> {
         self.engine.subscriptions(id.into())
     }
 
-    /// Ends the simulation: calls `teardown` of every agent, in insertion order. Dropping the
-    /// scheduler does the same, and keeps silent about panics.
+    /// Ends the simulation: calls `teardown` of every agent, in insertion order. Dropping the scheduler does the same, and keeps
+    /// silent about panics.
     ///
-    /// # Errors
-    /// [`Error::AgentPanicked`], for the first that did; the others are torn down all the same.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.teardown()
+    /// The errors hold [`Error::AgentPanicked`] for the first agent that did; the others are torn down all the same.
+    #[must_use]
+    pub fn shutdown(mut self) -> Shutdown {
+        let started = wall();
+        let errors = self.teardown().err().into_iter().collect();
+        Shutdown::new(wall().duration_since(started), Vec::new(), errors)
     }
 
     fn teardown(&mut self) -> Result<(), Error> {
@@ -513,6 +577,111 @@ impl<M: Message> Scheduler<M> {
             return Ok(());
         }
         self.engine.teardown()
+    }
+}
+
+impl<M: Message> Simulation<M> for Scheduler<M> {
+    type Error = Error;
+    type ControlError = CommandError;
+    type Report = Report;
+    type Cluster = ();
+    type ProcessEnd = Infallible;
+
+    fn new_cluster(&mut self) {}
+
+    fn add_to<A: Agent<M> + Serialize>(
+        &mut self,
+        (): (),
+        id: impl Into<AgentId>,
+        agent: A,
+    ) -> Result<(), Error> {
+        self.add(id, agent)
+    }
+
+    fn add<A: Agent<M> + Serialize>(
+        &mut self,
+        id: impl Into<AgentId>,
+        agent: A,
+    ) -> Result<(), Error> {
+        self.add(id, agent)
+    }
+
+    fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
+        self.remove(id)
+    }
+
+    fn send_mail(&mut self, mail: Mail<M>) {
+        self.send_mail(mail);
+    }
+
+    fn run(&mut self, run: Run) -> Result<Report, Error> {
+        self.run(run)
+    }
+
+    fn run_with(
+        &mut self,
+        run: Run,
+        handler: impl FnMut(Mail<M>, &mut MainContext<M>),
+    ) -> Result<Report, Error> {
+        self.run_with(run, handler)
+    }
+
+    fn inspect<A: Agent<M> + Serialize + DeserializeOwned>(
+        &mut self,
+        id: impl Into<AgentId>,
+    ) -> Result<A, CommandError> {
+        self.inspect(id)
+    }
+
+    fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, CommandError> {
+        self.command(id, request)
+    }
+
+    fn take_out<A: Agent<M> + Serialize + DeserializeOwned>(
+        &mut self,
+        id: impl Into<AgentId>,
+    ) -> Result<A, CommandError> {
+        self.take_out(id)
+    }
+
+    fn replace<A: Agent<M> + Serialize>(
+        &mut self,
+        id: impl Into<AgentId>,
+        by: A,
+    ) -> Result<(), CommandError> {
+        self.replace(id, by)
+    }
+
+    fn agents(&mut self) -> Result<Vec<AgentInfo>, CommandError> {
+        self.agents()
+    }
+
+    fn alarms(&mut self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, CommandError> {
+        self.alarms(filter)
+    }
+
+    fn now(&self) -> SimTime {
+        self.now()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters()
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        self.digest()
+    }
+
+    fn errors(&self) -> &[AgentError] {
+        self.errors()
+    }
+
+    fn stop_handle(&self) -> StopHandle {
+        self.stop_handle()
+    }
+
+    fn shutdown(self) -> Shutdown {
+        self.shutdown()
     }
 }
 
@@ -574,66 +743,6 @@ impl<M: Message> EngineHooks<M> for SchedulerHooks<'_, M> {
     }
 }
 
-/// What the handler of mail addressed to main can do.
-#[derive(Debug)]
-pub struct MainContext<M> {
-    now: SimTime,
-    sent_at: SimTime,
-    mails: Vec<(Receiver, M)>,
-    stop: bool,
-}
-
-impl<M> MainContext<M> {
-    /// For a main of several clusters that handles mail to main itself.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn new(now: SimTime) -> Self {
-        Self {
-            now,
-            sent_at: now,
-            mails: Vec::new(),
-            stop: false,
-        }
-    }
-
-    /// Notes when the mail was sent that is handled next.
-    #[doc(hidden)]
-    pub fn take_up(&mut self, sent_at: SimTime) {
-        self.sent_at = sent_at;
-    }
-
-    /// What the handler sent, and whether it asked to stop.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn into_parts(self) -> (Vec<(Receiver, M)>, bool) {
-        (self.mails, self.stop)
-    }
-
-    /// The simulated time.
-    #[must_use]
-    pub fn now(&self) -> SimTime {
-        self.now
-    }
-
-    /// The simulated time at which the mail at hand was sent, or set as an alarm. Under a lookahead mail to main arrives one
-    /// lookahead after it was sent, so this is earlier than [`now`](Self::now) then.
-    #[must_use]
-    pub fn sent_at(&self) -> SimTime {
-        self.sent_at
-    }
-
-    /// Sends a message from main; it arrives in the next superstep. To main itself it is
-    /// undeliverable.
-    pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
-        self.mails.push((to.into(), body));
-    }
-
-    /// Ends the run when all mail of this superstep to main is handled.
-    pub fn stop(&mut self) {
-        self.stop = true;
-    }
-}
-
 /// Reaches a scheduler from other threads.
 ///
 /// ```
@@ -646,19 +755,19 @@ impl<M> MainContext<M> {
 /// #         ctx.alarm_in(SimDuration::from_secs(36_000), Msg::Evening);
 /// #     }
 /// # }
-/// let mut scheduler = Scheduler::new().with_clock(Clock::RealTime);
+/// let mut scheduler = Scheduler::builder().clock(Clock::RealTime).build();
 /// scheduler.add("shop", Shop)?; // it waits for the evening
-/// let handle = scheduler.handle();
-/// let thread = std::thread::spawn(move || handle.stop());
+/// let controller = scheduler.controller();
+/// let thread = std::thread::spawn(move || controller.stop());
 /// assert_eq!(scheduler.run(Run::until_idle())?.stopped_by, StopReason::Interrupted);
 /// # let _ = thread.join();
 /// # Ok::<(), maslite_core::Error>(())
 /// ```
-pub struct Handle<M> {
+pub struct Controller<M> {
     outside: Arc<Outside<M>>,
 }
 
-impl<M> Clone for Handle<M> {
+impl<M> Clone for Controller<M> {
     fn clone(&self) -> Self {
         Self {
             outside: Arc::clone(&self.outside),
@@ -666,15 +775,20 @@ impl<M> Clone for Handle<M> {
     }
 }
 
-impl<M> Handle<M> {
+impl<M> Controller<M> {
     /// Ends the run that goes on, or the next one, after the superstep at hand.
     pub fn stop(&self) {
         self.outside.signal.raise(STOP);
     }
 
+    /// Sends a message of main into the simulation; as [`send_mail`](Self::send_mail).
+    pub fn send(&self, to: impl Into<Receiver>, body: M) {
+        self.send_mail(Mail::new(AgentId::MAIN, to, body));
+    }
+
     /// Sends mail into the simulation. It is posted between two supersteps; under a simulated
     /// clock which ones depends on the wall, so a run that gets such mail does not repeat.
-    pub fn send(&self, mail: Mail<M>) {
+    pub fn send_mail(&self, mail: Mail<M>) {
         self.outside
             .mails
             .lock()
@@ -693,8 +807,8 @@ impl<M: Message> fmt::Debug for Scheduler<M> {
     }
 }
 
-impl<M> fmt::Debug for Handle<M> {
+impl<M> fmt::Debug for Controller<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
+        f.debug_struct("Controller").finish_non_exhaustive()
     }
 }

@@ -20,10 +20,11 @@
 //! fn main() -> Result<(), maslite_mp::Error> {
 //!     let agents = Registry::new().with::<Player>().enter(); // a child process goes no further
 //!     let mut main = MpMain::new(agents)?;
-//!     let (left, right) = (main.new_scheduler(), main.new_scheduler());
-//!     main.add(left, 1, Player)?;
-//!     main.add(right, 2, Player)?;
-//!     main.send(Mail::new(1, AgentId::from(2), Msg::Ping));
+//!     for name in ["ada", "bob"] {
+//!         main.new_cluster(); // a process of its own
+//!         main.add(name, Player)?;
+//!     }
+//!     main.send_mail(Mail::new("ada", AgentId::from("bob"), Msg::Ping));
 //!     let report = main.run(Run::until_idle())?;
 //!     assert_eq!((report.counters.delivered, report.clusters.len()), (2, 2));
 //!     Ok(())
@@ -35,7 +36,7 @@
 //! Agents, messages, alarms, subscriptions and time are those of [`maslite_core`], which this
 //! crate re-exports: one dependency is enough, and [`prelude`] has what a model uses. New are:
 //!
-//! - A *cluster*: the agents that share one scheduler. [`MpMain::new_scheduler`] makes one.
+//! - A *cluster*: the agents that share one scheduler. [`MpMain::new_cluster`] makes one.
 //! - [`MpMain`], the supervisor. It owns the clusters, routes mail between them, grants them time,
 //!   watches their processes, and ends them when it is dropped.
 //! - A [`Placement`] says where clusters run: each in a child process, or all in this one.
@@ -56,7 +57,7 @@
 //!
 //! 1. The clusters never change a result: any division of the same agents, added in the same order,
 //!    gives the trace of one scheduler, message for message, and so does every placement.
-//! 2. Insertion indices follow the calls of [`MpMain::add`] and [`MpMain::build`], and within a call of
+//! 2. Insertion indices follow the calls of [`MpMain::add_to`] and [`MpMain::build`], and within a call of
 //!    `build` its builder, whatever the cluster.
 //! 3. Broadcasts and subscriptions reach across clusters as they do within one.
 //! 4. A run ends between two supersteps, with all clusters at one instant.
@@ -65,9 +66,9 @@
 //!    All processes have been ended by then, and the simulation cannot go on.
 //!    An error of a process tells why it died, as far as there is evidence, with what it said last.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
-//!    with a [`StopHandle`], and after [`MpMain::with_update_limit`]: [`Error::Stuck`]. Inline nobody can
+//!    with a [`StopHandle`], and after [`MpMainBuilder::update_limit`]: [`Error::Stuck`]. Inline nobody can
 //!    interrupt it. Without any of them, a [`Warning`] tells of it, or of whatever else keeps time from moving.
-//!    A process that is stopped, or gets no processor time at all, is given 5 s ([`MpMain::with_answer_limit`]).
+//!    A process that is stopped, or gets no processor time at all, is given 5 s ([`MpMainBuilder::answer_limit`]).
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
 //!    what is left and reaps every process, and kills what agents have started and left in the process group of
 //!    their cluster. If its process is killed, the clusters end by themselves, at any moment.
@@ -77,7 +78,7 @@
 //! # Limits
 //!
 //! - Without a lookahead clusters work at the same time only within one instant. With one, declared
-//!   by [`MpMain::with_lookahead`], they run ahead of each other, and are a part of the model.
+//!   by [`MpMainBuilder::lookahead`], they run ahead of each other, and are a part of the model.
 //! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler) alone.
 //! - Each process takes five descriptors in main (`ulimit -n`); too many are refused before any starts.
 //! - What agents print comes out of main with the cluster's name ([`Output`]); what they record with `tracing` comes out of main's
@@ -116,13 +117,16 @@ extern crate self as maslite_mp;
 pub use maslite_core as core;
 pub use maslite_core::rand;
 pub use maslite_core::without_derive::Message;
-pub use maslite_core::{AgentError, CommandError, Digest, LostMail, Refusal, clock, engine};
+pub use maslite_core::{
+    AgentError, CommandError, Digest, LostMail, Refusal, StopHandle, clock, engine,
+};
 pub use maslite_derive::MpMessage as Message;
 
 pub use crate::error::link::{FrameFault, LinkError};
 pub use crate::error::message_fault::MessageFault;
 pub use crate::settings::ClusterId;
 pub use crate::settings::{Link, Placement, Waiting};
+pub use crate::simulation::builder::MpMainBuilder;
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
@@ -140,7 +144,6 @@ pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
 pub use steering::status::{ClusterStatus, RunState, Status};
-pub use steering::stop::StopHandle;
 
 /// All that a model and the program around it use.
 pub mod prelude {

@@ -1,22 +1,57 @@
 //! What a program chooses: where clusters run, what carries their messages, how processes wait; and the name of a cluster.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::links::transport::Wait;
 
 /// A cluster of a simulation: the agents that share one scheduler. It means nothing to another `MpMain`, which refuses it.
+///
+/// It is shown as its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     simulation: SimulationId,
     number: u32,
+    name: &'static str,
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name)
+    }
+}
+
+/// The one copy of a cluster's name in this process. A name is kept for ever, so that ids can be copied.
+fn for_ever(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let name: &'static str = name.to_owned().leak();
+    names.insert(name);
+    name
 }
 
 impl ClusterId {
     /// A cluster of a simulation, by its place.
-    pub(crate) fn new(simulation: SimulationId, place: usize) -> Self {
+    pub(crate) fn new(simulation: SimulationId, place: usize, name: &str) -> Self {
         let number = u32::try_from(place).expect("fewer than 2^32 clusters");
-        Self { simulation, number }
+        let name = for_ever(name);
+        Self {
+            simulation,
+            number,
+            name,
+        }
+    }
+
+    /// Its name: the one it was given, or else its number from 1.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.name
     }
 
     /// Its number in its simulation, from 0.
@@ -52,11 +87,11 @@ impl Default for SimulationId {
 /// # impl Agent<Msg> for Crane {}
 /// # fn main() -> Result<(), maslite_mp::Error> {
 /// # let agents = Registry::new().with::<Crane>().enter();
-/// let mut main = MpMain::new(agents)?.with_placement(Placement::Inline); // to debug, say
-/// let yard = main.new_scheduler();
-/// main.add(yard, "crane", Crane)?;
+/// let mut main = MpMain::builder(agents).placement(Placement::Inline).build()?; // to debug, say
+/// let yard = main.new_cluster();
+/// main.add_to(yard, "crane", Crane)?;
 /// main.run(Run::until_idle())?;
-/// assert_eq!(main.pids(), [("1".to_owned(), std::process::id())]);
+/// assert_eq!(main.pid(yard), Some(std::process::id()));
 /// # Ok(())
 /// # }
 /// ```

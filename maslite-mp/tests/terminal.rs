@@ -44,13 +44,14 @@ fn maslite(arguments: &[&str]) -> (String, Option<i32>) {
 /// Two players with a ball, paused, and where to speak to them.
 fn simulation(name: &str) -> (MpMain<Msg>, PathBuf) {
     let entered = Registry::new().with::<Player>().enter();
-    let mut main = MpMain::new(entered)
-        .unwrap()
-        .with_placement(Placement::Inline);
-    let cluster = main.new_scheduler();
-    main.add(cluster, 1, Player { seen: 0 }).unwrap();
-    main.add(cluster, 2, Player { seen: 0 }).unwrap();
-    main.send(Mail::new(1, AgentId::from(2), Msg::Ping));
+    let mut main = MpMain::builder(entered)
+        .placement(Placement::Inline)
+        .build()
+        .unwrap();
+    let cluster = main.new_cluster();
+    main.add_to(cluster, 1, Player { seen: 0 }).unwrap();
+    main.add_to(cluster, 2, Player { seen: 0 }).unwrap();
+    main.send_mail(Mail::new(1, AgentId::from(2), Msg::Ping));
     let path = main.open_control(name).unwrap();
     main.pause();
     (main, path)

@@ -52,7 +52,7 @@ fn ping_pong_to_five_thousand() {
         let (updates, outcome) = (0, "");
         scheduler.add(id, Player { updates, outcome }).unwrap();
     }
-    scheduler.send(Mail::new(2, AgentId::from(1), Ball::Ping));
+    scheduler.send_mail(Mail::new(2, AgentId::from(1), Ball::Ping));
     let report = balanced(scheduler.run(Run::until_idle()).unwrap());
     let player = |id: u64| scheduler.agent::<Player>(id).unwrap();
     // Both were just added, so both are updated in the first superstep; that of 2 counts, too.
@@ -92,7 +92,7 @@ fn six_messages_and_spies_subscribed_in_different_ways() {
         (a, b.into(), "How are you?", &["2", "a to b"]),
         (c, Receiver::Direct(b), "Hello", &["2"]),
     ] {
-        world.scheduler.send(Mail::new(from, to, Say(topic)));
+        world.scheduler.send_mail(Mail::new(from, to, Say(topic)));
         world.run_until_idle();
         let lines = world.log.take();
         let name = |line: &str| {
@@ -123,6 +123,7 @@ fn alarms_of_two_agents_cleared_one_after_the_other() {
         let mut times: Vec<_> = world
             .scheduler
             .alarms(AlarmFilter::all())
+            .unwrap()
             .iter()
             .map(|alarm| alarm.time)
             .collect();
@@ -177,7 +178,7 @@ fn running_until_two_with_alarms_at_one_and_a_half_and_three() {
     let mut world = World::new();
     world.add(1, alarms(&world));
     assert_eq!(world.run_until_idle().now, SimTime::from_secs(3));
-    assert_eq!(world.scheduler.alarms(AlarmFilter::all()), []);
+    assert_eq!(world.scheduler.alarms(AlarmFilter::all()).unwrap(), []);
 
     let mut world = World::new();
     world.add(1, alarms(&world));
@@ -185,7 +186,7 @@ fn running_until_two_with_alarms_at_one_and_a_half_and_three() {
         world.run(Run::until(SimTime::from_secs(2))).now,
         SimTime::from_secs(2)
     );
-    let left = world.scheduler.alarms(AlarmFilter::all());
+    let left = world.scheduler.alarms(AlarmFilter::all()).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].time, SimTime::from_secs(3));
 }

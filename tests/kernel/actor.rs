@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use maslite_core::{Agent, AgentId, Context, Error, Mail, Receiver, Report, Run, Scheduler};
+use maslite_core::{
+    Agent, AgentId, Context, Error, Mail, Receiver, Report, Run, Scheduler, SchedulerBuilder,
+};
 
 /// A message that is its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,13 +149,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::of(Scheduler::new())
+        Self::of(Scheduler::builder())
     }
 
-    pub(crate) fn of(scheduler: Scheduler<Say>) -> Self {
+    pub(crate) fn of(settings: SchedulerBuilder<Say>) -> Self {
         let log = Log::default();
         Self {
-            scheduler: scheduler.with_digest().with_trace(observer(log.clone())),
+            scheduler: settings.digest().observe(observer(log.clone())).build(),
             log,
         }
     }
@@ -174,7 +176,7 @@ impl World {
 
     pub(crate) fn mail(&mut self, from: u64, to: u64, topic: &'static str) {
         let (from, to) = (AgentId::from(from), AgentId::from(to));
-        self.scheduler.send(Mail::new(from, to, Say(topic)));
+        self.scheduler.send_mail(Mail::new(from, to, Say(topic)));
     }
 
     #[track_caller]

@@ -263,7 +263,7 @@ fn alarms_are_listed_in_the_order_they_fire() {
         world.add(id, setter);
     }
     world.run(maslite_core::Run::until(SimTime::ZERO));
-    let listed = world.scheduler.alarms(AlarmFilter::all());
+    let listed = world.scheduler.alarms(AlarmFilter::all()).unwrap();
     let text: Vec<_> = listed
         .iter()
         .map(|alarm| {
@@ -286,7 +286,8 @@ fn alarms_are_listed_in_the_order_they_fire() {
     );
     let late = world
         .scheduler
-        .alarms(AlarmFilter::all().about("Late").to(to(1)));
+        .alarms(AlarmFilter::all().about("Late").to(to(1)))
+        .unwrap();
     assert_eq!(late.len(), 1);
     assert_eq!(
         world

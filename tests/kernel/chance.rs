@@ -9,7 +9,7 @@ use crate::actor::World;
 
 /// The first two numbers of each of these agents, drawn one a superstep.
 fn drawn(seed: u64, ids: &[AgentId]) -> Vec<(AgentId, u64)> {
-    let mut world = World::of(Scheduler::with_seed(seed));
+    let mut world = World::of(Scheduler::builder().seed(seed));
     let numbers = Arc::new(Mutex::new(Vec::new()));
     for id in ids {
         let numbers = Arc::clone(&numbers);
@@ -26,7 +26,7 @@ fn drawn(seed: u64, ids: &[AgentId]) -> Vec<(AgentId, u64)> {
         });
         world.add(*id, gambler);
         let mail = maslite_core::Mail::new(*id, *id, crate::actor::Say("Go"));
-        world.scheduler.send(mail);
+        world.scheduler.send_mail(mail);
     }
     world.run_until_idle();
     let mut numbers = numbers.lock().unwrap().clone();
@@ -63,7 +63,7 @@ fn the_numbers_depend_on_seed_and_id_alone() {
 
 #[test]
 fn ranges_are_drawn_with_the_usual_tools() {
-    let mut world = World::of(Scheduler::with_seed(3));
+    let mut world = World::of(Scheduler::builder().seed(3));
     let log = world.log.clone();
     let gambler = world.actor().setup(move |ctx| {
         let throws: Vec<u8> = (0..10).map(|_| ctx.rng().random_range(1..=6)).collect();

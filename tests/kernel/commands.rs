@@ -51,7 +51,7 @@ fn studio(mails: usize) -> Scheduler<Msg> {
     scheduler.add(1, painter("red")).unwrap();
     scheduler.add(2, Visitor).unwrap();
     for _ in 0..mails {
-        scheduler.send(Mail::new(2, AgentId::from(1), Msg::Paint));
+        scheduler.send_mail(Mail::new(2, AgentId::from(1), Msg::Paint));
     }
     scheduler
 }
@@ -69,10 +69,8 @@ fn an_agent_answers_or_says_why_not() {
     assert!(matches!(refused, CommandError::Refused { .. }));
     let unknown = scheduler.command(3, Msg::Paint).unwrap_err();
     assert_eq!(unknown, CommandError::UnknownAgent(3.into()));
-    let types: Vec<_> = scheduler
-        .agents()
-        .map(|agent| agent.1.type_name())
-        .collect();
+    let agents = scheduler.agents().unwrap().into_iter();
+    let types: Vec<_> = agents.map(|agent| agent.type_name).collect();
     assert!(types[0].ends_with("Painter") && types[1].ends_with("Visitor"));
 }
 

@@ -188,19 +188,21 @@ impl Agent<Dare> for Unruly {
 fn unruly(seed: u64, pauses: bool) -> (Scheduler<Dare>, Arc<Mutex<String>>) {
     let log = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&log);
-    let mut scheduler = Scheduler::with_seed(seed)
-        .with_digest()
-        .with_trace(
+    let mut scheduler = Scheduler::builder()
+        .seed(seed)
+        .digest()
+        .observe(
             Box::new(move |delivery: &maslite_core::Delivery<'_, Dare>| {
                 let mut line = String::new();
                 delivery.write_json(&mut line);
                 let _ = writeln!(seen.lock().unwrap(), "{line}");
             }) as maslite_core::Observer<Dare>,
-        );
+        )
+        .build();
     for id in [3, 1, 2] {
         scheduler.add(id, Unruly::new(0, pauses, &log)).unwrap();
         let dare = Dare { topic: "A", ttl: 7 };
-        scheduler.send(Mail::new(id, AgentId::from(id), dare));
+        scheduler.send_mail(Mail::new(id, AgentId::from(id), dare));
     }
     (scheduler, log)
 }

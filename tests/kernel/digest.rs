@@ -153,11 +153,11 @@ enum Said {
 fn digests_of(mails: impl IntoIterator<Item = Said>) -> [Option<maslite_core::Digest>; 2] {
     struct Listener;
     impl maslite_core::Agent<Said> for Listener {}
-    let mut scheduler = maslite_core::Scheduler::new().with_content_digest();
+    let mut scheduler = maslite_core::Scheduler::builder().content_digest().build();
     scheduler.add(1, Listener).unwrap();
     for body in mails {
         let mail = maslite_core::Mail::new(AgentId::MAIN, AgentId::from(1), body);
-        scheduler.send(mail);
+        scheduler.send_mail(mail);
     }
     let report = scheduler.run(maslite_core::Run::until_idle()).unwrap();
     [report.digest, report.content_digest]
@@ -198,13 +198,9 @@ fn a_message_that_does_not_serialise_has_no_content_digest() {
     }
     struct Listener;
     impl maslite_core::Agent<Secret> for Listener {}
-    let mut scheduler = maslite_core::Scheduler::new().with_content_digest();
+    let mut scheduler = maslite_core::Scheduler::builder().content_digest().build();
     scheduler.add(1, Listener).unwrap();
-    scheduler.send(maslite_core::Mail::new(
-        AgentId::MAIN,
-        AgentId::from(1),
-        Secret,
-    ));
+    scheduler.send(1, Secret);
     let error = scheduler.run(maslite_core::Run::until_idle()).unwrap_err();
     assert!(
         error
@@ -233,14 +229,10 @@ fn a_trace_can_show_what_is_said() {
     impl maslite_core::Agent<Said> for Listener {}
     let written = Shared::default();
     let lines = maslite_core::JsonLines::new(written.clone()).with_bodies();
-    let mut scheduler = maslite_core::Scheduler::new().with_trace(lines);
+    let mut scheduler = maslite_core::Scheduler::builder().observe(lines).build();
     scheduler.add(1, Listener).unwrap();
     for body in [Said::Price { cents: 99 }, Said::Nothing] {
-        scheduler.send(maslite_core::Mail::new(
-            AgentId::MAIN,
-            AgentId::from(1),
-            body,
-        ));
+        scheduler.send(1, body);
     }
     scheduler.run(maslite_core::Run::until_idle()).unwrap();
     let written = written.0.lock().unwrap();

@@ -21,7 +21,7 @@ fn setup_comes_once_and_before_all_mail_and_teardown_once_at_the_end() {
     ]);
     world.run_until_idle();
     world.log.is(&[]);
-    world.scheduler.close().unwrap();
+    world.scheduler.shutdown().ok().unwrap();
     world.log.is(&["0/1 2 is torn down", "0/1 1 is torn down"]);
 }
 
@@ -177,7 +177,7 @@ fn teardown_takes_the_place_of_the_next_update_whoever_removes_whom() {
     ]);
     let counters = report.counters;
     assert_eq!((counters.agents, counters.undeliverable), (1, 4));
-    world.scheduler.close().unwrap();
+    world.scheduler.shutdown().ok().unwrap();
     world.log.is(&["0/3 4 is torn down"]);
 }
 
@@ -238,10 +238,12 @@ fn removing_an_agent_again_changes_nothing() {
     world.mail(9, 2, "Go");
     world.run_until_idle();
     world.log.is(&["0/2 2 gets Go from 9"]);
-    assert!(!world.scheduler.remove(3));
-    assert!(
-        !world.scheduler.remove(77),
-        "the owner may ask for anything"
+    assert_eq!(world.scheduler.remove(3), Ok(()), "it is gone already");
+    let unknown = world.scheduler.remove(77).unwrap_err();
+    assert_eq!(unknown, Error::UnknownAgent(AgentId::from(77)));
+    assert_eq!(
+        unknown.to_string(),
+        "no agent 77 was ever added to this simulation"
     );
 }
 
@@ -251,7 +253,7 @@ fn the_owner_removes_an_agent_between_runs() {
     world.add_idle(1);
     world.add_idle(2);
     world.run_until_idle();
-    assert!(world.scheduler.remove(1));
+    world.scheduler.remove(1).unwrap();
     world.mail(2, 1, "Unread");
     let report = world.run_until_idle();
     world
@@ -296,7 +298,7 @@ fn an_id_is_never_used_twice_and_the_error_names_both_adders() {
     let mut world = World::new();
     world.add("crane", adder(&world, 5));
     world.add(2, adder(&world, 5));
-    world.scheduler.send(maslite_core::Mail::new(
+    world.scheduler.send_mail(maslite_core::Mail::new(
         9,
         AgentId::from("crane"),
         Say("Go"),
@@ -325,7 +327,7 @@ fn the_id_of_a_removed_agent_is_not_free() {
     let mut world = World::new();
     world.add_idle(1);
     world.run_until_idle();
-    world.scheduler.remove(1);
+    world.scheduler.remove(1).unwrap();
     world.run_until_idle();
     let again = world.actor();
     let error = world.scheduler.add(1, again).unwrap_err();

@@ -1,6 +1,6 @@
 //! Mail to the simulation's owner, and what it answers.
 
-use maslite_core::{AgentId, Mail, Pattern, Receiver, Run, Scheduler, StopReason};
+use maslite_core::{AgentId, Pattern, Receiver, Run, Scheduler, StopReason};
 
 use crate::actor::{Say, World, balanced};
 
@@ -137,7 +137,7 @@ fn a_panic_of_the_handler_is_its_own_and_no_agents() {
 #[test]
 fn main_does_not_talk_to_itself() {
     let mut scheduler = Scheduler::new();
-    scheduler.send(Mail::new(AgentId::MAIN, AgentId::MAIN, Say("Hello")));
+    scheduler.send(AgentId::MAIN, Say("Hello"));
     let mut heard = 0;
     let run = scheduler.run_with(Run::until_idle(), |mail, main| {
         heard += 1;

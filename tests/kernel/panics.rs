@@ -99,7 +99,7 @@ fn in_the_teardown_at_the_end_and_the_others_are_torn_down_all_the_same() {
     world.run_until_idle();
     world.log.take();
     // The first of two tells.
-    let error = world.scheduler.close().unwrap_err();
+    let error = world.scheduler.shutdown().ok().unwrap_err();
     assert_eq!(bare(error), panicked(2, Phase::Teardown, 0, 1));
     world.log.is(&[
         "0/1 1 is torn down",
@@ -142,7 +142,7 @@ fn in_the_drop_at_the_end_and_the_others_are_dropped_all_the_same() {
         world.add(id, actor);
     }
     world.run_until_idle();
-    let error = world.scheduler.close().unwrap_err();
+    let error = world.scheduler.shutdown().ok().unwrap_err();
     assert_eq!(bare(error), panicked(2, Phase::Drop, 0, 1));
 }
 
@@ -179,6 +179,6 @@ fn after_a_failure_nobody_is_torn_down() {
     world.mail(9, 1, "Go");
     world.fails();
     world.log.take();
-    world.scheduler.close().unwrap();
+    world.scheduler.shutdown().ok().unwrap();
     world.log.is(&[]);
 }

@@ -112,7 +112,7 @@ fn one_for_others_is_set_again_when_it_fires() {
         "30/0 2 gets News from 1 to all",
         "30/0 2 gets Poke from 1",
     ]);
-    let pending = world.scheduler.alarms(AlarmFilter::all());
+    let pending = world.scheduler.alarms(AlarmFilter::all()).unwrap();
     let due: Vec<_> = pending
         .iter()
         .map(|it| (it.time.as_millis(), it.topic.to_string()))
@@ -192,7 +192,7 @@ fn the_owner_sees_it_and_can_clear_it() {
     let actor = world.actor().setup(set);
     world.add(1, actor);
     world.run(until(25));
-    let pending = world.scheduler.alarms(AlarmFilter::all());
+    let pending = world.scheduler.alarms(AlarmFilter::all()).unwrap();
     assert_eq!(
         (pending[0].time, pending[0].period),
         (SimTime::from_millis(30), Some(ms(10)))
@@ -229,7 +229,7 @@ fn a_period_of_zero_is_an_error_that_names_the_agent() {
 #[test]
 fn in_real_time_an_optional_one_does_not_keep_a_run_from_being_idle() {
     let clock = maslite_core::Clock::RealTime;
-    let mut world = World::of(Scheduler::new().with_clock(clock));
+    let mut world = World::of(Scheduler::builder().clock(clock));
     let set = |ctx: &mut Ctx<'_>| {
         ctx.set_alarm(
             Alarm::every(SimDuration::from_hours(1)).optional(),
@@ -268,7 +268,9 @@ fn a_reply_goes_to_the_sender_be_it_an_agent_the_setter_of_an_alarm_or_main() {
     let asker = asker.on("Mine", |_, ctx| ctx.reply(Say("Mine as well")));
     world.add(1, asker);
     let (main, echo) = (AgentId::MAIN, AgentId::from("echo"));
-    world.scheduler.send(Mail::new(main, echo, Say("Main")));
+    world
+        .scheduler
+        .send_mail(Mail::new(main, echo, Say("Main")));
     let mut heard = Vec::new();
     let run = Run::until_idle();
     let report = world

@@ -64,18 +64,18 @@ fn some_run(rng: &mut AgentRng, now: SimTime) -> Run {
 
 fn disturb(clock: Clock, seed: u64) {
     let mut rng = AgentRng::new(seed, AgentId::from(1));
-    let mut scheduler = Scheduler::with_seed(seed).with_clock(clock);
+    let mut scheduler = Scheduler::builder().seed(seed).clock(clock).build();
     for id in 1..=PLAYERS {
         scheduler.add(id, Player).unwrap();
     }
-    let handle = scheduler.handle();
+    let handle = scheduler.controller();
     let sender = thread::spawn(move || {
         let mut rng = AgentRng::new(seed, AgentId::from(2));
         for _ in 0..40 {
             let to = AgentId::from(rng.random_range(0..8));
             match rng.random_range(0..3) {
                 0 => handle.stop(),
-                _ => handle.send(Mail::new(AgentId::MAIN, to, Msg::Token(20))),
+                _ => handle.send(to, Msg::Token(20)),
             }
         }
     });
@@ -87,11 +87,7 @@ fn disturb(clock: Clock, seed: u64) {
             2 => drop(scheduler.replace(agent, Player)),
             3 => drop(scheduler.command(agent, Msg::Last)),
             4 => drop(scheduler.clear_alarms(AlarmFilter::all().to(agent))),
-            _ => scheduler.send(Mail::new(
-                AgentId::MAIN,
-                Receiver::from(agent),
-                Msg::Token(9),
-            )),
+            _ => scheduler.send(Receiver::from(agent), Msg::Token(9)),
         }
         let before = scheduler.now();
         let run = some_run(&mut rng, before);
@@ -119,9 +115,9 @@ fn no_sequence_of_requests_makes_a_scheduler_panic() {
 #[test]
 fn a_paced_run_ends_with_the_last_instant_of_time() {
     let fastest = Clock::Paced(Speed::new(f64::MAX).unwrap());
-    let mut scheduler = Scheduler::new().with_clock(fastest);
+    let mut scheduler = Scheduler::builder().clock(fastest).build();
     scheduler.add(1, Player).unwrap();
-    scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Token(0)));
+    scheduler.send(1, Msg::Token(0));
     // A run that does not end by itself shows here, and hangs nobody.
     let run = Run::until_idle().timeout(Duration::from_secs(20));
     let report = scheduler.run(run).unwrap();

@@ -277,7 +277,9 @@ fn an_endless_exchange_is_found_without_asking() {
     });
     world.add("hasty", hasty);
     let hasty = AgentId::from("hasty");
-    world.scheduler.send(Mail::new(hasty, hasty, Say("Go")));
+    world
+        .scheduler
+        .send_mail(Mail::new(hasty, hasty, Say("Go")));
     let error = world.fails();
     assert!(
         error
@@ -297,7 +299,7 @@ fn the_limit_on_supersteps_counts_within_an_instant() {
 #[test]
 fn a_handle_ends_the_run_to_come() {
     let mut world = ticking(1);
-    world.scheduler.handle().stop();
+    world.scheduler.controller().stop();
     let report = world.run_until_idle();
     assert_eq!(report.stopped_by, StopReason::Interrupted);
     assert_eq!(report.counters.supersteps, 0);
@@ -313,7 +315,7 @@ fn a_handle_ends_a_run_from_another_thread() {
         .on("Go", move |_, _| started.send(()).unwrap());
     world.add(3, herald);
     world.mail(9, 3, "Go");
-    let handle = world.scheduler.handle();
+    let handle = world.scheduler.controller();
     let stopper = std::thread::spawn(move || {
         has_started.recv().unwrap();
         handle.stop();
@@ -332,10 +334,10 @@ fn mail_from_another_thread_comes_in_between_two_supersteps() {
         .on("Go", move |_, _| started.send(()).unwrap());
     world.add(3, herald.on("Stop", |_, ctx| ctx.pause()));
     world.mail(9, 3, "Go");
-    let handle = world.scheduler.handle();
+    let handle = world.scheduler.controller();
     let sender = std::thread::spawn(move || {
         has_started.recv().unwrap();
-        handle.send(Mail::new(9, AgentId::from(3), Say("Stop")));
+        handle.send_mail(Mail::new(9, AgentId::from(3), Say("Stop")));
     });
     let report = world.run(Run::until_idle().supersteps_per_instant(u64::MAX));
     assert_eq!(report.stopped_by, StopReason::Paused(AgentId::from(3)));

@@ -37,12 +37,15 @@ impl Loaded {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         let text = Shared::default();
         let trace = Trace::new(text.clone());
-        let mut scheduler = Scheduler::new().with_digest().with_trace(trace.observer());
+        let mut scheduler = Scheduler::builder()
+            .digest()
+            .observe(trace.observer())
+            .build();
         for script in &scenario.agents {
             scheduler.add(script.id, Scripted::from(script)).unwrap();
         }
         for mail in &scenario.start {
-            scheduler.send(Mail::from(mail));
+            scheduler.send_mail(Mail::from(mail));
         }
         Self {
             scheduler,

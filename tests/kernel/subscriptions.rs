@@ -25,7 +25,7 @@ fn spied_on(patterns: &[Vec<Pattern>]) -> World {
 
 /// Who gets one mail, in the order they get it.
 fn readers(world: &mut World, from: u64, to: impl Into<Receiver>, topic: &'static str) -> Vec<u64> {
-    world.scheduler.send(Mail::new(from, to, Say(topic)));
+    world.scheduler.send_mail(Mail::new(from, to, Say(topic)));
     world.run_until_idle();
     let lines = world.log.take();
     let reader = |line: &String| line.split(' ').nth(1).and_then(|id| id.parse().ok());
@@ -212,7 +212,7 @@ fn removing_an_agent_removes_its_subscriptions() {
         vec![Pattern::topic("T"), Pattern::receiver(2)],
         vec![Pattern::topic("T")],
     ]);
-    world.scheduler.remove(11);
+    world.scheduler.remove(11).unwrap();
     world.run_until_idle();
     world.log.take();
     let subscribers = world.scheduler.subscribers(Pattern::topic("T"));

@@ -11,12 +11,12 @@ use maslite_core::{
 use crate::actor::{Ctx, Say, World};
 
 fn real_time() -> World {
-    World::of(Scheduler::new().with_clock(Clock::RealTime))
+    World::of(Scheduler::builder().clock(Clock::RealTime))
 }
 
 fn paced(factor: f64) -> World {
     let speed = Speed::new(factor).unwrap();
-    World::of(Scheduler::new().with_clock(Clock::Paced(speed)))
+    World::of(Scheduler::builder().clock(Clock::Paced(speed)))
 }
 
 fn ms(millis: u64) -> SimDuration {
@@ -186,7 +186,7 @@ fn what_was_due_before_the_end_happens_though_the_wall_has_leapt_over_both() {
 #[test]
 fn a_run_that_waits_can_be_stopped_and_sent_mail() {
     for clock in [Clock::RealTime, Clock::Paced(Speed::new(1.0).unwrap())] {
-        let mut world = World::of(Scheduler::new().with_clock(clock));
+        let mut world = World::of(Scheduler::builder().clock(clock));
         let (started, has_started) = mpsc::channel();
         let (heard, has_heard) = mpsc::channel();
         let setup = move |ctx: &mut Ctx<'_>| {
@@ -199,10 +199,10 @@ fn a_run_that_waits_can_be_stopped_and_sent_mail() {
             .on("Start", move |_, _| started.send(()).unwrap());
         world.add(2, listener.on("Hello", move |_, _| heard.send(()).unwrap()));
         world.mail(9, 2, "Start");
-        let handle = world.scheduler.handle();
+        let handle = world.scheduler.controller();
         let outside = std::thread::spawn(move || {
             has_started.recv().unwrap();
-            handle.send(Mail::new(9, AgentId::from(2), Say("Hello")));
+            handle.send_mail(Mail::new(9, AgentId::from(2), Say("Hello")));
             has_heard.recv().unwrap();
             handle.stop();
         });

@@ -98,10 +98,10 @@ fn run(stops: bool) -> Run {
 }
 
 fn alone(breaks: u32, stops: bool) -> Story {
-    let mut scheduler = Scheduler::with_seed(3).with_digest();
+    let mut scheduler = Scheduler::builder().seed(3).digest().build();
     for id in 1..=MACHINES {
         scheduler.add(id, Machine { breaks }).unwrap();
-        scheduler.send(part(id, 30));
+        scheduler.send_mail(part(id, 30));
     }
     tell(|| scheduler.run(run(stops)).unwrap())
 }
@@ -113,17 +113,18 @@ fn in_clusters(
     placement: TestPlacement,
     lookahead: u64,
 ) -> Story {
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_lookahead(SimDuration::from_millis(lookahead))
-        .with_seed(3)
-        .with_digest();
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+        .lookahead(SimDuration::from_millis(lookahead))
+        .seed(3)
+        .digest()
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for id in 1..=MACHINES {
         let cluster = clusters[usize::try_from(id).unwrap() % clusters.len()];
-        main.add(cluster, id, Machine { breaks }).unwrap();
-        main.send(part(id, 30));
+        main.add_to(cluster, id, Machine { breaks }).unwrap();
+        main.send_mail(part(id, 30));
     }
     tell(|| main.run(run(stops)).unwrap().run)
 }
@@ -168,14 +169,10 @@ fn under_a_lookahead_placement_changes_nothing() {
 #[test]
 fn an_error_names_agent_cluster_and_time() {
     for placement in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
-        let cluster = main.new_scheduler_named("shop floor").unwrap();
-        main.add(cluster, "mill", Machine { breaks: 1 }).unwrap();
-        main.send(Mail::new(
-            AgentId::MAIN,
-            AgentId::from("mill"),
-            Msg::Part { steps: 0 },
-        ));
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        let cluster = main.new_cluster_named("shop floor").unwrap();
+        main.add_to(cluster, "mill", Machine { breaks: 1 }).unwrap();
+        main.send("mill", Msg::Part { steps: 0 });
         let report = main.run(Run::until_idle().stop_at_error()).unwrap();
         let mill = StopReason::AgentError("mill".into());
         assert_eq!(report.stopped_by, mill);
@@ -193,12 +190,15 @@ fn an_error_names_agent_cluster_and_time() {
 
 #[test]
 fn a_report_keeps_the_first_thousand_and_counts_all() {
-    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
-    let clusters = [main.new_scheduler(), main.new_scheduler()];
+    let mut main = MpMain::builder(agents())
+        .on(TestPlacement::Inline)
+        .build()
+        .unwrap();
+    let clusters = [main.new_cluster(), main.new_cluster()];
     for id in 1..=MACHINES {
         let cluster = clusters[usize::try_from(id % 2).unwrap()];
-        main.add(cluster, id, Machine { breaks: 1 }).unwrap();
-        main.send(part(id, 299));
+        main.add_to(cluster, id, Machine { breaks: 1 }).unwrap();
+        main.send_mail(part(id, 299));
     }
     let report = main.run(Run::until_idle()).unwrap();
     assert_eq!(report.counters.errors, MACHINES * 301);

@@ -1,5 +1,6 @@
 //! What is asked of agents before and between runs: the same calls and answers in every placement.
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::core::Message;
 use maslite_mp::prelude::*;
 use maslite_mp::{CommandError, ControlError};
@@ -103,18 +104,26 @@ fn child() {
 
 /// Players in so many clusters, one after the other, and a spectator in the last one.
 pub(crate) fn game(placement: TestPlacement, clusters: u64, lookahead: u64) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents())
-        .unwrap()
-        .on(placement)
-        .with_lookahead(SimDuration::from_millis(lookahead))
-        .with_digest();
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+    game_with(placement, clusters, lookahead, |settings| settings)
+}
+
+/// The same with settings of its own.
+pub(crate) fn game_with(
+    placement: TestPlacement,
+    clusters: u64,
+    lookahead: u64,
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> MpMain<Msg> {
+    let lookahead = SimDuration::from_millis(lookahead);
+    let builder = MpMain::builder(agents()).on(placement).lookahead(lookahead);
+    let mut main = settings(builder.digest()).build().unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for id in 1..=PLAYERS {
         let cluster = clusters[usize::try_from(id).unwrap() % clusters.len()];
-        main.add(cluster, id, Player { seen: 0 }).unwrap();
+        main.add_to(cluster, id, Player { seen: 0 }).unwrap();
     }
     let hat = "blue".to_owned();
-    main.add(*clusters.last().unwrap(), "fan", Spectator { hat })
+    main.add_to(*clusters.last().unwrap(), "fan", Spectator { hat })
         .unwrap();
     main
 }
@@ -147,7 +156,7 @@ fn agents_are_read_before_and_between_runs() {
         let mut main = game(placement, 3, lookahead);
         assert_eq!(main.inspect::<Player>(1).unwrap(), Player { seen: 0 });
         for (tokens, player) in [(10, 1), (20, 5)] {
-            main.send(token(player, tokens));
+            main.send_mail(token(player, tokens));
             main.run(Run::until_idle()).unwrap();
         }
         let ids = 1..=PLAYERS;
@@ -167,7 +176,7 @@ fn a_run_that_is_asked_in_between_is_as_one_that_is_not() {
     everywhere(|placement, lookahead| {
         let run = |asked: bool| {
             let mut main = game(placement, 3, lookahead);
-            (1..=4).for_each(|player| main.send(token(player, 60)));
+            (1..=4).for_each(|player| main.send_mail(token(player, 60)));
             let report = loop {
                 if asked {
                     main.command_all(Audience::all(), Msg::Count(0)).unwrap();
@@ -198,17 +207,17 @@ fn what_agents_and_clusters_have_is_listed() {
         assert_eq!(agents[1].cluster, first);
         assert!(agents[8].type_name.ends_with("Spectator"), "{agents:?}");
         assert_eq!(main.counters_of(first).unwrap().agents, 4);
-        assert!(main.subscriptions(first).unwrap().is_empty());
+        assert!(main.subscriptions_of(first).unwrap().is_empty());
 
-        main.send(token(2, 1));
+        main.send_mail(token(2, 1));
         main.run(Run::until_idle().supersteps(1)).unwrap();
-        let alarms = main.alarms(first).unwrap();
+        let alarms = main.alarms_of(first).unwrap();
         assert_eq!(alarms.len(), 1, "{alarms:?}");
         assert_eq!(
             (alarms[0].setter, alarms[0].topic),
             (2.into(), Topic::from("Token"))
         );
-        let subscriptions = main.subscriptions(first).unwrap();
+        let subscriptions = main.subscriptions_of(first).unwrap();
         let work = Pattern::topic("Work");
         assert_eq!(subscriptions, [2, 4, 6, 8].map(|id| (id.into(), work)));
     });
@@ -259,7 +268,7 @@ fn every_reason_not_to_answer_is_an_error_of_its_own() {
         // None of this did harm.
         assert_eq!(main.command(1, Msg::Reset(5)).unwrap(), Msg::Count(0));
         assert_eq!(main.command(1, Msg::Count(0)).unwrap(), Msg::Count(5));
-        main.send(token(1, 3));
+        main.send_mail(token(1, 3));
         assert_eq!(main.run(Run::until_idle()).unwrap().counters.delivered, 4);
     });
 }
@@ -274,7 +283,7 @@ impl Agent<Msg> for Stranger {}
 fn an_agent_taken_out_is_gone_and_handed_over() {
     everywhere(|placement, lookahead| {
         let mut main = game(placement, 2, lookahead);
-        main.send(token(2, 0));
+        main.send_mail(token(2, 0));
         main.run(Run::until_idle()).unwrap();
         // An agent of the wrong type stays.
         main.take_out::<Player>("fan").unwrap_err();
@@ -282,10 +291,10 @@ fn an_agent_taken_out_is_gone_and_handed_over() {
         assert_eq!(main.take_out::<Player>(2).unwrap(), Player { seen: 1 });
         let gone = ControlError::Agent(CommandError::UnknownAgent(2.into()));
         assert_eq!(main.inspect::<Player>(2).unwrap_err(), gone);
-        main.send(token(2, 0));
+        main.send_mail(token(2, 0));
         // Its subscription is gone, too.
         let work = Mail::new(AgentId::MAIN, Receiver::Subscribers, Msg::Work(0));
-        main.send(work);
+        main.send_mail(work);
         let report = main.run(Run::until_idle()).unwrap();
         let counters = report.counters;
         assert_eq!((counters.agents, counters.undeliverable), (8, 1));
@@ -297,11 +306,11 @@ fn an_agent_taken_out_is_gone_and_handed_over() {
 fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
     everywhere(|placement, lookahead| {
         let mut main = game(placement, 2, lookahead);
-        main.send(token(2, 5));
-        main.send(token(3, 0));
+        main.send_mail(token(2, 5));
+        main.send_mail(token(3, 0));
         // The mail is posted, and nobody has read it.
         main.run(Run::until_idle().supersteps(1)).unwrap();
-        main.send(token(4, 0));
+        main.send_mail(token(4, 0));
         main.run(Run::until_idle().supersteps(0)).unwrap();
         main.take_out::<Player>(4).unwrap();
         let report = main.run(Run::until_idle()).unwrap();
@@ -316,12 +325,12 @@ fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
 fn an_agent_is_replaced_where_it_sits() {
     everywhere(|placement, lookahead| {
         let mut main = game(placement, 2, lookahead);
-        main.send(token(2, 0));
+        main.send_mail(token(2, 0));
         main.run(Run::until_idle()).unwrap();
         main.replace(2, Player { seen: 40 }).unwrap();
-        main.send(token(2, 0));
+        main.send_mail(token(2, 0));
         let work = Mail::new(AgentId::MAIN, Receiver::Subscribers, Msg::Work(0));
-        main.send(work);
+        main.send_mail(work);
         let report = main.run(Run::until_idle()).unwrap();
         assert_eq!(main.inspect::<Player>(2).unwrap().seen, 41);
         assert_eq!(report.counters.delivered, 2 + PLAYERS, "it listens still");
@@ -336,11 +345,11 @@ fn an_agent_is_replaced_where_it_sits() {
 fn a_cluster_that_died_meanwhile_is_named() {
     let mut main = game(TestPlacement::Ring, 2, 0);
     main.run(Run::until_idle()).unwrap();
-    let (name, pid) = main.pids().remove(1);
+    let (second, pid) = main.pids().remove(1);
     kill(pid);
     let error = main.inspect::<Player>(1).unwrap_err();
     match &error {
-        ControlError::ClusterDied { cluster, .. } => assert_eq!(*cluster, name),
+        ControlError::ClusterDied { cluster, .. } => assert_eq!(*cluster, second.name()),
         other => panic!("{other}"),
     }
     assert_eq!(main.inspect::<Player>(1).unwrap_err(), ControlError::Ended);

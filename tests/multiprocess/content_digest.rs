@@ -76,11 +76,14 @@ fn alone(surcharge: u32) -> Told {
         delivery.write_json_with_body(&mut line);
         into.lock().unwrap().push(line);
     });
-    let mut scheduler = Scheduler::new().with_content_digest().with_trace(observer);
+    let mut scheduler = Scheduler::builder()
+        .content_digest()
+        .observe(observer)
+        .build();
     for id in 0..TRADERS {
         scheduler.add(id, Trader { surcharge }).unwrap();
     }
-    offers().for_each(|offer| scheduler.send(offer));
+    offers().for_each(|offer| scheduler.send_mail(offer));
     let report = scheduler.run_with(Run::until_idle(), |_, _| {}).unwrap();
     let lines = lines.lock().unwrap().clone();
     ([report.digest, report.content_digest], lines)
@@ -99,17 +102,18 @@ fn ahead(
 ) -> Told {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let into = std::sync::Arc::clone(&lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_content_digest()
-        .with_lookahead(lookahead)
-        .with_trace(move |line| into.lock().unwrap().push(line.to_owned()));
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+        .content_digest()
+        .lookahead(lookahead)
+        .trace(move |line| into.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for (id, cluster) in (0..TRADERS).zip(clusters.into_iter().cycle()) {
-        main.add(cluster, id, Trader { surcharge }).unwrap();
+        main.add_to(cluster, id, Trader { surcharge }).unwrap();
     }
-    offers().for_each(|offer| main.send(offer));
+    offers().for_each(|offer| main.send_mail(offer));
     let report = main.run_with(Run::until_idle(), |_, _| {}).unwrap();
     let lines = lines.lock().unwrap().clone();
     let json = report.to_json();

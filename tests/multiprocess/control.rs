@@ -33,14 +33,14 @@ fn digest_of(main: &mut MpMain<Msg>) -> Option<Digest> {
 /// Tokens in three clusters, a socket, and a run that begins with a pause.
 fn open(placement: TestPlacement, name: &str, hops: u64) -> (MpMain<Msg>, PathBuf) {
     let mut main = game(placement, 3, 0);
-    (1..=4).for_each(|player| main.send(token(player, hops)));
+    (1..=4).for_each(|player| main.send_mail(token(player, hops)));
     let path = main.open_control(name).unwrap();
     (main, path)
 }
 
 fn undisturbed(placement: TestPlacement, hops: u64) -> Option<Digest> {
     let mut main = game(placement, 3, 0);
-    (1..=4).for_each(|player| main.send(token(player, hops)));
+    (1..=4).for_each(|player| main.send_mail(token(player, hops)));
     main.run(Run::until_idle()).unwrap().digest
 }
 
@@ -149,7 +149,7 @@ fn waits(
 ) -> (Vec<Duration>, Result<StopReason, Error>) {
     let (mut main, path) = open(placement, &format!("stop-{work}-{placement:?}"), 0);
     let only_to = Receiver::Direct(AgentId::from(1));
-    main.send(Mail::new(AgentId::MAIN, only_to, Msg::Work(work)));
+    main.send(only_to, Msg::Work(work));
     let asker = thread::spawn(move || {
         // The agent is at work, and says so.
         while !status(&path).clusters.iter().any(|it| it.agent.is_some()) {}
@@ -177,8 +177,8 @@ fn a_run_is_stopped_and_an_agent_at_work_keeps_nobody_waiting() {
         let later = Worker::Gate(SimDuration::from_secs(1), PathBuf::from("/nowhere"));
         let mut main = clusters(placement, &[&[worker], &[later]]);
         let path = main.open_control(&format!("stop-{placement:?}")).unwrap();
-        main.send(go(1));
-        main.send(go(2));
+        main.send_mail(go(1));
+        main.send_mail(go(2));
         let asker = thread::spawn(move || {
             let at_work = gate.somebody();
             for _ in 0..200 {
@@ -377,7 +377,7 @@ fn those_who_have_left_keep_nobody_out() {
     for placement in ALL {
         let (mut main, path) = open(placement, &format!("left-{placement:?}"), 0);
         let only_to = Receiver::Direct(AgentId::from(1));
-        main.send(Mail::new(AgentId::MAIN, only_to, Msg::Work(1_000)));
+        main.send(only_to, Msg::Work(1_000));
         let asker = thread::spawn(move || {
             // While an agent is at work nothing is answered but what needs no run.
             while !status(&path).clusters.iter().any(|it| it.agent.is_some()) {}

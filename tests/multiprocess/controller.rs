@@ -6,12 +6,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use maslite_core::AgentRng;
+use maslite_mp::MpMainBuilder;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
 use maslite_mp::{ControlError, Error, Halt, RunState};
 use rand::RngExt;
 
-use crate::commands::{Msg, PLAYERS, Player, everywhere, game, token};
+use crate::commands::{Msg, PLAYERS, Player, everywhere, game, game_with, token};
 use crate::test_placement::{ALL, TestPlacement};
 use crate::workers::{exists, kill};
 
@@ -31,13 +32,22 @@ fn outcome(report: &MpReport) -> Outcome {
 
 /// Four tokens of so many hops, in three clusters.
 fn tokens(placement: TestPlacement, lookahead: u64, hops: u64) -> MpMain<Msg> {
-    let mut main = game(placement, 3, lookahead);
+    tokens_with(placement, lookahead, hops, |settings| settings)
+}
+
+fn tokens_with(
+    placement: TestPlacement,
+    lookahead: u64,
+    hops: u64,
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> MpMain<Msg> {
+    let mut main = game_with(placement, 3, lookahead, settings);
     send_tokens(&mut main, hops);
     main
 }
 
 fn send_tokens(main: &mut MpMain<Msg>, hops: u64) {
-    (1..=4).for_each(|player| main.send(token(player, hops)));
+    (1..=4).for_each(|player| main.send_mail(token(player, hops)));
 }
 
 fn undisturbed(placement: TestPlacement, lookahead: u64, hops: u64) -> Outcome {
@@ -176,13 +186,15 @@ fn a_run_is_stepped_by_instants() {
     everywhere(|placement, lookahead| {
         let times: Arc<Mutex<Vec<String>>> = Arc::default();
         let written = Arc::clone(&times);
-        let mut main = tokens(placement, lookahead, 30).with_trace(move |line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let time = line["t_ns"].to_string();
-            let mut times = written.lock().unwrap();
-            if times.last() != Some(&time) {
-                times.push(time);
-            }
+        let mut main = tokens_with(placement, lookahead, 30, |it| {
+            it.trace(move |line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let time = line["t_ns"].to_string();
+                let mut times = written.lock().unwrap();
+                if times.last() != Some(&time) {
+                    times.push(time);
+                }
+            })
         });
         main.pause();
         let stepper = steer(&main, |controller| {
@@ -218,15 +230,15 @@ fn mail_from_outside_is_as_mail_of_the_owner_at_that_instant() {
         main.pause();
         let sender = steer(&main, move |controller| {
             assert_eq!(controller.run_until(early).unwrap(), Halt::Paused(early));
-            assert_eq!(controller.send(&token(6, 9)).unwrap(), early);
-            assert_eq!(controller.send(&token(7, 9)).unwrap(), early);
+            assert_eq!(controller.send_mail(token(6, 9)).unwrap(), early);
+            assert_eq!(controller.send_mail(token(7, 9)).unwrap(), early);
             // It is there, and nobody has read it.
             let before = controller.inspect::<Player>(6).unwrap();
             assert_eq!(controller.inspect::<Player>(6).unwrap(), before);
             // It is past.
             assert_eq!(controller.run_until(early).unwrap(), Halt::Paused(early));
             assert_eq!(controller.run_until(late).unwrap(), Halt::Paused(late));
-            assert_eq!(controller.send(&token(8, 9)).unwrap(), late);
+            assert_eq!(controller.send_mail(token(8, 9)).unwrap(), late);
             controller.resume().unwrap();
         });
         let steered = outcome(&main.run(Run::until_idle()).unwrap());
@@ -234,10 +246,10 @@ fn mail_from_outside_is_as_mail_of_the_owner_at_that_instant() {
 
         let mut main = tokens(placement, lookahead, 20);
         main.run(Run::until(early)).unwrap();
-        main.send(token(6, 9));
-        main.send(token(7, 9));
+        main.send_mail(token(6, 9));
+        main.send_mail(token(7, 9));
         main.run(Run::until(late)).unwrap();
-        main.send(token(8, 9));
+        main.send_mail(token(8, 9));
         let cut = outcome(&main.run(Run::until_idle()).unwrap());
         assert_eq!(steered, cut, "{placement:?} {lookahead}");
     });
@@ -270,7 +282,7 @@ fn what_a_command_changes_is_changed() {
 fn put_to_work(controller: &Controller<Msg>, player: u64, milliseconds: u64) {
     let work = Msg::Work(milliseconds);
     let mail = Mail::new(AgentId::MAIN, AgentId::from(player), work);
-    controller.send(&mail).unwrap();
+    controller.send_mail(mail).unwrap();
     controller.resume().unwrap();
     // The superstep that begins with this.
     while !controller
@@ -420,7 +432,7 @@ fn the_thread_that_runs_cannot_steer() {
     for placement in ALL {
         let mut main = tokens(placement, 0, 0);
         let controller = main.controller();
-        main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Work(0)));
+        main.send(1, Msg::Work(0));
         let mut error = None;
         main.run_with(Run::until_idle(), |_, _| {
             error = controller.pause().err();

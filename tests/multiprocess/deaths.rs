@@ -106,7 +106,12 @@ fn child() {
 
 /// Three clusters: north, south with the victim, which is told to go, and west.
 fn with(victim: Victim, output: Output) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().with_output(output);
+    placed(victim, output, Placement::Processes)
+}
+
+fn placed(victim: Victim, output: Output, placement: Placement) -> MpMain<Msg> {
+    let settings = MpMain::builder(agents()).output(output);
+    let mut main = settings.placement(placement).build().unwrap();
     for (number, (name, agent)) in [
         ("north", Victim::Nothing),
         ("south", victim),
@@ -115,10 +120,10 @@ fn with(victim: Victim, output: Output) -> MpMain<Msg> {
     .into_iter()
     .enumerate()
     {
-        let cluster = main.new_scheduler_named(name).unwrap();
-        main.add(cluster, number as u64, agent).unwrap();
+        let cluster = main.new_cluster_named(name).unwrap();
+        main.add_to(cluster, number as u64, agent).unwrap();
     }
-    main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Go));
+    main.send(1, Msg::Go);
     main
 }
 
@@ -204,7 +209,7 @@ fn without_a_pipe_only_the_status_speaks() {
 #[test]
 fn a_panic_in_drop_is_told_and_keeps_nobody_from_ending() {
     for placement in [Placement::Inline, Placement::Processes] {
-        let mut main = with(Victim::Fragile(false), Output::Null).with_placement(placement);
+        let mut main = placed(Victim::Fragile(false), Output::Null, placement);
         main.run(Run::until_idle()).unwrap();
         let shutdown = main.shutdown();
         let [Error::Agent { cluster, source }] = &*shutdown.errors else {
@@ -299,8 +304,8 @@ fn an_agent_that_closes_all_descriptors_is_suspected() {
     for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::CloseAll, Worker::Forever], &[Worker::Forever]];
         let mut main = clusters(placement, &workers);
-        main.send(go(1));
-        main.send(go(2));
+        main.send_mail(go(1));
+        main.send_mail(go(2));
         main.start().unwrap();
         let run = Run::until_idle()
             .timeout(std::time::Duration::from_millis(200))

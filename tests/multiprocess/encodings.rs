@@ -162,17 +162,17 @@ enum Payees {
 }
 
 fn pay(placement: TestPlacement, payees: Payees, between: Between) -> Result<MpReport, Error> {
-    let mut main = MpMain::new(agents())?.on(placement).with_digest();
-    let clusters = [main.new_scheduler(), main.new_scheduler()];
+    let mut main = MpMain::builder(agents()).on(placement).digest().build()?;
+    let clusters = [main.new_cluster(), main.new_cluster()];
     let to = match payees {
         Payees::Main => [AgentId::MAIN; 2],
         _ => [7, 256].map(AgentId::from),
     };
-    main.add(clusters[0], 1000, Payer { to, between })?;
+    main.add_to(clusters[0], 1000, Payer { to, between })?;
     for id in [1, 7, 256] {
-        main.add(clusters[usize::from(payees != Payees::Here)], id, Payee)?;
+        main.add_to(clusters[usize::from(payees != Payees::Here)], id, Payee)?;
     }
-    main.send(Mail::new(AgentId::MAIN, AgentId::from(1000), Msg::Begin));
+    main.send(1000, Msg::Begin);
     main.run_with(Run::until_idle(), |mail, _| {
         assert_eq!(mail.sender, AgentId::from(1000), "{mail:?}");
     })
@@ -345,9 +345,9 @@ fn agents_that_are_not_read_as_they_are_written_are_an_error() {
 
     let registry = Registry::<Msg>::new().with::<Odd>();
     let mut main = MpMain::new(registry.enter()).unwrap();
-    let cluster = main.new_scheduler();
+    let cluster = main.new_cluster();
     let odd = Odd(Swapped(Coy(100), Coy(101)));
-    let error = main.add(cluster, 9, odd).unwrap_err();
+    let error = main.add_to(cluster, 9, odd).unwrap_err();
     let Error::Asymmetric {
         cluster: None,
         what,

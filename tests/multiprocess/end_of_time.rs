@@ -75,17 +75,18 @@ fn patients() -> impl Iterator<Item = (u64, Patient)> {
 fn clusters(placement: TestPlacement, lookaheads: bool) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_digest()
-        .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
+        .digest()
+        .trace(move |line| written.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
     for ((id, patient), lookahead) in patients().zip(LOOKAHEADS) {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         if lookaheads {
             main.set_lookahead(cluster, lookahead).unwrap();
         }
-        main.add(cluster, id, patient).unwrap();
+        main.add_to(cluster, id, patient).unwrap();
     }
     (main, lines)
 }
@@ -130,7 +131,7 @@ fn all_placements() -> impl Iterator<Item = TestPlacement> {
 
 #[test]
 fn without_a_lookahead_it_is_that_of_a_lone_scheduler() {
-    let mut alone = Scheduler::new().with_digest();
+    let mut alone = Scheduler::builder().digest().build();
     for (id, patient) in patients() {
         alone.add(id, patient).unwrap();
     }

@@ -77,11 +77,8 @@ fn perform(
     let mut stage = match place {
         Place::Alone => Stage::alone(0, Some(&trace)),
         Place::Clusters(placement) => {
-            let main = MpMain::new(agents())
-                .unwrap()
-                .on(placement)
-                .with_jitter(jitter);
-            Stage::clusters(main, scenario, Some(&trace))
+            let settings = MpMain::builder(agents()).on(placement).jitter(jitter);
+            Stage::clusters(settings, scenario, Some(&trace)).unwrap()
         }
     };
     let result = play(scenario, pieces, &mut stage, Some(&trace));

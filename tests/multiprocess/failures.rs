@@ -10,7 +10,7 @@ use crate::workers::{Msg, When, Worker, agents, clusters, exists, go, kill, pids
 /// The error of a run in which agent 2, in the second cluster, does its thing.
 fn error_of(placement: TestPlacement, worker: Worker) -> Error {
     let mut main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
-    main.send(go(2));
+    main.send_mail(go(2));
     main.start().unwrap();
     let pids = pids(&main);
     let error = main.run(Run::until_idle()).unwrap_err();
@@ -28,7 +28,7 @@ fn a_killed_child_is_an_error_that_names_the_cluster() {
         main.start().unwrap();
         let pids = pids(&main);
         kill(pids[1]);
-        main.send(go(2));
+        main.send_mail(go(2));
         let error = main.run(Run::until_idle()).unwrap_err();
         let Error::ClusterDied {
             cluster, pid, exit, ..
@@ -70,7 +70,7 @@ fn a_kill_at_any_moment_is_seen_and_named() {
             let tell = Worker::Tell(AgentId::from(3), "x".repeat(1 << (round % 20)));
             let workers: [&[Worker]; 2] = [&[tell, forward(3)], &[forward(2)]];
             let mut main = clusters(placement, &workers);
-            main.send(go(1));
+            main.send_mail(go(1));
             main.start().unwrap();
             let pids = pids(&main);
             let (place, victim) = [(0, pids[0]), (1, pids[1])][round as usize % 2];
@@ -130,7 +130,7 @@ fn a_panic_in_teardown_is_told_and_keeps_nobody_from_ending() {
 fn an_agent_that_never_returns_is_stuck() {
     for placement in PROCESSES {
         let mut main = clusters(placement, &[&[], &[Worker::Stuck]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         main.start().unwrap();
         let pids = pids(&main);
         let timeout = std::time::Duration::from_millis(10);
@@ -166,10 +166,14 @@ fn what_a_program_prints_that_returns_an_error_is_its_text_with_all_causes() {
     let structure = format!("{error:#?}");
     assert!(structure.starts_with("Start(\n    Spawn {"), "{structure}");
 
-    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
-    let cluster = main.new_scheduler();
-    main.add(cluster, 1, Worker::Panic(When::Update)).unwrap();
-    main.send(go(1));
+    let mut main = MpMain::builder(agents())
+        .on(TestPlacement::Inline)
+        .build()
+        .unwrap();
+    let cluster = main.new_cluster();
+    main.add_to(cluster, 1, Worker::Panic(When::Update))
+        .unwrap();
+    main.send_mail(go(1));
     let error = main.run(Run::until_idle()).unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string());
 }
@@ -180,8 +184,8 @@ fn mail_for_nobody_is_counted_as_undeliverable() {
         let nobody = AgentId::from("nobody");
         let tell = Worker::Tell(nobody, "hello".to_owned());
         let mut main = clusters(placement, &[&[tell], &[Worker::Farewell]]);
-        main.send(go(1));
-        main.send(go(99));
+        main.send_mail(go(1));
+        main.send_mail(go(99));
         let report = main.run(Run::until_idle()).unwrap();
         assert_eq!(report.counters.undeliverable, 2, "{report}");
         assert_eq!(
@@ -194,11 +198,14 @@ fn mail_for_nobody_is_counted_as_undeliverable() {
 
 #[test]
 fn what_cannot_be_added_is_refused_by_name() {
-    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
-    let cluster = main.new_scheduler();
-    let other = main.new_scheduler();
-    main.add(cluster, "crane", Worker::TellPid).unwrap();
-    let twice = main.add(other, "crane", Worker::TellPid).unwrap_err();
+    let mut main = MpMain::builder(agents())
+        .on(TestPlacement::Inline)
+        .build()
+        .unwrap();
+    let cluster = main.new_cluster();
+    let other = main.new_cluster();
+    main.add_to(cluster, "crane", Worker::TellPid).unwrap();
+    let twice = main.add_to(other, "crane", Worker::TellPid).unwrap_err();
     assert!(
         twice.to_string().contains("crane was added twice"),
         "{twice}"
@@ -207,7 +214,7 @@ fn what_cannot_be_added_is_refused_by_name() {
     #[derive(serde::Serialize)]
     struct Unregistered;
     impl Agent<Msg> for Unregistered {}
-    let unregistered = main.add(cluster, 2, Unregistered).unwrap_err();
+    let unregistered = main.add_to(cluster, 2, Unregistered).unwrap_err();
     assert!(
         matches!(unregistered, Error::UnknownAgentType { .. }),
         "{unregistered}"
@@ -224,8 +231,8 @@ fn what_cannot_be_added_is_refused_by_name() {
 #[test]
 fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
     for placement in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
-        let (east, west) = (main.new_scheduler(), main.new_scheduler());
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        let (east, west) = (main.new_cluster(), main.new_cluster());
         main.build(east, "listeners", vec![1_u64, 2]).unwrap();
         main.build(west, "listeners", vec![3_u64, 2]).unwrap();
         let error = main.run(Run::until_idle()).unwrap_err();
@@ -240,8 +247,8 @@ fn ids_that_builders_use_twice_are_refused_before_the_first_superstep() {
 #[test]
 fn a_configuration_that_is_another_ones_is_refused() {
     for placement in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
-        let cluster = main.new_scheduler();
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        let cluster = main.new_cluster();
         // Nothing at all is no list of ids.
         main.build(cluster, "listeners", ()).unwrap();
         let error = main.run(Run::until_idle()).unwrap_err();

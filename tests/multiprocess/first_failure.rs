@@ -138,11 +138,11 @@ fn alone(doers: &[Vec<(u64, Act)>], run: Run) -> Outcome {
         line(delivery, &mut text);
         seen.lock().unwrap().push(text);
     });
-    let mut scheduler = Scheduler::new().with_trace(observer);
+    let mut scheduler = Scheduler::builder().observe(observer).build();
     for (id, acts) in (1_u64..).zip(doers) {
         let acts = acts.clone();
         scheduler.add(id, Doer { acts }).unwrap();
-        scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(id), Msg::Step(0)));
+        scheduler.send(id, Msg::Step(0));
     }
     let result = scheduler.run(run);
     let end = match &result {
@@ -163,18 +163,19 @@ fn divided(
 ) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_trace(move |line| seen.lock().unwrap().push(line.to_owned()));
-    let ids: Vec<_> = clusters.iter().map(|_| main.new_scheduler()).collect();
+        .trace(move |line| seen.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
+    let ids: Vec<_> = clusters.iter().map(|_| main.new_cluster()).collect();
     for (nth, acts) in doers.iter().enumerate() {
         let place = clusters
             .iter()
             .position(|agents| agents.contains(&(nth + 1)));
         let (id, acts) = (nth as u64 + 1, acts.clone());
-        main.add(ids[place.unwrap()], id, Doer { acts }).unwrap();
-        main.send(Mail::new(AgentId::MAIN, AgentId::from(id), Msg::Step(0)));
+        main.add_to(ids[place.unwrap()], id, Doer { acts }).unwrap();
+        main.send(id, Msg::Step(0));
     }
     let result = main.run(run);
     let end = match &result {
@@ -388,19 +389,20 @@ fn under_a_lookahead_the_trace_ends_with_the_failure_too() {
 fn ahead(doers: &[Vec<(u64, Act)>], clusters: &[&[usize]], placement: TestPlacement) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_lookahead(SimDuration::from_secs(60))
-        .with_trace(move |line| seen.lock().unwrap().push(line.to_owned()));
-    let ids: Vec<_> = clusters.iter().map(|_| main.new_scheduler()).collect();
+        .lookahead(SimDuration::from_secs(60))
+        .trace(move |line| seen.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
+    let ids: Vec<_> = clusters.iter().map(|_| main.new_cluster()).collect();
     for (nth, acts) in doers.iter().enumerate() {
         let place = clusters
             .iter()
             .position(|agents| agents.contains(&(nth + 1)));
         let (id, acts) = (nth as u64 + 1, acts.clone());
-        main.add(ids[place.unwrap()], id, Doer { acts }).unwrap();
-        main.send(Mail::new(AgentId::MAIN, AgentId::from(id), Msg::Step(0)));
+        main.add_to(ids[place.unwrap()], id, Doer { acts }).unwrap();
+        main.send(id, Msg::Step(0));
     }
     let Err(Error::Agent { source, .. }) = main.run(Run::until_idle()) else {
         panic!("no error");

@@ -37,11 +37,11 @@ impl Agent<Msg> for Gossip {
 fn a_model_that_cheats_is_found_out_inline() {
     let order = |jitter| {
         let agents = Registry::new().with::<Gossip>().enter();
-        let main = MpMain::new(agents).unwrap();
-        let mut main = main.with_placement(Placement::Inline).with_jitter(jitter);
+        let settings = MpMain::builder(agents).placement(Placement::Inline);
+        let mut main = settings.jitter(jitter).build().unwrap();
         for id in 1..=3_u64 {
-            let cluster = main.new_scheduler();
-            main.add(cluster, id, Gossip).unwrap();
+            let cluster = main.new_cluster();
+            main.add_to(cluster, id, Gossip).unwrap();
         }
         main.run(Run::until_idle()).unwrap();
         WORKED.take()

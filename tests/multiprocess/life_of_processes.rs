@@ -8,13 +8,13 @@ use maslite_mp::core::Counters;
 use maslite_mp::prelude::*;
 
 use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
-use crate::workers::{Msg, Worker, agents, clusters, exists, go, pids};
+use crate::workers::{Msg, Worker, agents, clusters, clusters_with, exists, go, pids};
 
 /// The ids of the processes that two agents say they live in.
 fn told_pids(placement: TestPlacement) -> Vec<u32> {
     let mut main = clusters(placement, &[&[Worker::TellPid], &[Worker::TellPid]]);
-    main.send(go(1));
-    main.send(go(2));
+    main.send_mail(go(1));
+    main.send_mail(go(2));
     let mut told = Vec::new();
     let run = main.run_with(Run::until_idle(), |mail, _| {
         if let Msg::Pid(pid) = mail.body {
@@ -49,7 +49,7 @@ fn what_carries_the_messages_can_be_chosen_and_is_told() {
     } else {
         Link::Channel
     };
-    let auto = clusters(TestPlacement::Ring, &workers).with_link(Link::Auto);
+    let auto = clusters_with(TestPlacement::Ring, &workers, |it| it.link(Link::Auto));
     assert_eq!(told(auto), Some(best));
     assert_eq!(told(clusters(TestPlacement::Ring, &workers)), Some(best));
     let channel = clusters(TestPlacement::Channel, &workers);
@@ -104,9 +104,9 @@ fn cut_short(main: &mut MpMain<Msg>) -> Counters {
 fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
     for placement in ALL {
         let mut main = clusters(placement, &[&[Worker::Forever], &[Worker::Forever]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         cut_short(&mut main);
-        main.send(go(2));
+        main.send_mail(go(2));
         let counters = cut_short(&mut main);
         assert_eq!(counters.sent, counters.delivered + counters.queued);
         assert_eq!(counters.queued, 2);
@@ -124,8 +124,8 @@ fn a_timeout_ends_a_run_under_a_lookahead_too() {
     for placement in ALL {
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Forever]];
         let lookahead = SimDuration::from_millis(1);
-        let mut main = clusters(placement, &workers).with_lookahead(lookahead);
-        main.send(go(1));
+        let mut main = clusters_with(placement, &workers, |it| it.lookahead(lookahead));
+        main.send_mail(go(1));
         for run in 1..=2 {
             assert_eq!(cut_short(&mut main).queued, 1, "run {run}");
         }
@@ -136,7 +136,7 @@ fn a_timeout_ends_a_run_under_a_lookahead_too() {
 fn a_handle_ends_a_run_from_another_thread() {
     for placement in ALL {
         let mut main = clusters(placement, &[&[Worker::Forever], &[]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         let handle = main.stop_handle();
         // Asked for before the run or during it: either way the run ends.
         let stopper = std::thread::spawn(move || handle.stop());
@@ -150,12 +150,12 @@ fn a_handle_ends_a_run_from_another_thread() {
 #[test]
 fn clusters_without_agents_and_supervisors_without_clusters_are_idle() {
     for placement in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
         assert_eq!(
             main.run(Run::until_idle()).unwrap().stopped_by,
             StopReason::Idle
         );
-        main.new_scheduler();
+        main.new_cluster();
         assert_eq!(
             main.run(Run::until_idle()).unwrap().stopped_by,
             StopReason::Idle
@@ -171,7 +171,7 @@ fn many_starts_and_stops_leave_nothing_running() {
         let mut seen = Vec::new();
         for _ in 0..20 {
             let mut main = clusters(placement, &[&[Worker::TellPid], &[]]);
-            main.send(go(1));
+            main.send_mail(go(1));
             main.run_with(Run::until_idle(), |_, _| {}).unwrap();
             seen.extend(pids(&main));
         }
@@ -207,7 +207,7 @@ fn a_forked_copy_of_main_touches_nothing() {
         assert!(socket.exists());
         let told = pids(&main);
         assert!(told.iter().all(|pid| exists(*pid)));
-        main.send(go(1));
+        main.send_mail(go(1));
         let mut heard = 0;
         main.run_with(Run::until_idle(), |_, _| heard += 1).unwrap();
         assert_eq!(heard, 1);
@@ -227,13 +227,13 @@ fn without_standard_streams() {
     let outcome = std::panic::catch_unwind(|| {
         for placement in PROCESSES {
             let mut main = clusters(placement, &[&[Worker::Print(1000)], &[Worker::Print(1000)]]);
-            main.send(go(1));
-            main.send(go(2));
+            main.send_mail(go(1));
+            main.send_mail(go(2));
             main.run(Run::until_idle()).unwrap();
             // What main prints goes where it went before: nowhere.
             eprintln!("{}", "main prints, too. ".repeat(1000));
             println!("{}", "main prints, too. ".repeat(1000));
-            main.send(go(2));
+            main.send_mail(go(2));
             main.run(Run::until_idle()).unwrap();
             let shutdown = main.shutdown();
             assert!(shutdown.errors.is_empty(), "{shutdown:?}");

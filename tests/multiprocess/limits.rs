@@ -10,7 +10,8 @@ use maslite_mp::{Activity, Error, Limit};
 
 use crate::test_placement::{PROCESSES, TestPlacement};
 use crate::workers::{
-    Gate, Msg, When, Worker, agents, clusters, exists, go, pids, signal, stop, stop_by,
+    Gate, Msg, When, Worker, agents, clusters, clusters_with, exists, go, pids, signal, stop,
+    stop_by,
 };
 
 const LIMIT: Duration = Duration::from_millis(40);
@@ -43,8 +44,8 @@ fn stuck(mut main: MpMain<Msg>, limit: Limit) -> maslite_mp::TimeBlocker {
 fn an_update_over_its_limit_is_an_error_that_names_the_agent() {
     for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Stuck]];
-        let mut main = clusters(placement, &workers).with_update_limit(Some(LIMIT));
-        main.send(go(2));
+        let mut main = clusters_with(placement, &workers, |it| it.update_limit(Some(LIMIT)));
+        main.send_mail(go(2));
         main.start().unwrap();
         let blocker = stuck(main, Limit::Update(LIMIT));
         assert_eq!(blocker.agent, Some(AgentId::from(2)));
@@ -55,7 +56,9 @@ fn an_update_over_its_limit_is_an_error_that_names_the_agent() {
 #[test]
 fn so_is_a_setup_over_its_limit() {
     let workers: [&[Worker]; 2] = [&[], &[Worker::Hang(When::Setup)]];
-    let mut main = clusters(TestPlacement::Ring, &workers).with_update_limit(Some(LIMIT));
+    let mut main = clusters_with(TestPlacement::Ring, &workers, |it| {
+        it.update_limit(Some(LIMIT))
+    });
     main.start().unwrap();
     let blocker = stuck(main, Limit::Update(LIMIT));
     assert_eq!(blocker.activity, Activity::InAgent(Phase::Setup));
@@ -65,7 +68,7 @@ fn so_is_a_setup_over_its_limit() {
 fn a_child_that_stays_stopped_is_killed_and_named() {
     for placement in PROCESSES {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
-        let mut main = clusters(placement, &workers).with_answer_limit(Some(LIMIT));
+        let mut main = clusters_with(placement, &workers, |it| it.answer_limit(Some(LIMIT)));
         main.start().unwrap();
         stop(pids(&main)[1]);
         let blocker = stuck(main, Limit::Answer(LIMIT));
@@ -78,7 +81,7 @@ fn a_child_that_stays_stopped_is_killed_and_named() {
 fn a_child_that_the_terminal_has_stopped_says_what_to_do() {
     for (placement, name) in [(PROCESSES[0], "TTOU"), (PROCESSES[1], "TTIN")] {
         let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[Worker::Farewell]];
-        let mut main = clusters(placement, &workers).with_answer_limit(Some(LIMIT));
+        let mut main = clusters_with(placement, &workers, |it| it.answer_limit(Some(LIMIT)));
         main.start().unwrap();
         stop_by(name, pids(&main)[1]);
         let blocker = stuck(main, Limit::Answer(LIMIT));
@@ -94,13 +97,13 @@ fn a_child_that_the_terminal_has_stopped_says_what_to_do() {
 /// Main waits for agents to be made, without a run.
 #[test]
 fn a_child_that_is_stopped_outside_of_a_run_is_found_as_well() {
-    let main = MpMain::new(agents()).unwrap();
-    let mut main = main.with_answer_limit(Some(LIMIT));
-    let cluster = main.new_scheduler();
+    let settings = MpMain::builder(agents()).answer_limit(Some(LIMIT));
+    let mut main = settings.build().unwrap();
+    let cluster = main.new_cluster();
     main.start().unwrap();
     let pid = pids(&main)[0];
     stop(pid);
-    main.add(cluster, 1, Worker::Farewell).unwrap();
+    main.add_to(cluster, 1, Worker::Farewell).unwrap();
     let error = main.start().unwrap_err();
     assert!(
         matches!(&error, Error::Stuck { cluster, .. } if cluster == "1"),
@@ -115,7 +118,7 @@ fn a_child_that_is_stopped_for_a_while_goes_on() {
         let gate = Gate::new("paused");
         let worker = gate.worker(SimDuration::from_secs(3));
         let mut main = clusters(placement, &[&[worker], &[Worker::Farewell]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         main.start().unwrap();
         let pid = pids(&main)[0];
         let report = std::thread::scope(|scope| {
@@ -135,15 +138,17 @@ fn a_child_that_is_stopped_for_a_while_goes_on() {
 fn a_busy_child_is_not_silent() {
     let gate = Gate::new("busy");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     let (sender, warnings) = std::sync::mpsc::channel();
-    let mut main = main
-        .with_answer_limit(Some(LIMIT))
-        .with_warning_after(Some(4 * LIMIT))
-        .with_warnings(move |warning| {
+    let workers: [&[Worker]; 2] = [&[worker], &[Worker::Farewell]];
+    let mut main = clusters_with(TestPlacement::Ring, &workers, |settings| {
+        let settings = settings
+            .answer_limit(Some(LIMIT))
+            .warning_after(Some(4 * LIMIT));
+        settings.warnings(move |warning| {
             let _ = sender.send(warning.clone());
-        });
-    main.send(go(1));
+        })
+    });
+    main.send_mail(go(1));
     let report = std::thread::scope(|scope| {
         let gate = &gate;
         scope.spawn(move || {
@@ -175,15 +180,17 @@ fn attach(pid: u32) -> Option<Child> {
 fn time_in_a_debugger_does_not_count() {
     let gate = Gate::new("traced");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     let (sender, warnings) = std::sync::mpsc::channel();
-    let mut main = main
-        .with_update_limit(Some(LIMIT))
-        .with_warning_after(Some(4 * LIMIT))
-        .with_warnings(move |warning| {
+    let workers: [&[Worker]; 2] = [&[worker], &[Worker::Farewell]];
+    let mut main = clusters_with(TestPlacement::Ring, &workers, |settings| {
+        let settings = settings
+            .update_limit(Some(LIMIT))
+            .warning_after(Some(4 * LIMIT));
+        settings.warnings(move |warning| {
             let _ = sender.send(warning.clone());
-        });
-    main.send(go(1));
+        })
+    });
+    main.send_mail(go(1));
     main.start().unwrap();
     let Some(mut debugger) = attach(pids(&main)[0]) else {
         eprintln!("no process can be traced here");

@@ -63,20 +63,23 @@ fn stage(
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> MpMain<Msg> {
     let written = Arc::clone(lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_jitter(jitter)
-        .with_seed(SEED + seed)
-        .with_lookahead(SimDuration::from_millis(lookahead))
-        .with_digest()
-        .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
-    let clusters: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
+        .jitter(jitter)
+        .seed(SEED + seed)
+        .lookahead(SimDuration::from_millis(lookahead))
+        .digest()
+        .trace(move |line| written.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..count).map(|_| main.new_cluster()).collect();
     for id in 1..=FIRST {
         let cluster = clusters[cluster_of(id, count)];
-        main.add(cluster, id, Lively::of(seed)).unwrap();
+        main.add_to(cluster, id, Lively::of(seed)).unwrap();
     }
-    start(seed).into_iter().for_each(|mail| main.send(mail));
+    start(seed)
+        .into_iter()
+        .for_each(|mail| main.send_mail(mail));
     main
 }
 

@@ -108,16 +108,15 @@ fn begin() -> impl Iterator<Item = Mail<Msg>> {
 }
 
 fn clusters(placement: TestPlacement, count: usize, lookahead: bool, pieces: u64) -> MpReport {
-    let mut main = MpMain::new(agents()).unwrap().on(placement).with_digest();
-    if lookahead {
-        main = main.with_lookahead(SimDuration::from_millis(1));
-    }
-    let schedulers: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
+    let settings = MpMain::builder(agents()).on(placement).digest();
+    let lookahead = SimDuration::from_millis(u64::from(lookahead));
+    let mut main = settings.lookahead(lookahead).build().unwrap();
+    let schedulers: Vec<_> = (0..count).map(|_| main.new_cluster()).collect();
     for id in 1..=ELDERS {
         let scheduler = schedulers[usize::try_from(id).unwrap() % count];
-        main.add(scheduler, id, Elder { id }).unwrap();
+        main.add_to(scheduler, id, Elder { id }).unwrap();
     }
-    begin().for_each(|mail| main.send(mail));
+    begin().for_each(|mail| main.send_mail(mail));
     for piece in 1..pieces {
         main.run(Run::until(SimTime::from_millis(300 * piece)))
             .unwrap();
@@ -126,11 +125,11 @@ fn clusters(placement: TestPlacement, count: usize, lookahead: bool, pieces: u64
 }
 
 fn alone() -> Report {
-    let mut scheduler = Scheduler::new().with_digest();
+    let mut scheduler = Scheduler::builder().digest().build();
     for id in 1..=ELDERS {
         scheduler.add(id, Elder { id }).unwrap();
     }
-    begin().for_each(|mail| scheduler.send(mail));
+    begin().for_each(|mail| scheduler.send_mail(mail));
     scheduler.run(Run::until_idle()).unwrap()
 }
 

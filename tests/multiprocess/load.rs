@@ -10,7 +10,7 @@ use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
-use crate::workers::{self, When, Worker, clusters, exists, go, pids};
+use crate::workers::{self, When, Worker, clusters, clusters_with, exists, go, pids};
 
 /// A cluster that runs on its own for long hands over its part of the trace now and then.
 #[test]
@@ -19,10 +19,12 @@ fn a_long_trace_is_told_in_parts() {
         let told = Arc::new(AtomicU64::new(0));
         let lines = Arc::clone(&told);
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Farewell]];
-        let mut main = clusters(placement, &workers).with_trace(move |_| {
-            lines.fetch_add(1, Ordering::Relaxed);
+        let mut main = clusters_with(placement, &workers, |it| {
+            it.trace(move |_| {
+                lines.fetch_add(1, Ordering::Relaxed);
+            })
         });
-        main.send(go(1));
+        main.send_mail(go(1));
         let run = Run::until_idle()
             .supersteps(25_000)
             .supersteps_per_instant(u64::MAX);
@@ -61,7 +63,7 @@ fn mail_that_crosses_leaves_nothing_behind() {
     }
     let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
     let mut main = clusters(TestPlacement::Ring, &[&across[..1], &across[1..]]);
-    main.send(go(1));
+    main.send_mail(go(1));
     let run = |main: &mut MpMain<_>, supersteps| {
         let run = Run::until_idle()
             .supersteps(supersteps)
@@ -97,8 +99,8 @@ fn clusters_that_flood_each_other_go_on() {
     for placement in PROCESSES {
         let across = [Worker::Forward(2.into()), Worker::Forward(1.into())];
         let mut main = clusters(placement, &[&across[..1], &across[1..]]);
-        main.send(long(1));
-        main.send(long(2));
+        main.send_mail(long(1));
+        main.send_mail(long(2));
         let report = main.run(Run::until_idle().supersteps(8)).unwrap();
         let counters = report.counters;
         assert_eq!(
@@ -121,9 +123,9 @@ fn a_failure_does_not_wait_for_floods() {
         let mut main = clusters(placement, &workers);
         main.start().unwrap();
         let pids = pids(&main);
-        main.send(go(1));
-        main.send(long(2));
-        main.send(long(3));
+        main.send_mail(go(1));
+        main.send_mail(long(2));
+        main.send_mail(long(3));
         let begin = wall();
         let error = main.run(Run::until_idle()).unwrap_err();
         assert!(
@@ -190,10 +192,10 @@ fn bursts_of_all_to_all_are_accounted_for() {
     const BALLS: u32 = 200;
     const BURSTS: u32 = 5;
     for placement in PROCESSES {
-        let mut main = MpMain::new(throwers()).unwrap().on(placement);
+        let mut main = MpMain::builder(throwers()).on(placement).build().unwrap();
         let ids: Vec<_> = (1..=u64::from(CLUSTERS)).map(AgentId::from).collect();
         for id in &ids {
-            let cluster = main.new_scheduler();
+            let cluster = main.new_cluster();
             let others = ids.iter().filter(|other| *other != id);
             let thrower = Thrower {
                 others: others.copied().collect(),
@@ -201,7 +203,7 @@ fn bursts_of_all_to_all_are_accounted_for() {
                 rest: BURSTS,
                 caught: 0,
             };
-            main.add(cluster, *id, thrower).unwrap();
+            main.add_to(cluster, *id, thrower).unwrap();
         }
         let mut told = Vec::new();
         let burst = u64::from(CLUSTERS * (CLUSTERS - 1) * BALLS);
@@ -247,10 +249,10 @@ fn a_flood_between_two_clusters_delays_no_other() {
         let across = [2, 1, 4, 3].map(|other: u64| [Worker::Forward(other.into())]);
         let workers: Vec<&[Worker]> = across.iter().map(|workers| &workers[..]).collect();
         let mut main = clusters(placement, &workers);
-        main.send(long(1));
-        main.send(long(2));
-        main.send(go(3));
-        main.send(go(4));
+        main.send_mail(long(1));
+        main.send_mail(long(2));
+        main.send_mail(go(3));
+        main.send_mail(go(4));
         for superstep in 1..=6 {
             let report = main.run(Run::until_idle().supersteps(1)).unwrap();
             let counters = report.counters;
@@ -341,15 +343,16 @@ fn slow_entry() {
     const ROOM_KB: u64 = 8 * 1_024;
     for placement in PROCESSES {
         for lookahead in [None, Some(TICK * 3)] {
-            let mut main = MpMain::new(loaders()).unwrap().on(placement);
-            if let Some(lookahead) = lookahead {
-                main = main.with_lookahead(lookahead);
-            }
-            let (quick, slow) = (main.new_scheduler(), main.new_scheduler());
+            let settings = MpMain::builder(loaders()).on(placement);
+            let mut main = settings
+                .lookahead(lookahead.unwrap_or_default())
+                .build()
+                .unwrap();
+            let (quick, slow) = (main.new_cluster(), main.new_cluster());
             let target = AgentId::from(2);
             let ticks = TICKS;
-            main.add(quick, 1, Firehose { target, ticks }).unwrap();
-            main.add(slow, target, Sluggard::default()).unwrap();
+            main.add_to(quick, 1, Firehose { target, ticks }).unwrap();
+            main.add_to(slow, target, Sluggard::default()).unwrap();
             let warm = Run::until(SimTime::ZERO + TICK * WARM);
             main.run(warm).unwrap();
             let pids = main.pids().into_iter().map(|(_, pid)| pid);

@@ -118,12 +118,13 @@ fn recorded(
         .with_writer(move || writer.clone())
         .finish();
     let result = tracing::subscriber::with_default(subscriber, || {
-        let mut main = MpMain::new(agents())?
-            .with_placement(placement)
-            .with_output(Output::Null);
+        let mut main = MpMain::builder(agents())
+            .placement(placement)
+            .output(Output::Null)
+            .build()?;
         for (number, (name, writer)) in writers.iter().enumerate() {
-            let cluster = main.new_scheduler_named(name)?;
-            main.add(cluster, number as u64, writer.clone())?;
+            let cluster = main.new_cluster_named(name)?;
+            main.add_to(cluster, number as u64, writer.clone())?;
         }
         main.run(Run::until_idle())
     });
@@ -331,16 +332,19 @@ impl Subscriber for Sick {
 #[test]
 fn a_subscriber_that_panics_ends_no_run() {
     let report = tracing::subscriber::with_default(Sick, || {
-        let mut main = MpMain::new(agents()).unwrap().with_output(Output::Null);
+        let mut main = MpMain::builder(agents())
+            .output(Output::Null)
+            .build()
+            .unwrap();
         for number in 0..2_u64 {
-            let cluster = main.new_scheduler();
-            main.add(cluster, number, Writer::Steady).unwrap();
+            let cluster = main.new_cluster();
+            main.add_to(cluster, number, Writer::Steady).unwrap();
         }
         main.run(Run::until_idle()).unwrap();
         // The pump still reads: a child that floods it goes on.
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         let flood = vec!["x".repeat(1_000); 1_000];
-        main.add(cluster, 2, Writer::Forger(flood)).unwrap();
+        main.add_to(cluster, 2, Writer::Forger(flood)).unwrap();
         main.run(Run::until_idle()).unwrap()
     });
     assert_eq!(report.counters.delivered, 5);
@@ -353,10 +357,10 @@ fn into_stderr() {
     let report = tracing::subscriber::with_default(subscriber, || {
         let mut main = MpMain::new(agents()).unwrap();
         for number in 0..3_u64 {
-            let cluster = main.new_scheduler();
+            let cluster = main.new_cluster();
             let lines = vec!["x".repeat(1_000); 1_000];
             let writer = [Writer::Steady, Writer::Forger(lines)];
-            main.add(cluster, number, writer[usize::from(number == 2)].clone())
+            main.add_to(cluster, number, writer[usize::from(number == 2)].clone())
                 .unwrap();
         }
         main.run(Run::until_idle()).unwrap()
@@ -384,8 +388,8 @@ fn a_standard_error_that_is_full_ends_no_run() {
 #[ignore = "started by the test below"]
 fn silent() {
     let mut main = MpMain::new(agents()).unwrap();
-    let cluster = main.new_scheduler();
-    main.add(cluster, 1, Writer::Steady).unwrap();
+    let cluster = main.new_cluster();
+    main.add_to(cluster, 1, Writer::Steady).unwrap();
     main.run(Run::until_idle()).unwrap();
 }
 

@@ -255,24 +255,25 @@ fn run(
 ) -> String {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_jitter(jitter)
-        .with_digest()
-        .with_trace(move |line| written.lock().unwrap().push_str(line));
-    let clusters: Vec<_> = (0..count).map(|_| main.new_scheduler()).collect();
+        .jitter(jitter)
+        .digest()
+        .trace(move |line| written.lock().unwrap().push_str(line))
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..count).map(|_| main.new_cluster()).collect();
     for (cluster, lookahead) in clusters.iter().zip(LOOKAHEADS) {
         let lookahead = SimDuration::from_millis(lookahead);
         main.set_lookahead(*cluster, lookahead).unwrap();
     }
     for (place, script) in scenario.agents.iter().enumerate() {
         let cluster = clusters[cluster_of(place, count)];
-        main.add(cluster, script.id, Scripted::from(script))
+        main.add_to(cluster, script.id, Scripted::from(script))
             .unwrap();
     }
     for mail in &scenario.start {
-        main.send(Mail::from(mail));
+        main.send_mail(Mail::from(mail));
     }
     let until = scenario.run.until_ms;
     for cut in cuts
@@ -374,8 +375,8 @@ fn processes_give_it_too() {
 #[test]
 fn all_clusters_have_a_lookahead_or_none() {
     let mut main = MpMain::new(agents()).unwrap();
-    let east = main.new_scheduler();
-    main.new_scheduler_named("west").unwrap();
+    let east = main.new_cluster();
+    main.new_cluster_named("west").unwrap();
     main.set_lookahead(east, SimDuration::from_millis(1))
         .unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();

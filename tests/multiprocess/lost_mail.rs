@@ -107,18 +107,18 @@ fn alone() -> Report {
     for (id, clerk) in clerks() {
         scheduler.add(id, clerk).unwrap();
     }
-    mails().for_each(|mail| scheduler.send(mail));
+    mails().for_each(|mail| scheduler.send_mail(mail));
     scheduler.run(Run::until_idle()).unwrap()
 }
 
 /// With the agents in so many clusters.
 fn divided(placement: TestPlacement, clusters: usize) -> MpReport {
-    let mut main = MpMain::new(agents()).unwrap().on(placement);
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+    let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for ((id, clerk), cluster) in clerks().into_iter().zip(clusters.into_iter().cycle()) {
-        main.add(cluster, id, clerk).unwrap();
+        main.add_to(cluster, id, clerk).unwrap();
     }
-    mails().for_each(|mail| main.send(mail));
+    mails().for_each(|mail| main.send_mail(mail));
     main.run(Run::until_idle()).unwrap()
 }
 

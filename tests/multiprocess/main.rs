@@ -9,6 +9,7 @@ mod deaths;
 mod encodings;
 mod end_of_time;
 mod extended;
+mod face;
 mod failures;
 mod first_failure;
 mod jitter;

@@ -55,12 +55,12 @@ fn child() {
 
 /// When samples were handled and when they were sent [min], and the report of five minutes and a half.
 fn samples(placement: TestPlacement, lookahead: SimDuration) -> (Vec<(u64, u64)>, MpReport) {
-    let main = MpMain::new(agents()).unwrap().on(placement);
-    let mut main = main.with_lookahead(lookahead);
+    let settings = MpMain::builder(agents()).on(placement);
+    let mut main = settings.lookahead(lookahead).build().unwrap();
     for zone in 1..=2_u64 {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         let next = 3 - zone;
-        main.add(cluster, zone, Zone { next, carts: 0 }).unwrap();
+        main.add_to(cluster, zone, Zone { next, carts: 0 }).unwrap();
     }
     let mut samples = Vec::new();
     let minutes = |time: SimTime| time.as_nanos() / MINUTE.as_nanos();

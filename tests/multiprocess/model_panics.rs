@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use maslite_core::Error as ModelError;
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 use maslite_mp::{Chain, Error, MpReport};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -119,17 +120,23 @@ fn child() {
 
 /// Two agents in two clusters, who send each other so much; the last message has a flaw.
 fn two(placement: TestPlacement, flaw: Flaw, left: u8) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().on(placement);
+    two_with(placement, flaw, left, |settings| settings)
+}
+
+fn two_with(
+    placement: TestPlacement,
+    flaw: Flaw,
+    left: u8,
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> MpMain<Msg> {
+    let settings = settings(MpMain::builder(agents()).on(placement));
+    let mut main = settings.build().unwrap();
     for (id, to) in [(1, 2), (2, 1)] {
-        let (cluster, to) = (main.new_scheduler(), AgentId::from(to));
-        main.add(cluster, id, Agent1 { to, flaw }).unwrap();
+        let (cluster, to) = (main.new_cluster(), AgentId::from(to));
+        main.add_to(cluster, id, Agent1 { to, flaw }).unwrap();
     }
     let flaw = Flaw::None;
-    main.send(Mail::new(
-        AgentId::MAIN,
-        AgentId::from(1),
-        Msg { flaw, left },
-    ));
+    main.send(1, Msg { flaw, left });
     main
 }
 
@@ -146,7 +153,7 @@ fn a_panic_of_a_message_is_an_error_with_its_place() {
         (Flaw::Trace, "no line"),
     ] {
         for placement in ALL {
-            let mut main = two(placement, flaw, 4).with_trace(|_| {});
+            let mut main = two_with(placement, flaw, 4, |it| it.trace(|_| {}));
             let error = error_of(main.run(Run::until_idle()));
             let what = match flaw {
                 Flaw::Trace => "the format of the trace panicked at 0 s, superstep 4",
@@ -177,7 +184,7 @@ fn a_thrown_value_that_panics_when_it_is_dropped_harms_nobody() {
 fn a_panic_of_a_builder_is_an_error_that_names_the_builder() {
     for placement in ALL {
         let mut main = two(placement, Flaw::None, 1);
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         main.build(cluster, "broken", ()).unwrap();
         let error = error_of(main.run(Run::until_idle()));
         for part in [
@@ -207,9 +214,9 @@ fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
                 let mut main = two(placement, Flaw::None, 4);
                 if is_reply {
                     let (from, flaw) = (AgentId::from(2), Flaw::None);
-                    main.send(Mail::new(from, AgentId::MAIN, Msg { flaw, left: 0 }));
+                    main.send_mail(Mail::new(from, AgentId::MAIN, Msg { flaw, left: 0 }));
                 } else {
-                    main.send(Mail::new(AgentId::MAIN, AgentId::from(1), sick(flaw)));
+                    main.send(1, sick(flaw));
                 }
                 let result = main.run_with(Run::until_idle(), |_, main| {
                     main.send(AgentId::from(1), sick(flaw));
@@ -228,9 +235,9 @@ fn a_panic_of_a_message_of_main_is_an_error_with_its_place() {
 #[test]
 fn a_panic_of_the_trace_format_over_mail_to_main_is_an_error() {
     for placement in ALL {
-        let mut main = two(placement, Flaw::None, 4).with_trace(|_| {});
+        let mut main = two_with(placement, Flaw::None, 4, |it| it.trace(|_| {}));
         let mail = Mail::new(AgentId::from(2), AgentId::MAIN, sick(Flaw::Trace));
-        main.send(mail);
+        main.send_mail(mail);
         let error = error_of(main.run_with(Run::until_idle(), |_, _| {}));
         for part in ["the format of the trace panicked at 0 s", "no line"] {
             assert!(error.contains(part), "{placement:?}: {error}");
@@ -255,9 +262,9 @@ fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
     const SAID: &str = "code outside agents";
     let run = || Run::until(SimTime::from_millis(1));
     for placement in ALL {
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
-        let cluster = main.new_scheduler();
-        main.add(cluster, 1, Late).unwrap();
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        let cluster = main.new_cluster();
+        main.add_to(cluster, 1, Late).unwrap();
         main.run(run()).unwrap();
         let errors = main.shutdown().errors;
         let errors: Vec<_> = errors.iter().map(|it| Chain(it).to_string()).collect();
@@ -270,20 +277,19 @@ fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
     let mut scheduler = Scheduler::new();
     scheduler.add(1, Late).unwrap();
     scheduler.run(run()).unwrap();
-    let error = scheduler.close().unwrap_err().to_string();
+    let error = scheduler.shutdown().ok().unwrap_err().to_string();
     assert!(error.contains(SAID) && error.contains("no end"), "{error}");
 }
 
 #[test]
 fn a_message_that_panics_alone_is_an_error_of_the_scheduler() {
-    let mut scheduler = Scheduler::new();
+    let mut scheduler = Scheduler::builder().digest().build();
     let (to, flaw) = (AgentId::from(1), Flaw::Topic);
     scheduler.add(1, Agent1 { to, flaw }).unwrap();
     scheduler.add(2, Agent1 { to, flaw }).unwrap();
     let flaw = Flaw::None;
     let mail = |left| Mail::new(AgentId::MAIN, AgentId::from(1), Msg { flaw, left });
-    let mut scheduler = scheduler.with_digest();
-    scheduler.send(mail(2));
+    scheduler.send_mail(mail(2));
     let error = scheduler.run(Run::until_idle()).unwrap_err();
     assert!(error.to_string().contains("no topic"), "{error}");
     assert_eq!(scheduler.run(Run::until_idle()), Err(ModelError::Failed));
@@ -303,11 +309,11 @@ const CALLBACKS: [Callback; 3] = [Callback::Handler, Callback::Predicate, Callba
 fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
     for placement in ALL {
         for callback in CALLBACKS {
-            let mut main = two(placement, Flaw::None, 9);
-            if let Callback::Trace = callback {
-                main = main.with_trace(|line| assert!(line != "3 2", "enough"));
-            }
-            main.send(Mail::new(
+            let mut main = two_with(placement, Flaw::None, 9, |it| match callback {
+                Callback::Trace => it.trace(|line| assert!(line != "3 2", "enough")),
+                Callback::Handler | Callback::Predicate => it,
+            });
+            main.send_mail(Mail::new(
                 AgentId::from(2),
                 AgentId::MAIN,
                 Msg {
@@ -353,17 +359,18 @@ fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
 #[test]
 fn a_panic_in_a_callback_of_a_lone_schedulers_owner_ends_it() {
     for callback in CALLBACKS {
-        let mut scheduler = Scheduler::new();
+        let mut settings = Scheduler::builder();
         if let Callback::Trace = callback {
             let observer: maslite_core::Observer<Msg> = Box::new(|delivery| {
                 assert!(delivery.mail.body.left == 0, "enough");
             });
-            scheduler = scheduler.with_trace(observer);
+            settings = settings.observe(observer);
         }
+        let mut scheduler = settings.build();
         let (to, flaw) = (AgentId::MAIN, Flaw::None);
         scheduler.add(1, Agent1 { to, flaw }).unwrap();
         let message = Msg { flaw, left: 1 };
-        scheduler.send(Mail::new(AgentId::MAIN, AgentId::from(1), message));
+        scheduler.send(1, message);
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut run = Run::until_idle();
             if let Callback::Predicate = callback {

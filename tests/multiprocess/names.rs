@@ -98,33 +98,35 @@ fn run(
     let lines = Arc::clone(&trace);
     let result = match placement {
         None => {
-            let mut scheduler =
-                Scheduler::new().with_trace(Box::new(move |delivery: &Delivery<'_, Msg>| {
+            let mut scheduler = Scheduler::builder()
+                .observe(Box::new(move |delivery: &Delivery<'_, Msg>| {
                     let mut line = String::new();
                     delivery.write_json(&mut line);
                     lines.lock().unwrap().push(line);
-                }) as maslite_core::Observer<Msg>);
+                }) as maslite_core::Observer<Msg>)
+                .build();
             for (id, clerk) in ids.zip(clerks) {
                 if let Err(error) = scheduler.add(id, clerk.clone()) {
                     return (error.to_string(), Vec::new());
                 }
             }
-            go(clerks.len()).for_each(|mail| scheduler.send(mail));
+            go(clerks.len()).for_each(|mail| scheduler.send_mail(mail));
             let report = scheduler.run(Run::until_idle());
             report
                 .map(|report| report.stopped_by.to_string())
                 .map_err(|error| error.to_string())
         }
         Some(placement) => {
-            let mut main = MpMain::new(agents()).unwrap().on(placement);
-            main = main.with_trace(move |line| lines.lock().unwrap().push(line.to_owned()));
+            let settings = MpMain::builder(agents()).on(placement);
+            let trace = move |line: &str| lines.lock().unwrap().push(line.to_owned());
+            let mut main = settings.trace(trace).build().unwrap();
             for (id, clerk) in ids.zip(clerks) {
-                let cluster = main.new_scheduler();
-                if let Err(error) = main.add(cluster, id, clerk.clone()) {
+                let cluster = main.new_cluster();
+                if let Err(error) = main.add_to(cluster, id, clerk.clone()) {
                     return (error.to_string(), Vec::new());
                 }
             }
-            go(clerks.len()).for_each(|mail| main.send(mail));
+            go(clerks.len()).for_each(|mail| main.send_mail(mail));
             let report = main.run(Run::until_idle());
             report
                 .map(|report| report.stopped_by.to_string())
@@ -209,13 +211,16 @@ fn what_the_owner_stores_sends_or_removes_by_the_wrong_name_is_the_same_error() 
         let (end, _) = run(placement, &clerks, None);
         assert_eq!(end, both, "{placement:?}");
     }
-    let mut main = MpMain::new(agents()).unwrap().on(TestPlacement::Inline);
-    let cluster = main.new_scheduler();
-    let added = main.add(cluster, ONE, Clerk::Idle).unwrap_err();
+    let mut main = MpMain::builder(agents())
+        .on(TestPlacement::Inline)
+        .build()
+        .unwrap();
+    let cluster = main.new_cluster();
+    let added = main.add_to(cluster, ONE, Clerk::Idle).unwrap_err();
     let removed = main.remove(OTHER).unwrap_err();
     assert_eq!([added.to_string(), removed.to_string()], [both.as_str(); 2]);
-    main.add(cluster, 1, Clerk::Idle).unwrap();
-    main.send(Mail::new(AgentId::MAIN, ONE, Msg::Go));
+    main.add_to(cluster, 1, Clerk::Idle).unwrap();
+    main.send(ONE, Msg::Go);
     assert_eq!(main.run(Run::until_idle()).unwrap_err().to_string(), both);
 }
 

@@ -113,7 +113,7 @@ fn alone(by_hand: bool) -> Outcome {
         delivery.write_json(&mut line);
         written.lock().unwrap().push(line);
     });
-    let mut scheduler = Scheduler::new().with_digest().with_trace(observer);
+    let mut scheduler = Scheduler::builder().digest().observe(observer).build();
     for (id, ticker) in tickers(by_hand) {
         scheduler.add(id, ticker).unwrap();
     }
@@ -131,15 +131,16 @@ fn divided(
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
     let lookahead = SimDuration::from_millis(lookahead.unwrap_or(0));
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_digest()
-        .with_lookahead(lookahead)
-        .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+        .digest()
+        .lookahead(lookahead)
+        .trace(move |line| written.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for (place, (id, ticker)) in tickers(by_hand).into_iter().enumerate() {
-        main.add(clusters[place % clusters.len()], id, ticker)
+        main.add_to(clusters[place % clusters.len()], id, ticker)
             .unwrap();
     }
     let report = main.run(Run::until(SimTime::from_millis(50))).unwrap();

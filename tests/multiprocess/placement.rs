@@ -3,17 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 
 use crate::test_placement::{ALL, PROCESSES, PlacedOn};
-use crate::workers::{Msg, Worker, agents, clusters, go};
+use crate::workers::{Msg, Worker, agents, clusters, clusters_with, go};
 
-/// The trace of a run, a line for each delivery.
-fn traced(main: MpMain<Msg>) -> (MpMain<Msg>, Arc<Mutex<Vec<String>>>) {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&lines);
-    let main = main.with_trace(move |line| sink.lock().unwrap().push(line.to_owned()));
-    (main, lines)
+/// The same with a trace of the run, a line for each delivery.
+fn traced(settings: MpMainBuilder<Msg>, lines: &Arc<Mutex<Vec<String>>>) -> MpMainBuilder<Msg> {
+    let sink = Arc::clone(lines);
+    settings.trace(move |line| sink.lock().unwrap().push(line.to_owned()))
 }
 
 #[test]
@@ -21,14 +20,13 @@ fn words_cross_clusters_and_come_to_main() {
     for placement in ALL {
         let forward = |to: u64| Worker::Forward(AgentId::from(to));
         let tell = Worker::Tell(AgentId::from(3), "hello".to_owned());
-        let (mut main, lines) = traced(clusters(
-            placement,
-            &[
-                &[tell, forward(4)],
-                &[forward(2), Worker::Forward(AgentId::MAIN)],
-            ],
-        ));
-        main.send(go(1));
+        let lines = Arc::default();
+        let workers: [&[Worker]; 2] = [
+            &[tell, forward(4)],
+            &[forward(2), Worker::Forward(AgentId::MAIN)],
+        ];
+        let mut main = clusters_with(placement, &workers, |it| traced(it, &lines));
+        main.send_mail(go(1));
         let mut told = Vec::new();
         let report = main.run_with(Run::until_idle(), |mail, main| {
             told.push((mail.sender, mail.body));
@@ -60,7 +58,7 @@ fn a_message_of_many_frames_arrives_whole() {
             .collect();
         let tell = Worker::Tell(AgentId::from(2), word.clone());
         let mut main = clusters(placement, &[&[tell], &[Worker::Forward(AgentId::MAIN)]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         let mut told = Vec::new();
         let run = main.run_with(Run::until_idle(), |mail, _| told.push(mail.body));
         assert_eq!(run.unwrap().counters.delivered, 3);
@@ -72,14 +70,15 @@ fn a_message_of_many_frames_arrives_whole() {
 #[test]
 fn builders_and_added_agents_are_numbered_by_call() {
     let order = |placement| {
-        let main = MpMain::new(agents()).unwrap().on(placement);
-        let (mut main, lines) = traced(main);
-        let (east, west) = (main.new_scheduler(), main.new_scheduler());
+        let lines = Arc::default();
+        let settings = traced(MpMain::builder(agents()).on(placement), &lines);
+        let mut main = settings.build().unwrap();
+        let (east, west) = (main.new_cluster(), main.new_cluster());
         main.build(west, "listeners", vec![9_u64, 8]).unwrap();
-        main.add(east, 7, Worker::Listener(0)).unwrap();
+        main.add_to(east, 7, Worker::Listener(0)).unwrap();
         main.build(east, "listeners", vec![6_u64]).unwrap();
-        main.add(west, 5, Worker::Listener(0)).unwrap();
-        (5..10).for_each(|agent| main.send(go(agent)));
+        main.add_to(west, 5, Worker::Listener(0)).unwrap();
+        (5..10).for_each(|agent| main.send_mail(go(agent)));
         main.run(Run::until_idle()).unwrap();
         let lines = lines.lock().unwrap();
         let receivers = lines
@@ -100,9 +99,10 @@ fn waiting_changes_nothing() {
             let forward = |to: u64| Worker::Forward(AgentId::from(to));
             let tell = Worker::Tell(AgentId::from(2), "hello".to_owned());
             let workers: [&[Worker]; 2] = [&[tell], &[forward(1)]];
-            let main = clusters(placement, &workers).with_waiting(waiting);
-            let (mut main, lines) = traced(main);
-            (0..3).for_each(|_| main.send(go(1)));
+            let lines = Arc::default();
+            let traced = |it| traced(it, &lines).waiting(waiting);
+            let mut main = clusters_with(placement, &workers, traced);
+            (0..3).for_each(|_| main.send_mail(go(1)));
             let report = main.run(Run::until_idle().supersteps(100)).unwrap();
             (lines.lock().unwrap().clone(), report.counters)
         };
@@ -118,14 +118,15 @@ fn waiting_changes_nothing() {
 #[test]
 fn names_survive_the_journey() {
     for placement in ALL {
-        let main = MpMain::new(agents()).unwrap().on(placement);
-        let (mut main, lines) = traced(main);
-        let (east, west) = (main.new_scheduler(), main.new_scheduler());
+        let lines = Arc::default();
+        let settings = traced(MpMain::builder(agents()).on(placement), &lines);
+        let mut main = settings.build().unwrap();
+        let (east, west) = (main.new_cluster(), main.new_cluster());
         let crane = AgentId::from("crane");
-        main.add(east, "foreman", Worker::Tell(crane, "up".to_owned()))
+        main.add_to(east, "foreman", Worker::Tell(crane, "up".to_owned()))
             .unwrap();
-        main.add(west, "crane", Worker::Listener(0)).unwrap();
-        main.send(Mail::new(crane, AgentId::from("foreman"), Msg::Go));
+        main.add_to(west, "crane", Worker::Listener(0)).unwrap();
+        main.send_mail(Mail::new(crane, AgentId::from("foreman"), Msg::Go));
         main.run(Run::until_idle()).unwrap();
         let expected = r#"{"t_ns":0,"superstep":1,"to":"crane","from":"foreman","receiver":"crane","topic":"Word"}"#;
         assert_eq!(lines.lock().unwrap()[1], expected);
@@ -137,7 +138,7 @@ fn names_survive_the_journey() {
 fn main_does_not_talk_to_itself() {
     for placement in ALL {
         let mut main = clusters(placement, &[&[Worker::Forward(AgentId::MAIN)]]);
-        main.send(go(1));
+        main.send_mail(go(1));
         let mut heard = 0;
         let run = main.run_with(Run::until_idle(), |mail, main| {
             heard += 1;

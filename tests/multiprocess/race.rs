@@ -74,14 +74,15 @@ fn child() {
 fn race(placement: TestPlacement, jitter: Option<u64>) -> (Vec<String>, u64) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_jitter(jitter)
-        .with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
+        .jitter(jitter)
+        .trace(move |line| written.lock().unwrap().push(line.to_owned()))
+        .build()
+        .unwrap();
     for (id, racer) in [(CALLER, Racer::Caller), (CALLED, Racer::Called)] {
-        let cluster = main.new_scheduler();
-        main.add(cluster, id, racer).unwrap();
+        let cluster = main.new_cluster();
+        main.add_to(cluster, id, racer).unwrap();
     }
     let report = main.run(Run::until_idle()).unwrap();
     let lines = lines.lock().unwrap();

@@ -67,28 +67,28 @@ fn child() {
 
 fn main_of(clusters: usize) -> (MpMain<Msg>, Vec<ClusterId>) {
     let mut main = MpMain::new(agents()).unwrap();
-    let clusters = (0..clusters).map(|_| main.new_scheduler()).collect();
+    let clusters = (0..clusters).map(|_| main.new_cluster()).collect();
     (main, clusters)
 }
 
 #[test]
 fn names_and_numbers_that_do_not_fit_are_refused() {
     let (mut main, clusters) = main_of(2);
-    let error = main.new_scheduler_named("2").unwrap_err();
+    let error = main.new_cluster_named("2").unwrap_err();
     assert!(
         matches!(&error, Error::DuplicateCluster(name) if name == "2"),
         "{error}"
     );
 
     let (mut other, _) = main_of(1);
-    let error = other.add(clusters[1], 1, Gossip).unwrap_err();
+    let error = other.add_to(clusters[1], 1, Gossip).unwrap_err();
     assert!(matches!(error, Error::UnknownCluster(1)), "{error}");
 
     // The number would fit; the simulation does not.
-    let error = other.add(clusters[0], 1, Gossip).unwrap_err();
+    let error = other.add_to(clusters[0], 1, Gossip).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is no such cluster (number 0) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+        "there is no such cluster (number 0) in this simulation: use what `new_cluster` of the same `MpMain` returned"
     );
     for refused in [
         other.build(clusters[0], "factory", ()).unwrap_err(),
@@ -98,11 +98,12 @@ fn names_and_numbers_that_do_not_fit_are_refused() {
     ] {
         assert!(matches!(refused, Error::UnknownCluster(0)), "{refused}");
     }
-    let (mut inline, _) = main_of(1);
-    inline = inline.with_placement(Placement::Inline);
+    let settings = MpMain::builder(agents()).placement(Placement::Inline);
+    let mut inline = settings.build().unwrap();
+    inline.new_cluster();
     let foreign = maslite_mp::ControlError::UnknownCluster(0);
-    assert_eq!(inline.alarms(clusters[0]).unwrap_err(), foreign);
-    assert_eq!(inline.subscriptions(clusters[0]).unwrap_err(), foreign);
+    assert_eq!(inline.alarms_of(clusters[0]).unwrap_err(), foreign);
+    assert_eq!(inline.subscriptions_of(clusters[0]).unwrap_err(), foreign);
     assert_eq!(inline.counters_of(clusters[0]).unwrap_err(), foreign);
     let audience = Audience::all().in_cluster(clusters[0]);
     let refused = inline.command_all(audience, Msg::Go).err();
@@ -132,15 +133,15 @@ fn names_and_numbers_that_do_not_fit_are_refused() {
 #[test]
 fn what_does_not_serialise_is_named_where_it_happens() {
     let (mut main, clusters) = main_of(2);
-    let error = main.add(clusters[0], 1, Secretive(0)).unwrap_err();
+    let error = main.add_to(clusters[0], 1, Secretive(0)).unwrap_err();
     assert!(
         matches!(&error, Error::Encode { what, .. } if what.contains("Secretive")),
         "{error}"
     );
 
-    main.add(clusters[0], 1, Gossip).unwrap();
-    main.add(clusters[1], 2, Gossip).unwrap();
-    main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Go));
+    main.add_to(clusters[0], 1, Gossip).unwrap();
+    main.add_to(clusters[1], 2, Gossip).unwrap();
+    main.send(1, Msg::Go);
     let error = main.run(Run::until_idle()).unwrap_err();
     assert!(
         matches!(&error, Error::EncodeInCluster { cluster, .. } if cluster == "1"),
@@ -151,7 +152,7 @@ fn what_does_not_serialise_is_named_where_it_happens() {
 #[test]
 fn what_does_not_deserialise_is_named_where_it_happens() {
     let (mut main, clusters) = main_of(2);
-    main.add(clusters[1], 7, Forgetful(0)).unwrap();
+    main.add_to(clusters[1], 7, Forgetful(0)).unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();
     let Error::Decode { cluster, what, .. } = &error else {
         panic!("{error}");
@@ -173,8 +174,8 @@ fn a_test_that_is_no_entry_is_named() {
     ] {
         let nowhere = registry().entered_by_test(test).enter();
         let mut main = MpMain::new(nowhere).unwrap();
-        let cluster = main.new_scheduler();
-        main.add(cluster, 1, Gossip).unwrap();
+        let cluster = main.new_cluster();
+        main.add_to(cluster, 1, Gossip).unwrap();
         let error = main.run(Run::until_idle()).unwrap_err();
         let Error::Start(error @ SpawnError::ExitedBeforeHello { exit, .. }) = &error else {
             panic!("{error}");
@@ -198,7 +199,7 @@ fn idle() {}
 fn another_registry_in_the_entry_is_told() {
     let other = Registry::<Msg>::new().with_builder("factory", |(): (), _| {});
     let mut main = MpMain::new(other.entered_by_test("refusals::child").enter()).unwrap();
-    main.new_scheduler();
+    main.new_cluster();
     let error = main.start().unwrap_err();
     let Error::Start(SpawnError::ExitedBeforeHello { passed, .. }) = &error else {
         panic!("{error}");
@@ -220,7 +221,7 @@ fn another_registry_in_the_entry_is_told() {
 #[test]
 fn an_agent_that_starts_a_simulation_ends_its_process() {
     let (mut main, clusters) = main_of(1);
-    main.add(clusters[0], 1, Ambitious).unwrap();
+    main.add_to(clusters[0], 1, Ambitious).unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();
     let Error::ClusterDied { exit, stderr, .. } = &error else {
         panic!("{error}");
@@ -247,13 +248,13 @@ fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
         ("\u{202e}north", "\\u{202e}north"),
         (&long, &format!("{}…", "x".repeat(40))),
     ] {
-        let error = main.new_scheduler_named(bad).unwrap_err();
+        let error = main.new_cluster_named(bad).unwrap_err();
         let expected = format!(
             "a cluster cannot be called {shown}: use 1 to 200 characters, and none that terminals obey"
         );
         assert_eq!(error.to_string(), expected);
     }
-    main.new_scheduler_named("nördlich 北 7").unwrap();
+    main.new_cluster_named("nördlich 北 7").unwrap();
 }
 
 /// More clusters than this process may have descriptors for are refused when they are made, and before that there is no table of all
@@ -262,7 +263,7 @@ fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
 fn more_clusters_than_can_be_started_are_refused_when_they_are_made() {
     let mut main = MpMain::new(agents()).unwrap();
     for made in 0..60_000 {
-        let Err(error) = main.new_scheduler_named(&format!("zone {made}")) else {
+        let Err(error) = main.new_cluster_named(&format!("zone {made}")) else {
             continue;
         };
         let Error::Start(SpawnError::TooManyClusters {
@@ -273,8 +274,8 @@ fn more_clusters_than_can_be_started_are_refused_when_they_are_made() {
         };
         assert_eq!((asked, possible), (made + 1, made));
         // One that is made without a name is refused with its first agent.
-        let cluster = main.new_scheduler();
-        let error = main.add(cluster, 1, Gossip).unwrap_err();
+        let cluster = main.new_cluster();
+        let error = main.add_to(cluster, 1, Gossip).unwrap_err();
         assert!(matches!(
             error,
             Error::Start(SpawnError::TooManyClusters { .. })

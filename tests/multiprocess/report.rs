@@ -58,17 +58,23 @@ fn child() {
 
 /// Two clusters with a smith each, who work in turns, and a third that has nothing to do.
 fn smithy(placement: TestPlacement) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    smithy_with(placement, SimDuration::ZERO)
+}
+
+fn smithy_with(placement: TestPlacement, lookahead: SimDuration) -> MpMain<Msg> {
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_seed(7)
-        .with_digest();
+        .lookahead(lookahead)
+        .seed(7)
+        .digest()
+        .build()
+        .unwrap();
     for (name, id, next) in [("east", 1, 2), ("west", 2, 1)] {
-        let cluster = main.new_scheduler_named(name).unwrap();
+        let cluster = main.new_cluster_named(name).unwrap();
         let next = AgentId::from(next);
-        main.add(cluster, id, Smith { next }).unwrap();
+        main.add_to(cluster, id, Smith { next }).unwrap();
     }
-    main.new_scheduler_named("idle").unwrap();
+    main.new_cluster_named("idle").unwrap();
     main
 }
 
@@ -98,7 +104,7 @@ fn flows(report: &MpReport) -> Vec<(&str, &str, u64)> {
 fn mail_is_counted_by_where_it_came_from_and_went() {
     for placement in ALL {
         let mut main = smithy(placement);
-        main.send(work(1, 0, 4));
+        main.send_mail(work(1, 0, 4));
         let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
         // 1 works, 2, 1, 2 and 1, who tells main.
         let mut expected = vec![
@@ -114,7 +120,7 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
         assert_eq!(ends, [(3, 3, 3), (2, 2, 2), (0, 0, 0)]);
         assert_eq!(report.events, 6);
         // Counts go on, and events are of one run.
-        main.send(work(1, 0, 0));
+        main.send_mail(work(1, 0, 0));
         let report = main.run(Run::until_idle()).unwrap();
         (expected[0].2, expected[1].2) = (2, 2);
         assert_eq!(flows(&report), expected, "{placement:?}");
@@ -129,7 +135,7 @@ fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
         let mut main = smithy(placement);
         // The clusters are there before the time is taken.
         main.run(Run::until_idle()).unwrap();
-        main.send(work(1, 20, 4));
+        main.send_mail(work(1, 20, 4));
         let report = main.run(Run::until_idle()).unwrap();
         let [east, west, idle] = &report.clusters[..] else {
             panic!("{report:#}");
@@ -164,8 +170,8 @@ fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
         let mut main = smithy(placement);
         main.run(Run::until_idle()).unwrap();
         // West works for no time and sets an alarm, while east works at the same instant.
-        main.send(work(2, 0, 1));
-        main.send(work(1, 20, 0));
+        main.send_mail(work(2, 0, 1));
+        main.send_mail(work(1, 20, 0));
         let report = main.run(Run::until(SimTime::from_millis(1))).unwrap();
         let [_, west, idle] = &report.clusters[..] else {
             panic!("{report:#}");
@@ -180,8 +186,8 @@ fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
 #[test]
 fn a_report_is_an_object_of_known_names() {
     for placement in ALL {
-        let mut main = smithy(placement).with_lookahead(SimDuration::from_millis(5));
-        main.send(work(1, 15, 2));
+        let mut main = smithy_with(placement, SimDuration::from_millis(5));
+        main.send_mail(work(1, 15, 2));
         let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
         let json: Value = serde_json::from_str(&report.to_json()).unwrap();
         let names = |value: &Value| {

@@ -98,10 +98,10 @@ fn agent_answer<T>(answer: Result<T, ControlError>) -> Result<bool, ControlError
 fn meddle(controller: &Controller<Msg>, rng: &mut AgentRng) -> Result<bool, ControlError> {
     let agent = some_agent(rng);
     match rng.random_range(0..8) {
-        0 => drop(controller.send(&token(rng.random_range(1..12), rng.random_range(0..30)))?),
+        0 => drop(controller.send_mail(token(rng.random_range(1..12), rng.random_range(0..30)))?),
         1 => {
             let mail = Mail::new(agent, Receiver::Subscribers, Msg::Work(0));
-            controller.send(&mail)?;
+            controller.send_mail(mail)?;
         }
         2 => drop(agent_answer(controller.take_out::<Player>(agent))?),
         3 => drop(agent_answer(controller.take_out::<Spectator>(agent))?),
@@ -161,7 +161,7 @@ fn several<T>(requests: usize, mut one: impl FnMut() -> Result<T, ControlError>)
 fn own(main: &mut MpMain<Msg>, rng: &mut AgentRng) {
     let agent = some_agent(rng);
     match rng.random_range(0..7) {
-        0 => main.send(token(rng.random_range(1..12), rng.random_range(0..30))),
+        0 => main.send_mail(token(rng.random_range(1..12), rng.random_range(0..30))),
         1 => drop(main.remove(agent)),
         2 => drop(agent_answer(main.inspect::<Player>(agent)).unwrap()),
         3 => drop(agent_answer(main.take_out::<Player>(agent)).unwrap()),
@@ -191,7 +191,7 @@ fn some_run(rng: &mut AgentRng, now: SimTime) -> Run {
 fn disturb(placement: TestPlacement, lookahead: u64, seed: u64, requests: usize) {
     let what = format!("{placement:?}, lookahead {lookahead}, seed {seed}");
     let mut main = game(placement, 3, lookahead);
-    (1..=4).for_each(|player| main.send(token(player, 200)));
+    (1..=4).for_each(|player| main.send_mail(token(player, 200)));
     let path: PathBuf = main
         .open_control(&format!("chance-{placement:?}-{lookahead}-{seed}"))
         .unwrap();
@@ -263,7 +263,7 @@ fn outcome(report: &MpReport) -> (StopReason, SimTime, Counters, Option<Digest>)
 fn compare(placement: TestPlacement, lookahead: u64, seed: u64, requests: usize) {
     let game = || {
         let mut main = game(placement, 3, lookahead);
-        (1..=4).for_each(|player| main.send(token(player, 60)));
+        (1..=4).for_each(|player| main.send_mail(token(player, 60)));
         main
     };
     let mut main = game();
@@ -300,7 +300,7 @@ fn a_run_that_is_steered_by_chance_is_as_one_that_is_not() {
 fn a_run_until_a_time_that_is_past_pauses_now() {
     everywhere(|placement, lookahead| {
         let mut main = game(placement, 3, lookahead);
-        (1..=4).for_each(|player| main.send(token(player, 20)));
+        (1..=4).for_each(|player| main.send_mail(token(player, 20)));
         main.pause();
         let controller = main.controller();
         let steering = thread::spawn(move || {
@@ -320,7 +320,7 @@ fn a_run_until_a_time_that_is_past_pauses_now() {
 fn one_line_to_the_socket_does_no_harm_either() {
     for placement in ALL {
         let mut main = game(placement, 3, 0);
-        (1..=4).for_each(|player| main.send(token(player, 20)));
+        (1..=4).for_each(|player| main.send_mail(token(player, 20)));
         let path = main.open_control(&format!("past-{placement:?}")).unwrap();
         main.pause();
         let asker = thread::spawn(move || {
@@ -345,7 +345,7 @@ fn a_lookahead_that_comes_too_late_changes_nothing() {
         for (lookahead, later) in [(0, 1), (1, 0), (1, 5)] {
             let game = || {
                 let mut main = game(placement, 3, lookahead);
-                (1..=4).for_each(|player| main.send(token(player, 20)));
+                (1..=4).for_each(|player| main.send_mail(token(player, 20)));
                 main
             };
             let mut main = game();
@@ -357,7 +357,6 @@ fn a_lookahead_that_comes_too_late_changes_nothing() {
                 error.to_string(),
                 "cluster 2 has started, so its lookahead cannot be changed: set it before the first run"
             );
-            let mut main = main.with_lookahead(later);
             let report = main.run(Run::until_idle()).unwrap();
             let expected = game().run(Run::until_idle()).unwrap();
             assert_eq!(outcome(&report), outcome(&expected), "{placement:?}");

@@ -22,13 +22,14 @@ impl Agent<Msg> for Sleeper {
 fn a_time_limit_that_is_past_lets_nothing_happen() {
     for lookahead in [0, 1] {
         let agents = Registry::new().with::<Sleeper>().enter();
-        let mut main = MpMain::new(agents)
-            .unwrap()
-            .with_placement(Placement::Inline)
-            .with_lookahead(SimDuration::from_millis(lookahead));
+        let mut main = MpMain::builder(agents)
+            .placement(Placement::Inline)
+            .lookahead(SimDuration::from_millis(lookahead))
+            .build()
+            .unwrap();
         for id in [1, 2] {
-            let cluster = main.new_scheduler();
-            main.add(cluster, id, Sleeper).unwrap();
+            let cluster = main.new_cluster();
+            main.add_to(cluster, id, Sleeper).unwrap();
         }
         for limit in [5, 5, 2, 0] {
             let report = main.run(Run::until(SimTime::from_millis(limit))).unwrap();

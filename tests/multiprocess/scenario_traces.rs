@@ -76,21 +76,22 @@ fn run(
 ) -> (MpReport, String) {
     let text = Arc::new(Mutex::new(String::new()));
     let written = Arc::clone(&text);
-    let mut main = MpMain::new(agents())
-        .unwrap()
+    let mut main = MpMain::builder(agents())
         .on(placement)
-        .with_jitter(jitter)
-        .with_digest()
-        .with_trace(move |line| written.lock().unwrap().push_str(line));
-    let clusters: Vec<_> = (0..clusters).map(|_| main.new_scheduler()).collect();
+        .jitter(jitter)
+        .digest()
+        .trace(move |line| written.lock().unwrap().push_str(line))
+        .build()
+        .unwrap();
+    let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     for (place, script) in scenario.agents.iter().enumerate() {
         // A split that follows neither the ids nor the order of insertion.
         let cluster = clusters[(place * 7 + place / 3) % clusters.len()];
-        main.add(cluster, script.id, Scripted::from(script))
+        main.add_to(cluster, script.id, Scripted::from(script))
             .unwrap();
     }
     for mail in &scenario.start {
-        main.send(Mail::from(mail));
+        main.send_mail(Mail::from(mail));
     }
     let until = match scenario.run.until_ms {
         Some(limit) => Run::until(SimTime::from_millis(limit)),

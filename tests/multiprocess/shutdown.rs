@@ -143,7 +143,7 @@ fn what_agents_have_started_goes_too() {
         let gate = Gate::new(if kill { "killed" } else { "ended" });
         let workers: [&[Worker]; 2] = [&[Worker::Grandchild(gate.path())], &[]];
         let mut main = clusters(TestPlacement::Ring, &workers);
-        main.send(go(1));
+        main.send_mail(go(1));
         let before = |pids: &[u32]| {
             if kill {
                 stop(pids[0]);

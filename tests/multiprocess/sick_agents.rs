@@ -146,9 +146,13 @@ fn child() {
 }
 
 fn ward(placement: TestPlacement) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents()).unwrap().on(placement).with_digest();
-    let first = main.new_scheduler();
-    let _second = main.new_scheduler();
+    let mut main = MpMain::builder(agents())
+        .on(placement)
+        .digest()
+        .build()
+        .unwrap();
+    let first = main.new_cluster();
+    let _second = main.new_cluster();
     main.build(first, "patients", ()).unwrap();
     main
 }
@@ -229,7 +233,7 @@ fn an_agent_that_cannot_be_looked_at_is_an_error_of_who_looks() {
             );
             // Mail is decoded by main itself, which would be lost.
             let mail = |ill| Mail::new(AgentId::MAIN, AgentId::from(0), Msg::Ill(Patient(ill)));
-            let errors = [Ill::Writes, Ill::Reads].map(|ill| controller.send(&mail(ill)));
+            let errors = [Ill::Writes, Ill::Reads].map(|ill| controller.send_mail(mail(ill)));
             assert!(
                 matches!(errors[0], Err(ControlError::Encode { .. })),
                 "{errors:?}"

@@ -92,7 +92,7 @@ fn stuck_entry() {
 fn run_and_tell(worker: Worker) {
     let mut main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
     main.stop_on_ctrl_c().unwrap();
-    main.send(go(1));
+    main.send_mail(go(1));
     main.start().unwrap();
     eprintln!("pids: {:?}", pids(&main));
     let run = Run::until_idle().supersteps_per_instant(u64::MAX);

@@ -1,5 +1,6 @@
 //! Where the clusters of a test run, and what carries their messages.
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +25,14 @@ pub(crate) trait PlacedOn {
     fn on(self, placement: TestPlacement) -> Self;
 }
 
-impl<M: maslite_mp::WireMessage> PlacedOn for MpMain<M> {
+impl<M: maslite_mp::WireMessage> PlacedOn for MpMainBuilder<M> {
     fn on(self, placement: TestPlacement) -> Self {
         match placement {
-            TestPlacement::Inline => self.with_placement(Placement::Inline),
+            TestPlacement::Inline => self.placement(Placement::Inline),
             // Shared memory is there on Linux alone; elsewhere this is the channel a second time.
-            TestPlacement::Ring if cfg!(target_os = "linux") => self.with_link(Link::Ring),
+            TestPlacement::Ring if cfg!(target_os = "linux") => self.link(Link::Ring),
             TestPlacement::Ring => self,
-            TestPlacement::Channel => self.with_link(Link::Channel),
+            TestPlacement::Channel => self.link(Link::Channel),
         }
     }
 }

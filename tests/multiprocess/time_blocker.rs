@@ -4,12 +4,13 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
 use maslite_mp::{Activity, TimeBlocker, Warning};
 
 use crate::test_placement::{ALL, PlacedOn, TestPlacement};
-use crate::workers::{Gate, Msg, Worker, agents, clusters, go, pids, signal};
+use crate::workers::{Gate, Msg, Worker, agents, clusters_with, go, pids, signal};
 
 /// How long time may stand: short, since all of these tests wait for it to pass.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -20,15 +21,30 @@ const LONG: Duration = Duration::from_secs(40);
 /// Warnings of standstills, as they come.
 struct Warnings(Receiver<Warning>);
 
-/// The same simulation with little patience.
-fn impatient(main: MpMain<Msg>) -> (MpMain<Msg>, Warnings) {
+/// These settings with little patience.
+fn impatient(settings: MpMainBuilder<Msg>) -> (MpMainBuilder<Msg>, Warnings) {
     let (sender, warnings) = mpsc::channel();
-    let main = main
-        .with_warning_after(Some(PATIENCE))
-        .with_warnings(move |warning| {
+    let settings = settings
+        .warning_after(Some(PATIENCE))
+        .warnings(move |warning| {
             let _ = sender.send(warning.clone());
         });
-    (main, Warnings(warnings))
+    (settings, Warnings(warnings))
+}
+
+/// Workers under a supervisor with little patience.
+fn impatient_with(
+    placement: TestPlacement,
+    workers: &[&[Worker]],
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> (MpMain<Msg>, Warnings) {
+    let mut kept = None;
+    let main = clusters_with(placement, workers, |it| {
+        let (it, warnings) = impatient(settings(it));
+        kept = Some(warnings);
+        it
+    });
+    (main, kept.expect("the settings were asked for"))
 }
 
 impl Warnings {
@@ -48,16 +64,16 @@ impl Warnings {
 fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
     for placement in ALL {
         let gate = Gate::new("named");
-        let mut main = MpMain::new(agents()).unwrap().on(placement);
+        let (settings, warnings) = impatient(MpMain::builder(agents()).on(placement));
+        let mut main = settings.build().unwrap();
         let names = ["north", "east", "south"];
-        let [north, east, south] = names.map(|name| main.new_scheduler_named(name).unwrap());
+        let [north, east, south] = names.map(|name| main.new_cluster_named(name).unwrap());
         let worker = gate.worker(SimDuration::from_secs(3));
-        main.add(north, "conveyor-3", worker).unwrap();
-        main.add(east, 1, Worker::Farewell).unwrap();
-        main.add(south, 2, Worker::Farewell).unwrap();
+        main.add_to(north, "conveyor-3", worker).unwrap();
+        main.add_to(east, 1, Worker::Farewell).unwrap();
+        main.add_to(south, 2, Worker::Farewell).unwrap();
         let conveyor = AgentId::from("conveyor-3");
-        main.send(Mail::new(AgentId::MAIN, conveyor, Msg::Go));
-        let (mut main, warnings) = impatient(main);
+        main.send(conveyor, Msg::Go);
         main.start().unwrap();
         let pid = (placement != TestPlacement::Inline).then(|| pids(&main)[0]);
 
@@ -102,10 +118,11 @@ fn under_a_lookahead_it_is_named_as_well() {
     for placement in ALL {
         let gate = Gate::new("ahead");
         let worker = gate.worker(SimDuration::from_secs(3));
-        let main = clusters(placement, &[&[Worker::Farewell], &[worker]]);
-        let mut main = main.with_lookahead(SimDuration::from_secs(1));
-        main.send(go(2));
-        let (mut main, warnings) = impatient(main);
+        let workers: [&[Worker]; 2] = [&[Worker::Farewell], &[worker]];
+        let (mut main, warnings) = impatient_with(placement, &workers, |settings| {
+            settings.lookahead(SimDuration::from_secs(1))
+        });
+        main.send_mail(go(2));
         let warning = thread::scope(|scope| {
             let gate = &gate;
             let watcher = scope.spawn(move || {
@@ -124,9 +141,9 @@ fn under_a_lookahead_it_is_named_as_well() {
 fn a_stopped_child_is_told_from_a_busy_one_and_may_go_on() {
     let gate = Gate::new("stopped");
     let worker = gate.worker(SimDuration::from_secs(3));
-    let mut main = clusters(TestPlacement::Ring, &[&[worker], &[Worker::Farewell]]);
-    main.send(go(1));
-    let (mut main, warnings) = impatient(main);
+    let workers: [&[Worker]; 2] = [&[worker], &[Worker::Farewell]];
+    let (mut main, warnings) = impatient_with(TestPlacement::Ring, &workers, |settings| settings);
+    main.send_mail(go(1));
     main.start().unwrap();
     let pid = pids(&main)[0];
     let (warning, report) = thread::scope(|scope| {
@@ -163,9 +180,8 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
             // In one cluster, which is then alone.
             [&[Worker::Forever], &[Worker::Farewell]],
         ] {
-            let mut main = clusters(placement, &workers);
-            main.send(go(1));
-            let (mut main, warnings) = impatient(main);
+            let (mut main, warnings) = impatient_with(placement, &workers, |settings| settings);
+            main.send_mail(go(1));
             let stop = main.stop_handle();
             let warning = thread::scope(|scope| {
                 let watcher = scope.spawn(move || {
@@ -203,9 +219,9 @@ fn an_exchange_that_goes_on_is_told_from_an_agent_that_does_not_return() {
 #[test]
 fn main_itself_is_named() {
     for placement in ALL {
-        let main = clusters(placement, &[&[Worker::TellPid], &[Worker::Farewell]]);
-        let (mut main, warnings) = impatient(main);
-        main.send(go(1));
+        let workers: [&[Worker]; 2] = [&[Worker::TellPid], &[Worker::Farewell]];
+        let (mut main, warnings) = impatient_with(placement, &workers, |settings| settings);
+        main.send_mail(go(1));
         let mut seen = None;
         main.run_with(Run::until_idle(), |_, _| {
             seen = Some(warnings.with(|blocker| blocker.activity == Activity::Handler));

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::id;
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,16 @@ fn child() {
 
 /// A simulation of clusters with these workers; agents are numbered from 1 over all clusters.
 pub(crate) fn clusters(placement: TestPlacement, workers: &[&[Worker]]) -> MpMain<Msg> {
-    clusters_of(agents(), placement, workers)
+    clusters_with(placement, workers, |settings| settings)
+}
+
+/// The same with settings of their own.
+pub(crate) fn clusters_with(
+    placement: TestPlacement,
+    workers: &[&[Worker]],
+    settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
+) -> MpMain<Msg> {
+    clusters_in(settings(MpMain::builder(agents()).on(placement)), workers)
 }
 
 /// The same, whose child processes start elsewhere.
@@ -185,13 +195,17 @@ pub(crate) fn clusters_of(
     placement: TestPlacement,
     workers: &[&[Worker]],
 ) -> MpMain<Msg> {
-    let mut main = MpMain::new(agents).unwrap().on(placement);
+    clusters_in(MpMain::builder(agents).on(placement), workers)
+}
+
+fn clusters_in(settings: MpMainBuilder<Msg>, workers: &[&[Worker]]) -> MpMain<Msg> {
+    let mut main = settings.build().unwrap();
     let mut number = 0;
     for workers in workers {
-        let cluster = main.new_scheduler();
+        let cluster = main.new_cluster();
         for worker in *workers {
             number += 1;
-            main.add(cluster, number, worker.clone()).unwrap();
+            main.add_to(cluster, number, worker.clone()).unwrap();
         }
     }
     main

@@ -54,18 +54,7 @@ impl Audience {
 }
 
 /// An agent, as listings show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AgentInfo {
-    /// Its id.
-    pub id: AgentId,
-    /// Its place in the order of all additions to the simulation.
-    pub index: u64,
-    /// Its type.
-    pub type_name: String,
-    /// Where it lives.
-    pub cluster: ClusterId,
-}
+pub type AgentInfo = maslite_core::AgentInfo<ClusterId>;
 
 /// What is asked of a cluster.
 #[derive(Debug, Serialize, Deserialize)]
@@ -497,17 +486,26 @@ pub(crate) fn ask_agents(from: u64, limit: u64) -> Result<Question<Vec<AgentInfo
             let mut agents = Vec::new();
             for (cluster, bytes) in replies {
                 let here: Vec<(AgentId, u64, String)> = read(&bytes, "a list of agents")?;
-                agents.extend(here.into_iter().map(|(id, index, type_name)| AgentInfo {
-                    id,
-                    index,
-                    type_name,
-                    cluster,
-                }));
+                let here = here.into_iter();
+                agents
+                    .extend(here.map(|(id, index, kind)| AgentInfo::new(id, index, kind, cluster)));
             }
             agents.sort_by_key(|agent| agent.index);
             Ok(agents)
         },
     )
+}
+
+/// The alarms of all clusters, in the order they will fire.
+pub(crate) fn ask_all_alarms() -> Result<Question<Vec<PendingAlarm>>, ControlError> {
+    Question::new(Scope::All, &ClusterRequest::Alarms, |replies| {
+        let mut alarms: Vec<PendingAlarm> = Vec::new();
+        for (_, bytes) in replies {
+            alarms.extend(read::<Vec<PendingAlarm>>(&bytes, "a list of alarms")?);
+        }
+        alarms.sort_by_key(PendingAlarm::place);
+        Ok(alarms)
+    })
 }
 
 pub(crate) fn ask_alarms(cluster: ClusterId) -> Result<Question<Vec<PendingAlarm>>, ControlError> {

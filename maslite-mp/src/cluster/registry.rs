@@ -85,7 +85,7 @@ pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 ///     let agents = Registry::new().with::<Crane>().enter();
 ///     let mut main = MpMain::new(agents)?;
 ///     // …
-/// #   let s1 = main.new_scheduler(); main.add(s1, 1, Crane)?;
+/// #   let s1 = main.new_cluster(); main.add_to(s1, 1, Crane)?;
 ///     Ok(())
 /// }
 /// ```

@@ -8,13 +8,15 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::rare::Rare;
 use crate::protocol::wire::News;
-use crate::settings::SimulationId;
+use crate::settings::{ClusterId, SimulationId};
 
 /// What main knows of the clusters' agents, and has for the clusters.
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     /// Of which simulation the clusters are.
     pub(crate) simulation: SimulationId,
+    /// The clusters, in the order in which they were made.
+    pub(crate) ids: Vec<ClusterId>,
     owners: FxHashMap<AgentId, u32>,
     /// Agents that have gone.
     gone: IdSet,

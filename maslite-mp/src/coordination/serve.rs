@@ -17,7 +17,6 @@ use crate::coordination::state::{Standing, UnderWay};
 use crate::error::Error;
 use crate::error::control::ControlError;
 use crate::protocol::wire::Task;
-use crate::settings::ClusterId;
 use crate::stall::detector::MainState;
 use crate::steering::control_queue::{
     ControlCommand, ControlQueue, EncodedMail, Halt, Next, Promise, StepTarget,
@@ -298,7 +297,6 @@ pub(crate) fn places_of<M>(
 
 /// The answers of the clusters at these places.
 pub(crate) fn replies_of(routing: &Routing, places: Vec<usize>, replies: Vec<Vec<u8>>) -> Replies {
-    let clusters = places.into_iter();
-    let clusters = clusters.map(|place| ClusterId::new(routing.simulation, place));
+    let clusters = places.into_iter().map(|place| routing.ids[place]);
     clusters.zip(replies).collect()
 }

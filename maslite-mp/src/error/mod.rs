@@ -214,7 +214,7 @@ pub enum Error {
     /// Some clusters have a lookahead, and this one has none.
     #[error(
         "cluster {0} has no lookahead while others have: give it one with `set_lookahead`, or all \
-         one with `with_lookahead`"
+         one with `lookahead` of the builder"
     )]
     MissingLookahead(String),
     /// A cluster that has started keeps its lookahead.
@@ -224,7 +224,7 @@ pub enum Error {
     LateLookahead(String),
     /// The handle belongs to another simulation.
     #[error(
-        "there is no such cluster (number {0}) in this simulation: use what `new_scheduler` of the same `MpMain` returned"
+        "there is no such cluster (number {0}) in this simulation: use what `new_cluster` of the same `MpMain` returned"
     )]
     UnknownCluster(u32),
     /// No agent has this id.

@@ -7,7 +7,7 @@ use maslite_core::{AgentId, Phase, Plain, SimTime};
 
 /// A run under way in which simulated time has not moved for a while.
 ///
-/// Shown, it is a line for people. See [`MpMain::with_warnings`](crate::MpMain::with_warnings).
+/// Shown, it is a line for people. See [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
@@ -86,9 +86,9 @@ pub enum Limit {
     /// To come to rest after the timeout of a run, or after it was stopped by a
     /// [`StopHandle`](crate::StopHandle).
     Rest(Duration),
-    /// One call of an agent: see [`MpMain::with_update_limit`](crate::MpMain::with_update_limit).
+    /// One call of an agent: see [`MpMainBuilder::update_limit`](crate::MpMainBuilder::update_limit).
     Update(Duration),
-    /// To answer: see [`MpMain::with_answer_limit`](crate::MpMain::with_answer_limit).
+    /// To answer: see [`MpMainBuilder::answer_limit`](crate::MpMainBuilder::answer_limit).
     Answer(Duration),
 }
 

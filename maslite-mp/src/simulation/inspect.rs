@@ -1,12 +1,12 @@
 //! What a program asks of clusters and agents between runs.
 
-use maslite_core::{Agent, AgentId, Counters, Pattern, PendingAlarm};
+use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Pattern, PendingAlarm};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::commands::{
-    AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_command, ask_command_all,
-    ask_counters, ask_out, ask_replace, ask_state, ask_subscriptions,
+    AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_all_alarms, ask_command,
+    ask_command_all, ask_counters, ask_out, ask_replace, ask_state, ask_subscriptions,
 };
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
@@ -87,11 +87,21 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_agents(0, u64::MAX)?)
     }
 
+    /// The pending alarms that the filter names, whoever set them, in the order they will fire.
+    ///
+    /// # Errors
+    /// Only such that end the simulation.
+    pub fn alarms(&mut self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, ControlError> {
+        let mut alarms = self.put(ask_all_alarms()?)?;
+        alarms.retain(|alarm| filter.includes(alarm));
+        Ok(alarms)
+    }
+
     /// The pending alarms that agents of a cluster have set, in the order they will fire.
     ///
     /// # Errors
     /// [`ControlError::UnknownCluster`].
-    pub fn alarms(&mut self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
+    pub fn alarms_of(&mut self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
         self.put(ask_alarms(cluster)?)
     }
 
@@ -99,7 +109,7 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// # Errors
     /// [`ControlError::UnknownCluster`].
-    pub fn subscriptions(
+    pub fn subscriptions_of(
         &mut self,
         cluster: ClusterId,
     ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {

@@ -2,6 +2,8 @@
 //!
 //! It may use every other room. No other room knows `MpMain`.
 
+pub(crate) mod builder;
+pub(crate) mod face;
 pub(crate) mod inspect;
 pub(crate) mod mp_main;
 pub(crate) mod report;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
 use maslite_core::{
-    Adder, Agent, AgentError, AgentId, Counters, Mail, MainContext, Report, Run, SimDuration,
-    SimTime,
+    Adder, Agent, AgentError, AgentId, Counters, Digest, Mail, MainContext, Receiver, Report, Run,
+    SimDuration, SimTime, StopHandle,
 };
 use serde::Serialize;
 use tracing::debug;
@@ -27,7 +27,6 @@ use crate::dev::fault_simulation::{Simulated, World};
 use crate::error::control::ControlError;
 use crate::error::death::ExitKind;
 use crate::error::message_fault::MessageFault;
-use crate::error::warning::Warning;
 use crate::error::{Chain, Error};
 use crate::links::codec;
 use crate::links::jitter::Jitter;
@@ -37,6 +36,7 @@ use crate::processes::spawn;
 use crate::processes::supervision::{ChildEnd, EndKind};
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 use crate::settings::{ClusterId, Link, Placement, Waiting};
+use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::detector::{Patience, WarningSink};
 use crate::stall::meter::{Meter, Spent};
@@ -45,7 +45,6 @@ use crate::steering::control_queue::ControlQueue;
 use crate::steering::controller::Controller;
 use crate::steering::signals;
 use crate::steering::status::memory_of;
-use crate::steering::stop::StopHandle;
 
 /// The longest name of a cluster \[characters\].
 const LONGEST_NAME: usize = 200;
@@ -78,11 +77,11 @@ const LONG: Duration = Duration::from_millis(10);
 ///
 /// fn main() -> Result<(), maslite_mp::Error> {
 ///     let agents = Registry::new().with::<Worker>().enter(); // a child process goes no further
-///     let mut main = MpMain::new(agents)?.with_seed(42);
+///     let mut main = MpMain::builder(agents).seed(42).build()?;
 ///     for number in 1..=3 {
-///         let cluster = main.new_scheduler();
-///         main.add(cluster, number, Worker)?;
-///         main.send(Mail::new(AgentId::MAIN, AgentId::from(number), Msg::Begin));
+///         let cluster = main.new_cluster();
+///         main.add_to(cluster, number, Worker)?;
+///         main.send(number, Msg::Begin);
 ///     }
 ///     let mut processes = Vec::new();
 ///     let report = main.run_with(Run::until_idle(), |mail, _| {
@@ -138,57 +137,85 @@ pub struct MpMain<M: WireMessage> {
     ended: bool,
 }
 
-impl<M: WireMessage> MpMain<M> {
-    /// A simulation without clusters, whose clusters will be processes.
+impl<M: WireMessage> MpMainBuilder<M> {
+    /// A simulation with these settings, without clusters.
     ///
     /// # Errors
-    /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of message or agent of which a value
-    /// was found that is not read as it is written.
-    pub fn new(entered: Entered<M>) -> Result<Self, Error> {
+    /// As [`MpMain::new`].
+    pub fn build(self) -> Result<MpMain<M>, Error> {
         if spawn::is_child() && !spawn::is_passing() {
             // Whoever comes here in a child would start children of its own, and so on.
             return Err(Error::Nested);
         }
-        entered.registry.examine()?;
-        Ok(Self {
+        self.entered.registry.examine()?;
+        let mut standing = Standing::default();
+        if self.content {
+            standing.content.get_or_insert_default();
+        }
+        Ok(MpMain {
             owner: std::process::id(),
-            entered,
-            placement: Placement::default(),
-            seed: 0,
-            digest: false,
-            content: false,
+            entered: self.entered,
+            placement: self.placement,
+            seed: self.seed,
+            digest: self.digest,
+            content: self.content,
             lookaheads: Vec::new(),
-            lookahead: None,
+            lookahead: self.lookahead,
             kept_lookaheads: Vec::new(),
-            waiting: Waiting::default(),
-            jitter: None,
-            carrier: Link::default(),
-            output: Output::default(),
-            trace: None,
+            waiting: self.waiting,
+            jitter: self.jitter,
+            carrier: self.carrier,
+            output: self.output,
+            trace: self.trace,
             clusters: None,
             names: Vec::new(),
             taken_names: BTreeSet::new(),
             routing: Routing::default(),
-            standing: Standing::default(),
+            standing,
             under_way: UnderWay::default(),
             calls: Vec::new(),
             queued: Vec::new(),
             created: wall(),
             startup: None,
             control_queue: Arc::default(),
-            patience: Patience::default(),
-            warnings: None,
-            progress: true,
+            patience: self.patience,
+            warnings: self.warnings,
+            progress: self.progress,
             control: None,
             ended: false,
         })
     }
+}
 
-    /// The same with its clusters somewhere else. Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_placement(mut self, placement: Placement) -> Self {
-        self.placement = placement;
-        self
+impl<M: WireMessage> MpMain<M> {
+    /// A supervisor without clusters, with the default settings: its clusters will be processes. [`builder`](Self::builder) has
+    /// the settings.
+    ///
+    /// # Errors
+    /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of message or agent of which a value
+    /// was found that is not read as it is written.
+    pub fn new(entered: Entered<M>) -> Result<Self, Error> {
+        Self::builder(entered).build()
+    }
+
+    /// The settings of a supervisor, which [`build`](MpMainBuilder::build) makes.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
+    /// # fn main() -> Result<(), maslite_mp::Error> {
+    /// # let agents: Entered<Msg> = Registry::new().enter();
+    /// let main = MpMain::builder(agents)
+    ///     .seed(42)
+    ///     .placement(Placement::Inline) // to debug, say
+    ///     .digest()
+    ///     .build()?;
+    /// # let _ = main;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(entered: Entered<M>) -> MpMainBuilder<M> {
+        MpMainBuilder::new(entered)
     }
 
     #[cfg(test)]
@@ -199,155 +226,6 @@ impl<M: WireMessage> MpMain<M> {
             Arc::clone(&self.control_queue),
             Arc::default(),
         ));
-        self
-    }
-
-    /// The same with another way for processes to wait for each other. It changes how long a run
-    /// takes, and nothing else.
-    #[must_use]
-    pub fn with_waiting(mut self, waiting: Waiting) -> Self {
-        self.waiting = waiting;
-        self
-    }
-
-    /// The same with jitter on its links, each in its own way, by chance from a seed: a tool for testing
-    /// models, and this crate. Messages on links chosen by chance take up to 200 µs longer in either
-    /// direction, and one in 64 up to 3 ms; clusters that run inline work in another order instead.
-    ///
-    /// It changes how long a run takes, and nothing else: a digest that differs under it shows a model
-    /// that looks at more than its mail and its clock, or a mistake in this crate. With `None`, as
-    /// without the call, links are what they are, and nothing is paid for it. Has no effect on clusters
-    /// that have started.
-    #[must_use]
-    pub fn with_jitter(mut self, seed: Option<u64>) -> Self {
-        self.jitter = seed;
-        self
-    }
-
-    /// The same with another carrier of the messages between processes. It changes how long a run
-    /// takes, and nothing else. Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_link(mut self, link: Link) -> Self {
-        self.carrier = link;
-        self
-    }
-
-    /// The same with something else done with what child processes print. Has no effect on clusters that
-    /// have started, and none inline.
-    #[must_use]
-    pub fn with_output(mut self, output: Output) -> Self {
-        self.output = output;
-        self
-    }
-
-    /// The same with another seed for the agents' random numbers; it is 0 otherwise.
-    #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// The same, with a digest of the trace in every report.
-    #[must_use]
-    pub fn with_digest(mut self) -> Self {
-        self.digest = true;
-        self
-    }
-
-    /// The same, with a digest of the trace and one of the contents of all messages in every report. What a digest covers is in
-    /// [`Report`]. The content digest is the same on every placement, as the other is.
-    #[must_use]
-    pub fn with_content_digest(mut self) -> Self {
-        self.digest = true;
-        self.content = true;
-        self.standing.content.get_or_insert_default();
-        self
-    }
-
-    /// The same, handing a line for every delivery to `sink`, in the kernel's one order. How lines
-    /// are written is the registry's matter. Under a lookahead a run that is stopped in the middle of an instant
-    /// leaves what happened in it to the next run, or to the end: other clusters may have lines that go before.
-    #[must_use]
-    pub fn with_trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
-        self.trace = Some(Box::new(sink));
-        self
-    }
-
-    /// The same with another patience: how long \[wall\] simulated time may stand still during a run
-    /// before there is a [`Warning`]; it is 5 s otherwise. None: there are no warnings.
-    ///
-    /// A standstill is found after this time and half of it again at the latest, and warned of once;
-    /// then again when it has lasted twice, four times, … as long. Has no effect on clusters that have
-    /// started.
-    #[must_use]
-    pub fn with_warning_after(mut self, patience: Option<Duration>) -> Self {
-        self.patience.warning = patience;
-        self
-    }
-
-    /// The same with a limit to how long \[wall\] one call of an agent (`setup`, or an update) may take;
-    /// there is none otherwise. A run in which one takes longer is [`Error::Stuck`], which names the
-    /// cluster, the agent and how long it has been at it.
-    ///
-    /// It is found after this time and half of it again at the latest. Time in which the process is
-    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call, the limit
-    /// has no effect. Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_update_limit(mut self, limit: Option<Duration>) -> Self {
-        self.patience.update = limit;
-        self
-    }
-
-    /// The same with another limit to how long \[wall\] main waits for a cluster whose process does not
-    /// get on: a signal has stopped it, it gets no processor time at all, or it waits for main, so that a message
-    /// must have been lost. It is 5 s otherwise; with `None` main waits for ever. A run in which a
-    /// cluster takes longer is [`Error::Stuck`]. Agents that compute are none of its business, however long they do.
-    ///
-    /// It is found after this time and half of it again at the latest. Time in which main is stopped itself, or a debugger
-    /// attached to the cluster, does not count. Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_answer_limit(mut self, limit: Option<Duration>) -> Self {
-        self.patience.answer = limit;
-        self
-    }
-
-    /// The same, handing warnings of standstills to `sink`, which is called in a thread of its own.
-    /// Otherwise they are written to the standard error, a line for each. Has no effect on clusters
-    /// that have started.
-    ///
-    /// ```
-    /// # use maslite_mp::prelude::*;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
-    /// # fn show(main: MpMain<Msg>, dialog: std::sync::mpsc::Sender<String>) {
-    /// let main = main.with_warnings(move |warning| {
-    ///     let _ = dialog.send(warning.to_string());
-    /// });
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn with_warnings(mut self, sink: impl FnMut(&Warning) + Send + 'static) -> Self {
-        self.warnings = Some(Box::new(sink));
-        self
-    }
-
-    /// The same with lines that tell how far a long run has come, or without them. There are some unless this is called with `false`.
-    ///
-    /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
-    /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
-    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster blocks simulated time. A
-    /// [`Controller`] finds out the same with [`status`](Controller::status). Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_progress(mut self, progress: bool) -> Self {
-        self.progress = progress;
-        self
-    }
-
-    /// The same with a lookahead for all clusters that have none of their own: the least simulated
-    /// time that mail from one cluster to another takes. Clusters then run at the same time, and are
-    /// part of the model. Zero is no lookahead. Has no effect on clusters that have started.
-    #[must_use]
-    pub fn with_lookahead(mut self, lookahead: SimDuration) -> Self {
-        self.lookahead = (lookahead > SimDuration::ZERO).then_some(lookahead);
         self
     }
 
@@ -369,7 +247,7 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// Makes a cluster, named by its number from 1.
-    pub fn new_scheduler(&mut self) -> ClusterId {
+    pub fn new_cluster(&mut self) -> ClusterId {
         let mut number = self.names.len() + 1;
         while self.taken_names.contains(&number.to_string()) {
             number += 1;
@@ -382,7 +260,7 @@ impl<M: WireMessage> MpMain<M> {
     /// # Errors
     /// [`Error::DuplicateCluster`]; [`Error::BadClusterName`] for a name of more than 200 characters, without any, or with
     /// characters that a terminal obeys; [`Error::Start`] for more clusters than processes can be started for.
-    pub fn new_scheduler_named(&mut self, name: &str) -> Result<ClusterId, Error> {
+    pub fn new_cluster_named(&mut self, name: &str) -> Result<ClusterId, Error> {
         self.check_number(self.names.len() + 1)?;
         if self.taken_names.contains(name) {
             return Err(Error::DuplicateCluster(name.to_owned()));
@@ -404,7 +282,8 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     fn push_cluster(&mut self, name: String) -> ClusterId {
-        let cluster = ClusterId::new(self.routing.simulation, self.names.len());
+        let cluster = ClusterId::new(self.routing.simulation, self.names.len(), &name);
+        self.routing.ids.push(cluster);
         self.taken_names.insert(name.clone());
         self.names.push(name);
         self.lookaheads.push(None);
@@ -418,7 +297,7 @@ impl<M: WireMessage> MpMain<M> {
     /// # Errors
     /// [`Error::UnknownAgentType`], [`Error::Encode`], [`Error::UnknownCluster`],
     /// [`Error::Model`] for an id that is taken or cannot be; nothing was added then.
-    pub fn add<A: Agent<M> + Serialize>(
+    pub fn add_to<A: Agent<M> + Serialize>(
         &mut self,
         cluster: ClusterId,
         id: impl Into<AgentId>,
@@ -436,6 +315,20 @@ impl<M: WireMessage> MpMain<M> {
         };
         self.calls.push((place, call));
         Ok(())
+    }
+
+    /// Adds an agent to the cluster that was made last; to a first one, which it makes, if there is none.
+    ///
+    /// # Errors
+    /// As [`add_to`](Self::add_to).
+    pub fn add<A: Agent<M> + Serialize>(
+        &mut self,
+        id: impl Into<AgentId>,
+        agent: A,
+    ) -> Result<(), Error> {
+        let last = self.routing.ids.last().copied();
+        let cluster = last.unwrap_or_else(|| self.new_cluster());
+        self.add_to(cluster, id, agent)
     }
 
     /// Has agents built in the process that they will live in, by a builder of the registry. They
@@ -500,13 +393,19 @@ impl<M: WireMessage> MpMain<M> {
         }
     }
 
-    /// Queues mail. It is posted when the next run starts, before anything else.
-    pub fn send(&mut self, mail: Mail<M>) {
+    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is posted when the next run starts,
+    /// before anything else.
+    pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
+        self.send_mail(Mail::new(AgentId::MAIN, to, body));
+    }
+
+    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything else.
+    pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }
 
     /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
-    /// update.
+    /// update. Removing it again changes nothing.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::Model`] if its name and another have one id.
@@ -524,7 +423,7 @@ impl<M: WireMessage> MpMain<M> {
         Ok(())
     }
 
-    /// Runs. Several runs, one after the other, are as one.
+    /// Runs. Consecutive runs equal one longer run.
     ///
     /// Mail addressed to main is undeliverable; see [`run_with`](Self::run_with).
     ///
@@ -546,6 +445,14 @@ impl<M: WireMessage> MpMain<M> {
         mut handler: impl FnMut(Mail<M>, &mut MainContext<M>),
     ) -> Result<MpReport, Error> {
         self.run_with_hooks(run, Some(&mut handler))
+    }
+
+    /// Runs until simulated time reaches `time`, or nothing is left to happen.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_until(&mut self, time: SimTime) -> Result<MpReport, Error> {
+        self.run(Run::until(time))
     }
 
     fn run_with_hooks(
@@ -609,11 +516,7 @@ impl<M: WireMessage> MpMain<M> {
         let wall = wall().duration_since(started);
         let mut report = Report::new(stopped_by, start, self.standing.time, wall);
         report.counters = self.standing.counters();
-        report.digest = if self.digest {
-            self.standing.digest()
-        } else {
-            None
-        };
+        report.digest = self.digest();
         report.content_digest = self.standing.content_digest();
         report.errors.clone_from(&self.standing.errors);
         report.lost = self.standing.lost.iter().map(|(_, lost)| *lost).collect();
@@ -683,6 +586,7 @@ impl<M: WireMessage> MpMain<M> {
             let (mail_in, mail_out) = traffic.in_and_out(Traffic::place_of(place));
             let asks = is_long && cluster.carrier.is_some();
             ClusterReport {
+                id: self.routing.ids[place],
                 name: cluster.name.clone(),
                 pid: cluster.pid,
                 link: cluster.carrier,
@@ -846,7 +750,7 @@ impl<M: WireMessage> MpMain<M> {
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
         let control_queue = Arc::clone(&self.control_queue);
-        StopHandle { control_queue }
+        StopHandle::new(move || control_queue.stop())
     }
 
     /// A handle that other threads can steer runs with.
@@ -948,6 +852,12 @@ impl<M: WireMessage> MpMain<M> {
         self.standing.counters()
     }
 
+    /// The digest of all deliveries since the simulation began, if one was asked for.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest.then(|| self.standing.digest()).flatten()
+    }
+
     /// The errors that agents reported in the last run, as its report has them; also if it failed.
     #[must_use]
     pub fn errors(&self) -> &[AgentError] {
@@ -960,13 +870,27 @@ impl<M: WireMessage> MpMain<M> {
         self.startup
     }
 
-    /// The names of the clusters and the ids of the processes that they run in; of this process,
-    /// if they run inline.
+    /// The clusters, in the order in which they were made.
     #[must_use]
-    pub fn pids(&self) -> Vec<(String, u32)> {
-        let list = self.clusters.iter().flat_map(|clusters| &clusters.list);
-        list.map(|cluster| (cluster.name.clone(), cluster.pid))
+    pub fn clusters(&self) -> &[ClusterId] {
+        &self.routing.ids
+    }
+
+    /// The clusters that have started, each with the process that it runs in, which is this one if they run inline.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(ClusterId, u32)> {
+        let started = self.clusters().iter();
+        started
+            .filter_map(|cluster| Some((*cluster, self.pid(*cluster)?)))
             .collect()
+    }
+
+    /// The process that a cluster runs in, which is this one if it runs inline; none before it starts.
+    #[must_use]
+    pub fn pid(&self, cluster: ClusterId) -> Option<u32> {
+        let place = cluster.place(self.routing.simulation, self.names.len())?;
+        let cluster = self.clusters.as_ref()?.list.get(place)?;
+        Some(cluster.pid)
     }
 
     /// Ends the simulation: calls `teardown` of all agents, stops the clusters, the last one first,
@@ -996,11 +920,8 @@ impl<M: WireMessage> MpMain<M> {
         self.ended = true;
         if self.is_copy() {
             self.let_go();
-            return Shutdown {
-                took: Duration::ZERO,
-                ends: Vec::new(),
-                errors: vec![Error::Forked { owner: self.owner }],
-            };
+            let errors = vec![Error::Forked { owner: self.owner }];
+            return Shutdown::new(Duration::ZERO, Vec::new(), errors);
         }
         self.control_queue.close(ControlError::Ended);
         self.control = None;
@@ -1032,11 +953,7 @@ impl<M: WireMessage> MpMain<M> {
                 }
             }
         }
-        Shutdown {
-            took: wall().duration_since(started),
-            ends,
-            errors,
-        }
+        Shutdown::new(wall().duration_since(started), ends, errors)
     }
 }
 
@@ -1100,18 +1017,10 @@ fn recv_loaded(
     Err(reason.blame(&cluster, time, message))
 }
 
-/// How a simulation ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Shutdown {
-    /// How long it took [wall].
-    pub took: Duration,
-    /// How each process ended; empty if the clusters ran inline.
-    pub ends: Vec<ChildEnd>,
-    /// What went wrong, the last cluster's first: panics of agents in `teardown` and `Drop`, then clusters whose processes ended before all
-    /// their agents were torn down ([`Error::NotTornDown`]).
-    pub errors: Vec<Error>,
-}
+/// How a simulation ended. `ends`: how each process did, the first cluster's first; empty if the clusters ran inline. `errors`: what
+/// went wrong, the last cluster's first: panics of agents in `teardown` and `Drop`, then clusters whose processes ended before all
+/// their agents were torn down ([`Error::NotTornDown`]).
+pub type Shutdown = maslite_core::Shutdown<Error, ChildEnd>;
 
 impl<M: WireMessage> fmt::Debug for MpMain<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

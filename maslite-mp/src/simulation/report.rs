@@ -8,7 +8,7 @@ use maslite_core::{AgentError, Counters, Digest, Report, SimDuration, Topic};
 use serde::{Serialize, Serializer};
 
 use crate::processes::spawn::PROTOCOL;
-use crate::settings::{Link, Placement};
+use crate::settings::{ClusterId, Link, Placement};
 
 /// What a run over several clusters did: enough to tell whether processes paid, and where the next cut should be. It is also
 /// a [`Report`].
@@ -43,12 +43,12 @@ use crate::settings::{Link, Placement};
 /// # }
 /// # fn main() -> Result<(), maslite_mp::Error> {
 /// # let agents = Registry::new().with::<Gossip>().enter();
-/// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
-/// let (left, right) = (main.new_scheduler(), main.new_scheduler());
-/// main.add(left, 1, Gossip { next: 2 })?; // each tells the next
-/// main.add(left, 2, Gossip { next: 3 })?;
-/// main.add(right, 3, Gossip { next: 4 })?; // and there is no fourth
-/// main.send(Mail::new(AgentId::MAIN, AgentId::from(1), Msg::Word));
+/// # let mut main = MpMain::builder(agents).placement(Placement::Inline).build()?;
+/// let (left, right) = (main.new_cluster(), main.new_cluster());
+/// main.add_to(left, 1, Gossip { next: 2 })?; // each tells the next
+/// main.add_to(left, 2, Gossip { next: 3 })?;
+/// main.add_to(right, 3, Gossip { next: 4 })?; // and there is no fourth
+/// main.send(1, Msg::Word);
 ///
 /// let report = main.run(Run::until_idle())?;
 /// assert_eq!((report.local, report.routed), (1, 2)); // 1 to 2; main to 1, and 2 to 3
@@ -102,6 +102,8 @@ pub struct MpReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterReport {
+    /// The cluster.
+    pub id: ClusterId,
     /// Its name.
     pub name: String,
     /// The process it runs in.
@@ -177,6 +179,12 @@ impl Deref for MpReport {
     }
 }
 
+impl AsRef<Report> for MpReport {
+    fn as_ref(&self) -> &Report {
+        &self.run
+    }
+}
+
 /// A share of a run that is worth a remark.
 const WORTH_A_REMARK: f64 = 0.1;
 
@@ -209,6 +217,18 @@ fn float(count: u64) -> f64 {
 }
 
 impl MpReport {
+    /// What a cluster did; none for a cluster of another simulation, or one made since.
+    #[must_use]
+    pub fn cluster(&self, cluster: ClusterId) -> Option<&ClusterReport> {
+        self.clusters.iter().find(|it| it.id == cluster)
+    }
+
+    /// What the cluster with this name did, if there is one.
+    #[must_use]
+    pub fn cluster_named(&self, name: &str) -> Option<&ClusterReport> {
+        self.clusters.iter().find(|it| it.name == name)
+    }
+
     /// Mail taken per second of wall time in this run.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
@@ -225,9 +245,9 @@ impl MpReport {
     /// # impl Agent<Msg> for Crane {}
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let agents = Registry::new().with::<Crane>().enter();
-    /// # let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
-    /// # let yard = main.new_scheduler_named("yard")?;
-    /// # main.add(yard, "crane", Crane)?;
+    /// # let mut main = MpMain::builder(agents).placement(Placement::Inline).build()?;
+    /// # let yard = main.new_cluster_named("yard")?;
+    /// # main.add_to(yard, "crane", Crane)?;
     /// let report = main.run(Run::until_idle())?;
     /// let json: serde_json::Value = serde_json::from_str(&report.to_json())?;
     /// assert_eq!(json["schema"], 2);
@@ -702,11 +722,14 @@ mod tests {
     use maslite_core::{SimTime, StopReason};
 
     use super::*;
+    use crate::settings::SimulationId;
 
     /// A report of clusters that were busy for so long [ms].
     fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport {
         let wall = Duration::from_millis(wall);
+        let simulation = SimulationId::default();
         let cluster = |(number, busy): (usize, &u64)| ClusterReport {
+            id: ClusterId::new(simulation, number, "c"),
             name: format!("c{}", number + 1),
             pid: 1,
             link: None,

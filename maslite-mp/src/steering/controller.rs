@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use maslite_core::{Agent, AgentId, Counters, Mail, Message, Pattern, PendingAlarm, SimTime};
+use maslite_core::{
+    Agent, AgentId, AlarmFilter, Counters, Mail, Message, Pattern, PendingAlarm, Receiver, SimTime,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,9 +49,9 @@ use crate::steering::status::Status;
 /// #     }
 /// # }
 /// # let agents = Registry::new().with::<Clock>().enter();
-/// let mut main = MpMain::new(agents)?.with_placement(Placement::Inline);
-/// let cluster = main.new_scheduler();
-/// main.add(cluster, 1, Clock { ticks: 0 })?;
+/// let mut main = MpMain::builder(agents).placement(Placement::Inline).build()?;
+/// let cluster = main.new_cluster();
+/// main.add_to(cluster, 1, Clock { ticks: 0 })?;
 /// main.pause(); // at the start, until the other thread is ready
 /// let controller = main.controller();
 /// let steering = std::thread::spawn(move || {
@@ -131,12 +133,20 @@ impl<M: WireMessage> Controller<M> {
         self.control_queue.look(limit)
     }
 
+    /// Sends a message of main into the simulation; as [`send_mail`](Self::send_mail).
+    ///
+    /// # Errors
+    /// As [`send_mail`](Self::send_mail).
+    pub fn send(&self, to: impl Into<Receiver>, body: M) -> Result<SimTime, ControlError> {
+        self.send_mail(Mail::new(AgentId::MAIN, to, body))
+    }
+
     /// Sends mail into the simulation, and tells the instant at which it was posted. It becomes a part
     /// of the trace, as mail that its owner queued before a run that began at that instant.
     ///
     /// # Errors
     /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
-    pub fn send(&self, mail: &Mail<M>) -> Result<SimTime, ControlError> {
+    pub fn send_mail(&self, mail: Mail<M>) -> Result<SimTime, ControlError> {
         let what = || format!("message {} from outside", mail.topic());
         let body = commands::encode(&mail.body, what)?;
         let (sender, receiver) = (mail.sender, mail.receiver);
@@ -210,15 +220,25 @@ impl<M: WireMessage> Controller<M> {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn alarms(&self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
-        self.put(commands::ask_alarms(cluster)?)
+    pub fn alarms(&self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, ControlError> {
+        let mut alarms = self.put(commands::ask_all_alarms()?)?;
+        alarms.retain(|alarm| filter.includes(alarm));
+        Ok(alarms)
     }
 
-    /// As [`MpMain::subscriptions`](crate::MpMain::subscriptions).
+    /// As [`MpMain::alarms_of`](crate::MpMain::alarms_of).
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn subscriptions(
+    pub fn alarms_of(&self, cluster: ClusterId) -> Result<Vec<PendingAlarm>, ControlError> {
+        self.put(commands::ask_alarms(cluster)?)
+    }
+
+    /// As [`MpMain::subscriptions_of`](crate::MpMain::subscriptions_of).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn subscriptions_of(
         &self,
         cluster: ClusterId,
     ) -> Result<Vec<(AgentId, Pattern)>, ControlError> {

@@ -8,4 +8,3 @@ pub(crate) mod controller;
 pub(crate) mod progress;
 pub(crate) mod signals;
 pub(crate) mod status;
-pub(crate) mod stop;

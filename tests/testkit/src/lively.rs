@@ -227,15 +227,17 @@ pub fn in_one_scheduler(seed: u64) -> Story {
         delivery.write_json(&mut line);
         written.lock().unwrap().push(line);
     });
-    let mut scheduler = Scheduler::with_seed(SEED + seed)
-        .with_digest()
-        .with_trace(observer);
+    let mut scheduler = Scheduler::builder()
+        .seed(SEED + seed)
+        .digest()
+        .observe(observer)
+        .build();
     for id in 1..=FIRST {
         scheduler.add(id, Lively::of(seed)).unwrap();
     }
     start(seed)
         .into_iter()
-        .for_each(|mail| scheduler.send(mail));
+        .for_each(|mail| scheduler.send_mail(mail));
     tell(&lines, |heard| {
         let run = scheduler.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
         run.unwrap()

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use maslite_mp::WireMessage;
-use maslite_mp::core::Observer;
 use maslite_mp::prelude::*;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -87,7 +86,7 @@ impl<M: WireMessage> Simulation<M> {
     }
 
     /// Adds an agent: of all in a row, the first few to the first cluster, and so on.
-    pub fn add<A: Agent<M> + Serialize>(
+    pub fn add_to<A: Agent<M> + Serialize>(
         &mut self,
         (number, of): (usize, usize),
         id: AgentId,
@@ -95,7 +94,9 @@ impl<M: WireMessage> Simulation<M> {
     ) -> Result<(), Failure> {
         match &mut self.host {
             Host::Single(scheduler) => scheduler.add(id, agent)?,
-            Host::Clusters(main, clusters) => main.add(place(clusters, number, of), id, agent)?,
+            Host::Clusters(main, clusters) => {
+                main.add_to(place(clusters, number, of), id, agent)?;
+            }
         }
         Ok(())
     }
@@ -125,12 +126,8 @@ impl<M: WireMessage> Simulation<M> {
     /// Tears the agents down and ends the processes.
     pub fn end(self) -> Result<(), Failure> {
         match self.host {
-            Host::Single(scheduler) => scheduler.close()?,
-            Host::Clusters(main, _) => {
-                if let Some(error) = main.shutdown().errors.into_iter().next() {
-                    return Err(error.into());
-                }
-            }
+            Host::Single(scheduler) => scheduler.shutdown().ok()?,
+            Host::Clusters(main, _) => main.shutdown().ok()?,
         }
         Ok(())
     }
@@ -138,16 +135,11 @@ impl<M: WireMessage> Simulation<M> {
 
 impl<M: WireMessage> Host<M> {
     fn single(setting: &Setting, story: Option<Tell<M>>) -> Self {
-        let mut scheduler = Scheduler::with_seed(setting.seed).with_digest();
+        let mut settings = Scheduler::builder().seed(setting.seed).digest();
         if let Some(tell) = story {
-            let observer: Observer<M> = Box::new(move |delivery| {
-                let mut line = String::new();
-                tell(delivery, &mut line);
-                println!("{line}");
-            });
-            scheduler = scheduler.with_trace(observer);
+            settings = settings.trace_format(tell).trace(|line| println!("{line}"));
         }
-        Self::Single(Box::new(scheduler))
+        Self::Single(Box::new(settings.build()))
     }
 
     fn clusters(
@@ -157,16 +149,17 @@ impl<M: WireMessage> Host<M> {
         lookahead: SimDuration,
         story: Option<Tell<M>>,
     ) -> Result<Self, Failure> {
-        let mut main = MpMain::new(agents)?
-            .with_seed(setting.seed)
-            .with_placement(placement)
-            .with_lookahead(lookahead)
-            .with_digest();
+        let mut settings = MpMain::builder(agents)
+            .seed(setting.seed)
+            .placement(placement)
+            .lookahead(lookahead)
+            .digest();
         if story.is_some() {
             // How lines are written, the registry knows.
-            main = main.with_trace(|line| println!("{line}"));
+            settings = settings.trace(|line| println!("{line}"));
         }
-        let clusters = (0..setting.clusters.unwrap_or(2)).map(|_| main.new_scheduler());
+        let mut main = settings.build()?;
+        let clusters = (0..setting.clusters.unwrap_or(2)).map(|_| main.new_cluster());
         let clusters = clusters.collect();
         Ok(Self::Clusters(Box::new(main), clusters))
     }

@@ -30,6 +30,7 @@ use crate::error::message_fault::MessageFault;
 use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
 use crate::settings::{Placement, Waiting};
+use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::mp_main::{MpMain, Shutdown};
 pub(crate) use backend::Simulated;
 use faults::{Fault, Plan};
@@ -131,7 +132,12 @@ impl Play {
         if self.lookahead == 0 && !self.solitary {
             return in_one_scheduler(self.seed);
         }
-        let main = self.main().with_placement(Placement::Inline);
+        let lines = Arc::default();
+        let main = self
+            .settings(&lines)
+            .placement(Placement::Inline)
+            .build()
+            .unwrap();
         let undisturbed = Self {
             cut: None,
             asks: false,
@@ -139,24 +145,28 @@ impl Play {
             stop: None,
             ..self.clone()
         };
-        undisturbed.perform(main).0
+        undisturbed.perform(main, &lines).0
     }
 
-    fn main(&self) -> MpMain<Msg> {
-        let lookahead = SimDuration::from_millis(self.lookahead);
-        let main = MpMain::new(agents()).unwrap();
-        main.with_seed(SEED + self.seed)
-            .with_lookahead(lookahead)
-            .with_waiting(Waiting::Block)
-            .with_warning_after(None)
-            .with_digest()
+    /// The settings of a simulation whose trace goes to `lines`.
+    fn settings(&self, lines: &Arc<Mutex<Vec<String>>>) -> MpMainBuilder<Msg> {
+        let written = Arc::clone(lines);
+        MpMain::builder(agents())
+            .seed(SEED + self.seed)
+            .lookahead(SimDuration::from_millis(self.lookahead))
+            .waiting(Waiting::Block)
+            .warning_after(None)
+            .digest()
+            .trace(move |line| written.lock().unwrap().push(line.to_owned()))
     }
 
     /// Performs it in a world.
     fn outcome(&self) -> Outcome {
         let world = World::new(self.nature.clone());
-        let main = self.main().with_world(Arc::clone(&world));
-        let (story, failure, shutdown) = self.perform(main);
+        let lines = Arc::default();
+        let main = self.settings(&lines).build().unwrap();
+        let main = main.with_world(Arc::clone(&world));
+        let (story, failure, shutdown) = self.perform(main, &lines);
         Outcome {
             story,
             failure,
@@ -165,21 +175,22 @@ impl Play {
         }
     }
 
-    fn perform(&self, main: MpMain<Msg>) -> (Story, Option<Failed>, Option<Shutdown>) {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let written = Arc::clone(&lines);
-        let mut main = main.with_trace(move |line| written.lock().unwrap().push(line.to_owned()));
-        let clusters: Vec<_> = (0..self.clusters).map(|_| main.new_scheduler()).collect();
+    fn perform(
+        &self,
+        mut main: MpMain<Msg>,
+        lines: &Arc<Mutex<Vec<String>>>,
+    ) -> (Story, Option<Failed>, Option<Shutdown>) {
+        let clusters: Vec<_> = (0..self.clusters).map(|_| main.new_cluster()).collect();
         for id in 1..=FIRST {
             let cluster = clusters[cluster_of(id, self.clusters)];
             if self.solitary {
-                main.add(cluster, id, Hermit(5)).unwrap();
+                main.add_to(cluster, id, Hermit(5)).unwrap();
             } else {
-                main.add(cluster, id, Lively::of(self.seed)).unwrap();
+                main.add_to(cluster, id, Lively::of(self.seed)).unwrap();
             }
         }
         let mail = start(self.seed).into_iter();
-        mail.for_each(|mail| main.send(mail));
+        mail.for_each(|mail| main.send_mail(mail));
         let mut stops = Vec::new();
         let mut last = None;
         let failure = self.run(&mut main, &mut stops, &mut last).err();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
+use maslite_mp::MpMainBuilder;
 use maslite_mp::core::{Adder, Digest};
 use maslite_mp::prelude::*;
 use maslite_mp::{AgentError, Error};
@@ -133,44 +134,45 @@ impl From<Error> for Cut {
 impl Stage {
     /// A scheduler that is used alone.
     pub fn alone<W: Write + Send + 'static>(seed: u64, trace: Option<&Trace<W>>) -> Self {
-        let mut scheduler = Scheduler::with_seed(seed).with_digest();
+        let mut settings = Scheduler::builder().seed(seed).digest();
         if let Some(trace) = trace {
-            scheduler = scheduler.with_trace(trace.observer());
+            settings = settings.observe(trace.observer());
         }
-        Self::Alone(Box::new(scheduler))
+        Self::Alone(Box::new(settings.build()))
     }
 
     /// The clusters of a scenario under a supervisor. The trace of its registry is [`write_placed`](crate::scenario::trace::write_placed).
     pub fn clusters<W: Write + Send + 'static>(
-        main: MpMain<ScenarioMessage>,
+        settings: MpMainBuilder<ScenarioMessage>,
         scenario: &Scenario,
         trace: Option<&Trace<W>>,
-    ) -> Self {
-        let mut main = main.with_digest();
+    ) -> Result<Self, Error> {
+        let mut settings = settings.digest();
         if let Some(trace) = trace {
             let trace = trace.clone();
-            main = main.with_trace(move |line| trace.write(line));
+            settings = settings.trace(move |line| trace.write(line));
         }
+        let mut main = settings.build()?;
         let mut homes = BTreeMap::new();
         for ids in &scenario.clusters {
-            let cluster = main.new_scheduler();
+            let cluster = main.new_cluster();
             homes.extend(ids.iter().map(|id| (*id, cluster)));
         }
-        Self::Clusters(Box::new(main), homes)
+        Ok(Self::Clusters(Box::new(main), homes))
     }
 
     fn add(&mut self, script: &Script) -> Result<(), Error> {
         let agent = Scripted::from(script);
         match self {
             Self::Alone(scheduler) => Ok(scheduler.add(script.id, agent)?),
-            Self::Clusters(main, homes) => main.add(homes[&script.id], script.id, agent),
+            Self::Clusters(main, homes) => main.add_to(homes[&script.id], script.id, agent),
         }
     }
 
-    fn send(&mut self, mail: Mail<ScenarioMessage>) {
+    fn send_mail(&mut self, mail: Mail<ScenarioMessage>) {
         match self {
-            Self::Alone(scheduler) => scheduler.send(mail),
-            Self::Clusters(main, _) => main.send(mail),
+            Self::Alone(scheduler) => scheduler.send_mail(mail),
+            Self::Clusters(main, _) => main.send_mail(mail),
         }
     }
 
@@ -218,8 +220,10 @@ impl Stage {
     /// Looks at something that changes nothing, where a run was interrupted.
     fn look(&mut self) {
         if let Self::Alone(scheduler) = self {
-            let agents = scheduler.agents().count();
-            let alarms = scheduler.alarms(AlarmFilter::all()).len();
+            let agents = scheduler.agents().map_or(0, |agents| agents.len());
+            let alarms = scheduler
+                .alarms(AlarmFilter::all())
+                .map_or(0, |alarms| alarms.len());
             let listeners = scheduler.subscribers(Pattern::topic("A")).len();
             std::hint::black_box((agents, alarms, listeners));
         }
@@ -266,7 +270,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
             self.stage.add(script)?;
         }
         for mail in &self.scenario.start {
-            self.stage.send(Mail::from(mail));
+            self.stage.send_mail(Mail::from(mail));
         }
         let mut between = self.scenario.between.iter();
         loop {
@@ -375,7 +379,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
     fn act(&mut self, action: &OwnerAction) -> Result<(), Error> {
         match action {
             OwnerAction::Add(script) => self.stage.add(script)?,
-            OwnerAction::Send(mail) => self.stage.send(Mail::from(mail)),
+            OwnerAction::Send(mail) => self.stage.send_mail(Mail::from(mail)),
             OwnerAction::Remove { id } => self.stage.remove(*id),
         }
         Ok(())

@@ -1,0 +1,155 @@
+//! What a scheduler is given before it is made.
+
+use std::fmt;
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::message::{Delivery, Message};
+use crate::trace::Observer;
+
+/// How a delivery becomes a line of a trace.
+pub type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
+
+/// Takes the lines of a trace.
+type LineSink = Box<dyn FnMut(&str) + Send>;
+
+/// The settings of a [`Scheduler`](crate::Scheduler); see [`Scheduler::builder`](crate::Scheduler::builder).
+#[must_use = "settings do nothing until `build` makes a scheduler of them"]
+pub struct SchedulerBuilder<M: Message> {
+    pub(crate) seed: u64,
+    pub(crate) clock: Clock,
+    pub(crate) digest: bool,
+    /// Has an engine keep a digest of contents.
+    pub(crate) content: Option<fn(&mut Engine<M>)>,
+    observer: Option<Observer<M>>,
+    sink: Option<LineSink>,
+    format: TraceFormat<M>,
+}
+
+impl<M: Message> Default for SchedulerBuilder<M> {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            clock: Clock::Simulated,
+            digest: false,
+            content: None,
+            observer: None,
+            sink: None,
+            format: |delivery, line| delivery.write_json(line),
+        }
+    }
+}
+
+impl<M: Message> SchedulerBuilder<M> {
+    /// The seed of the agents' random numbers; it is 0 otherwise.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How simulated time is tied to the wall; it is not otherwise.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Has every report tell a digest of the trace.
+    pub fn digest(mut self) -> Self {
+        self.digest = true;
+        self
+    }
+
+    /// Has every report tell a digest of the trace and one of the contents of all messages. What a digest covers is in
+    /// [`Report`](crate::Report).
+    ///
+    /// ```
+    /// use maslite_core::{Agent, Digest, Message, Run, Scheduler};
+    /// #[derive(Clone, Message, serde::Serialize)]
+    /// enum Msg { Price { cents: u32 } }
+    /// struct Buyer;
+    /// impl Agent<Msg> for Buyer {}
+    ///
+    /// fn digests(cents: u32) -> (Option<Digest>, Option<Digest>) {
+    ///     let mut scheduler = Scheduler::builder().content_digest().build();
+    ///     scheduler.add("buyer", Buyer).unwrap();
+    ///     scheduler.send("buyer", Msg::Price { cents });
+    ///     let report = scheduler.run(Run::until_idle()).unwrap();
+    ///     (report.digest, report.content_digest)
+    /// }
+    ///
+    /// let (low, high) = (digests(99), digests(101));
+    /// assert_eq!(low.0, high.0); // the same mail at the same time
+    /// assert_ne!(low.1, high.1); // that says something else
+    /// ```
+    pub fn content_digest(mut self) -> Self
+    where
+        M: serde::Serialize,
+    {
+        self.content = Some(Engine::keep_content_digest);
+        self
+    }
+
+    /// Hands a line for every delivery to `sink`, in the kernel's one order.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, Mutex};
+    /// use maslite_core::{Agent, Run, Scheduler};
+    /// # #[derive(Clone, maslite_core::Message)] enum Msg { Ball }
+    /// # struct Player;
+    /// # impl Agent<Msg> for Player {}
+    /// # let lines = Arc::new(Mutex::new(Vec::new()));
+    /// # let kept = Arc::clone(&lines);
+    /// let sink = move |line: &str| kept.lock().unwrap().push(line.to_owned());
+    /// let mut scheduler = Scheduler::builder().trace(sink).build();
+    /// scheduler.add("ada", Player)?;
+    /// scheduler.send("ada", Msg::Ball);
+    /// scheduler.run(Run::until_idle())?;
+    /// let line = r#"{"t_ns":0,"superstep":0,"to":"ada","from":"main","receiver":"ada","topic":"Ball"}"#;
+    /// assert_eq!(*lines.lock().unwrap(), [line]);
+    /// # Ok::<(), maslite_core::Error>(())
+    /// ```
+    pub fn trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// How the lines of the trace are written; as [`JsonLines`](crate::JsonLines) writes them otherwise.
+    pub fn trace_format(mut self, format: TraceFormat<M>) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Shows every delivery to `observer`, in the kernel's one order. See [`JsonLines`](crate::JsonLines) for one that writes
+    /// them down.
+    pub fn observe(mut self, observer: impl Into<Observer<M>>) -> Self {
+        self.observer = Some(observer.into());
+        self
+    }
+
+    /// What shows every delivery to who asked for it.
+    pub(crate) fn take_observer(&mut self) -> Option<Observer<M>> {
+        let observer = self.observer.take();
+        let Some(mut sink) = self.sink.take() else {
+            return observer;
+        };
+        let (mut observer, format) = (observer, self.format);
+        let mut line = String::new();
+        Some(Box::new(move |delivery| {
+            if let Some(observer) = &mut observer {
+                observer(delivery);
+            }
+            line.clear();
+            format(delivery, &mut line);
+            sink(&line);
+        }))
+    }
+}
+
+impl<M: Message> fmt::Debug for SchedulerBuilder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchedulerBuilder")
+            .field("seed", &self.seed)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
