@@ -15,6 +15,7 @@ use clap::Parser;
 use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 
 mod faults;
+mod main_faults;
 mod model;
 mod processes;
 
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
     drop(model::agents());
     let options = Options::parse();
     let done = match &options.host {
-        Some(what) => faults::be_host(what, options.stage()).map(|()| true),
+        Some(what) => main_faults::be_host(what, options.stage()).map(|()| true),
         None if options.list => {
             for fault in FAULTS {
                 println!("{:<18} {}", fault.name, fault.about);
