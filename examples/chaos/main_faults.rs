@@ -5,8 +5,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use maslite_mp::clock::wall;
 use maslite_mp::MpMainBuilder;
+use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
 use maslite_testkit::interruptible::interruptible;
 use rustix::process::Signal;
