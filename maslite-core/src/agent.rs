@@ -379,10 +379,10 @@ impl<'a, M: Message> Context<'a, M> {
     }
 
     /// Ends the run after this superstep. A later run goes on as if nothing had been.
-    pub fn pause(&mut self) {
+    pub fn stop_run(&mut self) {
         let entry = &self.kernel.slots[self.slot as usize];
-        let reason = (entry.index, StopReason::Paused(entry.id));
-        self.kernel.paused_by.get_or_insert(reason);
+        let reason = (entry.index, StopReason::StoppedByAgent(entry.id));
+        self.kernel.stopped_by.get_or_insert(reason);
         self.kernel.unseen = true;
     }
 

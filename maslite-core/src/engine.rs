@@ -401,8 +401,8 @@ impl<M: Message> Engine<M> {
             }
             self.kernel.post();
             let called = hooks.after_posting(self);
-            if let Some((_, reason)) = self.kernel.paused_by {
-                self.kernel.paused_by = None;
+            if let Some((_, reason)) = self.kernel.stopped_by {
+                self.kernel.stopped_by = None;
                 return Ok(Rest::Asked(reason));
             }
             if called {
@@ -1234,9 +1234,9 @@ impl<M: Message> Engine<M> {
     }
 
     /// Takes why an agent had the run end after the last superstep, with its insertion index; of
-    /// several that paused it, the first.
-    pub fn take_paused(&mut self) -> Option<(u64, StopReason)> {
-        self.kernel.paused_by.take()
+    /// several that stopped it, the first.
+    pub fn take_stopped(&mut self) -> Option<(u64, StopReason)> {
+        self.kernel.stopped_by.take()
     }
 
     /// The errors that agents reported since they were last taken, in order.

@@ -262,7 +262,7 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) main_delivered: u64,
     pub(crate) main_sequence: u64,
     /// Why an agent has the run end after this superstep, and its insertion index.
-    pub(crate) paused_by: Option<(u64, StopReason)>,
+    pub(crate) stopped_by: Option<(u64, StopReason)>,
     /// The first mail that nobody got, since somebody last asked; with its place among all that is lost.
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// The places of the first of them since the beginning, in order.
@@ -332,7 +332,7 @@ impl<M: Message> Kernel<M> {
             main_inbox: Vec::new(),
             main_delivered: 0,
             main_sequence: 0,
-            paused_by: None,
+            stopped_by: None,
             lost: Vec::new(),
             first_lost: Vec::new(),
             unread_lost: 0,
@@ -1356,8 +1356,8 @@ impl<M: Message> Kernel<M> {
                 message,
             });
         }
-        if self.stop_at_error && !matches!(self.paused_by, Some((_, StopReason::AgentError(_)))) {
-            self.paused_by = Some((entry.index, StopReason::AgentError(entry.id)));
+        if self.stop_at_error && !matches!(self.stopped_by, Some((_, StopReason::AgentError(_)))) {
+            self.stopped_by = Some((entry.index, StopReason::AgentError(entry.id)));
             self.unseen = true;
         }
     }

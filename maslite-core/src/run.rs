@@ -261,8 +261,8 @@ pub enum StopReason {
     TimeLimit,
     /// As many supersteps as asked for.
     Supersteps,
-    /// This agent called `pause`.
-    Paused(AgentId),
+    /// This agent called `stop_run`.
+    StoppedByAgent(AgentId),
     /// This agent reported an error, and the run was to stop at one.
     AgentError(AgentId),
     /// The handler of mail addressed to main stopped it.
@@ -283,7 +283,7 @@ impl StopReason {
             Self::Idle => "idle",
             Self::TimeLimit => "time limit",
             Self::Supersteps => "supersteps",
-            Self::Paused(_) => "paused",
+            Self::StoppedByAgent(_) => "stopped by agent",
             Self::AgentError(_) => "agent error",
             Self::Stopped => "stopped",
             Self::Predicate => "predicate",
@@ -294,12 +294,12 @@ impl StopReason {
 }
 
 impl StopReason {
-    /// The agent that asked for the end. An error comes before a pause of the same superstep.
+    /// The agent that asked for the end. An error comes before a stop of the same superstep.
     #[doc(hidden)]
     #[must_use]
     pub fn asked_by(self) -> Option<AgentId> {
         match self {
-            Self::Paused(agent) | Self::AgentError(agent) => Some(agent),
+            Self::StoppedByAgent(agent) | Self::AgentError(agent) => Some(agent),
             _ => None,
         }
     }
@@ -347,7 +347,7 @@ impl fmt::Display for AgentError {
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Paused(agent) => write!(f, "paused by agent {agent}"),
+            Self::StoppedByAgent(agent) => write!(f, "stopped by agent {agent}"),
             Self::AgentError(agent) => write!(f, "stopped by an error of agent {agent}"),
             other => f.pad(other.name()),
         }

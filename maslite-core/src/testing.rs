@@ -138,9 +138,9 @@ impl<M: Message> Solo<M> {
         errors.map(|error| error.message).collect()
     }
 
-    /// Whether the agent called `pause` since the last time.
-    pub fn take_paused(&mut self) -> bool {
-        self.kernel.paused_by.take().is_some()
+    /// Whether the agent called `stop_run` since the last time.
+    pub fn take_stopped(&mut self) -> bool {
+        self.kernel.stopped_by.take().is_some()
     }
 
     /// Whether the agent wants to be updated in every superstep.
@@ -207,7 +207,7 @@ mod tests {
             ctx.remove("child");
             ctx.unsubscribe_all();
             ctx.keep_awake(false);
-            ctx.pause();
+            ctx.stop_run();
             ctx.alarm_in(SimDuration::MAX, Say("Never"));
         }
     }
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(solo.take_removed(), [AgentId::from("child")]);
         assert_eq!(solo.subscriptions(), []);
         assert!(!solo.is_kept_awake());
-        assert!(solo.take_paused() && !solo.take_paused());
+        assert!(solo.take_stopped() && !solo.take_stopped());
         assert!(matches!(
             solo.take_error(),
             Some(Error::TimeOverflow { .. })

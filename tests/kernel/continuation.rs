@@ -146,7 +146,7 @@ impl Unruly {
             13 => ctx.subscribe(Pattern::topic(topic)),
             14 if ttl == 1 => ctx.remove(ctx.id()),
             14 => ctx.unsubscribe_all(),
-            _ if self.pauses => ctx.pause(),
+            _ if self.pauses => ctx.stop_run(),
             _ => {}
         }
     }

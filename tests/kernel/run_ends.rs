@@ -137,20 +137,23 @@ fn supersteps_end_it_before_time_moves() {
 fn pause_ends_it_after_the_superstep_with_its_mail_posted() {
     let mut world = World::new();
     let pauser = world.actor().on("Go", |_, ctx| {
-        ctx.pause();
+        ctx.stop_run();
         ctx.send(2, Say("A"));
     });
     world.add(1, pauser);
     let other = world.actor().on("Go", |_, ctx| {
-        ctx.pause();
+        ctx.stop_run();
         ctx.send(1, Say("B"));
     });
     world.add(2, other);
     world.mail(9, 2, "Go");
     world.mail(9, 1, "Go");
     let report = world.run_until_idle();
-    assert_eq!(report.stopped_by, StopReason::Paused(AgentId::from(1)));
-    assert_eq!(report.stopped_by.to_string(), "paused by agent 1");
+    assert_eq!(
+        report.stopped_by,
+        StopReason::StoppedByAgent(AgentId::from(1))
+    );
+    assert_eq!(report.stopped_by.to_string(), "stopped by agent 1");
     assert_eq!(report.counters.queued, 2);
     world.log.is(&[
         "0/0 1 is set up",
@@ -168,13 +171,16 @@ fn pause_ends_it_after_the_superstep_with_its_mail_posted() {
 fn pause_in_setup_ends_it_before_the_first_superstep() {
     let mut world = World::new();
     let pauser = world.actor().setup(|ctx| {
-        ctx.pause();
+        ctx.stop_run();
         ctx.send(1, Say("After"));
     });
     world.add(1, pauser);
     world.mail(9, 1, "Go");
     let report = world.run_until_idle();
-    assert_eq!(report.stopped_by, StopReason::Paused(AgentId::from(1)));
+    assert_eq!(
+        report.stopped_by,
+        StopReason::StoppedByAgent(AgentId::from(1))
+    );
     assert_eq!(report.counters.supersteps, 0);
     world.run_until_idle();
     world.log.is(&[
@@ -332,7 +338,7 @@ fn mail_from_another_thread_comes_in_between_two_supersteps() {
     let herald = world
         .actor()
         .on("Go", move |_, _| started.send(()).unwrap());
-    world.add(3, herald.on("Stop", |_, ctx| ctx.pause()));
+    world.add(3, herald.on("Stop", |_, ctx| ctx.stop_run()));
     world.mail(9, 3, "Go");
     let handle = world.scheduler.controller();
     let sender = std::thread::spawn(move || {
@@ -340,6 +346,9 @@ fn mail_from_another_thread_comes_in_between_two_supersteps() {
         handle.send_mail(Mail::new(9, AgentId::from(3), Say("Stop")));
     });
     let report = world.run(Run::until_idle().supersteps_per_instant(u64::MAX));
-    assert_eq!(report.stopped_by, StopReason::Paused(AgentId::from(3)));
+    assert_eq!(
+        report.stopped_by,
+        StopReason::StoppedByAgent(AgentId::from(3))
+    );
     sender.join().unwrap();
 }

@@ -63,7 +63,7 @@ impl Agent<Msg> for Doer {
                 Act::Add(id) => ctx.add(id, Self { acts: Vec::new() }),
                 Act::Remove(id) => ctx.remove(id),
                 Act::Report => ctx.report_error(format!("step {step}")),
-                Act::Pause => ctx.pause(),
+                Act::Pause => ctx.stop_run(),
                 Act::Overflow => drop(ctx.alarm_in(SimDuration::MAX, Msg::Step(0))),
                 Act::Wait => delay = Some(SimDuration::from_secs(1)),
                 Act::PanicAtFirst | Act::PanicAtLast | Act::PauseAtLast | Act::ReportAtLast => {}
@@ -81,7 +81,7 @@ impl Agent<Msg> for Doer {
         for (_, act) in &self.acts {
             match act {
                 Act::PanicAtLast => panic!("at last"),
-                Act::PauseAtLast => ctx.pause(),
+                Act::PauseAtLast => ctx.stop_run(),
                 Act::ReportAtLast => ctx.report_error("at last"),
                 _ => {}
             }
@@ -336,7 +336,7 @@ fn the_trace_and_the_errors_of_a_failed_run_end_with_the_failure() {
 fn who_is_torn_down_keeps_its_place_among_those_who_pause_or_fail() {
     let leaves = |act| vec![(0, Act::Remove(1)), (0, act)];
     let end = check(&[leaves(Act::PauseAtLast), vec![(1, Act::Pause)], vec![]]);
-    assert_eq!(end, "paused by agent 1");
+    assert_eq!(end, "stopped by agent 1");
     let end = check(&[leaves(Act::PanicAtLast), vec![(1, Act::Panic)], vec![]]);
     assert!(end.starts_with("agent 1 panicked in teardown"), "{end}");
     let stop = || Run::until_idle().stop_at_error();

@@ -479,7 +479,7 @@ impl<M: WireMessage> MpScheduler<M> {
         }
         let rest = self.engine.run(&limits, &mut self.gateway.writing(draft))?;
         if let (Task::RunAlone { .. }, Rest::Asked(reason)) = (task, rest) {
-            self.gateway.paused = Some((0, reason));
+            self.gateway.stopped = Some((0, reason));
         }
         Ok(())
     }
@@ -599,7 +599,7 @@ impl<M: WireMessage> MpScheduler<M> {
             alarms_may_leave: engine.has_alarms_elsewhere() || !gateway.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
             events: Rare::from(Events {
-                paused: gateway.take_pauses(engine),
+                stopped: gateway.take_stops(engine),
                 names: self.names.take(),
                 newborn,
                 gone: engine.take_gone(),
@@ -649,7 +649,7 @@ struct Gateway<M> {
     listeners: BTreeMap<Pattern, u64>,
     outbound: Outbound,
     interested: Vec<u32>,
-    paused: Option<(u64, StopReason)>,
+    stopped: Option<(u64, StopReason)>,
     /// Mail that could not be encoded, or is not read as it was written.
     failure: Option<Fault>,
     /// Which mail makes a round trip.
@@ -669,7 +669,7 @@ struct Ahead {
     others: Option<SimDuration>,
     /// No event at this time or later may happen before main has brought answers.
     limit: Option<SimTime>,
-    pauses: Vec<(SimTime, u64, StopReason)>,
+    stops: Vec<(SimTime, u64, StopReason)>,
     removals: Vec<Removal>,
     /// What others will listen to, or no longer, for mail from when on.
     coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
@@ -683,7 +683,7 @@ impl Ahead {
             lookahead,
             others: None,
             limit: None,
-            pauses: Vec::new(),
+            stops: Vec::new(),
             removals: Vec::new(),
             coming: BTreeMap::new(),
             held_back: 0,
@@ -721,7 +721,7 @@ impl<M: WireMessage> Gateway<M> {
             listeners: BTreeMap::new(),
             outbound: Outbound::default(),
             interested: Vec::new(),
-            paused: None,
+            stopped: None,
             failure: None,
             trips: Trips::default(),
             local_trips: LOCAL_TRIPS,
@@ -757,14 +757,16 @@ impl<M: WireMessage> Gateway<M> {
         }
     }
 
-    fn take_pauses(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, StopReason)> {
+    fn take_stops(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, StopReason)> {
         if let Some(ahead) = &mut self.ahead {
-            return std::mem::take(&mut ahead.pauses);
+            return std::mem::take(&mut ahead.stops);
         }
-        let paused = self.paused.take().or_else(|| engine.take_paused());
+        let stopped = self.stopped.take().or_else(|| engine.take_stopped());
         let now = engine.now();
-        let paused = paused.into_iter();
-        paused.map(|(index, reason)| (now, index, reason)).collect()
+        let stopped = stopped.into_iter();
+        stopped
+            .map(|(index, reason)| (now, index, reason))
+            .collect()
     }
 
     fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<Removal> {
@@ -797,9 +799,9 @@ impl<M: WireMessage> Gateway<M> {
     fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
         let now = engine.now();
         if let Some(ahead) = &mut self.ahead {
-            if let Some((index, reason)) = engine.take_paused() {
+            if let Some((index, reason)) = engine.take_stopped() {
                 let arrives = ahead.leave_for_main(now);
-                ahead.pauses.push((arrives, index, reason));
+                ahead.stops.push((arrives, index, reason));
             }
             for (id, by, index) in engine.take_removals_elsewhere() {
                 let time = ahead.leave_for_main(now);

@@ -58,11 +58,11 @@ impl ReportContext<'_> {
         }
         if self.lookahead.is_some() {
             let Events {
-                paused, removals, ..
+                stopped, removals, ..
             } = &*report.events;
-            let paused = paused.iter().map(|(time, _, _)| *time);
+            let stopped = stopped.iter().map(|(time, _, _)| *time);
             let removals = removals.iter().map(|removal| removal.time);
-            paused
+            stopped
                 .chain(removals)
                 .try_for_each(|time| self.judge_arrival(time))?;
         }

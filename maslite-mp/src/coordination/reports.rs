@@ -177,7 +177,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             };
             self.routing.note_interest(cluster, *pattern, *begins, from);
         }
-        self.under_way.pauses.extend(&events.paused);
+        self.under_way.stops.extend(&events.stopped);
         let removals = events.removals.iter();
         let removals = removals.map(|removal| (*removal, place));
         self.under_way.removals.extend(removals);
@@ -575,9 +575,9 @@ mod tests {
             (Fault::Arrival, STEP, "a batch with a time", |it| {
                 it.report.batches[0].earliest = LATER;
             }),
-            (Fault::Arrival, WINDOW, "a pause before it can", |it| {
-                let pause = (LATER, 3, StopReason::Stopped);
-                it.report.events.paused.push(pause);
+            (Fault::Arrival, WINDOW, "a stop before it can", |it| {
+                let stop = (LATER, 3, StopReason::Stopped);
+                it.report.events.stopped.push(stop);
             }),
             (Fault::Arrival, WINDOW, "a removal before it can", |it| {
                 let (id, by) = (AgentId::from(5), AgentId::from(4));

@@ -33,9 +33,9 @@ use crate::protocol::wire::{self, Grant, MailHead, Removal, Report, Task, ToProc
 use crate::stall::detector::MainState;
 
 /// Which of several reasons to end the run at one time counts.
-pub(crate) fn rank_of_pause(pause: &(SimTime, u64, StopReason)) -> (bool, u64) {
-    let (_, index, reason) = pause;
-    (matches!(reason, StopReason::Paused(_)), *index)
+pub(crate) fn rank_of_stop(stop: &(SimTime, u64, StopReason)) -> (bool, u64) {
+    let (_, index, reason) = stop;
+    (matches!(reason, StopReason::StoppedByAgent(_)), *index)
 }
 
 /// Gets mail addressed to main.
@@ -197,8 +197,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             if self.predicate.is_some() {
                 self.post_all()?;
             }
-            let pauses = self.under_way.pauses.drain(..);
-            if let Some((_, _, reason)) = pauses.min_by_key(rank_of_pause) {
+            let stops = self.under_way.stops.drain(..);
+            if let Some((_, _, reason)) = stops.min_by_key(rank_of_stop) {
                 return self.finish(reason);
             }
             if stopped {

@@ -174,7 +174,7 @@ pub(crate) struct UnderWay<M> {
     /// Mail for owners that the senders did not know.
     pub(crate) unrouted: Vec<UnroutedMail>,
     /// Why agents have the run end, with their insertion indices, and when that holds.
-    pub(crate) pauses: Vec<(SimTime, u64, StopReason)>,
+    pub(crate) stops: Vec<(SimTime, u64, StopReason)>,
     /// Agents to be removed, and where that was asked.
     pub(crate) removals: Vec<(Removal, usize)>,
     /// Agents that wait for their insertion indices.
@@ -190,7 +190,7 @@ impl<M> Default for UnderWay<M> {
         Self {
             main_mail: Vec::new(),
             unrouted: Vec::new(),
-            pauses: Vec::new(),
+            stops: Vec::new(),
             removals: Vec::new(),
             births: Vec::new(),
             lines: Vec::new(),

@@ -16,7 +16,7 @@
 use maslite_core::{SimDuration, SimTime, StopReason};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::rounds::{Rounds, in_order, rank_of_pause};
+use crate::coordination::rounds::{Rounds, in_order, rank_of_stop};
 use crate::coordination::state::{Births, UnderWay};
 use crate::error::Error;
 use crate::protocol::wire::Task;
@@ -202,15 +202,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let UnderWay {
             main_mail,
             unrouted,
-            pauses,
+            stops,
             removals,
             ..
         } = &self.under_way;
         let mail = main_mail.iter().map(|(arrives, _, _)| *arrives);
         let unrouted = unrouted.iter().map(|mail| mail.arrives);
-        let paused = pauses.iter().map(|(time, _, _)| *time);
+        let stopped = stops.iter().map(|(time, _, _)| *time);
         let removals = removals.iter().map(|(removal, _)| removal.time);
-        mail.chain(unrouted).chain(paused).chain(removals).min()
+        mail.chain(unrouted).chain(stopped).chain(removals).min()
     }
 
     /// The time of the next thing that happens, in an instant that is over.
@@ -244,10 +244,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.under_way.removals = removals;
         self.fail()?;
         let stopped = self.handle_main_mail(time)?;
-        let mut pauses = std::mem::take(&mut self.under_way.pauses);
-        let now = pauses.extract_if(.., |pause| pause.0 == time);
-        let first = now.min_by_key(rank_of_pause);
-        self.under_way.pauses = pauses;
+        let mut stops = std::mem::take(&mut self.under_way.stops);
+        let now = stops.extract_if(.., |stop| stop.0 == time);
+        let first = now.min_by_key(rank_of_stop);
+        self.under_way.stops = stops;
         Ok(match first {
             Some((_, _, reason)) => Some(reason),
             None => stopped.then_some(StopReason::Stopped),

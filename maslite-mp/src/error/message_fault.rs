@@ -41,7 +41,7 @@ pub enum MessageFault {
     /// Mail to main that is for somebody else, or mail to an agent that names none.
     #[error("mail that is for others than it says")]
     Receiver = 10,
-    /// Mail, a pause or a removal that comes before it can.
+    /// Mail, a stop or a removal that comes before it can.
     #[error("something arrives before it can")]
     Arrival = 11,
     /// Lines of a trace that are not within it.

@@ -417,7 +417,7 @@ impl<'de> Deserialize<'de> for Report {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Events {
     /// Why agents have the run end, with their insertion indices, and when main hears of it.
-    pub(crate) paused: Vec<(SimTime, u64, StopReason)>,
+    pub(crate) stopped: Vec<(SimTime, u64, StopReason)>,
     /// Agents that were added and wait for their insertion indices.
     pub(crate) newborn: Vec<Newborn>,
     /// Names that the process has heard of, those of added agents among them.
@@ -473,7 +473,7 @@ impl Blank for News {
 
 impl Blank for Events {
     const BLANK: &'static Self = &Self {
-        paused: Vec::new(),
+        stopped: Vec::new(),
         newborn: Vec::new(),
         names: Vec::new(),
         gone: Vec::new(),

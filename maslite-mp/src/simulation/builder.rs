@@ -172,7 +172,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
     ///
     /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
     /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
-    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster holds the clock. A
+    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster blocks simulated time. A
     /// [`Controller`](crate::Controller) finds out the same with [`status`](crate::Controller::status).
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;

@@ -109,7 +109,7 @@ impl Lively {
                 let keep = ctx.rng().random();
                 ctx.keep_awake(keep);
             }
-            22 if ctx.rng().random_range(0..4_u32) == 0 => ctx.pause(),
+            22 if ctx.rng().random_range(0..4_u32) == 0 => ctx.stop_run(),
             _ => ctx.send(AgentId::MAIN, Msg::News(energy)),
         }
     }

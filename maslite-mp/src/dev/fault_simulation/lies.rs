@@ -145,7 +145,7 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         26 => report.trace = small,
         27 => report.batches.clear(),
         28 => report.batches.extend(report.batches.clone()),
-        29 => report.events.paused.push((time, any, StopReason::Stopped)),
+        29 => report.events.stopped.push((time, any, StopReason::Stopped)),
         30 => {
             let (id, by) = (AgentId::from(detail % 40), AgentId::from(1));
             report.events.removals.push(Removal {

@@ -4,7 +4,7 @@
 //! A seed says all: the model and how it is divided, how long packets take, where runs are interrupted, which packets meet which faults.
 //! Main, its rounds and windows, the schedulers, the wire and the frames are the real ones; processes, their ends and the wall clock
 //! are made up ([`world`]). The model is that of `tests/multiprocess/lively.rs`: its agents come and go, listen and cease to,
-//! stay awake, pause the run, talk to main.
+//! stay awake, stop the run, talk to main.
 //!
 //! A seed that fails is printed, and `play(seed)` performs it again.
 

@@ -266,7 +266,7 @@ impl Life {
                 }
                 Act::Pause => {
                     ctx.report_error(PAUSED);
-                    ctx.pause();
+                    ctx.stop_run();
                 }
                 Act::Panic { unless } => {
                     assert!(

@@ -315,7 +315,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
         self.settle();
         let report = result?;
         let paused_by = match report.stopped_by {
-            StopReason::Paused(agent) => Some(agent),
+            StopReason::StoppedByAgent(agent) => Some(agent),
             // The error of a superstep hides that it was paused, too.
             StopReason::AgentError(_) => {
                 let pauses = report.errors.iter().filter(|error| error.message == PAUSED);
