@@ -46,7 +46,7 @@ fn modules(krate: &str) -> BTreeMap<String, String> {
             let relative = path.strip_prefix(&source).unwrap().with_extension("");
             let name = module_name(&relative);
             let is_library = name != "lib" && !name.starts_with("bin::");
-            if is_library && !name.ends_with("::tests") {
+            if is_library && !name.split("::").any(|part| part == "tests") {
                 found.insert(name, fs::read_to_string(&path).unwrap());
             }
         }

@@ -2,8 +2,10 @@
 //!
 //! It may use `processes` and the rooms below. It does not know main's state or other clusters.
 
+mod answers;
 pub(crate) mod commands;
 pub(crate) mod enter;
+mod gateway;
 pub(crate) mod inline;
 pub(crate) mod mp_scheduler;
 pub(crate) mod outbound;

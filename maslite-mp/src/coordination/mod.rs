@@ -2,8 +2,11 @@
 //!
 //! It may use `steering` and the rooms below. It does not know how a link carries bytes.
 
+mod births;
 pub(crate) mod checks;
 pub(crate) mod clusters;
+mod granting;
+pub(crate) mod main_mail;
 pub(crate) mod reports;
 pub(crate) mod rounds;
 pub(crate) mod routing;

@@ -16,7 +16,8 @@
 use maslite_core::{SimDuration, SimTime, StopReason};
 
 use crate::cluster::registry::WireMessage;
-use crate::coordination::rounds::{Rounds, in_order, rank_of_stop};
+use crate::coordination::births::in_order;
+use crate::coordination::rounds::{Rounds, rank_of_stop};
 use crate::coordination::state::{Births, UnderWay};
 use crate::error::Error;
 use crate::protocol::wire::Task;

@@ -9,6 +9,7 @@
 //! A seed that fails is printed, and `play(seed)` performs it again.
 
 mod backend;
+mod events;
 mod faults;
 mod lies;
 mod world;
@@ -33,13 +34,14 @@ use crate::settings::{Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::mp_main::{MpMain, Shutdown};
 pub(crate) use backend::Simulated;
+use events::Nature;
 use faults::{Fault, Plan};
 use lies::Lies;
 use maslite_testkit::lively::{
     self, FIRST, Lively, Msg, SEED, Story, cluster_of, compare, in_one_scheduler, start,
 };
+use world::Chronicle;
 pub(crate) use world::World;
-use world::{Chronicle, Nature};
 
 /// So many seeds are played each time.
 const SEEDS: u64 = 500;

@@ -14,24 +14,22 @@
 //!
 //! **Invariant:** whatever is drawn by chance is drawn by whoever has the turn. So a seed always gives the same events.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use maslite_core::{AgentId, AgentRng};
-use rand::RngExt;
 
-use super::faults::{Fault, Plan};
-use super::lies::{Liar, Lies};
+use super::events::{Child, Event, Nature, Party, State, Waits, Way, micros};
+use super::faults::Fault;
+use super::lies::Liar;
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::cluster::registry::WireMessage;
 use crate::error::death::{Death, EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH, ExitKind};
 use crate::error::link::LinkError;
-use crate::error::warning::Limit;
 use crate::links::frame::{Framed, Packets};
 use crate::links::transport::{Draft, Transport, Wait};
 use crate::processes::backend::NEWS_LIMIT;
@@ -39,106 +37,11 @@ use crate::processes::spawn::ChildSide;
 use crate::processes::supervision::{ChildEnd, EndKind, Failure};
 use crate::protocol::wire::{self, Task, ToProc};
 
-/// How long main waits for an answer that does not come.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
 /// How long the test waits for whoever has the turn. Nobody works for so long: it would be a hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Process ids of the children begin here.
 const FIRST_PID: u32 = 1_000;
-
-/// How a world is.
-#[derive(Clone, Debug)]
-pub(crate) struct Nature {
-    pub(crate) seed: u64,
-    /// Bytes of the longest frame.
-    pub(crate) frame_limit: usize,
-    /// Packets take less than this [µs].
-    pub(crate) latency: u64,
-    pub(crate) faults: Plan,
-    pub(crate) lies: Lies,
-    /// A run that goes on when so many packets have been sent is interrupted.
-    pub(crate) interrupts: BTreeSet<u64>,
-}
-
-/// Who works, or waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Party {
-    Main,
-    Child(usize),
-}
-
-/// What a party waits for.
-#[derive(Clone, Copy, Debug)]
-enum Waits {
-    /// A packet on a link.
-    Packet(usize),
-    /// News of a death, until then.
-    News(u64),
-    /// The end of all children.
-    Ends,
-}
-
-/// Something that happens by itself.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// A child is killed, by us or not.
-    Kill { place: usize, by_us: bool },
-    /// A child learns that its grants up to a number are interrupted.
-    Interrupt(usize, u64),
-    /// The grace for those that were told to stop is over.
-    GraceIsOver,
-}
-
-/// One direction of a link.
-#[derive(Debug, Default)]
-struct Way {
-    /// By arrival, and the order in which they were sent; none is a failure of the carrier.
-    packets: BTreeMap<(u64, u64), Option<Vec<u8>>>,
-    /// When the last one arrives that none may overtake.
-    last: u64,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Child {
-    name: String,
-    pid: u32,
-    to_proc: Way,
-    to_main: Way,
-    interrupts: Arc<AtomicU64>,
-    waits: bool,
-    /// How its process ended. Its thread may have to find out yet.
-    end: Option<EndKind>,
-    thread: Option<JoinHandle<()>>,
-    is_over: bool,
-    bell: Arc<Condvar>,
-}
-
-#[derive(Debug)]
-struct State {
-    nature: Nature,
-    turn: Party,
-    main_waits: Option<Waits>,
-    /// [µs]
-    now: u64,
-    sequence: u64,
-    chance: AgentRng,
-    packets: u64,
-    /// How many messages main has taken in.
-    heard: u64,
-    struck: Vec<(String, Fault)>,
-    events: BTreeMap<(u64, u64), Event>,
-    children: Vec<Child>,
-    grants: u64,
-    running: bool,
-    interrupted: bool,
-    expecting_exits: bool,
-    failure: Option<Failure>,
-    deaths: Vec<Death>,
-    tasks: BTreeMap<&'static str, u64>,
-}
 
 /// What there is between main and its clusters.
 #[derive(Debug)]
@@ -465,202 +368,6 @@ impl World {
             };
         }
     }
-}
-
-impl State {
-    /// Gives the turn to whoever is next. Those that wait find out.
-    fn pass_on(&mut self, main: &Condvar) {
-        self.turn = self.next();
-        match self.turn {
-            Party::Main => main.notify_one(),
-            Party::Child(place) => self.children[place].bell.notify_one(),
-        }
-    }
-
-    /// Lets time pass until somebody can go on.
-    fn next(&mut self) -> Party {
-        let mut tries = 0;
-        loop {
-            let wake = self.wakes().min();
-            let event = self.events.first_key_value().map(|(key, _)| *key);
-            match (wake, event) {
-                (Some((time, _, party)), event) if event.is_none_or(|(at, _)| time < at) => {
-                    self.now = self.now.max(time);
-                    return party;
-                }
-                (_, Some(_)) => {
-                    if let Some(((at, _), event)) = self.events.pop_first() {
-                        self.now = self.now.max(at);
-                        self.see_to(event);
-                    }
-                }
-                _ => {
-                    tries += 1;
-                    assert!(tries < 3, "nobody can move, and nothing changes that");
-                    self.stand_still();
-                }
-            }
-        }
-    }
-
-    /// When those that wait can go on, and in which order if at once.
-    fn wakes(&self) -> impl Iterator<Item = (u64, u64, Party)> {
-        let main = match self.main_waits {
-            Some(Waits::Packet(place)) => self.children[place].to_main.wake(self.now),
-            Some(Waits::News(until)) => {
-                let known = self.failure.is_some();
-                Some((if known { self.now } else { until }, u64::MAX))
-            }
-            Some(Waits::Ends) => {
-                let all = self.children.iter().all(|child| child.is_over);
-                all.then_some((self.now, u64::MAX))
-            }
-            None => None,
-        };
-        let main = main.map(|(time, order)| (time, order, Party::Main));
-        let children = self.children.iter().enumerate();
-        let children = children.filter_map(|(place, child)| {
-            let waits = child.waits && !child.is_over;
-            let (time, order) = waits.then(|| child.to_proc.wake(self.now))??;
-            Some((time, order, Party::Child(place)))
-        });
-        main.into_iter().chain(children)
-    }
-
-    /// Nobody can move. Whoever main waits for has not answered in time, then.
-    fn stand_still(&mut self) {
-        if matches!(self.main_waits, Some(Waits::Packet(_))) && !self.expecting_exits {
-            self.now += micros(ANSWER_LIMIT);
-            self.failure.get_or_insert(Failure::Stuck {
-                limit: Limit::Answer(ANSWER_LIMIT),
-                blocker: None,
-            });
-        }
-        self.kill_all();
-    }
-
-    fn happen(&mut self, at: u64, event: Event) {
-        self.sequence += 1;
-        self.events.insert((at, self.sequence), event);
-    }
-
-    fn see_to(&mut self, event: Event) {
-        match event {
-            Event::Kill { place, by_us } => self.die(place, ExitKind::Signal(9), by_us),
-            Event::Interrupt(place, number) => {
-                let interrupts = &self.children[place].interrupts;
-                interrupts.fetch_max(number, Ordering::Relaxed);
-            }
-            Event::GraceIsOver => self.kill_all(),
-        }
-    }
-
-    fn kill_all(&mut self) {
-        for place in 0..self.children.len() {
-            self.die(place, ExitKind::Signal(9), true);
-        }
-    }
-
-    /// A process ends, if it has not ended before: its link closes, and if that was not expected the others are killed.
-    fn die(&mut self, place: usize, exit: ExitKind, by_us: bool) {
-        let child = &mut self.children[place];
-        if child.end.is_some() {
-            return;
-        }
-        child.end = Some(match exit {
-            _ if by_us => EndKind::Killed,
-            ExitKind::Success => EndKind::Clean,
-            other => EndKind::Failed(other),
-        });
-        child.to_proc.packets.clear();
-        child.to_proc.closed = true;
-        child.to_main.closed = true;
-        if by_us || self.expecting_exits {
-            return;
-        }
-        let (name, pid) = (child.name.clone(), child.pid);
-        self.deaths.push(Death::bare(name.clone(), pid, exit));
-        if self.failure.is_none() {
-            self.failure = Some(Failure::Died {
-                cluster: u32::try_from(place).unwrap_or(0),
-                name,
-                pid,
-                exit,
-            });
-            for place in 0..self.children.len() {
-                let at = self.now + self.latency();
-                let by_us = true;
-                self.happen(at, Event::Kill { place, by_us });
-            }
-        }
-    }
-
-    /// Interrupts the run: as the supervisor does, first for main and then for the clusters, at the number of the last grant.
-    fn interrupt(&mut self) {
-        self.interrupted = true;
-        for place in 0..self.children.len() {
-            let at = self.now + self.latency();
-            self.happen(at, Event::Interrupt(place, self.grants));
-        }
-    }
-
-    fn latency(&mut self) -> u64 {
-        self.chance.random_range(0..self.nature.latency)
-    }
-
-    /// The way that a party sends on.
-    fn way(&mut self, party: Party, place: usize) -> &mut Way {
-        let child = &mut self.children[place];
-        match party {
-            Party::Main => &mut child.to_proc,
-            Party::Child(_) => &mut child.to_main,
-        }
-    }
-
-    /// Has a packet arrive after those before it, or so much later, where others may overtake it.
-    fn carry(&mut self, from: Party, place: usize, packet: Option<Vec<u8>>, delay: u64) {
-        let arrival = self.now + self.latency();
-        self.sequence += 1;
-        let sequence = self.sequence;
-        let way = self.way(from, place);
-        let arrival = arrival.max(way.last);
-        if delay == 0 {
-            way.last = arrival;
-        }
-        way.packets.insert((arrival + delay, sequence), packet);
-    }
-
-    /// A packet that has arrived for a party.
-    fn take(&mut self, party: Party, place: usize) -> Result<Option<Vec<u8>>, LinkError> {
-        let now = self.now;
-        let child = &mut self.children[place];
-        let way = match party {
-            Party::Main => &mut child.to_main,
-            Party::Child(_) => &mut child.to_proc,
-        };
-        match way.packets.first_entry() {
-            Some(packet) if packet.key().0 <= now => match packet.remove() {
-                None => Err(io::Error::other("the carrier failed").into()),
-                packet => Ok(packet),
-            },
-            None if way.closed => Err(LinkError::Disconnected),
-            _ => Ok(None),
-        }
-    }
-}
-
-impl Way {
-    /// When whoever waits for the next packet can go on.
-    fn wake(&self, now: u64) -> Option<(u64, u64)> {
-        match self.packets.first_key_value() {
-            Some((key, _)) => Some(*key),
-            None => self.closed.then_some((now, u64::MAX)),
-        }
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// One end of a link.

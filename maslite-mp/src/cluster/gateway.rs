@@ -1,0 +1,467 @@
+//! Mail from and to other clusters, as a cluster sees it: which mail leaves, when, and who listens to it elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use maslite_core::engine::{Engine, EngineHooks, Outgoing};
+use maslite_core::{AgentId, MailingList, Pattern, Receiver, SimDuration, SimTime, StopReason};
+use rustc_hash::FxHashMap;
+
+use crate::cluster::outbound::Outbound;
+use crate::cluster::registry::WireMessage;
+use crate::links::round_trip::{self, Difference, Trips};
+use crate::links::transport::Draft;
+use crate::links::{codec, guarded};
+use crate::processes::backend::InterruptSource;
+use crate::protocol::layout;
+use crate::protocol::wire::{Destination, Fault, MailHead, Removal};
+
+/// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all of it does.
+pub(super) const LOCAL_TRIPS: u32 = 64;
+
+/// What the scheduler of a cluster knows of the others, and what it has for them.
+pub(super) struct Gateway<M> {
+    pub(super) interrupts: InterruptSource,
+    pub(super) ahead: Option<Ahead>,
+    /// The number of the grant at hand.
+    pub(super) grant: u64,
+    /// How often its run has come by. It does something before it is interrupted.
+    pub(super) passes: u64,
+    /// The clusters of agents that are elsewhere, as far as known.
+    pub(super) routes: FxHashMap<AgentId, u32>,
+    /// What other clusters listen to; they are its subscribers.
+    pub(super) others: MailingList,
+    /// How many agents here subscribed to a pattern.
+    pub(super) listeners: BTreeMap<Pattern, u64>,
+    pub(super) outbound: Outbound,
+    pub(super) interested: Vec<u32>,
+    pub(super) stopped: Option<(u64, StopReason)>,
+    /// Mail that could not be encoded, or is not read as it was written.
+    pub(super) failure: Option<Fault>,
+    /// Which mail makes a round trip.
+    pub(super) trips: Trips,
+    /// So much mail that stays here is still to make one.
+    pub(super) local_trips: u32,
+    /// So many deliveries wait to be written down that main is to have them now.
+    pub(super) full: Arc<AtomicBool>,
+    pub(super) message: std::marker::PhantomData<fn(M)>,
+}
+
+/// What a scheduler knows of the others under a lookahead.
+pub(super) struct Ahead {
+    /// The least time that its mail to other clusters takes.
+    pub(super) lookahead: SimDuration,
+    /// How long after mail arrives elsewhere an answer may come, at the earliest.
+    pub(super) others: Option<SimDuration>,
+    /// No event at this time or later may happen before main has brought answers.
+    pub(super) limit: Option<SimTime>,
+    pub(super) stops: Vec<(SimTime, u64, StopReason)>,
+    pub(super) removals: Vec<Removal>,
+    /// What others will listen to, or no longer, for mail from when on.
+    pub(super) coming: BTreeMap<SimTime, Vec<(u32, Pattern, bool)>>,
+    pub(super) held_back: u64,
+    pub(super) held_back_to_main: u64,
+}
+
+impl Ahead {
+    pub(super) fn new(lookahead: SimDuration) -> Self {
+        Self {
+            lookahead,
+            others: None,
+            limit: None,
+            stops: Vec::new(),
+            removals: Vec::new(),
+            coming: BTreeMap::new(),
+            held_back: 0,
+            held_back_to_main: 0,
+        }
+    }
+
+    pub(super) fn limit_to(&mut self, time: SimTime) {
+        self.limit = Some(self.limit.map_or(time, |limit| limit.min(time)));
+    }
+
+    /// Something leaves now for main, which has no lookahead of its own. Tells when it arrives.
+    pub(super) fn leave_for_main(&mut self, now: SimTime) -> SimTime {
+        let arrives = now.saturating_add(self.lookahead);
+        self.limit_to(arrives);
+        arrives
+    }
+}
+
+/// The gateway while mail leaves through it, into the message to main.
+pub(super) struct OpenGateway<'b, 'd, M> {
+    pub(super) gateway: &'b mut Gateway<M>,
+    pub(super) draft: &'b mut Draft<'d>,
+}
+
+impl<M: WireMessage> Gateway<M> {
+    pub(super) fn new(interrupts: InterruptSource) -> Self {
+        Self {
+            interrupts,
+            ahead: None,
+            grant: 0,
+            passes: 0,
+            routes: FxHashMap::default(),
+            others: MailingList::default(),
+            listeners: BTreeMap::new(),
+            outbound: Outbound::default(),
+            interested: Vec::new(),
+            stopped: None,
+            failure: None,
+            trips: Trips::default(),
+            local_trips: LOCAL_TRIPS,
+            full: Arc::default(),
+            message: std::marker::PhantomData,
+        }
+    }
+
+    pub(super) fn writing<'b, 'd>(
+        &'b mut self,
+        draft: &'b mut Draft<'d>,
+    ) -> OpenGateway<'b, 'd, M> {
+        let gateway = self;
+        OpenGateway { gateway, draft }
+    }
+
+    pub(super) fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
+        if begins {
+            self.others.subscribe(cluster, pattern);
+        } else {
+            self.others.unsubscribe(cluster, pattern);
+        }
+    }
+
+    /// Under a lookahead: what others listen to, for mail that leaves now.
+    #[inline]
+    pub(super) fn catch_up_with_interest(&mut self, now: SimTime) {
+        while let Some(ahead) = &mut self.ahead
+            && !ahead.coming.is_empty()
+            && let Some(coming) = ahead.coming.first_entry()
+            && *coming.key() <= now
+        {
+            for (cluster, pattern, begins) in coming.remove() {
+                self.change_interest(cluster, pattern, begins);
+            }
+        }
+    }
+
+    pub(super) fn take_stops(&mut self, engine: &mut Engine<M>) -> Vec<(SimTime, u64, StopReason)> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.stops);
+        }
+        let stopped = self.stopped.take().or_else(|| engine.take_stopped());
+        let now = engine.now();
+        let stopped = stopped.into_iter();
+        stopped
+            .map(|(index, reason)| (now, index, reason))
+            .collect()
+    }
+
+    pub(super) fn take_removals(&mut self, engine: &mut Engine<M>) -> Vec<Removal> {
+        if let Some(ahead) = &mut self.ahead {
+            return std::mem::take(&mut ahead.removals);
+        }
+        let now = engine.now();
+        let removals = engine.take_removals_elsewhere().into_iter();
+        let removal = |(id, by, index)| Removal {
+            id,
+            by,
+            index,
+            time: now,
+        };
+        removals.map(removal).collect()
+    }
+
+    /// Under a lookahead: if agents here begin to listen where none did, goes no further than others know it. Until then they
+    /// think that none of their alarms leaves before it is due.
+    pub(super) fn await_attention(&mut self, engine: &Engine<M>) {
+        if self.listeners.is_empty()
+            && engine.has_changed_interest()
+            && let Some(ahead) = &mut self.ahead
+        {
+            ahead.leave_for_main(engine.now());
+        }
+    }
+
+    /// Under a lookahead: notes what main is to hear. True if main must number agents first.
+    pub(super) fn look_around(&mut self, engine: &mut Engine<M>) -> bool {
+        let now = engine.now();
+        if let Some(ahead) = &mut self.ahead {
+            if let Some((index, reason)) = engine.take_stopped() {
+                let arrives = ahead.leave_for_main(now);
+                ahead.stops.push((arrives, index, reason));
+            }
+            for (id, by, index) in engine.take_removals_elsewhere() {
+                let time = ahead.leave_for_main(now);
+                ahead.removals.push(Removal {
+                    id,
+                    by,
+                    index,
+                    time,
+                });
+            }
+        }
+        engine.has_newborn()
+    }
+
+    /// Where mail goes: to main, its owner or the cluster of its receiver, if it is not here; and
+    /// into `interested`. Also tells whether any cluster listens to it.
+    #[inline]
+    pub(super) fn destinations(&mut self, mail: &Outgoing<'_, M>) -> (Option<Destination>, bool) {
+        self.interested.clear();
+        let mut to = None;
+        if let Some(id) = mail.receiver.agent()
+            && mail.receiver_is_elsewhere
+        {
+            to = Some(match self.routes.get(&id) {
+                Some(cluster) => Destination::Cluster(*cluster),
+                None if id == AgentId::MAIN => Destination::Main,
+                None => Destination::Owner,
+            });
+        }
+        if !self.others.is_empty() && !matches!(mail.receiver, Receiver::Direct(_)) {
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let interested = &mut self.interested;
+            self.others
+                .recipients(mail.sender, receiver, topic, interested);
+        }
+        (to, !self.interested.is_empty())
+    }
+
+    /// Has mail that stays here make a round trip: so a type that is not read as it is written is an error in one cluster, too.
+    #[cold]
+    pub(super) fn try_local(&mut self, engine: &mut Engine<M>) {
+        let Self {
+            failure,
+            trips,
+            local_trips,
+            ..
+        } = self;
+        let mut bytes = std::mem::take(&mut trips.written);
+        engine.waiting(|mail| {
+            if *local_trips == 0 {
+                return;
+            }
+            if !cfg!(debug_assertions) {
+                *local_trips -= 1;
+            }
+            bytes.clear();
+            // One that cannot be written need not be, as long as it stays here.
+            let written = guarded::catch(|| codec::put(mail.body, &mut bytes));
+            if !matches!(written, Ok(Ok(()))) {
+                return;
+            }
+            let Err(difference) = round_trip::make(mail.body, &bytes, &mut trips.scratch) else {
+                return;
+            };
+            let what = layout::name(mail.key, mail.sender, mail.receiver, mail.body.topic());
+            failure.get_or_insert(match difference {
+                Difference::Unreadable(why) => Fault::Decode { what, why },
+                Difference::Other(why) => Fault::Asymmetric { what, why },
+            });
+        });
+        trips.written = bytes;
+    }
+
+    /// The patterns that the first agent here began, or the last one ceased, to listen to; and
+    /// when. Without a lookahead only what came of it counts.
+    pub(super) fn interest(
+        &mut self,
+        changes: Vec<(Pattern, bool, SimTime)>,
+    ) -> Vec<(Pattern, bool, SimTime)> {
+        let mut interest: Vec<(Pattern, bool, SimTime)> = Vec::new();
+        for (pattern, begins, time) in changes {
+            let listeners = self.listeners.entry(pattern).or_default();
+            let before = *listeners;
+            *listeners = if begins { before + 1 } else { before - 1 };
+            if before.min(*listeners) > 0 {
+                continue;
+            }
+            let undone = interest.iter().position(|change| change.0 == pattern);
+            match undone.filter(|_| self.ahead.is_none()) {
+                Some(place) => drop(interest.remove(place)),
+                None => interest.push((pattern, begins, time)),
+            }
+        }
+        self.listeners.retain(|_, listeners| *listeners > 0);
+        interest
+    }
+}
+
+impl<M: WireMessage> OpenGateway<'_, '_, M> {
+    /// Hands out the mail that leaves. True if some does.
+    pub(super) fn hand_out(&mut self, engine: &mut Engine<M>) -> bool {
+        let mut any = false;
+        let now = engine.now();
+        self.gateway.catch_up_with_interest(now);
+        engine.outgoing(|mail| {
+            let (to, is_heard) = self.gateway.destinations(&mail);
+            any |= self.hand_to(&mail, to, now, now);
+            is_heard
+        });
+        if self.gateway.local_trips > 0 {
+            self.gateway.try_local(engine);
+        }
+        any
+    }
+
+    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
+    /// listens to it now.
+    pub(super) fn rematch(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
+        let now = engine.now();
+        engine.outgoing(|mail| {
+            if matches!(mail.receiver, Receiver::Direct(_)) {
+                return false;
+            }
+            let (receiver, topic) = (mail.receiver.agent(), mail.body.topic());
+            let Gateway {
+                interested, others, ..
+            } = &mut *self.gateway;
+            interested.clear();
+            others.recipients(mail.sender, receiver, topic, interested);
+            let is_heard = !interested.is_empty();
+            let matching = begun
+                .iter()
+                .filter(|(_, pattern)| pattern.matches(mail.sender, receiver, topic));
+            let clusters: BTreeSet<_> = matching.map(|(cluster, _)| *cluster).collect();
+            interested.clear();
+            interested.extend(clusters);
+            self.hand_to(&mail, None, now, now);
+            is_heard
+        });
+    }
+
+    /// Encodes mail and hands it to a destination and to the clusters in `interested`. True if
+    /// there is any. It leaves at `left`, and is due at `due` if that is not too soon.
+    #[inline]
+    pub(super) fn hand_to(
+        &mut self,
+        mail: &Outgoing<'_, M>,
+        to: Option<Destination>,
+        left: SimTime,
+        due: SimTime,
+    ) -> bool {
+        let Gateway {
+            ahead,
+            interested,
+            outbound,
+            failure,
+            trips,
+            ..
+        } = &mut *self.gateway;
+        let mut others = interested.iter();
+        let Some(first) = to.or_else(|| others.next().copied().map(Destination::Cluster)) else {
+            return false;
+        };
+        let (mut left, mut arrives) = (left, SimTime::ZERO);
+        match ahead {
+            None => left = SimTime::ZERO,
+            Some(ahead) => {
+                arrives = left.saturating_add(ahead.lookahead);
+                // What would arrive after the end of time arrives at the end, as if it had left in time.
+                left = arrives.saturating_sub(ahead.lookahead);
+                let late = u64::from(due < arrives);
+                match to {
+                    Some(Destination::Main) => {
+                        ahead.held_back_to_main += late;
+                        // Of what others listen to as well.
+                        ahead.held_back += late.min(interested.len() as u64);
+                    }
+                    _ => ahead.held_back += late,
+                }
+                if matches!(to, Some(Destination::Main | Destination::Owner)) {
+                    ahead.limit_to(arrives);
+                } else if let Some(others) = ahead.others {
+                    ahead.limit_to(arrives.saturating_add(others));
+                }
+            }
+        }
+        let Outgoing {
+            key,
+            sender,
+            receiver,
+            body,
+            ..
+        } = *mail;
+        let head = MailHead {
+            key,
+            sender,
+            receiver,
+            arrives,
+            left,
+            is_copy: to.is_none(),
+        };
+        match outbound.encode(first, &head, body, self.draft) {
+            Ok(encoded) => {
+                let bytes = outbound.body(encoded, &head, self.draft);
+                if trips.wants(bytes)
+                    && let Err(Difference::Other(why)) =
+                        round_trip::make(body, bytes, &mut trips.scratch)
+                {
+                    // One that cannot be read is an error where it arrives.
+                    let what = layout::name_mail(&head, body.topic());
+                    failure.get_or_insert(Fault::Asymmetric { what, why });
+                }
+                for cluster in others {
+                    if first != Destination::Cluster(*cluster) {
+                        outbound.copy(encoded, *cluster, arrives, self.draft);
+                    }
+                }
+            }
+            Err(why) => {
+                let what = layout::name_mail(&head, body.topic());
+                let why = layout::reason(body, why);
+                failure.get_or_insert(Fault::Encode { what, why });
+            }
+        }
+        true
+    }
+}
+
+impl<M: WireMessage> EngineHooks<M> for OpenGateway<'_, '_, M> {
+    #[inline]
+    fn before_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        if self.gateway.ahead.is_some() {
+            self.hand_out(engine);
+            return self.gateway.look_around(engine) || self.gateway.failure.is_some();
+        }
+        self.hand_out(engine) || engine.has_removals_elsewhere()
+    }
+
+    #[inline]
+    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
+        self.gateway.passes += 1;
+        if self.gateway.ahead.is_some() {
+            self.gateway.await_attention(engine);
+            return false;
+        }
+        engine.has_many_to_tell_of()
+    }
+
+    #[inline]
+    fn wants_attention(&self) -> bool {
+        let gateway = &*self.gateway;
+        gateway.failure.is_some()
+            || gateway.passes > 1 && gateway.interrupts.covers(gateway.grant)
+            || gateway.ahead.is_none() && gateway.full.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
+        let limit = self.gateway.ahead.as_ref().and_then(|ahead| ahead.limit);
+        match (horizon, limit) {
+            (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
+            (horizon, limit) => horizon.or(limit),
+        }
+    }
+
+    fn departing(&mut self, engine: &mut Engine<M>, time: SimTime) {
+        self.gateway.catch_up_with_interest(time);
+        engine.departures(time, |mail, due| {
+            let (to, is_heard) = self.gateway.destinations(&mail);
+            self.hand_to(&mail, to, time, due) || is_heard
+        });
+    }
+}
