@@ -35,17 +35,17 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Sellers find buyers by an auction, as well as anybody could assign them.
+/// Sellers find buyers by an auction, and the assignment is optimal.
 #[derive(Debug, Parser)]
 #[command(name = "auction")]
 struct Options {
-    /// Which total of the contracts is wanted.
+    /// Look for the contracts with the lowest or the highest total.
     #[arg(long, value_enum, default_value_t = Goal::Lowest)]
     total: Goal,
-    /// So many persons and objects with values drawn from the seed, instead of the known problem.
+    /// Use this many persons and objects, with values drawn from the seed, instead of the known problem.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     persons: Option<u64>,
-    /// Tell of every bid and every price as it arrives.
+    /// Print every bid and every price when it arrives.
     #[arg(long)]
     story: bool,
     #[command(flatten)]

@@ -29,7 +29,7 @@ struct Options {
     /// How many peers an agent knows at most: its successor, and others drawn at random.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     peers: u64,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the schedulers run.
@@ -41,7 +41,7 @@ struct Options {
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
-    /// Give up after so many seconds.
+    /// Stop the run after this many seconds of wall time.
     #[arg(long, default_value_t = 600)]
     timeout_s: u64,
 }

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Conveyors in several processes hand over units to one another.
 ///
-/// The story is written to the standard output, the wall time and the ratio to the standard error,
-/// as they differ from run to run.
+/// It writes the story to the standard output. It writes the wall time and the ratio to the standard
+/// error, because they differ from run to run.
 #[derive(Debug, Parser)]
 #[command(name = "conveyors")]
 struct Options {
@@ -33,26 +33,26 @@ struct Options {
     /// How many units are laid on the first conveyor, one after the other.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     units: u64,
-    /// The seed that the gaps between units come from.
+    /// The seed of the gaps between units.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the schedulers run.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
-    /// How long messages from one scheduler to another take at least, in milliseconds. The schedulers
-    /// then run at the same time, and a hand-over takes time.
+    /// The least time of messages between schedulers, in milliseconds. With more than 0 the schedulers
+    /// run at the same time, and a hand-over takes time.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     lookahead: u64,
-    /// Hold up messages between schedulers by chance from this seed, which changes no result.
+    /// Delay messages between schedulers randomly, from this seed. This changes no result.
     #[arg(long, value_name = "SEED")]
     jitter: Option<u64>,
     /// Print the wall time and the ratio only.
     #[arg(long)]
     quiet: bool,
-    /// What carries the messages between processes.
+    /// The kind of link between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
-    /// Open a control socket, to which the program `maslite` can speak, and say where it is.
+    /// Open a control socket for the program `maslite`, and print its path.
     #[arg(long)]
     control: bool,
     /// Print one JSON object and nothing else.

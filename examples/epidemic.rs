@@ -56,7 +56,7 @@ struct Options {
     /// Draw the outcome into this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write a line for every day to the standard error, as is done on a terminal anyway.
+    /// Write a line for every day to the standard error. On a terminal this is the default.
     #[arg(long)]
     progress: bool,
     #[command(flatten)]

@@ -34,23 +34,23 @@ struct Options {
     /// How many events each agent starts with.
     #[arg(long, default_value_t = 16)]
     population: u64,
-    /// How long an event is under way in the mean.
+    /// The mean time that an event is under way.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     mean: SimDuration,
-    /// The part of that which is never undercut.
+    /// The least time that an event is under way, a part of the mean: the lookahead of the clusters.
     #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     lookahead: SimDuration,
-    /// The share of events that go to an agent drawn from all; the rest stay where they are.
+    /// The share of events that go to a random agent. The others stay at their agent.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     remote: f64,
     /// How many clusters the agents are divided among.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     clusters: u64,
-    /// For comparison: as many simulations side by side, each with its share of the agents, that
-    /// know nothing of each other.
+    /// For comparison: run as many unconnected simulations side by side, each with its share of the
+    /// agents.
     #[arg(long)]
     unconnected: bool,
-    /// Do not tell the kernel of the lookahead.
+    /// Do not declare the lookahead to the kernel.
     #[arg(long)]
     no_window: bool,
     /// How long the simulation lasts.
@@ -59,19 +59,19 @@ struct Options {
     /// How long each event keeps the processor busy, in nanoseconds.
     #[arg(long, value_name = "NS", default_value_t = 0)]
     work: u64,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the clusters run: inline if there is one, else in processes.
+    /// Where the clusters run. By default a single cluster runs inline, and several run in processes.
     #[arg(long, value_enum)]
     placement: Option<Where>,
-    /// Hold up messages between clusters by chance from this seed, which changes no result.
+    /// Delay messages between clusters randomly, from this seed. This changes no result.
     #[arg(long, value_name = "SEED")]
     jitter: Option<u64>,
-    /// What carries the messages between processes.
+    /// The kind of link between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
-    /// Open a control socket, to which the program `maslite` can speak, and say where it is.
+    /// Open a control socket for the program `maslite`, and print its path.
     #[arg(long)]
     control: bool,
     /// Print one JSON object and nothing else.

@@ -31,7 +31,7 @@ use serde_json::json;
 #[derive(Debug, Parser)]
 #[command(name = "production_line")]
 struct Options {
-    /// Make so many items with times drawn from the seed, instead of those of the known problem.
+    /// Make this many items, with times drawn from the seed, instead of the known problem.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=500))]
     items: Option<u64>,
     /// Draw the schedule into this file, as a Gantt chart.

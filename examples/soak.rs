@@ -20,11 +20,11 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Sends very many messages between clusters, and looks at the accounts and at memory.
+/// Sends very many messages between clusters, and checks counters and memory.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 struct Options {
-    /// How many messages arrive, at least.
+    /// The least number of messages that arrive.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
     /// How many clusters there are.
@@ -33,13 +33,13 @@ struct Options {
     /// How many players each cluster has.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     players: u64,
-    /// What carries the messages between the processes.
+    /// The kind of link between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Tell of every slice on the standard error.
+    /// Report every slice on the standard error.
     #[arg(long)]
     progress: bool,
     /// Print one JSON object and nothing else.

@@ -106,29 +106,29 @@ const STORIES: &[(&str, Story, &str)] = &[
         "too_late",
         too_late,
         "1 x\nthe clusters could not be started: the process of cluster 1 (0) could not become a cluster: its program starts a \
-         simulation in processes before it comes to `enter` at {too_late} (call 2 from there), for which this process was started: \
-         enter all registries before the first simulation starts, or give builders what differs in their configuration\n",
+         simulation in processes before it reaches `enter` at {too_late} (call 2 from there), for which this process was started: \
+         enter all registries before the first simulation starts, or pass the differences to builders as their configuration\n",
     ),
     (
         "never_there",
         never_there,
         "the clusters could not be started: the process of cluster 1 (0) ended before its handshake: it exited silently, with code 0; \
-         it has passed `enter` at {never_there} (builder \"market\" is missing, agent type entry_points::Stall is there in addition), \
-         and not come to the `enter` that it was started for: enter all registries before the first simulation starts\n",
+         it passed `enter` at {never_there} (builder \"market\" is missing, agent type entry_points::Stall is there in \
+         addition), and did not reach the `enter` that it was started for: enter all registries before the first simulation starts\n",
     ),
     (
         "changed",
         changed,
         "the clusters could not be started: the process of cluster 1 (0) has another registry at `enter` at {changed}: builder \
-         \"first\" is missing, builder \"later\" is there in addition; what a program registers must be the same in each of its \
-         processes\n",
+         \"first\" is missing, builder \"later\" is there in addition; a program must register the same agents and builders \
+         in each of its processes\n",
     ),
     (
         "usage",
         usage,
-        "the clusters could not be started: the process of cluster 1 (0) ended before its handshake: it exited with code 2, having \
-         said \"error: this is the second time usage: once\"; its program ended before it came to `Registry::enter`, which should be \
-         the first line of main: what stands before it runs in every child process, with the same arguments\n",
+        "the clusters could not be started: the process of cluster 1 (0) ended before its handshake: it exited with code 2; \
+         its last output: \"error: this is the second time usage: once\"; its program ended before it reached \
+         `Registry::enter`, which should be the first line of main: code before that line runs in every child process, with the same arguments\n",
     ),
 ];
 

@@ -144,7 +144,7 @@ pub(crate) struct Busy {
     pub(crate) agents: u64,
     /// Events of each agent that are under way.
     pub(crate) population: u64,
-    /// How long an event is under way in the mean.
+    /// The mean time that an event is under way.
     pub(crate) mean: SimDuration,
     /// What is added to that for an event that goes elsewhere.
     pub(crate) lookahead: SimDuration,

@@ -23,7 +23,7 @@ use faults::{FAULTS, Failure, Fault};
 use maslite_testkit::carrier::Carrier;
 use model::Stage;
 
-/// Does harm to busy simulations, and looks whether each comes to the right end with nothing left.
+/// Causes faults in busy simulations, and checks that each ends correctly and leaves nothing behind.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", after_help = EXPLANATION)]
 struct Options {
@@ -36,10 +36,10 @@ struct Options {
     /// How many clusters each simulation has.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     clusters: u64,
-    /// What carries the messages between the processes.
+    /// The kind of link between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print a JSON object for each fault and nothing else.
@@ -48,13 +48,13 @@ struct Options {
     /// List the faults.
     #[arg(long)]
     list: bool,
-    /// Let processes write to the standard error as they like.
+    /// Let processes write to the standard error directly.
     #[arg(long)]
     loud: bool,
     /// Used by this program itself: do the rounds here.
     #[arg(long, hide = true)]
     inside: bool,
-    /// Used by this program itself: be a main process that is harmed.
+    /// Used by this program itself: be the main process that suffers the fault.
     #[arg(long, hide = true)]
     host: Option<String>,
 }

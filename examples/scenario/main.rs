@@ -25,7 +25,7 @@ use maslite_testkit::scenario::trace::{Trace, write_placed};
 
 use crate::steer::Steering;
 
-/// Runs a scenario file and prints what was counted, as one JSON object.
+/// Runs a scenario file, and prints the counters as one JSON object.
 #[derive(Debug, Parser)]
 #[command(name = "scenario", after_long_help = FORMAT)]
 struct Options {
@@ -34,31 +34,31 @@ struct Options {
     /// Where the agents run.
     #[arg(long, value_enum, default_value_t = Where::Inline)]
     placement: Where,
-    /// Writes every delivery, and what else happens, to this file, as a line of JSON each.
+    /// Write every delivery and every other event to this file, one line of JSON each.
     #[arg(long, value_name = "OUT.jsonl")]
     trace: Option<PathBuf>,
-    /// The seed of the run. Scripted agents leave nothing to chance.
+    /// The seed of the run. Scripted agents draw no random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Holds up messages between main and the clusters, by chance from a seed. Changes nothing.
+    /// Delay messages between main and the clusters randomly, from a seed. This changes no result.
     #[arg(long = "shake", value_name = "SEED")]
     jitter: Option<u64>,
-    /// Runs in pieces of so many supersteps. Changes nothing.
+    /// Run in pieces of this many supersteps. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice: Option<u64>,
-    /// Runs in pieces of so many milliseconds of simulated time, if the file has a time limit. Changes nothing.
+    /// Run in pieces of this many milliseconds of simulated time, if the file has a time limit. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice_ms: Option<u64>,
-    /// Asks a predicate, which never holds, after every superstep. Changes nothing.
+    /// Ask a predicate, which never holds, after every superstep. This changes no result.
     #[arg(long)]
     watch: bool,
-    /// Pauses, steps, asks and resumes from another thread, by chance from a seed. Changes nothing.
+    /// Pause, step, ask and resume from another thread, randomly, from a seed. This changes no result.
     #[arg(long, value_name = "SEED")]
     steer: Option<u64>,
-    /// Ends runs where agents report something, and goes on. Changes nothing.
+    /// End the run wherever agents report an error, and continue with another run. This changes no result.
     #[arg(long)]
     stop_at_error: bool,
-    /// Processes are connected by channels instead of shared memory. Changes nothing.
+    /// Connect processes by channels instead of shared memory. This changes no result.
     #[arg(long)]
     channel: bool,
 }

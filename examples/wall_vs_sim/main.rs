@@ -27,7 +27,7 @@ use model::{Model, agents};
 use picture::{Bar, Bars, Line, Lines};
 use runs::{Outcome, Span};
 
-/// How much faster than the world heavy clusters run, together in one scheduler and in a process each.
+/// Measures how much faster than wall time heavy clusters run, in one scheduler and in one process each.
 #[derive(Debug, Parser)]
 #[command(name = "wall_vs_sim", after_help = EXPLANATION)]
 struct Options {
@@ -37,7 +37,7 @@ struct Options {
     /// How many agents each cluster has.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     agents: u64,
-    /// Between two plans of one agent, in the mean; each plan is an event, and so is telling it.
+    /// The mean time between two plans of one agent. Making a plan is an event, and telling it is another.
     #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds)]
     period: SimDuration,
     /// How long each event keeps the processor busy, in nanoseconds.
@@ -46,28 +46,28 @@ struct Options {
     /// The share of mail that goes to another cluster.
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     cross: f64,
-    /// What mail to another cluster takes at least; 0 for clusters in lockstep.
+    /// The least time of mail to another cluster. With 0 the clusters run in lockstep.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     lookahead: SimDuration,
     /// How long the simulation lasts.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     end: SimDuration,
-    /// How often each figure is measured, in turns; medians are shown.
+    /// How often each figure is measured. The program shows medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
-    /// Measure also over a range of work per event and of the share of mail that crosses.
+    /// Measure a range of work per event and of the share of mail between clusters, too.
     #[arg(long)]
     sweep: bool,
     /// Draw the result into this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where clusters run; inline there is nothing to gain.
+    /// Where clusters run. Inline they cannot be faster than one scheduler.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
-    /// What carries the messages between processes.
+    /// The kind of link between processes.
     #[arg(long, value_enum, default_value_t)]
     link: Carrier,
     /// Print one JSON object and nothing else.

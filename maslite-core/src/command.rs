@@ -48,7 +48,7 @@ pub enum CommandError {
     },
     /// The agent panicked over the command. It lives on, with whatever the command had changed by
     /// then.
-    #[error("agent {agent} panicked over a command: {message}")]
+    #[error("agent {agent} panicked while it handled a command: {message}")]
     Panicked {
         /// The agent.
         agent: AgentId,

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("no agent {0} was ever added to this simulation")]
     UnknownAgent(AgentId),
     /// An agent asked for the removal of an agent that never was.
-    #[error("at {time} agent {by} removed agent {id}, which does not exist")]
+    #[error(
+        "at {time} agent {by} removed agent {id}, but no agent ever had this id: remove only agents that were added"
+    )]
     RemovedUnknown {
         /// The id that nobody has.
         id: AgentId,
@@ -81,7 +83,9 @@ pub enum Error {
         backtrace: Option<Box<str>>,
     },
     /// An alarm was set for a time that no clock reaches.
-    #[error("at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time")]
+    #[error(
+        "at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time: use a shorter delay"
+    )]
     TimeOverflow {
         /// Who set it.
         agent: AgentId,
@@ -102,7 +106,7 @@ pub enum Error {
     },
     /// An agent replied where there is no mail to reply to.
     #[error(
-        "at {time} agent {agent} called `reply` without having taken a mail in this call: use `send` to say who gets the message"
+        "at {time} agent {agent} called `reply` in a call in which it took no mail: use `send` and name the receiver"
     )]
     NothingToReplyTo {
         /// Who called it.
@@ -112,8 +116,8 @@ pub enum Error {
     },
     /// The agents go on exchanging mail while time stands still.
     #[error(
-        "no end to the exchange at {time}: {limit} supersteps, awake are {}: \
-         let time pass between question and answer, or raise the limit on supersteps per instant",
+        "endless exchange at {time}: time stands still after {limit} supersteps, awake agents: {}; let time pass between \
+         request and answer (`ctx.alarm_in`), or raise the limit on supersteps per instant",
         Listed(.agents)
     )]
     EndlessExchange {
@@ -126,7 +130,8 @@ pub enum Error {
     },
     /// A message does not serialise, and a digest of contents was asked for.
     #[error(
-        "at {time} message {topic} of agent {sender} to agent {agent} cannot be serialised for the content digest: {why}"
+        "at {time} message {topic} of agent {sender} to agent {agent} cannot be serialised for the content digest: {why}; \
+         correct its `Serialize`, or run without a content digest"
     )]
     Undigested {
         /// Its topic.
@@ -142,7 +147,7 @@ pub enum Error {
     },
     /// A run was asked for after one that failed.
     #[error(
-        "an earlier run failed, by an error or a panic of a callback, so this simulation cannot go on: build a new one"
+        "an earlier run ended with an error or with a panic of a callback, so this simulation cannot continue: build a new one"
     )]
     Failed,
 }
@@ -184,7 +189,9 @@ impl fmt::Display for Adder {
         match self {
             Self::Owner => f.write_str("the simulation's owner"),
             Self::Agent(id, time) => write!(f, "agent {id} at {time}"),
-            Self::Forgotten => f.write_str("whoever added the agent that went long ago"),
+            Self::Forgotten => {
+                f.write_str("an adder that is no longer known (the agent was removed long ago)")
+            }
         }
     }
 }

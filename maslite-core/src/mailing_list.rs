@@ -27,7 +27,7 @@ pub struct Pattern {
 
 /// A pattern must name a sender, a receiver or a topic.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a subscription must name a sender, a receiver or a topic")]
+#[error("a subscription must name a sender, a receiver or a topic, and this one names none")]
 pub struct EmptyPattern;
 
 crate::readable_debug!(

@@ -180,7 +180,9 @@ fn answers_that_go_on_for_ever_are_refused() {
         )
     };
     let nonsense = |what: &str| {
-        format!("maslite: the simulation answers {what}: it is none, or its memory is corrupt\n")
+        format!(
+            "maslite: the simulation answers {what}: it is no simulation, or its memory is corrupt\n"
+        )
     };
     let long = "maslite: the simulation did not answer: its answer is longer than 16777216 bytes\n";
     for (name, words, says, expected) in [
@@ -200,7 +202,7 @@ fn answers_that_go_on_for_ever_are_refused() {
             "other",
             "agents",
             b"{\"version\":1,\"reply\":\"done\"}\n".to_vec(),
-            nonsense("something else than its agents"),
+            nonsense("another question than the one about its agents"),
         ),
         ("long", "status", vec![b' '; 40 << 20], long.to_owned()),
     ] {

@@ -271,7 +271,7 @@ fn removing_an_agent_that_never_was_is_an_error() {
     let error = world.fails();
     assert_eq!(
         error.to_string(),
-        "at 0 s agent 1 removed agent 77, which does not exist"
+        "at 0 s agent 1 removed agent 77, but no agent ever had this id: remove only agents that were added"
     );
     assert_eq!(world.fails(), Error::Failed);
 }

@@ -268,8 +268,8 @@ fn an_endless_exchange_is_found_and_names_the_agents() {
     );
     assert_eq!(
         error.to_string(),
-        "no end to the exchange at 0 s: 1000 supersteps, awake are 1: let time pass between \
-         question and answer, or raise the limit on supersteps per instant"
+        "endless exchange at 0 s: time stands still after 1000 supersteps, awake agents: 1; let time pass between request and \
+         answer (`ctx.alarm_in`), or raise the limit on supersteps per instant"
     );
     assert_eq!(world.fails(), Error::Failed);
 }
@@ -290,7 +290,7 @@ fn an_endless_exchange_is_found_without_asking() {
     assert!(
         error
             .to_string()
-            .contains("1000000 supersteps, awake are hasty"),
+            .contains("1000000 supersteps, awake agents: hasty"),
         "{error}"
     );
 }

@@ -226,6 +226,6 @@ fn removing_an_agent_removes_its_subscriptions() {
 fn a_pattern_that_names_nothing_is_an_error() {
     assert_eq!(
         Pattern::new(None, None, None).unwrap_err().to_string(),
-        "a subscription must name a sender, a receiver or a topic"
+        "a subscription must name a sender, a receiver or a topic, and this one names none"
     );
 }

@@ -263,7 +263,7 @@ fn every_reason_not_to_answer_is_an_error_of_its_own() {
         let error = main.command(1, Msg::Token { hops: 1 }).unwrap_err();
         assert_eq!(error.to_string(), "agent 1 refuses: Token is mail");
         let error = main.command(1, Msg::Panic).unwrap_err();
-        let text = "agent 1 panicked over a command: no command for me";
+        let text = "agent 1 panicked while it handled a command: no command for me";
         assert_eq!(error.to_string(), text);
         // None of this did harm.
         assert_eq!(main.command(1, Msg::Reset(5)).unwrap(), Msg::Count(0));

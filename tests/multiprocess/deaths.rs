@@ -136,7 +136,7 @@ fn every_cause_is_told_apart() {
         (
             Victim::Abort("out of paint".to_owned()),
             ExitKind::Signal(6),
-            "aborted (SIGABRT), having said \"out of paint\"",
+            "aborted (SIGABRT); its last output: \"out of paint\"",
         ),
         (
             Victim::Overflow,
@@ -156,7 +156,7 @@ fn every_cause_is_told_apart() {
         (
             Victim::Signal(9),
             ExitKind::Signal(9),
-            "by whom is not known",
+            "the sender of the signal is unknown",
         ),
         (
             Victim::Signal(11),
@@ -320,8 +320,8 @@ fn an_agent_that_closes_all_descriptors_is_suspected() {
             "{placement:?}"
         );
         let text = error.to_string();
-        let expected = "ended itself because it had lost its connection with main (code 90); if main has lived on, an agent has closed \
-                        descriptors that are not its own; all clusters were stopped";
+        let expected = "ended itself because it lost its connection to main (code 90); if main still lives, an agent has \
+         closed descriptors that are not its own; all clusters were stopped";
         assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -177,23 +177,25 @@ fn failure(name: &str) -> String {
 fn an_endless_exchange_names_agents_of_all_clusters() {
     let cause = |awake| {
         format!(
-            "{awake}: let time pass between question and answer, or raise the limit on supersteps per instant"
+            "{awake}; let time pass between request and answer (`ctx.alarm_in`), or raise the limit on supersteps per instant"
         )
     };
     assert_eq!(
         failure("an_endless_exchange_names_those_kept_awake"),
-        cause("no end to the exchange at 0 s: 3 supersteps, awake are 1, 2, 3")
+        cause(
+            "endless exchange at 0 s: time stands still after 3 supersteps, awake agents: 1, 2, 3"
+        )
     );
     assert_eq!(
         failure("an_endless_exchange_names_the_first_sixteen"),
         cause(
-            "no end to the exchange at 0 s: 2 supersteps, \
-             awake are 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9"
+            "endless exchange at 0 s: time stands still after 2 supersteps, awake agents: 24, 23, 22, 21, 20, 19, 18, 17, 16, \
+             15, 14, 13, 12, 11, 10, 9"
         )
     );
     assert_eq!(
         failure("no_superstep_in_an_instant"),
-        cause("no end to the exchange at 0 s: 0 supersteps, awake are 1, 2")
+        cause("endless exchange at 0 s: time stands still after 0 supersteps, awake agents: 1, 2")
     );
 }
 

@@ -274,10 +274,16 @@ fn of_two_births_or_removals_that_of_the_agent_added_first_counts() {
         "{end}"
     );
     let end = check(&[vec![], vec![(1, Act::Remove(8))], vec![(1, Act::Remove(9))]]);
-    assert_eq!(end, "at 0 s agent 2 removed agent 8, which does not exist");
+    assert_eq!(
+        end,
+        "at 0 s agent 2 removed agent 8, but no agent ever had this id: remove only agents that were added"
+    );
     let twice = vec![(1, Act::Remove(9)), (1, Act::Remove(8))];
     let end = check(&[twice, vec![(1, Act::Remove(7))], vec![]]);
-    assert_eq!(end, "at 0 s agent 1 removed agent 9, which does not exist");
+    assert_eq!(
+        end,
+        "at 0 s agent 1 removed agent 9, but no agent ever had this id: remove only agents that were added"
+    );
 }
 
 #[test]

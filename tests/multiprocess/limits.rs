@@ -88,7 +88,7 @@ fn a_child_that_the_terminal_has_stopped_says_what_to_do() {
         assert_eq!(blocker.activity, Activity::StoppedByTerminal);
         let text = blocker.to_string();
         assert!(
-            text.contains("say `stty -tostop`, or use `Output::Prefixed`"),
+            text.contains("run `stty -tostop`, or use `Output::Prefixed`"),
             "{text}"
         );
     }

@@ -88,7 +88,7 @@ fn names_and_numbers_that_do_not_fit_are_refused() {
     let error = other.add_to(clusters[0], 1, Gossip).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is no such cluster (number 0) in this simulation: use what `new_cluster` of the same `MpMain` returned"
+        "cluster number 0 does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
     );
     for refused in [
         other.build(clusters[0], "factory", ()).unwrap_err(),
@@ -182,9 +182,8 @@ fn a_test_that_is_no_entry_is_named() {
         };
         assert_eq!(*exit, ExitKind::Success);
         let expected = format!(
-            "the process of cluster 1 (0) ended before its handshake: it exited silently, with code 0; no ignored test of this \
-             program is called {test:?}, or it does not call `enter`: give `entered_by_test` the whole name of the test, with its \
-             modules, and write `#[ignore]` above the test"
+            "the process of cluster 1 (0) ended before its handshake: it exited silently, with code 0; no ignored test of \
+             this program has the name {test:?}, or that test does not call `enter`: give `entered_by_test` the full name of the test, with its modules, and write `#[ignore]` above the test"
         );
         assert_eq!(error.to_string(), expected);
     }
@@ -250,7 +249,7 @@ fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
     ] {
         let error = main.new_cluster_named(bad).unwrap_err();
         let expected = format!(
-            "a cluster cannot be called {shown}: use 1 to 200 characters, and none that terminals obey"
+            "the name {shown} is not valid for a cluster: use 1 to 200 characters, and none that a terminal obeys"
         );
         assert_eq!(error.to_string(), expected);
     }

@@ -73,8 +73,9 @@ fn an_exit_in_teardown_is_no_clean_end() {
             assert_eq!(
                 errors,
                 [format!(
-                    "cluster 2 (pid {pid}) ended at 0 s before all its agents were torn down: its process {how}, having said \"enough\"; \
-                     an agent has probably called `std::process::exit`, which is not theirs to call"
+                    "cluster 2 (pid {pid}) ended at 0 s before all its agents were torn down: its process {how}; its last \
+                     output: \"enough\"; \
+                     an agent has probably called `std::process::exit`, which agents must not call"
                 )]
             );
         }

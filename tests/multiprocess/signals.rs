@@ -129,7 +129,7 @@ fn the_second_signal_kills_the_clusters_and_the_third_the_process() {
     host.signal("TERM");
     let failed = host.says("failed:");
     assert!(
-        failed.starts_with("interrupted for the second time"),
+        failed.starts_with("a second Ctrl-C or SIGTERM interrupted the run"),
         "{failed}"
     );
     assert_eq!(host.says("left:"), "false");
@@ -172,7 +172,7 @@ fn a_handler_of_the_program_is_left_alone() {
     let mut host = Host::start("taken_entry", "");
     assert_eq!(
         host.says("refused:"),
-        "Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead: this program handles \
+        "cannot install a handler for Ctrl-C; stop runs with a `StopHandle` instead: this program handles \
          SIGINT or SIGTERM itself"
     );
     assert!(host.end().success());

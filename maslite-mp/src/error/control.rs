@@ -44,7 +44,7 @@ pub enum ControlError {
     },
     /// The handle belongs to another simulation.
     #[error(
-        "there is no such cluster (number {0}) in this simulation: use what `new_cluster` of the same `MpMain` returned"
+        "cluster number {0} does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
     )]
     UnknownCluster(u32),
     /// The process of a cluster ended meanwhile, and with it the simulation.

@@ -104,13 +104,13 @@ impl ExitKind {
     pub(crate) fn next_step(self) -> Option<&'static str> {
         Some(match self {
             Self::Success | Self::Code(_) => {
-                "an agent has probably called `std::process::exit`, which is not theirs to call"
+                "an agent has probably called `std::process::exit`, which agents must not call"
             }
             Self::StackOverflow => {
                 "look for a recursion without end, or start the program with more stack (`ulimit -s`)"
             }
             Self::AllocationFailed { .. } | Self::OutOfMemory { .. } => {
-                "give it more memory, or let fewer clusters or smaller ones share what there is"
+                "give the simulation more memory, or use fewer or smaller clusters"
             }
             Self::DoublePanic => "look for a `Drop` or a callback of foreign code that panics",
             Self::Signal(4 | 5 | 7 | 8 | 10 | SIGSEGV | 31) => {
@@ -118,9 +118,9 @@ impl ExitKind {
             }
             Self::Signal(24 | 25) => "raise the limit (`ulimit -t`, `ulimit -f`)",
             Self::LifelineLost => {
-                "if main has lived on, an agent has closed descriptors that are not its own"
+                "if main still lives, an agent has closed descriptors that are not its own"
             }
-            Self::InitFailed => "an agent that starts a simulation of its own ends like this, too",
+            Self::InitFailed => "an agent that starts a simulation of its own can cause this, too",
             _ => return None,
         })
     }
@@ -162,27 +162,27 @@ impl fmt::Display for ExitKind {
             Self::Success => f.write_str("exited silently, with code 0"),
             Self::Panic => f.write_str("panicked outside of its agents' methods (code 101)"),
             Self::LifelineLost => {
-                f.write_str("ended itself because it had lost its connection with main (code 90)")
+                f.write_str("ended itself because it lost its connection to main (code 90)")
             }
             Self::ProtocolMismatch => {
                 f.write_str("refused what main sent, or does not speak its protocol (code 91)")
             }
             Self::InitFailed => f.write_str("could not set itself up (code 92)"),
             Self::EntryMissing => f.write_str(
-                "started a simulation of its own (code 93); the entry of child processes must be the first line of main",
+                "started a simulation of its own (code 93); `Registry::enter` must be the first line of main",
             ),
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::StackOverflow => f.write_str("overflowed its stack"),
             Self::AllocationFailed { bytes } => {
-                write!(f, "ran out of memory: it could not have {bytes} bytes more")
+                write!(f, "ran out of memory: an allocation of {bytes} bytes failed")
             }
-            Self::DoublePanic => f.write_str("panicked during a panic, or where none may pass"),
+            Self::DoublePanic => f.write_str("panicked during a panic, or in code that must not unwind"),
             Self::OutOfMemory { kills } => write!(
                 f,
                 "was killed (SIGKILL), most likely by the system for lack of memory: its count of such kills, oom_kill, rose by {kills}"
             ),
             Self::Signal(number) => write_signal(*number, f),
-            Self::Unknown => f.write_str("ended, its exit status is unknown"),
+            Self::Unknown => f.write_str("ended with an unknown exit status"),
         }
     }
 }
@@ -212,7 +212,7 @@ fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{what} ({name})")?;
     if number == SIGKILL {
         // Who sends this signal leaves no name.
-        f.write_str("; by whom is not known")?;
+        f.write_str("; the sender of the signal is unknown")?;
     }
     Ok(())
 }
@@ -261,7 +261,7 @@ impl fmt::Display for Explained<'_> {
         if exit.is_vague()
             && let Some(said) = last_words(stderr)
         {
-            write!(f, ", having said {said:?}")?;
+            write!(f, "; its last output: {said:?}")?;
         }
         match exit.next_step() {
             Some(step) => write!(f, "; {step}"),
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(kill.explained("", 0), kill);
         assert_eq!(
             kill.to_string(),
-            "was killed (SIGKILL); by whom is not known"
+            "was killed (SIGKILL); the sender of the signal is unknown"
         );
         let starved = kill.explained("", 2);
         assert_eq!(starved, ExitKind::OutOfMemory { kills: 2 });
@@ -419,23 +419,23 @@ mod tests {
                 ExitKind::Success,
                 "",
                 "the process of cluster north (pid 12) exited silently, with code 0; an agent has probably called \
-                 `std::process::exit`, which is not theirs to call",
+                 `std::process::exit`, which agents must not call",
             ),
             (
                 ExitKind::Panic,
                 panic,
-                "the process of cluster north (pid 12) panicked outside of its agents' methods (code 101), having said \
+                "the process of cluster north (pid 12) panicked outside of its agents' methods (code 101); its last output: \
                  \"thread 'main' (12) panicked at src/main.rs:3:5: out of paint\"",
             ),
             (
                 ExitKind::Signal(6),
                 "one\ntwo\n\n",
-                "the process of cluster north (pid 12) aborted (SIGABRT), having said \"two\"",
+                "the process of cluster north (pid 12) aborted (SIGABRT); its last output: \"two\"",
             ),
             (
                 ExitKind::Signal(9),
                 "nothing of interest\n",
-                "the process of cluster north (pid 12) was killed (SIGKILL); by whom is not known",
+                "the process of cluster north (pid 12) was killed (SIGKILL); the sender of the signal is unknown",
             ),
         ] {
             assert_eq!(death(exit, stderr).to_string(), text);

@@ -11,7 +11,8 @@ pub enum LinkError {
     Disconnected,
     /// The peer sent what no peer of this version sends. The link is unusable from here on.
     #[error(
-        "malformed frame after {received} good ones (reason {}: {reason}), it begins {}; the peer's memory is corrupt or it runs another version",
+        "malformed frame after {received} correct frames (reason {}: {reason}), first bytes {}; the memory of the peer is \
+         corrupt, or it runs another version",
         *.reason as u8,
         Hex(.head)
     )]
@@ -24,7 +25,9 @@ pub enum LinkError {
         head: Vec<u8>,
     },
     /// The message is longer than a link carries. Nothing was sent; the link can still be used.
-    #[error("a message of {length} bytes is over the limit of {limit} bytes")]
+    #[error(
+        "a message of {length} bytes is over the limit of {limit} bytes: send smaller messages"
+    )]
     TooLarge {
         /// Bytes in the message.
         length: usize,
@@ -32,7 +35,7 @@ pub enum LinkError {
         limit: usize,
     },
     /// The operating system refused. The link is unusable from here on.
-    #[error("the link failed")]
+    #[error("the operating system refused to send or receive")]
     Io(#[from] io::Error),
 }
 
@@ -61,7 +64,7 @@ pub enum FrameFault {
     #[error("sequence number out of order")]
     OutOfOrder = 4,
     /// It acknowledges frames that were never sent, or takes an acknowledgement back.
-    #[error("acknowledges what was never sent")]
+    #[error("acknowledges frames that were never sent")]
     FalseAck = 5,
     /// More frames are under way than the window allows.
     #[error("overruns the window")]
@@ -73,16 +76,16 @@ pub enum FrameFault {
     #[error("credit with a payload")]
     CreditWithPayload = 8,
     /// A credit that acknowledges nothing new.
-    #[error("credit for nothing")]
+    #[error("credit that acknowledges no new frame")]
     EmptyCredit = 9,
     /// The message being assembled exceeds the limit.
     #[error("message over the limit")]
     MessageTooLarge = 10,
-    /// It is longer than what was published of it.
-    #[error("longer than what was published")]
+    /// It is longer than its published bytes.
+    #[error("longer than its published bytes")]
     Torn = 11,
     /// The peer claims to have read or written more than it can have.
-    #[error("an index of the ring that cannot be")]
+    #[error("impossible index of the ring")]
     FalseIndex = 12,
     /// It is not what was sent.
     #[error("wrong checksum")]
@@ -113,7 +116,7 @@ pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("with nothing");
+            return f.write_str("none");
         }
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }

@@ -12,43 +12,43 @@ use crate::error::Error;
 #[repr(u8)]
 pub enum MessageFault {
     /// Its bytes are no message, or there are too many or too few.
-    #[error("its bytes are no message")]
+    #[error("its bytes do not decode to a message")]
     Undecodable = 1,
     /// It is a message, and not one that is expected now.
-    #[error("it is not what was asked for")]
+    #[error("it is not the expected message")]
     Untimely = 2,
     /// Agents were made for fewer or more calls than were sent.
-    #[error("not the agents that were to be made")]
+    #[error("agents were created for fewer or more calls than main sent")]
     Loaded = 3,
     /// Its time, or that of an alarm in it, is before one that was reached.
     #[error("time goes back")]
     TimeBack = 4,
     /// Its time is beyond what was granted.
-    #[error("time passes what was granted")]
+    #[error("its time is beyond the grant")]
     TimeBeyond = 5,
     /// More supersteps than were granted.
-    #[error("supersteps that were not granted")]
+    #[error("more supersteps than granted")]
     Supersteps = 6,
     /// A counter shrinks, or is beyond all bounds.
-    #[error("a counter that cannot be")]
+    #[error("a counter shrinks, or is impossibly large")]
     Counter = 7,
     /// Mail for a cluster that there is not.
-    #[error("a cluster that there is not")]
+    #[error("unknown cluster")]
     Cluster = 8,
     /// Its mail is not within it, is there twice, or is not as much as it says.
-    #[error("mail that does not fit into it")]
+    #[error("its mail lies outside of it, is listed twice, or has another length than stated")]
     Batch = 9,
     /// Mail to main that is for somebody else, or mail to an agent that names none.
-    #[error("mail that is for others than it says")]
+    #[error("mail with another receiver than stated")]
     Receiver = 10,
     /// Mail, a stop or a removal that comes before it can.
-    #[error("something arrives before it can")]
+    #[error("mail, a stop or a removal arrives before it can")]
     Arrival = 11,
     /// Lines of a trace that are not within it.
-    #[error("a trace that cannot be read")]
+    #[error("lines of its trace lie outside of it")]
     Trace = 12,
     /// Again and again nothing of what was granted was done.
-    #[error("nothing of what was granted was done, again and again")]
+    #[error("round after round it did nothing of what was granted")]
     Idle = 13,
 }
 

@@ -88,7 +88,9 @@ pub enum Error {
         time: SimTime,
     },
     /// The link to a cluster broke although its process lives.
-    #[error("the link to cluster {cluster} broke at {time}; all clusters were stopped")]
+    #[error(
+        "the link to cluster {cluster} broke at {time} although its process lives; all clusters were stopped"
+    )]
     Link {
         /// The cluster.
         cluster: String,
@@ -102,8 +104,8 @@ pub enum Error {
     Start(#[from] SpawnError),
     /// A cluster sent what no cluster of this program sends, in frames that were well formed.
     #[error(
-        "cluster {cluster} sent an impossible message at {time} (reason {}: {reason}), it ends {}; \
-         its memory is corrupt or the kernel has a bug; all clusters were stopped",
+        "cluster {cluster} sent an impossible message at {time} (reason {}: {reason}), last bytes {}; its memory is corrupt, \
+         or the kernel has a bug; all clusters were stopped",
         *.reason as u8,
         Hex(.tail)
     )]
@@ -119,8 +121,8 @@ pub enum Error {
     },
     /// A cluster refused what main told it, or another cluster sent to it through main.
     #[error(
-        "cluster {cluster} was sent what cannot be (reason {}: {reason}) when it stood at {time}; \
-         the memory of another cluster, or of main, is corrupt or the kernel has a bug; all clusters were stopped",
+        "cluster {cluster} received an impossible message at {time} (reason {}: {reason}); the memory of another cluster or \
+         of main is corrupt, or the kernel has a bug; all clusters were stopped",
         *.reason as u8
     )]
     Refused {
@@ -134,7 +136,7 @@ pub enum Error {
     /// The type of an agent was not named in the registry.
     #[error(
         "the agent type {kind} is not registered, so no other process can build it: \
-         add `.with::<{kind}>()` to the registry; registered are: {}",
+         add `.with::<{kind}>()` to the registry; registered types: {}",
         .known.join(", ")
     )]
     UnknownAgentType {
@@ -145,7 +147,7 @@ pub enum Error {
     },
     /// No builder has this name.
     #[error(
-        "no builder is called {builder:?}: add `.with_builder({builder:?}, …)` to the registry; there are: {}",
+        "no builder has the name {builder:?}: add `.with_builder({builder:?}, …)` to the registry; registered builders: {}",
         .known.join(", ")
     )]
     UnknownBuilder {
@@ -188,9 +190,10 @@ pub enum Error {
     /// What is read from an agent or a message is not what was written of it: its `Serialize` and its `Deserialize` do not fit each
     /// other. Nothing wrong was delivered.
     #[error(
-        "{}{what} is not read as it is written: {why}; messages and agents cross between clusters without the names of their fields, \
+        "{}{what} is not deserialised as it was serialised: {why}; messages and agents cross between clusters without the \
+         names of their fields, \
          so both sides must have the same fields and variants in the same order: put variants with `#[serde(skip)]` behind all \
-         others, and do without `skip_serializing`, `skip_deserializing`, `skip_serializing_if`, `flatten`, `untagged`, `tag`, \
+         others, and do not use `skip_serializing`, `skip_deserializing`, `skip_serializing_if`, `flatten`, `untagged`, `tag`, \
          `content` and `serde_json::Value`",
         In(.cluster.as_deref())
     )]
@@ -203,11 +206,11 @@ pub enum Error {
         why: String,
     },
     /// Two clusters of one name.
-    #[error("there is a cluster named {0:?} already: give the new one another name")]
+    #[error("a cluster with the name {0:?} exists already: give the new cluster another name")]
     DuplicateCluster(String),
     /// A cluster's name has characters that a terminal obeys, or is too long.
     #[error(
-        "a cluster cannot be called {}: use 1 to 200 characters, and none that terminals obey",
+        "the name {} is not valid for a cluster: use 1 to 200 characters, and none that a terminal obeys",
         Plain(.0, 40)
     )]
     BadClusterName(String),
@@ -224,18 +227,23 @@ pub enum Error {
     LateLookahead(String),
     /// The handle belongs to another simulation.
     #[error(
-        "there is no such cluster (number {0}) in this simulation: use what `new_cluster` of the same `MpMain` returned"
+        "cluster number {0} does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
     )]
     UnknownCluster(u32),
     /// No agent has this id.
-    #[error("there is no agent {0} in this simulation")]
+    #[error(
+        "there is no agent {0} in this simulation: add an agent with this id first, or check the id"
+    )]
     UnknownAgent(AgentId),
     /// A simulation cannot be started within a cluster of another one.
-    #[error("this process is a cluster of a simulation; it cannot supervise one itself")]
+    #[error(
+        "this process is a cluster of a simulation, so it cannot start clusters of its own: start simulations in main only"
+    )]
     Nested,
     /// This process is a copy, made with `fork`, of the one that the simulation belongs to.
     #[error(
-        "this process is a copy of process {owner}, made with `fork`: only process {owner} can use its simulation; build a new one here"
+        "this process is a copy of process {owner}, made with `fork`: only process {owner} can use its simulation; build a \
+         new simulation in this process"
     )]
     Forked {
         /// The process id of the process that the simulation belongs to.
@@ -243,16 +251,16 @@ pub enum Error {
     },
     /// The user, or the system, asked a second time for the end, and the clusters were killed: see
     /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
-    #[error("interrupted for the second time, at {time}; all clusters were killed")]
+    #[error("a second Ctrl-C or SIGTERM interrupted the run at {time}; all clusters were killed")]
     Interrupted {
         /// Where the simulation stood, as far as main knows.
         time: SimTime,
     },
     /// Signals cannot be listened for: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
-    #[error("Ctrl-C cannot be listened for; stop runs with a `StopHandle` instead")]
+    #[error("cannot install a handler for Ctrl-C; stop runs with a `StopHandle` instead")]
     Signals(#[source] std::io::Error),
     /// The control socket cannot be opened: see [`MpMain::open_control`](crate::MpMain::open_control).
-    #[error("no control socket for simulation {name:?}")]
+    #[error("cannot open a control socket for simulation {name:?}")]
     ControlSocket {
         /// The name that it was to have.
         name: String,
@@ -261,7 +269,8 @@ pub enum Error {
     },
     /// The simulation was shut down, or an earlier run failed.
     #[error(
-        "this simulation has ended: it was shut down, or an earlier run failed, also by a panic of a callback; build a new one"
+        "this simulation has ended: it was shut down, or an earlier run ended with an error or with a panic of a callback; \
+         build a new one"
     )]
     Ended,
 }

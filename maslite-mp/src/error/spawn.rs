@@ -16,8 +16,8 @@ pub(crate) const PROTOCOL: u32 = 2;
 pub enum SpawnError {
     /// This process may not open as many descriptors as so many clusters need, five each. None was started.
     #[error(
-        "{asked} clusters need more descriptors than this process has left of its {limit}: {possible} can be started; \
-         for more raise the limit (`ulimit -n`)"
+        "{asked} clusters need more descriptors than this process has left of its limit of {limit}: start at most {possible}, \
+         or raise the limit (`ulimit -n`)"
     )]
     TooManyClusters {
         /// How many were to be started.
@@ -32,7 +32,7 @@ pub enum SpawnError {
     #[error("the program {0:?} has been replaced or deleted since it was started: start it again")]
     ProgramReplaced(PathBuf),
     /// The system refused what every child needs: descriptors, threads, randomness.
-    #[error("no resources to start child processes")]
+    #[error("the system refused descriptors, threads or random numbers for child processes")]
     Resources(#[source] io::Error),
     /// The process could not be started.
     #[error("the process of cluster {name} ({cluster}) could not be started")]
@@ -76,8 +76,8 @@ pub enum SpawnError {
     },
     /// The process came to the `enter` that was meant, and the registry there is another one.
     #[error(
-        "the process of cluster {name} ({cluster}) has another registry at {point}: {difference}; \
-         what a program registers must be the same in each of its processes"
+        "the process of cluster {name} ({cluster}) has another registry at {point}: {difference}; a program must register the \
+         same agents and builders in each of its processes"
     )]
     OtherRegistry {
         /// Its cluster's number.
@@ -91,7 +91,8 @@ pub enum SpawnError {
     },
     /// The process did not introduce itself in time.
     #[error(
-        "the process of cluster {name} ({cluster}) did not introduce itself within {waited:?}: its program must call `Registry::enter` in the first line of main, with nothing before it that takes long or reads the standard input"
+        "the process of cluster {name} ({cluster}) sent no handshake within {waited:?}: its program must call \
+         `Registry::enter` in the first line of main, before anything that takes long or reads the standard input"
     )]
     HandshakeTimeout {
         /// Its cluster's number.
@@ -113,7 +114,8 @@ pub enum SpawnError {
     },
     /// A ring was asked for, and main and the child cannot share memory.
     #[error(
-        "no ring in shared memory for the process of cluster {name} ({cluster}): use Link::Auto or Link::Channel here"
+        "the process of cluster {name} ({cluster}) and main cannot share the memory of a ring: use `Link::Auto` or \
+         `Link::Channel` on this system"
     )]
     NoRing {
         /// Its cluster's number.
@@ -124,7 +126,10 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// Somebody else answered in the child's place: another process of this user.
-    #[error("a stranger answered in place of the process of cluster {name} ({cluster})")]
+    #[error(
+        "another process answered in place of the process of cluster {name} ({cluster}), with a wrong random number: \
+             start the simulation again"
+    )]
     Stranger {
         /// Its cluster's number.
         cluster: u32,
@@ -133,7 +138,8 @@ pub enum SpawnError {
     },
     /// Main and child are not of the same build.
     #[error(
-        "the process of cluster {name} ({cluster}) has {what} {theirs}, this one {ours}: both must be the same build of the program"
+        "the process of cluster {name} ({cluster}) has {what} {theirs}, and main has {ours}: both must be the same build of \
+         the program"
     )]
     Mismatch {
         /// Its cluster's number.
@@ -210,30 +216,31 @@ impl fmt::Display for BeforeHello<'_> {
         } = *self;
         write!(f, "{exit}")?;
         if let Some(said) = last_lines(stderr) {
-            write!(f, ", having said {said:?}")?;
+            write!(f, "; its last output: {said:?}")?;
         }
         if let [first, others @ ..] = passed {
-            write!(f, "; it has passed {first}")?;
+            write!(f, "; it passed {first}")?;
             others.iter().try_for_each(|other| write!(f, ", {other}"))?;
             return f.write_str(
-                ", and not come to the `enter` that it was started for: enter all registries before the first simulation starts",
+                ", and did not reach the `enter` that it was started for: enter all registries before the first simulation \
+                 starts",
             );
         }
         match (exit, test) {
             (ExitKind::Success, Some(test)) => write!(
                 f,
-                "; no ignored test of this program is called {test:?}, or it does not call `enter`: give `entered_by_test` the whole \
-                 name of the test, with its modules, and write `#[ignore]` above the test"
+                "; no ignored test of this program has the name {test:?}, or that test does not call `enter`: give \
+                 `entered_by_test` the full name of the test, with its modules, and write `#[ignore]` above the test"
             ),
             (ExitKind::Success, None) => f.write_str(
-                "; its program has probably not called the entry of child processes, which must be the first line of main",
+                "; its program has probably not called `Registry::enter`, which must be the first line of main",
             ),
             (ExitKind::Code(_) | ExitKind::Panic, None) => f.write_str(
-                "; its program ended before it came to `Registry::enter`, which should be the first line of main: what stands before it \
-                 runs in every child process, with the same arguments",
+                "; its program ended before it reached `Registry::enter`, which should be the first line of main: code before \
+                 that line runs in every child process, with the same arguments",
             ),
             (ExitKind::Code(_) | ExitKind::Panic, Some(test)) => {
-                write!(f, "; the test {test:?} ended before it came to `enter`")
+                write!(f, "; the test {test:?} ended before it reached `enter`")
             }
             _ => exit
                 .next_step()
@@ -280,12 +287,12 @@ pub enum ChildError {
         place: String,
     },
     /// The registry at the `enter` that main meant is not main's.
-    #[error("the registry at `enter` is not the one that main has there")]
+    #[error("the registry at `enter` differs from main's registry at that call")]
     OtherRegistry,
     /// The program came to a start of clusters before it came to the `enter` that main meant.
     #[error(
-        "its program starts a simulation in processes before it comes to {point}, for which this process was started: enter all registries \
-         before the first simulation starts, or give builders what differs in their configuration"
+        "its program starts a simulation in processes before it reaches {point}, for which this process was started: enter \
+         all registries before the first simulation starts, or pass the differences to builders as their configuration"
     )]
     NotReached {
         /// The call of `enter`.
@@ -348,14 +355,14 @@ mod tests {
         let usage = "error: unexpected argument\n\nUsage: shop [OPTIONS]\n\nFor more information, try '--help'.\n";
         assert_eq!(
             ended(ExitKind::Code(2), usage, None, &[]),
-            "exited with code 2, having said \"error: unexpected argument Usage: shop [OPTIONS] For more information, try '--help'.\"; \
-             its program ended before it came to `Registry::enter`, which should be the first line of main: what stands before it runs in \
-             every child process, with the same arguments"
+            "exited with code 2; its last output: \"error: unexpected argument Usage: shop [OPTIONS] For more information, \
+             try '--help'.\"; \
+             its program ended before it reached `Registry::enter`, which should be the first line of main: code before that line runs in every child process, with the same arguments"
         );
         assert_eq!(
             ended(ExitKind::Success, "", Some("shop::chid"), &[]),
-            "exited silently, with code 0; no ignored test of this program is called \"shop::chid\", or it does not call `enter`: give \
-             `entered_by_test` the whole name of the test, with its modules, and write `#[ignore]` above the test"
+            "exited silently, with code 0; no ignored test of this program has the name \"shop::chid\", or that test does not \
+             call `enter`: give `entered_by_test` the full name of the test, with its modules, and write `#[ignore]` above the test"
         );
         assert_eq!(
             ended(
@@ -364,8 +371,8 @@ mod tests {
                 None,
                 &["`enter` at a.rs:1:2 (agent type B is missing)"]
             ),
-            "exited silently, with code 0; it has passed `enter` at a.rs:1:2 (agent type B is missing), and not come to the `enter` that it \
-             was started for: enter all registries before the first simulation starts"
+            "exited silently, with code 0; it passed `enter` at a.rs:1:2 (agent type B is missing), and did not reach the \
+             `enter` that it was started for: enter all registries before the first simulation starts"
         );
     }
 }

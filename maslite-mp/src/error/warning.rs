@@ -95,7 +95,10 @@ pub enum Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rest(limit) => write!(f, "did not come to rest within {limit:?} of the timeout"),
+            Self::Rest(limit) => write!(
+                f,
+                "did not stop within {limit:?} after the timeout or stop of the run"
+            ),
             Self::Update(limit) => write!(
                 f,
                 "has an agent that took longer than the limit of {limit:?}"
@@ -174,20 +177,21 @@ impl TimeBlocker {
         f.write_str(match self.activity {
             Activity::InAgent(_) if seen_twice => "has been ",
             Activity::InAgent(_) => "is ",
-            Activity::Exchange { .. } => "goes on at this instant: ",
-            Activity::Kernel => "is at work, but in no agent",
-            Activity::Pending => "has not begun what it was asked for",
+            Activity::Exchange { .. } => "repeats supersteps at this instant: ",
+            Activity::Kernel => "is at work outside of agents",
+            Activity::Pending => "has not begun the work that main granted",
             Activity::Idle => "waits for main while main waits for it: a message was lost",
-            Activity::Stopped => "does not answer: a signal stopped it, and SIGCONT lets it go on",
+            Activity::Stopped => "does not answer: a signal stopped it; SIGCONT continues it",
             Activity::StoppedByTerminal => {
-                "does not answer: it wrote to the terminal, which has stopped it (SIGTTOU); say `stty -tostop`, or use `Output::Prefixed`"
+                "does not answer: the terminal stopped it because it wrote in the background (SIGTTOU); run `stty -tostop`, \
+                 or use `Output::Prefixed`"
             }
             Activity::Traced => "does not answer: a debugger holds it",
             Activity::Silent => "does not answer: it is not stopped, but gets no processor time",
             Activity::Handler => "is in the handler of its mail",
             Activity::Predicate => "is in the predicate of the run",
-            Activity::Trace => "is in the sink of the trace",
-            Activity::Routing => "is at work between reports and grants",
+            Activity::Trace => "is in the callback of the trace",
+            Activity::Routing => "is at work between taking reports and sending grants",
         })?;
         let agent = self.agent.map(|agent| agent.to_string());
         let agent = Plain(agent.as_deref().unwrap_or("unknown"), SHOWN_OF_NAME);
@@ -202,10 +206,7 @@ impl TimeBlocker {
                 write!(f, "{doing} agent {agent}")?;
             }
             Activity::Exchange { supersteps } => {
-                write!(
-                    f,
-                    "{supersteps} supersteps since the last look, agent {agent} now"
-                )?;
+                write!(f, "{supersteps} since the last probe, now in agent {agent}")?;
             }
             _ => {}
         }
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(
             warning.to_string(),
             "simulated time has stood at 3.2 s for 5.0 s of wall time: cluster north (process 4711) \
-             does not answer: a signal stopped it, and SIGCONT lets it go on; \
+             does not answer: a signal stopped it; SIGCONT continues it; \
              a debugger (process 9) is attached to it; cluster east waits"
         );
     }

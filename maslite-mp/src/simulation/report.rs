@@ -273,7 +273,7 @@ impl MpReport {
         };
         if self.clusters.len() == 1 {
             let share = Share(load.most / load.wall);
-            return format!("one cluster, {share} of the time at work");
+            return format!("one cluster, at work for {share} of the time");
         }
         let mut text = match self.placement {
             Placement::Inline => self.what_processes_would_do(&load),
@@ -286,7 +286,7 @@ impl MpReport {
             // Writing into a text cannot fail.
             let _ = write!(
                 text,
-                "; most mail that crosses, {mails}, goes from {from} to {to}",
+                "; most mail between clusters, {mails} mails, goes from {from} to {to}",
                 from = Place(from.as_deref()),
                 to = Place(to.as_deref())
             );
@@ -317,7 +317,7 @@ impl MpReport {
         let waits = float(self.rounds_in_run) * ROUND;
         if at_best + waits >= wall {
             return format!(
-                "processes would not pay: {} rounds would take longer than work at the same time saves; {}",
+                "processes would not pay: {} rounds would take longer than parallel work saves; {}",
                 self.rounds_in_run,
                 self.fewer_rounds()
             );
@@ -339,14 +339,16 @@ impl MpReport {
         let (clusters, processors) = (self.clusters.len(), self.versions.processors);
         let verdict = if work < wall {
             format!(
-                "processes did not pay: all clusters together worked for {work:.3} s, so one process would take about \
-                 that, and these took {wall:.3} s"
+                "processes did not pay: all clusters together worked for {work:.3} s, so one process would take about as \
+                 long, and the run took {wall:.3} s"
             )
         } else if clusters > processors {
             format!("{clusters} clusters share {processors} processors")
         } else {
             let at_a_time = work / wall;
-            format!("processes paid: {at_a_time:.1} clusters were at work at a time, of {clusters}")
+            format!(
+                "processes paid: on average {at_a_time:.1} of {clusters} clusters were at work at the same time"
+            )
         };
         // What the run would be shorter by: while nobody works, messages are under way; main works alone; the heaviest part works on
         // when the others have done.
@@ -366,14 +368,14 @@ impl MpReport {
         let fewer = self.fewer_rounds();
         match cause {
             Cause::Rounds => format!(
-                "{verdict}; {share} of the time no process worked, but waited for the messages of {} rounds: {fewer}",
+                "{verdict}; for {share} of the time no process worked, and all waited for the messages of {} rounds: {fewer}",
                 self.rounds_in_run,
             ),
             Cause::Main => format!(
-                "{verdict}; main was at work {share} of the time, while clusters waited: {fewer}"
+                "{verdict}; main was at work for {share} of the time, while clusters waited: {fewer}"
             ),
             Cause::Heaviest => format!(
-                "{verdict}; cluster {} does {} of the work, and the others wait for it {share} of the time: divide it",
+                "{verdict}; cluster {} does {} of the work, and the others wait for it for {share} of the time: divide it",
                 load.heaviest,
                 Share(load.most / work.max(1e-9)),
             ),
@@ -383,9 +385,9 @@ impl MpReport {
     /// What makes rounds fewer.
     fn fewer_rounds(&self) -> &'static str {
         if self.clusters.iter().all(|it| it.lookahead.is_some()) {
-            "a longer lookahead, or one cluster, would make them fewer"
+            "a longer lookahead, or a single cluster, would need fewer rounds"
         } else {
-            "a lookahead, or one cluster, would spare them"
+            "a lookahead, or a single cluster, would avoid most rounds"
         }
     }
 
@@ -795,8 +797,8 @@ mod tests {
     fn exchanges_that_would_cost_more_than_processes_gain_are_named() {
         let mut inline = report(Placement::Inline, 1_000, 0, &[500, 500]);
         inline.rounds_in_run = 1_000_000;
-        let expected = "processes would not pay: 1000000 rounds would take longer than work at the same time saves; \
-                        a lookahead, or one cluster, would spare them";
+        let expected = "processes would not pay: 1000000 rounds would take longer than parallel work saves; \
+                        a lookahead, or a single cluster, would avoid most rounds";
         assert_eq!(inline.advice(), expected);
     }
 
@@ -804,34 +806,35 @@ mod tests {
     fn the_cause_that_costs_most_is_named() {
         let mut waiting = report(Placement::Processes, 152_000, 3_000, &[4_500, 3_500]);
         waiting.rounds_in_run = 700_000;
-        let verdict = "processes did not pay: all clusters together worked for 8.000 s, so one process would take about \
-                       that, and these took 152.000 s";
-        let cause =
-            "93 % of the time no process worked, but waited for the messages of 700000 rounds";
+        let verdict = "processes did not pay: all clusters together worked for 8.000 s, so one process would take about as \
+         long, and the run took 152.000 s";
+        let cause = "for 93 % of the time no process worked, and all waited for the messages of 700000 rounds";
         assert_eq!(
             waiting.advice(),
-            format!("{verdict}; {cause}: a lookahead, or one cluster, would spare them")
+            format!(
+                "{verdict}; {cause}: a lookahead, or a single cluster, would avoid most rounds"
+            )
         );
         assert_eq!(
             with_lookahead(waiting).advice(),
             format!(
-                "{verdict}; {cause}: a longer lookahead, or one cluster, would make them fewer"
+                "{verdict}; {cause}: a longer lookahead, or a single cluster, would need fewer rounds"
             )
         );
         let main = report(Placement::Processes, 1_000, 600, &[550, 550]);
         assert_eq!(
             main.advice(),
-            "processes paid: 1.1 clusters were at work at a time, of 2; main was at work 60 % of the time, while clusters \
-             waited: a lookahead, or one cluster, would spare them"
+            "processes paid: on average 1.1 of 2 clusters were at work at the same time; main was at work for 60 % of the \
+             time, while clusters waited: a lookahead, or a single cluster, would avoid most rounds"
         );
         let uneven = report(Placement::Processes, 1_000, 10, &[980, 200]);
         assert_eq!(
             uneven.advice(),
-            "processes paid: 1.2 clusters were at work at a time, of 2; cluster c1 does 83 % of the work, and the others \
-             wait for it 39 % of the time: divide it"
+            "processes paid: on average 1.2 of 2 clusters were at work at the same time; cluster c1 does 83 % of the work, \
+             and the others wait for it for 39 % of the time: divide it"
         );
         let even = report(Placement::Processes, 1_000, 10, &[950, 940]);
-        let expected = "processes paid: 1.9 clusters were at work at a time, of 2";
+        let expected = "processes paid: on average 1.9 of 2 clusters were at work at the same time";
         assert_eq!(even.advice(), expected);
     }
 }

@@ -21,7 +21,7 @@ pub struct Setting {
     /// Where the clusters run.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
-    /// The seed that all chance comes from.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Print one JSON object and nothing else.

@@ -1,37 +1,37 @@
-//! Which simulation is meant, and what can go wrong.
+//! Chooses the simulation that the arguments name, and defines the errors of the program.
 
 use std::io;
 use std::path::Path;
 
 use maslite_mp::control::{AskError, Simulation, simulations};
 
-/// Why nothing came of it.
+/// Why the program failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// No simulation runs that can be spoken to.
+    /// No simulation with a control socket runs.
     #[error(
-        "no simulation can be spoken to: start one that opens a control socket (`--control` in the examples)"
+        "no simulation with a control socket runs: start one that opens a control socket (`--control` in the examples)"
     )]
     Nobody,
-    /// None of them is meant.
-    #[error("there is no simulation {asked:?}; there are: {}", .known.join(", "))]
+    /// No running simulation matches the argument.
+    #[error("there is no simulation {asked:?}; running simulations: {}", .known.join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The argument.
         asked: String,
-        /// Those there are.
+        /// The simulations that run.
         known: Vec<String>,
     },
-    /// Several may be meant.
+    /// Several simulations run, and no argument chooses one.
     #[error("several simulations run: choose one with --simulation: {}", .0.join(", "))]
     Several(Vec<String>),
     /// The sockets cannot be listed.
     #[error("the simulations cannot be listed")]
     List(#[source] io::Error),
-    /// There is no answer.
+    /// The simulation did not answer.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// There is one that answers nothing that was asked.
-    #[error("the simulation answers {0}: it is none, or its memory is corrupt")]
+    /// The simulation sent an impossible answer.
+    #[error("the simulation answers {0}: it is no simulation, or its memory is corrupt")]
     Nonsense(&'static str),
     /// The answer cannot be written.
     #[error("the output cannot be written")]
@@ -39,7 +39,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What the program exits with.
+    /// The exit code of the program.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Nobody | Self::Unknown { .. } | Self::Several(_) | Self::List(_) => 2,
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// The simulation that is asked for by process id, name or path; or the only one.
+/// Returns the simulation with this process id, name or path. Without an argument: the only simulation that runs.
 pub(crate) fn choose(asked: Option<&str>) -> Result<Simulation, Failure> {
     let mut known = simulations().map_err(Failure::List)?;
     let names = |known: &[Simulation]| known.iter().map(ToString::to_string).collect::<Vec<_>>();

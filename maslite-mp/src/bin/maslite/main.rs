@@ -1,6 +1,6 @@
 //! Looks at simulations that run on this machine, and steers them.
 //!
-//! It speaks to those whose programs have opened a control socket: see
+//! It connects to simulations whose programs have opened a control socket: see
 //! [`MpMain::open_control`](maslite_mp::MpMain::open_control).
 
 mod choice;
@@ -21,7 +21,7 @@ use choice::Failure;
 
 /// Looks at simulations that run on this machine, and steers them.
 ///
-/// Exit codes: 0 done; 1 the simulation refuses, or has ended; 2 there is no such simulation, or something is wrong with the arguments.
+/// Exit codes: 0 done; 1 the simulation refused the request, or has ended; 2 there is no such simulation, or the arguments are wrong.
 #[derive(Debug, Parser)]
 #[command(name = "maslite", version)]
 struct Options {
@@ -33,40 +33,40 @@ struct Options {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The simulation that is meant, if several run: its process id, its name, or the path of its socket.
+    /// Choose a simulation if several run, by its process id, its name, or the path of its socket.
     #[arg(long, global = true, value_name = "PID|NAME|PATH")]
     simulation: Option<String>,
-    /// Print JSON, an object a line, and nothing else.
+    /// Print one JSON object per line, and nothing else.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the simulations that can be spoken to.
+    /// List the running simulations that have a control socket.
     List,
-    /// Tell how a simulation stands, at once.
+    /// Show the status of a simulation, without waiting for its agents.
     Status,
-    /// Tell it again and again, until the simulation ends.
+    /// Show the status repeatedly, until the simulation ends.
     Watch {
-        /// Seconds between two looks.
+        /// Seconds between two displays.
         #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         every: u32,
     },
-    /// Let the superstep at hand finish, and pause.
+    /// Finish the current superstep, and pause.
     Pause,
-    /// Go on for some supersteps, and pause.
+    /// Run some supersteps, and pause.
     Step {
         /// How many supersteps.
         #[arg(default_value_t = 1)]
         supersteps: u64,
-        /// Finish this instant instead, and pause at the next one.
+        /// Finish the current instant instead, and pause at the next one.
         #[arg(long, conflicts_with = "supersteps")]
         to_next_instant: bool,
     },
-    /// Let a paused simulation go on.
+    /// Resume a paused simulation.
     Resume,
-    /// End the run.
+    /// End the run after the current superstep.
     Stop,
     /// List the agents.
     Agents,
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let Options { command, common } = Options::parse();
     match run(command, &common) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has enough.
+        // The reader of the output has closed the pipe, because it has read enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -114,8 +114,8 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         Command::Agent { id } => Request::Agent { id },
     };
     let done = match request {
-        Request::Resume => "goes on",
-        _ => "ends after the superstep at hand",
+        Request::Resume => "continues",
+        _ => "ends after the current superstep",
     };
     let reply = patience::ask_patiently(&simulation.path, request)?;
     if common.json {
@@ -131,7 +131,11 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         }
         Reply::Agent(agent) => write!(out, "{}", show::agent(agent))?,
         Reply::Done => writeln!(out, "{simulation} {done}")?,
-        _ => return Err(Failure::Nonsense("something else than it was asked")),
+        _ => {
+            return Err(Failure::Nonsense(
+                "another question than the one that was asked",
+            ));
+        }
     }
     Ok(())
 }
@@ -152,13 +156,13 @@ fn list(out: &mut impl Write, json: bool) -> Result<(), Failure> {
     if found.is_empty() && !json {
         writeln!(
             out,
-            "no simulation can be spoken to: a program opens a control socket with `MpMain::open_control`"
+            "no simulation with a control socket runs: a program opens a control socket with `MpMain::open_control`"
         )?;
     }
     Ok(())
 }
 
-/// Shows how a simulation stands, again and again: on a terminal in place, elsewhere one after the other.
+/// Shows the status of a simulation repeatedly: on a terminal in place, elsewhere one status after the other.
 fn watch(
     out: &mut impl Write,
     simulation: &Simulation,
@@ -178,7 +182,9 @@ fn watch(
             reply => reply?,
         };
         let Reply::Status(status) = &reply else {
-            return Err(Failure::Nonsense("something else than how it stands"));
+            return Err(Failure::Nonsense(
+                "another question than the one about its status",
+            ));
         };
         let text = if json {
             format!("{}\n", show::as_json(&reply))
@@ -186,7 +192,7 @@ fn watch(
             show::status(simulation, status)
         };
         if in_place && lines > 0 {
-            // Up to the first line of the last look, and away with it.
+            // Moves to the first line of the last display, and clears the display.
             write!(out, "\x1b[{lines}A\x1b[J")?;
         }
         lines = text.lines().count();
@@ -200,7 +206,7 @@ fn watch(
     }
 }
 
-/// Whether nobody is left to ask; somebody who only does not answer is.
+/// Whether the simulation is gone. A simulation that only does not answer is not gone.
 fn is_gone(error: &AskError) -> bool {
     match error {
         AskError::Connect(_) => true,
@@ -212,14 +218,16 @@ fn is_gone(error: &AskError) -> bool {
     }
 }
 
-/// Lists all agents, as many at a time as the simulation likes.
+/// Lists all agents. The simulation decides how many it sends at a time.
 fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(), Failure> {
     let mut from = 0;
     loop {
         let limit = u64::MAX;
         let reply = patience::ask_patiently(&simulation.path, Request::Agents { from, limit })?;
         let Reply::Agents(agents) = reply else {
-            return Err(Failure::Nonsense("something else than its agents"));
+            return Err(Failure::Nonsense(
+                "another question than the one about its agents",
+            ));
         };
         let Some(last) = agents.last() else {
             return Ok(());
@@ -227,7 +235,7 @@ fn agents(out: &mut impl Write, simulation: &Simulation, json: bool) -> Result<(
         if from == 0 && !json {
             writeln!(out, "{:<20}  {:<16}  TYPE", "AGENT", "CLUSTER")?;
         }
-        // Otherwise it might go on for ever.
+        // A list that does not ascend might never end.
         let ascends = agents.is_sorted_by(|one, next| one.index < next.index);
         let next = last
             .index

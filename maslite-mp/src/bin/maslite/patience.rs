@@ -1,4 +1,4 @@
-//! How long to wait for an answer: for as long as the simulation lives, and not for one that is stopped.
+//! How long the program waits for an answer: as long as the simulation lives, and 5 s for a stopped simulation.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use maslite_mp::control::protocol::{Reply, Request};
 use maslite_mp::control::{AskError, ask};
 
-/// How long what is answered at once may take, and how long to wait before asking whether anybody is there at all.
+/// How long an immediate answer may take, and how long to wait before asking whether the simulation still lives.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Asks for what is answered at once, whatever agents do.
+/// Asks a question that main answers at once, without waiting for agents.
 pub(crate) fn ask_at_once(path: &Path, request: Request) -> Result<Reply, AskError> {
     ask(path, request, Some(AT_ONCE))
 }
 
-/// Asks for what may have to wait for agents at work: for as long as the simulation answers how it stands.
+/// Asks a question whose answer may have to wait for agents at work. Waits as long as the simulation answers questions about its status.
 pub(crate) fn ask_patiently(path: &Path, request: Request) -> Result<Reply, AskError> {
     if matches!(request, Request::Status | Request::Resume | Request::Stop) {
         return ask_at_once(path, request);
@@ -24,7 +24,7 @@ pub(crate) fn ask_patiently(path: &Path, request: Request) -> Result<Reply, AskE
     let (answered, answer) = mpsc::channel();
     let there = path.to_owned();
     thread::spawn(move || {
-        // Whoever asked may have given up.
+        // Ignore the error: the caller has given up waiting.
         let _ = answered.send(ask(&there, request, None));
     });
     loop {

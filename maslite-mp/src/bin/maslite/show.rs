@@ -1,4 +1,4 @@
-//! Answers as people and programs read them.
+//! Writes answers for people, and as JSON for programs.
 
 use std::fmt::Write;
 
@@ -8,18 +8,18 @@ use maslite_mp::core::is_command;
 use maslite_mp::{Plain, RunState, Status};
 use serde::Serialize;
 
-/// The longest name that is shown \[characters\]: a table has columns.
+/// The longest name that is shown \[characters\], because a table has columns.
 const NAME: usize = 40;
 
 /// The longest type, topic or reason that is shown \[characters\].
 const LONG: usize = 400;
 
-/// Anything as JSON on one line.
+/// Writes a value as JSON on one line.
 pub(crate) fn as_json<T: Serialize>(value: &T) -> String {
     escaped(&serde_json::to_string(value).unwrap_or_default())
 }
 
-/// JSON without characters that a terminal obeys; all of them are in its strings.
+/// Escapes the characters that a terminal obeys. In JSON they occur in strings only.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -33,17 +33,17 @@ fn escaped(json: &str) -> String {
     text
 }
 
-/// A name, of another process, as a terminal may have it.
+/// Escapes and cuts a name that another process has sent.
 pub(crate) fn name(text: &str) -> String {
     Plain(text, NAME).to_string()
 }
 
-/// The same for what may be longer.
+/// Escapes and cuts a longer text that another process has sent.
 pub(crate) fn long(text: &str) -> String {
     Plain(text, LONG).to_string()
 }
 
-/// How a simulation stands: a line, and one for each cluster.
+/// Writes the status of a simulation: one line for the simulation, and one for each cluster.
 pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
     let state = match status.state {
         RunState::Running => "running",
@@ -102,7 +102,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
 }
 
-/// An agent, with a line for each alarm and each subscription.
+/// Writes an agent, with a line for each alarm and each subscription.
 pub(crate) fn agent(agent: &AgentView) -> String {
     let AgentView {
         id,
@@ -120,8 +120,8 @@ pub(crate) fn agent(agent: &AgentView) -> String {
         ),
         (None, why) => writeln!(
             text,
-            "state: not shown, because {}",
-            long(why.as_deref().unwrap_or("there is none"))
+            "state: not shown: {}",
+            long(why.as_deref().unwrap_or("the simulation sent none"))
         ),
     };
     for alarm in &agent.alarms {
@@ -130,7 +130,7 @@ pub(crate) fn agent(agent: &AgentView) -> String {
         let _ = writeln!(text, "alarm at {}: {topic} to {to}", alarm.time);
     }
     for pattern in &agent.subscriptions {
-        let _ = writeln!(text, "listens to {}", long(pattern));
+        let _ = writeln!(text, "subscribes to {}", long(pattern));
     }
     text
 }

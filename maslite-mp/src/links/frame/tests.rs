@@ -356,8 +356,8 @@ fn a_malformed_frame_ends_the_link() {
     let error = link.hear(&mut message).expect_err("no such kind");
     assert_eq!(
         error.to_string(),
-        "malformed frame after 0 good ones (reason 3: unknown kind), it begins 09000000000000000003a7cea3727562; \
-         the peer's memory is corrupt or it runs another version",
+        "malformed frame after 0 correct frames (reason 3: unknown kind), first bytes 09000000000000000003a7cea3727562; \
+         the memory of the peer is corrupt, or it runs another version",
     );
     assert!(matches!(
         link.hear(&mut message),

@@ -64,7 +64,7 @@ fn exits_are_decoded() {
         (
             "kill -9 $$",
             ExitKind::Signal(9),
-            "was killed (SIGKILL); by whom is not known",
+            "was killed (SIGKILL); the sender of the signal is unknown",
         ),
         (
             "kill -15 $$",
@@ -155,7 +155,7 @@ fn those_that_died_before_we_could_kill_them_are_told_in_order() {
         let begin = format!("the process of cluster {name} (pid ");
         assert!(death.starts_with(&begin), "{death}");
         assert!(
-            death.ends_with("was killed (SIGKILL); by whom is not known"),
+            death.ends_with("was killed (SIGKILL); the sender of the signal is unknown"),
             "{death}"
         );
     }

@@ -24,7 +24,7 @@ const REFUSAL_LIMIT: usize = 1_000;
 #[non_exhaustive]
 pub enum AskError {
     /// Nobody listens there.
-    #[error("no simulation answers at this socket: it has ended, or never was")]
+    #[error("no simulation answers at this socket: it has ended, or it never existed")]
     Connect(#[source] io::Error),
     /// The simulation ended before it answered, or did not answer in time.
     #[error("the simulation did not answer")]

@@ -63,7 +63,7 @@ fn is_name(name: &str) -> bool {
 pub(crate) fn path_for(name: &str) -> io::Result<PathBuf> {
     if !is_name(name) {
         let what = format!(
-            "a simulation cannot be called {name:?}: use 1 to {LONGEST} letters, digits, '-' and '_'"
+            "{name:?} is no valid name of a simulation: use 1 to {LONGEST} letters, digits, '-' and '_'"
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
