@@ -8,6 +8,7 @@ mod chance;
 mod commands;
 mod continuation;
 mod digest;
+mod foreign_mail;
 mod life;
 mod main_mail;
 mod panics;

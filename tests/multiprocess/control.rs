@@ -18,7 +18,7 @@ use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, game, token};
 use crate::test_placement::{ALL, TestPlacement};
-use crate::workers::{Gate, Worker, clusters, go};
+use crate::workers::{self, Gate, Worker, clusters, go};
 
 /// Longer than anything here takes on the busiest machine, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
@@ -375,22 +375,29 @@ const RUN_ON: &[u8] =
 #[test]
 fn those_who_have_left_keep_nobody_out() {
     for placement in ALL {
-        let (mut main, path) = open(placement, &format!("left-{placement:?}"), 0);
-        let only_to = Receiver::Direct(AgentId::from(1));
-        main.send(only_to, Msg::Work(1_000));
+        let gate = Gate::new(&format!("left-{placement:?}"));
+        let worker = gate.worker(SimDuration::ZERO);
+        let mut main = clusters(placement, &[&[worker], &[Worker::Forever]]);
+        let path = main.open_control(&format!("left-{placement:?}")).unwrap();
+        let begin = workers::Msg::Word("begin".to_owned());
+        main.send_mail(Mail::new(AgentId::MAIN, AgentId::from(1), begin));
+        main.send_mail(go(2));
         let asker = thread::spawn(move || {
             // While an agent is at work nothing is answered but what needs no run.
-            while !status(&path).clusters.iter().any(|it| it.agent.is_some()) {}
+            let at_work = gate.somebody();
             for _ in 0..40 {
                 let mut socket = UnixStream::connect(&path).unwrap();
                 socket.write_all(STEP).unwrap();
             }
+            drop(at_work);
             let paused = must(&path, Request::Pause);
             assert!(matches!(paused, Reply::Paused { .. }), "{paused:?}");
-            must(&path, Request::Resume);
+            must(&path, Request::Stop);
         });
-        main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
+        let run = Run::until_idle().timeout(LIMIT.unwrap());
+        let report = main.run(run.supersteps_per_instant(u64::MAX)).unwrap();
         assert!(asker.join().is_ok(), "{placement:?}");
+        assert_eq!(report.stopped_by, StopReason::Interrupted, "{placement:?}");
     }
 }
 

@@ -133,7 +133,7 @@ fn a_failure_does_not_wait_for_floods() {
             "{error:?}"
         );
         let took = wall().duration_since(begin);
-        assert!(took < Duration::from_secs(10), "took {took:?}");
+        assert!(took < Duration::from_secs(60), "took {took:?}");
         assert!(!pids.into_iter().any(exists), "all are gone");
     }
 }

@@ -129,57 +129,82 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
     }
 }
 
+/// Other programs may keep the processors busy for as long as smiths work, and then times tell of them. So smiths work longer
+/// and longer, until what is to hold does.
+fn while_smiths_work(mut holds: impl FnMut(u64) -> Result<(), String>) {
+    let mut why = String::new();
+    for milliseconds in [20, 100, 500, 2_500, 10_000] {
+        match holds(milliseconds) {
+            Ok(()) => return,
+            Err(told) => why = told,
+        }
+    }
+    panic!("{why}");
+}
+
 #[test]
 fn times_tell_who_worked_who_could_not_and_who_had_nothing_to_do() {
     for placement in ALL {
-        let mut main = smithy(placement);
-        // The clusters are there before the time is taken.
-        main.run(Run::until_idle()).unwrap();
-        main.send_mail(work(1, 20, 4));
-        let report = main.run(Run::until_idle()).unwrap();
-        let [east, west, idle] = &report.clusters[..] else {
-            panic!("{report:#}");
-        };
-        let told = format!("{placement:?}: {report:#}");
-        assert!(east.busy >= Duration::from_millis(60), "{told}");
-        assert!(west.busy >= Duration::from_millis(40), "{told}");
-        assert!(idle.busy < Duration::from_millis(20), "{told}");
-        assert!(idle.waiting > Duration::from_millis(90), "{told}");
-        assert_eq!(idle.blocked, Duration::ZERO, "{told}");
-        for cluster in &report.clusters {
-            let sum = cluster.busy + cluster.blocked + cluster.waiting;
-            // The meter is a little inside what the report takes for the run; how little, depends on what else the machine does.
-            assert!(sum <= report.wall, "{sum:?} of {told}");
-            assert!(sum >= Duration::from_millis(100), "{sum:?} of {told}");
-            let known = cluster.memory.is_some();
-            assert_eq!(
-                known,
-                placement != TestPlacement::Inline && cfg!(target_os = "linux")
-            );
-        }
-        assert!(report.main_busy < report.wall / 2, "{told}");
-        if placement != TestPlacement::Inline {
-            assert!(told.contains("processes did not pay"), "{told}");
-        }
+        while_smiths_work(|milliseconds| times_are_right(placement, milliseconds));
+    }
+}
+
+fn times_are_right(placement: TestPlacement, milliseconds: u64) -> Result<(), String> {
+    let mut main = smithy(placement);
+    // The clusters are there before the time is taken.
+    main.run(Run::until_idle()).unwrap();
+    main.send_mail(work(1, milliseconds, 4));
+    let report = main.run(Run::until_idle()).unwrap();
+    let [east, west, idle] = &report.clusters[..] else {
+        panic!("{report:#}");
+    };
+    let told = format!("{placement:?}: {report:#}");
+    let works = Duration::from_millis(milliseconds);
+    assert!(east.busy >= works * 3, "{told}");
+    assert!(west.busy >= works * 2, "{told}");
+    assert_eq!(idle.blocked, Duration::ZERO, "{told}");
+    for cluster in &report.clusters {
+        let sum = cluster.busy + cluster.blocked + cluster.waiting;
+        // The meter is a little inside what the report takes for the run; how little, depends on what else the machine does.
+        assert!(sum <= report.wall, "{sum:?} of {told}");
+        assert!(sum >= works * 5, "{sum:?} of {told}");
+        let known = cluster.memory.is_some();
+        assert_eq!(
+            known,
+            placement != TestPlacement::Inline && cfg!(target_os = "linux")
+        );
+    }
+    let right = placement == TestPlacement::Inline || told.contains("processes did not pay");
+    let right = right && idle.busy < works && idle.waiting > works * 4;
+    if right && report.main_busy < report.wall / 2 {
+        Ok(())
+    } else {
+        Err(told)
     }
 }
 
 #[test]
 fn a_cluster_with_an_alarm_is_blocked_while_another_works() {
     for placement in ALL {
-        let mut main = smithy(placement);
-        main.run(Run::until_idle()).unwrap();
-        // West works for no time and sets an alarm, while east works at the same instant.
-        main.send_mail(work(2, 0, 1));
-        main.send_mail(work(1, 20, 0));
-        let report = main.run(Run::until(SimTime::from_millis(1))).unwrap();
-        let [_, west, idle] = &report.clusters[..] else {
-            panic!("{report:#}");
-        };
-        let told = format!("{placement:?}: {report:#}");
-        assert!(west.blocked >= Duration::from_millis(15), "{told}");
-        assert!(idle.waiting >= Duration::from_millis(15), "{told}");
-        assert_eq!(idle.blocked, Duration::ZERO, "{told}");
+        while_smiths_work(|milliseconds| {
+            let mut main = smithy(placement);
+            main.run(Run::until_idle()).unwrap();
+            // West works for no time and sets an alarm, while east works at the same instant.
+            main.send_mail(work(2, 0, 1));
+            main.send_mail(work(1, milliseconds, 0));
+            let report = main.run(Run::until(SimTime::from_millis(1))).unwrap();
+            let [_, west, idle] = &report.clusters[..] else {
+                panic!("{report:#}");
+            };
+            let told = format!("{placement:?}: {report:#}");
+            assert_eq!(idle.blocked, Duration::ZERO, "{told}");
+            let most = Duration::from_millis(milliseconds) * 3 / 4;
+            if west.blocked >= most && idle.waiting >= most {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        });
     }
 }
 

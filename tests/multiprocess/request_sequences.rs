@@ -17,7 +17,7 @@ use crate::commands::{Msg, PLAYERS, Player, Spectator, everywhere, game, token};
 use crate::test_placement::{ALL, TestPlacement};
 
 /// Longer than anything here takes, and shorter than a test may hang.
-const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
 
 fn rng(seed: u64, of: u64) -> AgentRng {
     AgentRng::new(seed, AgentId::from(of))
@@ -332,7 +332,7 @@ fn one_line_to_the_socket_does_no_harm_either() {
             }
             ask(&path, Request::Resume, LIMIT).unwrap();
         });
-        let run = Run::until_idle().timeout(Duration::from_secs(60));
+        let run = Run::until_idle().timeout(Duration::from_secs(600));
         assert_eq!(main.run(run).unwrap().stopped_by, StopReason::Idle);
         asker.join().unwrap();
     }

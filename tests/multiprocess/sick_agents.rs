@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 /// Longer than anything here takes, and shorter than a test may hang.
-const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
 
 /// What happens when something is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -596,6 +596,20 @@ mod tests {
                 }
             ),
             flaw_of!(
+                #[serde(tag = "t", content = "c")]
+                enum Probed {
+                    A(u8),
+                    B,
+                }
+            ),
+            flaw_of!(
+                #[serde(tag = "t", content = "c")]
+                enum Probed {
+                    A { a: u8 },
+                    B { b: u16 },
+                }
+            ),
+            flaw_of!(
                 struct Probed {
                     #[serde(flatten)]
                     a: BTreeMap<String, u8>,
