@@ -11,7 +11,8 @@ use std::hint::black_box;
 use rustc_hash::FxHashMap;
 
 use crate::models::{
-    Chance, HOLDERS, Msg, PHOLD_EVENTS, PHOLD_LOOKAHEAD, PHOLD_MEAN, PHOLD_REMOTE,
+    Chance, END_OF_TIME, HOLDERS, Msg, PHOLD_EVENTS, PHOLD_LOOKAHEAD, PHOLD_MEAN, PHOLD_REMOTE,
+    Skew, TIMEOUT,
 };
 
 #[derive(Clone, Copy)]
@@ -317,6 +318,17 @@ impl Holder for Held {
     }
 }
 
+struct SkewedHeld {
+    chance: Chance,
+    skew: Skew,
+}
+
+impl Holder for SkewedHeld {
+    fn receive(&mut self, _: Msg) -> u64 {
+        self.skew.delay(&mut self.chance)
+    }
+}
+
 /// The hold model on the standard library's heap, over a slab of events.
 pub(crate) struct Hold {
     agents: Vec<Box<dyn Holder>>,
@@ -363,9 +375,81 @@ impl Hold {
             if let Msg::Due(count) = body {
                 *count += 1;
             }
-            self.heap
-                .push(Reverse((time + delay, self.sequence << PLACE | place)));
+            self.heap.push(Reverse((
+                time.saturating_add(delay),
+                self.sequence << PLACE | place,
+            )));
             self.sequence += 1;
+        }
+        black_box(events)
+    }
+}
+
+/// The hold model with skewed delays.
+pub(crate) fn skewed(skew: Skew, pending: u64) -> Hold {
+    let mut hold = hold(0);
+    hold.agents.clear();
+    for (agent, id) in (0_u32..).zip(0..HOLDERS) {
+        let mut chance = Chance(id);
+        for _ in 0..pending / HOLDERS {
+            let delay = skew.delay(&mut chance);
+            hold.set(delay, agent);
+        }
+        if skew.has_last() {
+            hold.set(END_OF_TIME, agent);
+        }
+        hold.agents.push(Box::new(SkewedHeld { chance, skew }));
+    }
+    hold
+}
+
+impl Hold {
+    fn set(&mut self, time: u64, agent: u32) {
+        let place = self.slab.len() as u64;
+        self.slab.push((agent, Msg::Due(0)));
+        self.heap
+            .push(Reverse((time, self.sequence << PLACE | place)));
+        self.sequence += 1;
+    }
+}
+
+/// The hold model of agents that clear and set a timeout with every event: timeouts lie in the
+/// order in which they were set, and those that were cleared are passed over.
+pub(crate) struct Clearing {
+    hold: Hold,
+    /// The timeout of each agent that counts, and all that were set, with their times.
+    current: Vec<u64>,
+    timeouts: std::collections::VecDeque<(u64, u32, u64)>,
+}
+
+pub(crate) fn clearing(pending: u64) -> Clearing {
+    Clearing {
+        hold: hold(pending),
+        current: HOLDERS_RANGE.map(|_| 0).collect(),
+        timeouts: std::collections::VecDeque::new(),
+    }
+}
+
+const HOLDERS_RANGE: std::ops::Range<u64> = 0..HOLDERS;
+
+impl Clearing {
+    /// Fires so many alarms.
+    pub(crate) fn run(&mut self, events: u64) -> u64 {
+        for number in 0..events {
+            let Some(&Reverse((time, key))) = self.hold.heap.peek() else {
+                break;
+            };
+            let place = usize::try_from(key & ((1 << PLACE) - 1)).expect("below 2^24");
+            let agent = self.hold.slab[place].0;
+            while let Some(&(due, owner, timeout)) = self.timeouts.front()
+                && (due <= time || self.current[owner as usize] != timeout)
+            {
+                self.timeouts.pop_front();
+            }
+            self.current[agent as usize] = time + number;
+            self.timeouts
+                .push_back((time + TIMEOUT, agent, time + number));
+            self.hold.run(1);
         }
         black_box(events)
     }

@@ -1,7 +1,7 @@
 //! The models that are measured, as a user of the kernel writes them.
 
 use maslite_core::{
-    Agent, AgentId, Alarm, Context, Error, Mail, Pattern, Run, Scheduler, SimDuration,
+    Agent, AgentId, Alarm, AlarmId, Context, Error, Mail, Pattern, Run, Scheduler, SimDuration,
 };
 
 /// What all models say; small, as messages are.
@@ -72,6 +72,18 @@ impl Model {
             .supersteps(supersteps)
             .supersteps_per_instant(u64::MAX);
         Ok(self.scheduler.run(run)?.counters.delivered - before)
+    }
+
+    /// Runs until at least so much mail was delivered, and tells how much.
+    pub(crate) fn run_events(&mut self, events: u64) -> Result<u64, Error> {
+        let (mut delivered, mut supersteps) = (0, 1);
+        while delivered < events {
+            let more = self.run(supersteps)?.max(1);
+            delivered += more;
+            let left = events.saturating_sub(delivered);
+            supersteps = (left * supersteps / more).clamp(1, 1_000_000);
+        }
+        Ok(delivered)
     }
 }
 
@@ -223,6 +235,145 @@ impl Agent<Msg> for Holder {
             ctx.alarm_in(ahead, Msg::Due(count + 1));
         }
     }
+}
+
+/// How far ahead alarms are set: distributions that are hard on queues which divide time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skew {
+    /// All at the same distance, so that all are due at one instant.
+    OneInstant,
+    /// Many thousand means ahead, spread over 2 s.
+    Far,
+    /// Within a microsecond, while one alarm waits at the end of time.
+    OneBucket,
+    /// Exponential with a mean of 1 s.
+    Exponential,
+    /// Nine of ten within 2 ms, the others 100 s ahead.
+    Bimodal,
+    /// Powers of two from 1 ns to 2 s, each as likely.
+    PowersOfTwo,
+    /// 1 s ahead, within a microsecond.
+    Clumps,
+    /// Whole milliseconds, 1 to 1,024.
+    Ticks,
+    /// Within 2 ms, and one of a thousand at the end of time.
+    Outliers,
+}
+
+impl Skew {
+    /// A delay [ns].
+    pub(crate) fn delay(self, chance: &mut Chance) -> u64 {
+        let bits = chance.bits();
+        match self {
+            Self::OneInstant => 1_000_000_000,
+            Self::Far => 1_000_000_000_000 + (bits >> 33),
+            Self::OneBucket => 1 + (bits >> 54),
+            Self::Exponential => 1 + chance.exponential(1_000_000_000),
+            Self::Bimodal if bits % 10 == 0 => 100_000_000_000 + (bits >> 33),
+            Self::Outliers if bits % 1_000 == 0 => END_OF_TIME,
+            Self::Bimodal | Self::Outliers => 1 + (bits >> 43),
+            Self::PowersOfTwo => 1 << (bits >> 59),
+            Self::Clumps => 1_000_000_000 + (bits >> 54),
+            Self::Ticks => 1_000_000 * (1 + (bits >> 54)),
+        }
+    }
+
+    /// Whether one alarm waits at the end of time from the start.
+    pub(crate) fn has_last(self) -> bool {
+        self == Self::OneBucket
+    }
+}
+
+/// Far beyond what any run here reaches [ns].
+pub(crate) const END_OF_TIME: u64 = 1 << 60;
+
+/// Sets an alarm for each one that fires, with skewed delays.
+struct SkewedHolder {
+    pending: u64,
+    chance: Chance,
+    skew: Skew,
+}
+
+impl SkewedHolder {
+    fn delay(&mut self) -> SimDuration {
+        SimDuration::from_nanos(self.skew.delay(&mut self.chance))
+    }
+}
+
+impl Agent<Msg> for SkewedHolder {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for _ in 0..self.pending {
+            let delay = self.delay();
+            ctx.alarm_in(delay, Msg::Due(0));
+        }
+        if self.skew.has_last() {
+            ctx.alarm_in(SimDuration::from_nanos(END_OF_TIME), Msg::Again);
+        }
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if let Msg::Due(count) = mail.body {
+            let delay = self.delay();
+            ctx.alarm_in(delay, Msg::Due(count + 1));
+        }
+    }
+}
+
+/// The hold model with skewed delays.
+pub(crate) fn skewed(skew: Skew, pending: u64) -> Result<Model, Error> {
+    let mut scheduler = Scheduler::new();
+    for id in 0..HOLDERS {
+        let holder = SkewedHolder {
+            pending: pending / HOLDERS,
+            chance: Chance(id),
+            skew,
+        };
+        scheduler.add(id, holder)?;
+    }
+    Ok(Model { scheduler })
+}
+
+/// With each alarm that fires, clears its timeout, which is far ahead, and sets it anew.
+struct Careful {
+    pending: u64,
+    chance: Chance,
+    timeout: Option<AlarmId>,
+}
+
+/// How far ahead the timeouts of [`clearing`] are [ns].
+pub(crate) const TIMEOUT: u64 = 3_600_000_000_000;
+
+impl Agent<Msg> for Careful {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for _ in 0..self.pending {
+            ctx.alarm_in(SimDuration::from_nanos(self.chance.ahead()), Msg::Due(0));
+        }
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if let Msg::Due(count) = mail.body {
+            if let Some(timeout) = self.timeout.take() {
+                ctx.clear_alarm(timeout);
+            }
+            self.timeout = Some(ctx.alarm_in(SimDuration::from_nanos(TIMEOUT), Msg::Again));
+            let ahead = SimDuration::from_nanos(self.chance.ahead());
+            ctx.alarm_in(ahead, Msg::Due(count + 1));
+        }
+    }
+}
+
+/// The hold model of agents that set and clear a timeout with every event.
+pub(crate) fn clearing(pending: u64) -> Result<Model, Error> {
+    let mut scheduler = Scheduler::new();
+    for id in 0..HOLDERS {
+        let careful = Careful {
+            pending: pending / HOLDERS,
+            chance: Chance(id),
+            timeout: None,
+        };
+        scheduler.add(id, careful)?;
+    }
+    Ok(Model { scheduler })
 }
 
 /// Agents in the hold model.
