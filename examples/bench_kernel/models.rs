@@ -78,10 +78,10 @@ impl Model {
     pub(crate) fn run_events(&mut self, events: u64) -> Result<u64, Error> {
         let (mut delivered, mut supersteps) = (0, 1);
         while delivered < events {
-            let more = self.run(supersteps)?.max(1);
+            let more = self.run(supersteps)?;
             delivered += more;
             let left = events.saturating_sub(delivered);
-            supersteps = (left * supersteps / more).clamp(1, 1_000_000);
+            supersteps = (left * supersteps / more.max(1)).clamp(1, 2 * supersteps);
         }
         Ok(delivered)
     }
@@ -269,8 +269,8 @@ impl Skew {
             Self::Far => 1_000_000_000_000 + (bits >> 33),
             Self::OneBucket => 1 + (bits >> 54),
             Self::Exponential => 1 + chance.exponential(1_000_000_000),
-            Self::Bimodal if bits % 10 == 0 => 100_000_000_000 + (bits >> 33),
-            Self::Outliers if bits % 1_000 == 0 => END_OF_TIME,
+            Self::Bimodal if bits.is_multiple_of(10) => 100_000_000_000 + (bits >> 33),
+            Self::Outliers if bits.is_multiple_of(1_000) => END_OF_TIME,
             Self::Bimodal | Self::Outliers => 1 + (bits >> 43),
             Self::PowersOfTwo => 1 << (bits >> 59),
             Self::Clumps => 1_000_000_000 + (bits >> 54),

@@ -117,17 +117,12 @@ impl Periodics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm_queue::AlarmQueue;
-    use crate::alarm_queue::Pending;
-    use crate::message::{Envelope, MailKey};
 
     /// An alarm each second, first due after one.
     fn each_second() -> Periodic {
-        let mut queue = AlarmQueue::default();
-        let (key, agent) = (MailKey::of_agent(SimTime::ZERO, 0, 7), AgentId::from(1));
-        let load = Envelope::new(key, agent, agent.into(), ());
+        let agent = AgentId::from(1);
         let time = SimTime::from_secs(1);
-        let handle = queue.set(Pending { time, load });
+        let handle = AlarmId::of(agent, 7);
         let topic = Topic::new("Tick");
         Periodic::new(handle, time, SimDuration::from_secs(1), agent.into(), topic)
     }
