@@ -335,7 +335,7 @@ fn is_misleading(name: &str) -> bool {
         || name.is_empty()
         || name.starts_with(['#', '"'])
         || number.bytes().all(|byte| byte.is_ascii_digit())
-        || name.contains(crate::is_command)
+        || name.contains(crate::plain::is_command)
 }
 
 /// A number that is no id, as it was written.

@@ -86,9 +86,9 @@
 //!
 //! # Where to read on
 //!
-//! [`Agent`], [`Context`], [`Scheduler`] and [`Run`] are what most models use. [`testing`] tests an
-//! agent without a scheduler. [`clock`] has the wall clock, [`engine`] the loop itself, for those who
-//! put several schedulers under one clock, as the crate `maslite-mp` does with processes.
+//! [`Agent`], [`Context`], [`Scheduler`] and [`Run`] are what most models use; [`prelude`] has them all. [`testing`] tests an
+//! agent without a scheduler, and [`clock`] has the wall clock. [`Simulation`] is the trait that a [`Scheduler`] shares with the
+//! simulations in several processes of the crate `maslite-mp`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -103,7 +103,7 @@ pub mod clock;
 mod command;
 mod digest;
 mod directory;
-pub mod engine;
+mod engine;
 mod error;
 mod id;
 mod id_set;
@@ -135,21 +135,16 @@ pub use command::{CommandError, Refusal};
 pub use digest::Digest;
 pub use error::{Adder, Error, Phase};
 pub use id::{AgentId, IdError};
-pub use mailing_list::{EmptyPattern, MailingList, Pattern};
+pub use mailing_list::{EmptyPattern, Pattern};
 pub use main_context::MainContext;
 pub use maslite_derive::Message;
-pub use message::{Delivery, Mail, MailKey, Message, Receiver};
+pub use message::{Delivery, Mail, Message, Receiver};
 pub use plain::Plain;
-#[doc(hidden)]
-pub use plain::is_command;
-pub use progress::{Progress, Sample};
 /// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with `maslite_core::rand::RngExt` there is no second
 /// version of it in a program.
 pub use rand;
 pub use rng::AgentRng;
 pub use run::{AgentError, Counters, LostMail, Report, Run, StopReason};
-#[doc(hidden)]
-pub use run::{LostKey, Predicate, lost_when_posted};
 pub use scheduler::{Controller, Scheduler};
 pub use simulation::{AgentInfo, Shutdown, Simulation, StopHandle};
 pub use time::{BadDuration, ParseTimeError, SimDuration, SimTime};
@@ -161,8 +156,25 @@ fn narrow(count: usize) -> u32 {
     u32::try_from(count).expect("fewer than 2^32 things at a time")
 }
 
-/// For `maslite-mp`, which has a derive of its own beside this trait.
+/// What a model, and a program around a [`Scheduler`], import.
+pub mod prelude {
+    pub use rand::RngExt;
+
+    pub use crate::{
+        Agent, AgentError, AgentId, AgentRng, Alarm, AlarmFilter, AlarmId, Clock, CommandError,
+        Context, Counters, Delivery, Digest, Error, JsonLines, Mail, MainContext, Message, Pattern,
+        Receiver, Refusal, Report, Run, Scheduler, SimDuration, SimTime, Simulation, Speed,
+        StopHandle, StopReason, Topic,
+    };
+}
+
+/// For `maslite-mp` and the tests of this workspace alone: what a host of several engines needs. It may change with every version.
 #[doc(hidden)]
-pub mod without_derive {
-    pub use crate::message::Message;
+pub mod internal {
+    pub use crate::engine::*;
+    pub use crate::mailing_list::MailingList;
+    pub use crate::message::{MailKey, Message};
+    pub use crate::plain::is_command;
+    pub use crate::progress::{Progress, Sample};
+    pub use crate::run::{LostKey, Predicate, lost_when_posted};
 }

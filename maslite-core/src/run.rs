@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, Digest, MailKey, SimDuration, SimTime, Topic};
+use crate::message::MailKey;
+use crate::{AgentId, Digest, SimDuration, SimTime, Topic};
 
 /// When a run ends. Whatever is given, whichever comes first; and always when idle.
 ///

@@ -17,7 +17,7 @@
 //!     }
 //! }
 //!
-//! fn main() -> Result<(), maslite_mp::Error> {
+//! fn main() -> Result<(), Error> {
 //!     let agents = Registry::new().with::<Player>().enter(); // a child process goes no further
 //!     let mut main = MpMain::new(agents)?;
 //!     for name in ["ada", "bob"] {
@@ -50,6 +50,53 @@
 //!
 //! What a model that runs in one scheduler needs beyond that: `Serialize` and `Deserialize` for its
 //! messages and its agents, the registry, and that first line.
+//!
+//! # One program, any host
+//!
+//! [`Simulation`](maslite_core::Simulation) is the trait of what [`MpMain`] and a [`Scheduler`](maslite_core::Scheduler) have in
+//! common: to add, send, run, ask and end. A program that is written for it runs its model in one scheduler, inline, or in
+//! processes, with one result:
+//!
+//! ```
+//! use maslite_mp::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Clone, Serialize, Deserialize, Message)]
+//! enum Msg { Ball { hits: u32 } }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Player { hits: u32 }
+//! impl Agent<Msg> for Player {
+//!     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+//!         let Msg::Ball { hits } = mail.body;
+//!         self.hits += 1;
+//!         if hits < 5 {
+//!             ctx.reply(Msg::Ball { hits: hits + 1 });
+//!         }
+//!     }
+//! }
+//!
+//! type Failure = Box<dyn std::error::Error>;
+//!
+//! fn play<S: Simulation<Msg>>(mut simulation: S) -> Result<(u32, Option<Digest>), Failure> {
+//!     for name in ["ada", "bob"] {
+//!         simulation.new_cluster();
+//!         simulation.add(name, Player { hits: 0 })?;
+//!     }
+//!     simulation.send_mail(Mail::new("bob", AgentId::from("ada"), Msg::Ball { hits: 0 }));
+//!     simulation.run(Run::until_idle())?;
+//!     let ada: Player = simulation.inspect("ada")?;
+//!     Ok((ada.hits, simulation.digest()))
+//! }
+//!
+//! fn main() -> Result<(), Failure> {
+//!     let agents = Registry::new().with::<Player>().enter(); // a child process goes no further
+//!     let alone = play(Scheduler::builder().digest().build())?;
+//!     let divided = play(MpMain::builder(agents).digest().build()?)?;
+//!     assert_eq!((alone.0, alone), (3, divided));
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # Guarantees
 //!
@@ -115,11 +162,9 @@ mod steering;
 extern crate self as maslite_mp;
 
 pub use maslite_core as core;
+pub use maslite_core::internal::Message;
 pub use maslite_core::rand;
-pub use maslite_core::without_derive::Message;
-pub use maslite_core::{
-    AgentError, CommandError, Digest, LostMail, Refusal, StopHandle, clock, engine,
-};
+pub use maslite_core::{AgentError, CommandError, Digest, LostMail, Refusal, StopHandle, clock};
 pub use maslite_derive::MpMessage as Message;
 
 pub use crate::error::link::{FrameFault, LinkError};
@@ -145,17 +190,19 @@ pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
 pub use steering::status::{ClusterStatus, RunState, Status};
 
-/// All that a model and the program around it use.
+/// What a model, and the program around it, import.
 pub mod prelude {
-    pub use maslite_core::{
-        Agent, AgentId, AgentRng, Alarm, AlarmFilter, AlarmId, Clock, Context, Counters, Delivery,
-        Digest, Mail, MainContext, Pattern, Receiver, Report, Run, Scheduler, SimDuration, SimTime,
+    pub use maslite_core::prelude::{
+        Agent, AgentError, AgentId, AgentRng, Alarm, AlarmFilter, AlarmId, Clock, Context,
+        Counters, Delivery, Digest, JsonLines, Mail, MainContext, Pattern, Receiver, Refusal,
+        Report, RngExt, Run, Scheduler, SimDuration, SimTime, Simulation, Speed, StopHandle,
         StopReason, Topic,
     };
 
     pub use crate::{
-        AgentSet, Audience, ClusterId, Controller, Entered, Link, Message, MpMain, MpReport,
-        Placement, Refusal, Registry, Waiting,
+        Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
+        Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Registry,
+        Shutdown, Waiting, Warning,
     };
 }
 

@@ -243,7 +243,7 @@ fn nothing_that_a_simulation_says_is_obeyed_by_the_terminal() {
                     continue;
                 }
                 let (text, _) = maslite(&[words, &["--simulation", path]].concat());
-                let commands = |c: char| c != '\n' && maslite_mp::core::is_command(c);
+                let commands = |c: char| c != '\n' && maslite_mp::core::internal::is_command(c);
                 assert!(!text.contains(commands), "{text:?}");
                 assert!(text.len() < 10_000, "{} bytes", text.len());
                 assert!(

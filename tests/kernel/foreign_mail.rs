@@ -1,7 +1,7 @@
 //! Mail that other engines bring is counted, whoever it is addressed to: also where a garbled address fits nobody.
 
-use maslite_core::engine::{Engine, Import};
-use maslite_core::{Agent, AgentId, Context, Mail, MailKey, SimTime};
+use maslite_core::internal::{Engine, Import, MailKey};
+use maslite_core::{Agent, AgentId, Context, Mail, SimTime};
 
 use crate::actor::Say;
 

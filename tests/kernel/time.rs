@@ -1,8 +1,8 @@
 //! An engine under a clock that others drive never goes back in time, and passes nothing that is to
 //! happen. It refuses in release builds too.
 
-use maslite_core::engine::{Engine, EngineHooks, Limits};
-use maslite_core::{Agent, AgentId, Context, Mail, MailKey, SimDuration, SimTime};
+use maslite_core::internal::{Engine, EngineHooks, Limits, MailKey};
+use maslite_core::{Agent, AgentId, Context, Mail, SimDuration, SimTime};
 
 use crate::actor::Say;
 

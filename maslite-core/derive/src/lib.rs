@@ -1,3 +1,17 @@
+//! ```
+//! use maslite_core::{Message, Topic};
+//!
+//! #[derive(Clone, Message)]
+//! enum Msg {
+//!     Order { pieces: u32 },
+//!     #[message(topic = "Arrival")]
+//!     Delivered,
+//! }
+//!
+//! assert_eq!(Msg::Order { pieces: 3 }.topic(), Topic::new("Order"));
+//! assert_eq!(Msg::Delivered.topic(), Topic::new("Arrival"));
+//! ```
+//!
 //! `#[derive(Message)]` for the crates `maslite-core` and `maslite-mp`, which re-export it.
 //!
 //! It implements their trait `Message`. The topic of an enum's message is the name of the variant, that of a struct's

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use maslite_core::engine::{Engine, EngineHooks, Outgoing};
-use maslite_core::{AgentId, MailingList, Pattern, Receiver, SimDuration, SimTime, StopReason};
+use maslite_core::internal::{Engine, EngineHooks, MailingList, Outgoing};
+use maslite_core::{AgentId, Pattern, Receiver, SimDuration, SimTime, StopReason};
 use rustc_hash::FxHashMap;
 
 use crate::cluster::outbound::Outbound;

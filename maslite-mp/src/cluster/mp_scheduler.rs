@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use maslite_core::engine::{Engine, FailurePlace, FailureStage, Import, Limits, Rest, guard_model};
+use maslite_core::internal::{
+    Engine, FailurePlace, FailureStage, Import, Limits, Rest, guard_model,
+};
 use maslite_core::{AgentId, Digest, Message, Pattern, SimTime};
 
 use crate::cluster::answers::{

@@ -259,7 +259,8 @@ fn number(count: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use maslite_core::{AgentId, MailKey, Receiver};
+    use maslite_core::internal::MailKey;
+    use maslite_core::{AgentId, Receiver};
     use serde::Serializer;
 
     use super::*;

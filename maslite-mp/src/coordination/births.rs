@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use maslite_core::engine::{FailurePlace, FailureStage, Newborn};
+use maslite_core::internal::{FailurePlace, FailureStage, Newborn};
 use maslite_core::{Adder, SimTime};
 
 use crate::cluster::registry::WireMessage;

@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use maslite_core::engine::guard_model;
-use maslite_core::{AgentId, Delivery, Mail, MailKey, MainContext, SimTime};
+use maslite_core::internal::{MailKey, guard_model};
+use maslite_core::{AgentId, Delivery, Mail, MainContext, SimTime};
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::Rounds;

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use maslite_core::engine::guard_model;
+use maslite_core::internal::guard_model;
 use maslite_core::{AgentId, SimTime};
 
 use crate::cluster::registry::WireMessage;
@@ -250,7 +250,8 @@ fn look_into<M: WireMessage>(
 
 #[cfg(test)]
 mod tests {
-    use maslite_core::{Counters, MailKey, Receiver, Run, SimDuration, StopReason};
+    use maslite_core::internal::MailKey;
+    use maslite_core::{Counters, Receiver, Run, SimDuration, StopReason};
     use serde::{Deserialize, Serialize};
 
     use super::*;

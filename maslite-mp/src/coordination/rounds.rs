@@ -12,8 +12,8 @@
 
 use std::mem;
 
-use maslite_core::engine::FailurePlace;
-use maslite_core::{Mail, MailKey, MainContext, Predicate, Run, SimDuration, SimTime, StopReason};
+use maslite_core::internal::{FailurePlace, MailKey, Predicate};
+use maslite_core::{Mail, MainContext, Run, SimDuration, SimTime, StopReason};
 use smallvec::SmallVec;
 
 use crate::cluster::commands;

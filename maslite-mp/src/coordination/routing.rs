@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maslite_core::engine::{Adders, IdSet};
-use maslite_core::{Adder, AgentId, MailingList, Pattern, Receiver, SimTime, Topic};
+use maslite_core::internal::{Adders, IdSet, MailingList};
+use maslite_core::{Adder, AgentId, Pattern, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
 
 use crate::protocol::rare::Rare;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use maslite_core::engine::{ContentSum, DigestSum, FailurePlace, FailureStage, Newborn};
+use maslite_core::internal::{
+    ContentSum, DigestSum, FailurePlace, FailureStage, LostKey, MailKey, Newborn,
+};
 use maslite_core::{
-    AgentError, AgentId, Counters, Delivery, Digest, LostKey, LostMail, Mail, MailKey, SimTime,
-    StopReason, Topic,
+    AgentError, AgentId, Counters, Delivery, Digest, LostMail, Mail, SimTime, StopReason, Topic,
 };
 
 use crate::cluster::registry::WireMessage;
@@ -134,7 +135,7 @@ impl Standing {
     pub(crate) fn lose(&mut self, key: MailKey, from: AgentId, to: AgentId, topic: Topic) {
         self.count_undeliverable();
         let time = self.time;
-        let key = maslite_core::lost_when_posted(time, self.superstep, key);
+        let key = maslite_core::internal::lost_when_posted(time, self.superstep, key);
         self.note_lost(key, LostMail::new(time, from, to, topic));
     }
 

@@ -270,7 +270,8 @@ mod tests {
     use std::os::fd::AsFd;
     use std::path::Path;
 
-    use maslite_core::{AgentId, Counters, MailKey, Pattern, Receiver};
+    use maslite_core::internal::MailKey;
+    use maslite_core::{AgentId, Counters, Pattern, Receiver};
 
     use super::*;
     use crate::links::transport::{Draft, DraftBuffer};

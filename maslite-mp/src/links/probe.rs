@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::forget;
 
-use maslite_core::engine::quietly;
+use maslite_core::internal::quietly;
 use serde::Serialize;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,

@@ -19,7 +19,8 @@ use std::marker::PhantomData;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use maslite_core::{Plain, is_command};
+use maslite_core::Plain;
+use maslite_core::internal::is_command;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tracing_core::callsite::{self, Callsite, Identifier};

@@ -3,7 +3,8 @@
 use std::any::type_name;
 use std::fmt;
 
-use maslite_core::{AgentId, MailKey, Receiver, Topic};
+use maslite_core::internal::MailKey;
+use maslite_core::{AgentId, Receiver, Topic};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
     VariantAccess, Visitor,

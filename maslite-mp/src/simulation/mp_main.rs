@@ -76,7 +76,7 @@ const LONG: Duration = Duration::from_millis(10);
 ///     }
 /// }
 ///
-/// fn main() -> Result<(), maslite_mp::Error> {
+/// fn main() -> Result<(), Error> {
 ///     let agents = Registry::new().with::<Worker>().enter(); // a child process goes no further
 ///     let mut main = MpMain::builder(agents).seed(42).build()?;
 ///     for number in 1..=3 {
@@ -268,7 +268,7 @@ impl<M: WireMessage> MpMain<M> {
         }
         // It stands before lines and in tables, for people.
         let is_short = (1..=LONGEST_NAME).contains(&name.chars().count());
-        if !is_short || name.chars().any(maslite_core::is_command) {
+        if !is_short || name.chars().any(maslite_core::internal::is_command) {
             return Err(Error::BadClusterName(name.to_owned()));
         }
         Ok(self.push_cluster(name.to_owned()))

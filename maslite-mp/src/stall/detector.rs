@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use maslite_core::{Progress, Sample, SimTime};
+use maslite_core::SimTime;
+use maslite_core::internal::{Progress, Sample};
 
 use crate::error::warning::{Activity, Limit, TimeBlocker, Warning};
 

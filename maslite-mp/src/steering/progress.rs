@@ -177,7 +177,7 @@ impl fmt::Display for Rate {
 
 #[cfg(test)]
 mod tests {
-    use maslite_core::Progress;
+    use maslite_core::internal::Progress;
 
     use super::*;
     use crate::stall::detector::ProbeAnswer;

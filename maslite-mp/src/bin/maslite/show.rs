@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use maslite_mp::control::Simulation;
 use maslite_mp::control::protocol::AgentView;
-use maslite_mp::core::is_command;
+use maslite_mp::core::internal::is_command;
 use maslite_mp::{Plain, RunState, Status};
 use serde::Serialize;
 

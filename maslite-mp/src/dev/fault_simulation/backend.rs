@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maslite_core::engine::Signal;
+use maslite_core::internal::Signal;
 
 use super::world::World;
 use crate::cluster::mp_scheduler::MpScheduler;

@@ -1,6 +1,6 @@
 //! A cluster that lies: what main gets of it is well formed, and not what it did.
 
-use maslite_core::engine::Newborn;
+use maslite_core::internal::Newborn;
 use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReason};
 
 use crate::error::link::LinkError;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use maslite_core::engine::{Signal, TimeoutTimer};
+use maslite_core::internal::{Signal, TimeoutTimer};
 
 use super::{Backend, Interrupt, InterruptSource, NewCluster, Observer, Start, Started, hear};
 use crate::error::Error;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
-use maslite_core::engine::Signal;
+use maslite_core::internal::Signal;
 
 use crate::error::Error;
 use crate::error::death::{Death, ExitKind};

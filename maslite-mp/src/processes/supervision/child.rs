@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use maslite_core::engine::is_reporting_panic;
-use maslite_core::{AgentId, Sample};
+use maslite_core::AgentId;
+use maslite_core::internal::{Sample, is_reporting_panic};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};

@@ -1,6 +1,7 @@
 //! Mail as bytes: envelope, body and lines of the trace.
 
-use maslite_core::{AgentId, Mail, MailKey, Receiver, SimTime};
+use maslite_core::internal::MailKey;
+use maslite_core::{AgentId, Mail, Receiver, SimTime};
 use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

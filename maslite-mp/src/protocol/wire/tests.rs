@@ -1,4 +1,5 @@
-use maslite_core::{Counters, MailKey, Receiver, SimTime};
+use maslite_core::internal::MailKey;
+use maslite_core::{Counters, Receiver, SimTime};
 use serde::Serializer;
 
 use super::note::END;

@@ -1,4 +1,4 @@
-use maslite_core::engine::Engine;
+use maslite_core::internal::Engine;
 use maslite_core::{Agent, AgentId, Phase};
 
 use super::*;
