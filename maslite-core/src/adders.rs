@@ -1,30 +1,30 @@
-//! Who added which agent: for the error about an id that is used twice.
+//! Remembers who added which agent, for the error about an id that is used twice.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{Adder, AgentId, SimTime};
 
-/// Of so many agents that are gone it is still known who added them.
+/// The number of removed agents whose adders are remembered.
 const REMEMBERED: usize = 1_000;
 
-/// Who added the agents that are there, and those that have gone last.
+/// Who added the living agents, and the agents that were removed last.
 #[derive(Debug, Default)]
 pub struct Adders {
-    /// Of the agents that agents added.
+    /// Who added each agent that was added by an agent.
     agents: BTreeMap<AgentId, (AgentId, SimTime)>,
-    /// The agents that have gone last, the first of them first.
+    /// The agents that were removed last, in the order of their removal.
     gone: VecDeque<AgentId>,
 }
 
 impl Adders {
-    /// Notes who added an agent.
+    /// Records who added an agent.
     pub fn insert(&mut self, id: AgentId, adder: Adder) {
         if let Adder::Agent(by, time) = adder {
             self.agents.insert(id, (by, time));
         }
     }
 
-    /// Notes that an agent is gone.
+    /// Records that an agent was removed.
     pub fn bury(&mut self, id: AgentId) {
         if self.gone.len() == REMEMBERED
             && let Some(first) = self.gone.pop_front()
@@ -34,13 +34,13 @@ impl Adders {
         self.gone.push_back(id);
     }
 
-    /// Whether an agent was added by another.
+    /// Whether an agent was added by another agent.
     #[must_use]
     pub fn is_born(&self, id: AgentId) -> bool {
         self.agents.contains_key(&id)
     }
 
-    /// Who added an agent that is there, or is gone.
+    /// Returns who added an agent, living or removed.
     #[must_use]
     pub fn adder(&self, id: AgentId, is_gone: bool) -> Adder {
         match self.agents.get(&id) {

@@ -1,27 +1,27 @@
-//! How errors are shown: all causes on one line, also where a program prints `Debug`.
+//! Shows errors with all their causes on one line, also where a program prints `Debug`.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::plain::Lines;
 
-/// Shows an error with all its causes on one line, as a program prints it to its user. Characters that a terminal would obey are
-/// escaped, but for the ends of lines that are its own, as in what a child printed.
+/// Shows an error with all its causes on one line, as a program prints it to its user. It escapes characters that a terminal
+/// would obey. It keeps the line ends of texts that have lines, such as the output of a child.
 ///
-/// `{:?}` of every error of this crate and of `maslite-mp` shows the same line, since that is what `fn main() -> Result<(), Error>`
-/// and `unwrap` print. `{:#?}` shows the fields of the error, for developers.
+/// `{:?}` of every error of this crate and of `maslite-mp` shows the same line, because `fn main() -> Result<(), Error>` and
+/// `unwrap` print `{:?}`. `{:#?}` shows the fields of the error, for developers.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
-        // What agents say in it is for people to read, not for their terminals to obey.
+        // Agents choose parts of the text: no character of them may control the reader's terminal.
         write!(f, "{}", Lines(&text))?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let further = error.to_string();
-            // Some errors have their cause in their own text.
+            // Some errors repeat their cause in their own text.
             if !text.contains(&further) {
                 write!(f, ": {}", Lines(&further))?;
             }
@@ -32,7 +32,8 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Implements `Debug` of an error: the text of [`Chain`], and its structure with `{:#?}`. Every variant and field must be listed.
+/// Implements `Debug` of an error: the text of [`Chain`], and with `{:#?}` the structure. The caller must list every variant
+/// and field.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! readable_debug {

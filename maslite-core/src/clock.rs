@@ -1,11 +1,11 @@
-//! How simulated time goes with the wall: not at all, at a factor of it, or just as it does.
+//! How simulated time relates to wall time: independent of it, at a multiple of it, or equal to it.
 
 use std::time::{Duration, Instant};
 
 use crate::{SimDuration, SimTime};
 
-/// The wall clock. All of the kernel asks here, and only for timeouts, reports and real time;
-/// nothing that agents see under a simulated clock depends on it.
+/// Reads the wall clock. All of the kernel reads it here, and only for timeouts, reports and real time. Nothing that agents see
+/// under a simulated clock depends on it.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -15,7 +15,7 @@ pub fn wall() -> Instant {
     Instant::now()
 }
 
-/// What drives simulated time.
+/// Selects what drives simulated time.
 ///
 /// ```
 /// use maslite_core::clock::Speed;
@@ -29,22 +29,22 @@ pub fn wall() -> Instant {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Clock {
-    /// Time jumps from alarm to alarm.
+    /// Time jumps from alarm to alarm, independent of wall time.
     #[default]
     Simulated,
-    /// Time jumps, but an alarm does not fire before the wall has come as far, times the speed.
-    /// Within an instant time stands still.
+    /// Time jumps from alarm to alarm, but an alarm fires only when wall time, multiplied by the speed, has reached its time.
+    /// Time stands still within an instant.
     Paced(Speed),
-    /// Time is the wall's, counted from the start of the first run, also between runs. It stands
-    /// still within a superstep. An idle run waits only for alarms that are required.
+    /// Time is wall time since the start of the first run, and passes between runs, too. Time stands still within a superstep.
+    /// An idle run waits for required alarms only.
     RealTime,
 }
 
-/// Simulated seconds per second of the wall.
+/// Simulated seconds per second of wall time: finite and above 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Speed(f64);
 
-/// A number that is no speed.
+/// The error for a number that is no valid speed.
 #[derive(Clone, Copy, PartialEq, thiserror::Error)]
 #[error(
     "time cannot pass at {factor} times the speed of the wall: it takes a finite number above 0"
@@ -56,7 +56,7 @@ pub struct BadSpeed {
 crate::readable_debug!(struct BadSpeed { factor });
 
 impl Speed {
-    /// Simulated time passes `factor` times as fast as the wall's.
+    /// Lets simulated time pass `factor` times as fast as wall time.
     ///
     /// # Errors
     /// [`BadSpeed`] if the factor is not finite or not above 0.
@@ -69,12 +69,12 @@ impl Speed {
     }
 }
 
-/// A simulated moment tied to a moment of the wall, and the speed from there.
+/// Ties a simulated time to a moment of wall time, with the speed from there on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     wall: Instant,
     sim: SimTime,
-    /// None: as fast as the wall, exactly.
+    /// None means exactly the speed of wall time.
     speed: Option<f64>,
 }
 
@@ -92,7 +92,7 @@ impl Pace {
         }
     }
 
-    /// How far simulated time may be when the wall stands at `wall`.
+    /// The simulated time that corresponds to the wall time `wall`.
     pub(crate) fn sim_at(&self, wall: Instant) -> SimTime {
         let passed = wall.saturating_duration_since(self.wall);
         let passed = match self.speed {
@@ -103,12 +103,12 @@ impl Pace {
         self.sim.saturating_add(passed)
     }
 
-    /// When the wall has come as far as `sim`; none if that is beyond its end.
+    /// The wall time that corresponds to `sim`; none if it is beyond the range of the wall clock.
     pub(crate) fn wall_at(&self, sim: SimTime) -> Option<Instant> {
         let ahead = sim.since(self.sim);
         let ahead = match self.speed {
             None => ahead.into(),
-            // Rounded up, so that whoever wakes then finds the time reached.
+            // Rounded up, so that a thread that wakes then finds that the time has been reached.
             Some(speed) => Duration::try_from_secs_f64(ahead.as_secs_f64() / speed + 1e-9).ok()?,
         };
         self.wall.checked_add(ahead)

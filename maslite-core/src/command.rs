@@ -1,10 +1,10 @@
-//! What somebody outside asks of an agent between two supersteps, and why that can fail.
+//! Commands to an agent from outside, between two supersteps: why they can fail.
 
 use serde::{Deserialize, Serialize};
 
 use crate::AgentId;
 
-/// An agent's reason for not doing what it was asked to.
+/// The reason that an agent gives for refusing a command.
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason}")]
 pub struct Refusal {
@@ -14,45 +14,45 @@ pub struct Refusal {
 crate::readable_debug!(struct Refusal { reason });
 
 impl Refusal {
-    /// A refusal with this reason, in words that go on "agent 3 refuses: …".
+    /// Makes a refusal. The reason continues the text "agent 3 refuses: …".
     pub fn new(reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self { reason }
     }
 }
 
-/// Why an agent could not be asked, or did not answer. The simulation is as it was.
+/// Why an agent did not answer a request. The simulation is unchanged and goes on.
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// No agent has this id, or none has it any more.
+    /// No agent has this id, or the agent was removed.
     #[error("there is no agent {0}, or it was removed")]
     UnknownAgent(AgentId),
-    /// The agent is of another type than the one asked for.
+    /// The agent has another type than the caller asked for.
     #[error("agent {agent} is a {found}, not a {asked}")]
     WrongType {
         /// The agent.
         agent: AgentId,
-        /// The type asked for.
+        /// The type that the caller asked for.
         asked: String,
-        /// Its type.
+        /// The type of the agent.
         found: String,
     },
-    /// The agent does not do what it was asked to.
+    /// The agent refuses the command.
     #[error("agent {agent} refuses: {refusal}")]
     Refused {
         /// The agent.
         agent: AgentId,
-        /// Its reason.
+        /// The agent's reason.
         refusal: Refusal,
     },
-    /// The agent panicked over the command. It lives on, with whatever the command had changed by
-    /// then.
+    /// The agent panicked while it handled the command. It lives on, with the changes that the command had made before the
+    /// panic.
     #[error("agent {agent} panicked while it handled a command: {message}")]
     Panicked {
         /// The agent.
         agent: AgentId,
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
     /// The agent's state cannot be written and read again.

@@ -1,4 +1,4 @@
-//! A fingerprint of a trace: 64 bits, the same on every placement.
+//! Digests of traces: 64 bits, the same in every placement.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -10,7 +10,7 @@ use crate::message::Delivery;
 use crate::topic::TopicTable;
 use crate::{AgentId, Message};
 
-/// The fingerprint of a trace. Wherever it is shown it is 16 hexadecimal digits, also as `Debug` and as JSON.
+/// The digest of a trace. It is shown as 16 hexadecimal digits, also with `Debug` and as JSON.
 ///
 /// ```
 /// use maslite_core::Digest;
@@ -22,13 +22,13 @@ use crate::{AgentId, Message};
 pub struct Digest(u64);
 
 impl Digest {
-    /// Its 64 bits.
+    /// The 64 bits of the digest.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The digest of the deliveries of both traces together.
+    /// Returns the digest of the deliveries of both traces together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))
@@ -87,13 +87,12 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Sums up deliveries. The sum does not depend on their order, so clusters sum their own and the
-/// main adds them up; each delivery carries its place in the order within what is hashed.
+/// Computes the digest of a trace from its deliveries. The digest is a sum and does not depend on the order of adding: clusters
+/// sum their own deliveries, and main adds the sums. The hash of each delivery includes its place in the order of deliveries.
 ///
-/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep,
-/// receiver, how manieth delivery to it, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a of
-/// the topic's name, with a constant *k* per field; mix is the finalizer of SplitMix64. The
-/// constants are written out in `docs/semantics.md`.
+/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep, receiver, delivery index at
+/// the receiver, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a of the topic's name, with a constant *k* per field; mix
+/// is the finalizer of SplitMix64. The constants are written out in `docs/semantics.md`.
 #[derive(Debug, Default)]
 pub struct DigestSum {
     sum: u64,
@@ -113,13 +112,13 @@ const K: [u64; 7] = [
 ];
 
 impl DigestSum {
-    /// The digest so far.
+    /// Returns the digest of the deliveries so far.
     #[must_use]
     pub fn value(&self) -> Digest {
         Digest(self.sum)
     }
 
-    /// Adds a delivery. Returns what a content digest makes of its place, topic and addresses.
+    /// Adds a delivery. Returns the sum over its place, topic and addresses, which a content digest needs.
     #[inline]
     pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) -> u64 {
         let topic = delivery.mail.topic();
@@ -150,12 +149,12 @@ impl DigestSum {
     }
 }
 
-/// Sums up deliveries with their messages. The hash of a delivery is that of [`DigestSum`] with an eighth field: the hash of the
-/// message in postcard's encoding, eight bytes at a time.
+/// Computes the content digest of a trace from its deliveries and their messages. The hash of a delivery is that of
+/// [`DigestSum`] with an eighth field: the hash of the message in postcard's encoding, eight bytes at a time.
 #[derive(Debug, Default)]
 pub struct ContentSum {
     sum: u64,
-    /// Kept for its memory.
+    /// A buffer that is reused.
     bytes: Vec<u8>,
 }
 
@@ -163,16 +162,16 @@ pub struct ContentSum {
 const CONTENT_K: u64 = 0x3f84_d5b5_b547_0917;
 
 impl ContentSum {
-    /// The digest so far.
+    /// Returns the content digest of the deliveries so far.
     #[must_use]
     pub fn value(&self) -> Digest {
         Digest(self.sum)
     }
 
-    /// Adds a delivery of which [`DigestSum::add`] made `place`.
+    /// Adds a delivery. `place` is what [`DigestSum::add`] returned for it.
     ///
     /// # Errors
-    /// When the message does not serialise.
+    /// If the message cannot be serialised.
     pub fn add<M: Serialize>(&mut self, place: u64, body: &M) -> Result<(), String> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
@@ -184,7 +183,7 @@ impl ContentSum {
     }
 }
 
-/// Mixes the length with eight bytes after the other, little endian; the last ones are filled up with zeros.
+/// Hashes bytes: mixes their number with eight bytes at a time, little endian. The last number is padded with zeros.
 fn hash_of(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let start = bytes.len() as u64;

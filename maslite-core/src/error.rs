@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! The errors of runs.
 
 use std::fmt;
 
@@ -8,37 +8,36 @@ use crate::{AgentId, IdError, SimDuration, SimTime, Topic};
 
 /// Why a run, or a call that prepares one, failed.
 ///
-/// After an error from `run` the simulation cannot go on: what the failing superstep did is only
-/// half done.
+/// After an error from `run` the simulation cannot continue, because half of the failing superstep has happened.
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
-    /// Two agents with one id. An id is never used twice in a run.
+    /// Two agents were added with one id. Ids are never reused.
     #[error("agent {id} was added twice, by {first} and by {second}: give one of them another id")]
     DuplicateAgent {
         /// The id.
         id: AgentId,
-        /// Who added the agent that has it.
+        /// Who added the first agent.
         first: Adder,
-        /// Who tried to add another.
+        /// Who added the second agent.
         second: Adder,
     },
-    /// An id that no agent may bear.
+    /// No agent may have this id.
     #[error(transparent)]
     BadId(#[from] IdError),
-    /// There was never an agent with this id.
+    /// No agent ever had this id.
     #[error("no agent {0} was ever added to this simulation")]
     UnknownAgent(AgentId),
-    /// An agent asked for the removal of an agent that never was.
+    /// An agent removed an id that no agent ever had.
     #[error(
         "at {time} agent {by} removed agent {id}, but no agent ever had this id: remove only agents that were added"
     )]
     RemovedUnknown {
-        /// The id that nobody has.
+        /// The id.
         id: AgentId,
-        /// Who asked.
+        /// The agent that removed it.
         by: AgentId,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
     },
     /// An agent panicked.
@@ -47,20 +46,19 @@ pub enum Error {
         .place.as_ref().map_or_else(String::new, |place| format!(", in {place}"))
     )]
     AgentPanicked {
-        /// Which.
+        /// The agent.
         agent: AgentId,
-        /// In which of its methods.
+        /// The method that panicked.
         phase: Phase,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
         /// The superstep within that instant.
         superstep: u64,
-        /// What it said.
+        /// The message of the panic.
         message: String,
-        /// Where in its source: file, line and column. None if the program has replaced the panic
-        /// hook during the run.
+        /// The place in the source: file, line and column. None if the program replaced the panic hook during the run.
         place: Option<Box<str>>,
-        /// How it came there, if the environment asks for it (`RUST_BACKTRACE=1`).
+        /// The backtrace, if the environment asks for one (`RUST_BACKTRACE=1`).
         backtrace: Option<Box<str>>,
     },
     /// Code of the model that belongs to no agent panicked: a builder, an encoding, a topic, the format of the trace.
@@ -69,83 +67,83 @@ pub enum Error {
         .place.as_ref().map_or_else(String::new, |place| format!(", in {place}"))
     )]
     ModelPanicked {
-        /// What was called.
+        /// The code that panicked.
         what: Box<str>,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
         /// The superstep within that instant.
         superstep: u64,
-        /// What it said.
+        /// The message of the panic.
         message: Box<str>,
-        /// Where in its source: file, line and column, as far as known.
+        /// The place in the source: file, line and column, if known.
         place: Option<Box<str>>,
-        /// How it came there, if the environment asks for it (`RUST_BACKTRACE=1`).
+        /// The backtrace, if the environment asks for one (`RUST_BACKTRACE=1`).
         backtrace: Option<Box<str>>,
     },
-    /// An alarm was set for a time that no clock reaches.
+    /// An agent set an alarm beyond the end of simulated time.
     #[error(
         "at {time} agent {agent} set an alarm {delay} ahead, beyond the end of simulated time: use a shorter delay"
     )]
     TimeOverflow {
-        /// Who set it.
+        /// The agent that set it.
         agent: AgentId,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
-        /// How far ahead.
+        /// The delay of the alarm.
         delay: SimDuration,
     },
-    /// A periodic alarm was set whose period is zero.
+    /// An agent set a periodic alarm with a period of zero.
     #[error(
         "at {time} agent {agent} set a periodic alarm with a period of zero, which would never let time pass: give it a longer period"
     )]
     ZeroPeriod {
-        /// Who set it.
+        /// The agent that set it.
         agent: AgentId,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
     },
-    /// An agent replied where there is no mail to reply to.
+    /// An agent called `reply` in a call in which it took no mail.
     #[error(
         "at {time} agent {agent} called `reply` in a call in which it took no mail: use `send` and name the receiver"
     )]
     NothingToReplyTo {
-        /// Who called it.
+        /// The agent that called it.
         agent: AgentId,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
     },
-    /// The agents go on exchanging mail while time stands still.
+    /// Agents exchange mail without end while simulated time stands still.
     #[error(
         "endless exchange at {time}: time stands still after {limit} supersteps, awake agents: {}; let time pass between \
          request and answer (`ctx.alarm_in`), or raise the limit on supersteps per instant",
         Listed(.agents)
     )]
     EndlessExchange {
-        /// The instant that does not end.
+        /// The instant.
         time: SimTime,
-        /// How many supersteps it had.
+        /// The number of supersteps of the instant, which is the limit.
         limit: u64,
         /// The first sixteen agents that are awake, or kept awake, by insertion index.
         agents: Vec<AgentId>,
     },
-    /// A message does not serialise, and a digest of contents was asked for.
+    /// A message cannot be serialised, and the run computes a content digest.
     #[error(
         "at {time} message {topic} of agent {sender} to agent {agent} cannot be serialised for the content digest: {why}; \
          correct its `Serialize`, or run without a content digest"
     )]
     Undigested {
-        /// Its topic.
+        /// The topic of the message.
         topic: Topic,
-        /// Who sent it.
+        /// The sender.
         sender: AgentId,
-        /// Who was to get it.
+        /// The receiver.
         agent: AgentId,
-        /// When.
+        /// When \[simulated\].
         time: SimTime,
         /// The serialiser's reason.
         why: String,
     },
-    /// A run was asked for after one that failed.
+    /// The program started a run after a run that failed.
     #[error(
         "an earlier run ended with an error or with a panic of a callback, so this simulation cannot continue: build a new one"
     )]
@@ -153,7 +151,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// So many agents an endless exchange names.
+    /// The largest number of agents that the error of an endless exchange names.
     #[doc(hidden)]
     pub const AWAKE_NAMED: usize = 16;
 }
@@ -180,7 +178,7 @@ pub enum Adder {
     Owner,
     /// An agent, at this time.
     Agent(AgentId, SimTime),
-    /// Not known any more: the agent went long ago.
+    /// No longer known: the agent was removed long ago.
     Forgotten,
 }
 
@@ -196,7 +194,7 @@ impl fmt::Display for Adder {
     }
 }
 
-/// What an agent was doing.
+/// The method that an agent executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// `Agent::setup`.
@@ -220,7 +218,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Where in the kernel's one order a run failed. What comes before it has happened; what comes after it has not.
+/// The place of a failure in the kernel's one order. Everything before it has happened, and nothing after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FailurePlace {
     /// The instant.
@@ -229,9 +227,9 @@ pub struct FailurePlace {
     pub superstep: u64,
     /// The part of the superstep.
     pub stage: FailureStage,
-    /// The insertion index of the agent at fault; 0 if none is.
+    /// The insertion index of the failing agent; 0 if no agent failed.
     pub index: u64,
-    /// Of several things that this agent did there, which one.
+    /// The index of the failing action among the agent's actions in that part of the superstep.
     pub sequence: u64,
 }
 
@@ -252,7 +250,7 @@ impl FailurePlace {
 /// The parts of a superstep in which a run can fail, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FailureStage {
-    /// Before the first update: nobody is to blame alone.
+    /// Before the first update: no single agent is to blame.
     Start,
     /// Agents are set up, updated and torn down.
     Update,

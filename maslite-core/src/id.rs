@@ -1,4 +1,4 @@
-//! Who an agent is: 64 bits made of a number or of a name.
+//! Ids of agents: 64 bits, made of a number or of a name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-/// Identifies an agent in the whole simulation, whatever process it lives in.
+/// Identifies an agent in the whole simulation, in every process.
 ///
-/// An id is made of a number below 2⁶³ or of a name: `AgentId::from(7)`, `AgentId::from("crane 2")`.
-/// Ids are small and copyable; a name stays known to the process, so that logs and errors show it,
-/// and travels to other processes with the agent that bears it.
+/// An id is made from a number below 2⁶³ or from a name: `AgentId::from(7)`, `AgentId::from("crane 2")`. Ids are small and can
+/// be copied. The process remembers the name, so that logs and errors show it. The name travels to other processes with its
+/// agent.
 ///
 /// ```
 /// use maslite_core::AgentId;
@@ -25,32 +25,33 @@ pub struct AgentId(u64);
 /// Set in every id made of a name, clear in every id made of a number.
 const NAMED: u64 = 1 << 63;
 
-/// Where negative numbers go, which are no ids: so an error can show them as they were written.
+/// The range of negative numbers, which are no valid ids. They are kept so that an error can show the number as the program
+/// wrote it.
 const NEGATIVE: u64 = 0xffff_fffe << 32;
 
 impl AgentId {
-    /// The supervisor. Mail to it reaches the handler given to `run`.
+    /// The id of main. Mail to it reaches the handler that the program gave to `run_with`.
     pub const MAIN: Self = Self(u64::MAX);
 
-    /// Stands for "no receiver" where an id has to be written as a number, as in the digest.
+    /// Stands for "no receiver" where an id must be written as a number, for instance in the digest.
     pub(crate) const NOBODY: Self = Self(u64::MAX - 1);
 
-    /// The number of an id made of a number, or the hash of a name.
+    /// Returns the 64 bits: the number, or the hash of the name.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The id that `as_u64` told of. A name must be made known with [`AgentId::named`].
+    /// Makes an id from the value of `as_u64`. The process does not learn a name from it: see [`AgentId::named`].
     #[must_use]
     pub const fn from_u64(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The id of a name: the 64-bit FNV-1a hash of its bytes, with the highest bit set.
+    /// Makes the id of a name: the 64-bit FNV-1a hash of its bytes, with the highest bit set.
     ///
-    /// Two names may have one hash, if hardly ever by chance. A run in which both could be meant is an error that names both:
-    /// when mail is addressed to that id, or an agent with it is added, removed or listened to.
+    /// Two names can have the same hash, which by chance almost never happens. A run that uses such an id ends with an error
+    /// that names both: when mail is addressed to the id, or an agent with the id is added, removed or subscribed to.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let id = Self::of_name(name);
@@ -67,7 +68,7 @@ impl AgentId {
         id
     }
 
-    /// The same, without making the name known.
+    /// Makes the id of a name. The process does not remember the name.
     #[doc(hidden)]
     #[must_use]
     pub fn of_name(name: &str) -> Self {
@@ -79,7 +80,7 @@ impl AgentId {
         Self(hash | NAMED)
     }
 
-    /// The number this id was made of, if it was made of one.
+    /// Returns the number that this id was made from; none if it was made from a name.
     #[must_use]
     pub const fn number(self) -> Option<u64> {
         if self.0 & NAMED == 0 {
@@ -89,7 +90,7 @@ impl AgentId {
         }
     }
 
-    /// The name this id was made of, if it was made of one and this process has heard of it.
+    /// Returns the name that this id was made from; none if it was made from a number, or this process does not know the name.
     #[must_use]
     pub fn name(self) -> Option<Arc<str>> {
         if self.number().is_some() {
@@ -102,7 +103,7 @@ impl AgentId {
             .and_then(|names| names.first.clone())
     }
 
-    /// That two names have this id, if this process has heard of both.
+    /// Returns the error for two names with this id, if this process knows both.
     #[inline]
     pub(crate) fn collision(self) -> Option<IdError> {
         if !Self::collisions_are_known() || self.number().is_some() {
@@ -112,13 +113,13 @@ impl AgentId {
         names.by_id.get(&self.0)?.collision()
     }
 
-    /// Whether any two names with one id are known to this process.
+    /// Whether this process knows any two names with the same id.
     #[inline]
     pub(crate) fn collisions_are_known() -> bool {
         COLLIDED.load(Ordering::Relaxed)
     }
 
-    /// Makes sure that this id can mean one agent only.
+    /// Checks that this process knows at most one name with this id.
     ///
     /// # Errors
     /// [`IdError::Collision`].
@@ -127,7 +128,8 @@ impl AgentId {
         self.collision().map_or(Ok(()), Err)
     }
 
-    /// The names that this process has heard of since it had heard of `known`, which then counts them all.
+    /// Returns the names that this process has learned after the first `known` names, and sets `known` to the number of all
+    /// names.
     #[doc(hidden)]
     #[must_use]
     pub fn names_since(known: &mut usize) -> Vec<String> {
@@ -141,10 +143,10 @@ impl AgentId {
         fresh
     }
 
-    /// Whether an agent may bear this id.
+    /// Checks that an agent may have this id.
     ///
     /// # Errors
-    /// [`IdError`] says why not.
+    /// [`IdError`] says why an agent may not have it.
     pub fn check(self) -> Result<(), IdError> {
         if self == Self::MAIN || self == Self::NOBODY {
             return Err(IdError::Reserved(self));
@@ -167,7 +169,7 @@ pub enum IdError {
     /// The id belongs to main or to the kernel.
     #[error("the id {0} is reserved for the kernel: give the agent another number or a name")]
     Reserved(AgentId),
-    /// Numbers are 0 to 2⁶³ − 1; the rest are hashes of names.
+    /// The number is too large or negative: numbers of agents are 0 to 2⁶³ − 1, and the others are hashes of names.
     #[error("the id {} is out of range: numbers of agents are 0 to 2^63 - 1", Number(*.0))]
     OutOfRange(u64),
     /// Two names hash to the same 64 bits.
@@ -183,21 +185,21 @@ crate::readable_debug!(
     }
 );
 
-/// The names behind the ids, for people, and to find two with one id: nothing in the kernel's order depends on them.
+/// The names of ids, for people, and to find two names with one id. Nothing in the kernel's order depends on them.
 static NAMES: RwLock<Table> = RwLock::new(Table {
     by_id: BTreeMap::new(),
     in_order: Vec::new(),
 });
 
-/// How many names there are in `NAMES`.
+/// The number of names in `NAMES`.
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 
-/// Some id in `NAMES` has two names.
+/// Whether some id in `NAMES` has two names.
 static COLLIDED: AtomicBool = AtomicBool::new(false);
 
 struct Table {
     by_id: BTreeMap<u64, Names>,
-    /// All of them, as they were heard of.
+    /// All names, in the order in which the process learned them.
     in_order: Vec<Arc<str>>,
 }
 
@@ -219,7 +221,7 @@ impl Table {
     }
 }
 
-/// The names of one id. Of more than two the first two are enough.
+/// The names of one id: the first two, if there are more.
 #[derive(Default)]
 struct Names {
     first: Option<Arc<str>>,
@@ -231,7 +233,7 @@ impl Names {
         self.first.as_deref() == Some(name) || self.second.is_some()
     }
 
-    /// The two names in the order of their letters, since each process hears of them in its own.
+    /// The two names in alphabetical order, because each process learns them in another order.
     fn collision(&self) -> Option<IdError> {
         let (first, second) = (self.first.as_deref()?, self.second.as_deref()?);
         let (first, second) = (first.min(second), first.max(second));
@@ -259,7 +261,7 @@ impl From<usize> for AgentId {
     }
 }
 
-/// What a bare `7` in a program is. No agent may bear a negative number: adding it is an error.
+/// Makes an id from a plain `7` in a program. No agent may have a negative number: adding such an agent is an error.
 impl From<i32> for AgentId {
     #[inline]
     fn from(number: i32) -> Self {
@@ -288,7 +290,7 @@ impl From<&str> for AgentId {
     }
 }
 
-/// A name as it is, unless it could be taken for another id: `"1"` is no 1, and `"main"` is not main.
+/// Shows a name without quotes, unless it could be taken for another id: `"1"` is not 1, and `"main"` is not main.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::MAIN {
@@ -303,7 +305,7 @@ impl fmt::Display for AgentId {
     }
 }
 
-/// A name in quotes, so that it is told from a number.
+/// Writes a name in quotes, so that it differs from a number.
 impl fmt::Debug for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -316,7 +318,7 @@ impl fmt::Debug for AgentId {
 }
 
 impl AgentId {
-    /// An id whose name this process has not heard of, or that is none: its bits in hexadecimal digits, or the negative number.
+    /// Shows an id without a known name: its bits as hexadecimal digits, or the negative number.
     fn unknown(self) -> String {
         match u32::try_from(self.0 ^ NEGATIVE) {
             Ok(number) => format!("-{number}"),
@@ -325,10 +327,10 @@ impl AgentId {
     }
 }
 
-/// How main is written.
+/// The text of main's id.
 const MAIN_NAME: &str = "main";
 
-/// Whether a name, written as it is, would read as another id.
+/// Whether a name without quotes would read as another id.
 fn is_misleading(name: &str) -> bool {
     let number = name.strip_prefix('-').unwrap_or(name);
     name == MAIN_NAME
@@ -338,7 +340,7 @@ fn is_misleading(name: &str) -> bool {
         || name.contains(crate::plain::is_command)
 }
 
-/// A number that is no id, as it was written.
+/// Shows a number that is no id, as the program wrote it.
 struct Number(u64);
 
 impl fmt::Display for Number {

@@ -1,31 +1,32 @@
-//! A set of ids that only grows, and takes few bytes for each.
+//! A set of ids that only grows, and takes few bytes for each id.
 
 use rustc_hash::FxHashSet;
 
 use crate::AgentId;
 
-/// Ids in a block, of which the first can be found without a look at the others.
+/// The number of ids in a block. The first id of a block can be found without reading the others.
 const BLOCK: usize = 32;
 
-/// So many ids are added before all are packed again, whatever there are already.
+/// The least number of ids that are added before all ids are packed again.
 const FEW: usize = 256;
 
-/// A set of ids of agents that are gone: they are not used again, which is all that has to be known of them.
+/// The set of ids of removed agents. The kernel needs to know only that an id is in the set, because ids are never reused.
 ///
-/// Most ids are packed in ascending order, as differences of 7 bits to a byte: ids that were counted up take about a byte each, ids
-/// without any order about eight. Those that were added last are in a hash table, which is a sixteenth of all at most.
+/// Most ids are packed in ascending order, as differences with 7 bits in a byte: ids that were counted up take about one byte
+/// each, ids without any order about eight. The ids that were added last are in a hash table, which holds at most a sixteenth
+/// of all ids.
 #[derive(Debug, Default)]
 pub struct IdSet {
     /// The first id of each block, and where the differences to the others begin.
     blocks: Vec<(u64, usize)>,
-    /// Of each id but the first of a block to the one before.
+    /// The difference of each id to the id before it, except for the first id of a block.
     differences: Vec<u8>,
     packed: usize,
     recent: FxHashSet<u64>,
 }
 
 impl IdSet {
-    /// Adds an id that is not there.
+    /// Adds an id that is not in the set.
     pub fn insert(&mut self, id: AgentId) {
         self.recent.insert(id.as_u64());
         if self.recent.len() >= FEW.max(self.packed / 16) {
@@ -33,7 +34,7 @@ impl IdSet {
         }
     }
 
-    /// Whether an id is there.
+    /// Whether an id is in the set.
     #[inline]
     #[must_use]
     pub fn contains(&self, id: AgentId) -> bool {
@@ -67,7 +68,7 @@ impl IdSet {
         })
     }
 
-    /// Packs all ids anew, those that were added since the last time among the others.
+    /// Packs all ids again, together with those that were added since the last packing.
     fn pack(&mut self) {
         let mut added: Vec<u64> = self.recent.drain().collect();
         added.sort_unstable();
@@ -95,7 +96,7 @@ impl IdSet {
         *self = packed;
     }
 
-    /// Adds an id that is larger than all before.
+    /// Adds an id that is larger than all ids before.
     fn push(&mut self, id: u64, last: &mut u64) {
         if self.packed.is_multiple_of(BLOCK) {
             self.blocks.push((id, self.differences.len()));
@@ -107,7 +108,7 @@ impl IdSet {
     }
 }
 
-/// Writes a number, 7 bits to a byte, the lowest first.
+/// Writes a number with 7 bits in a byte, lowest bits first.
 #[expect(clippy::cast_possible_truncation, reason = "the lowest bits")]
 fn put_number(mut number: u64, into: &mut Vec<u8>) {
     while number >= 0x80 {

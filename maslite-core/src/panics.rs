@@ -1,7 +1,7 @@
-//! Where a panic was, and how it came there.
+//! Records the place and the backtrace of panics.
 //!
-//! Unwinding carries neither, so a panic hook keeps them in the thread while agents are called. It is set once per process, at the first
-//! such call, and passes every panic on to the hook that was there before.
+//! Unwinding carries neither, so a panic hook keeps both in the thread while agents are called. The hook is set once per
+//! process, at the first such call, and passes every panic on to the previous hook.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,23 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::panicking;
 
-/// A panic that was caught.
+/// A caught panic.
 pub(crate) struct Panic {
-    /// There until the panic goes on.
+    /// The payload; none once the panic continues.
     payload: Option<Box<dyn Any + Send>>,
-    /// File, line and column; unknown if the program has set a hook of its own since, or passed on a panic that it had caught.
+    /// File, line and column. None if the program has set its own hook since, or has resumed a panic that it had caught.
     pub(crate) place: Option<Box<str>>,
-    /// As `RUST_BACKTRACE` asks for it.
+    /// The backtrace, if `RUST_BACKTRACE` asks for one.
     pub(crate) backtrace: Option<Box<str>>,
 }
 
 impl Panic {
-    /// What it said.
+    /// Returns the message of the panic.
     pub(crate) fn message(&self) -> &str {
         self.payload.as_deref().map_or("", message)
     }
 
-    /// Unwinds on, to whoever called. Who catches it there learns the same of it.
+    /// Resumes the panic in the caller. Code that catches it there gets the same place and backtrace.
     pub(crate) fn go_on(mut self) -> ! {
         let seen = Seen {
             message: self.message().to_owned(),
@@ -49,14 +49,14 @@ impl Panic {
 impl Drop for Panic {
     fn drop(&mut self) {
         let payload = self.payload.take();
-        // What is thrown is a value of the program: it may panic in its own `Drop`, and so may the next one.
+        // The payload is a value of the program: it may panic in its own `Drop`, and so may the payload of that panic.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(another);
         }
     }
 }
 
-/// What the hook saw last in this thread.
+/// The last panic that the hook saw in this thread.
 #[derive(Default)]
 struct Seen {
     message: String,
@@ -65,7 +65,7 @@ struct Seen {
 }
 
 thread_local! {
-    /// None while nobody here would ask.
+    /// None while the kernel catches no panics in this thread.
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
 
     /// Panics are nobody's business.

@@ -1,8 +1,9 @@
-//! Text of a model as people may see it: no character of it moves a cursor, ends a line, or turns the order of others round.
+//! Makes text of a model safe to show: no character of it moves a cursor, ends a line, or reverses the order of other
+//! characters.
 
 use std::fmt;
 
-/// Whether a character would be obeyed rather than shown.
+/// Whether a terminal obeys a character instead of showing it.
 #[doc(hidden)]
 #[must_use]
 pub fn is_command(c: char) -> bool {
@@ -10,7 +11,7 @@ pub fn is_command(c: char) -> bool {
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text on one line, of at most so many characters.
+/// Shows a text on one line, cut after this many characters, with escapes for characters that a terminal obeys.
 ///
 /// ```
 /// let name = maslite_core::Plain("cr\x1b[2Jane\n", 8);
@@ -41,7 +42,7 @@ impl fmt::Display for Plain<'_> {
 /// The longest line of an error \[characters\].
 const LONGEST: usize = 10_000;
 
-/// The same of a text whose lines are its own, as what a child printed has.
+/// The longest text with several lines, such as the output of a child \[characters\].
 pub(crate) struct Lines<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Lines<'_> {

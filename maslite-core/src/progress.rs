@@ -1,4 +1,4 @@
-//! How far an engine has come, and which agent it is in: for other threads to look at.
+//! Shows other threads how far an engine has come, and which agent it calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,30 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentId, Phase, SimTime};
 
-/// What an engine shows of itself while it runs, at no cost worth measuring: a plain store for a
-/// call of an agent.
+/// Shows the position of a running engine to other threads. The cost is one plain store for each call of an agent.
 ///
-/// One thread writes, any number may look. The numbers are read one by one, so a look at an engine
-/// that moves may mix two moments; in an engine that stands, in an agent that does not return for
-/// one, all of them are true.
+/// One thread writes, and any number of threads may read. The numbers are read one by one, so a sample of a moving engine may
+/// mix two moments. In an engine that stands still, for instance in an agent that does not return, all numbers are correct.
 #[derive(Debug)]
-// Nothing else shares its cache lines, two of which some processors fetch together: who looks does
-// not disturb who works.
+// Nothing else shares its cache lines, two of which some processors fetch together. So a reader does not slow the writer down.
 #[repr(align(128))]
 pub struct Progress {
     time: AtomicU64,
-    /// In one word, since there is one for every call: the superstep within the instant, the slot of
-    /// the agent called last, and the phase of the call at hand, 0 between calls.
+    /// The superstep within the instant, the slot of the agent called last, and the phase of the current call (0 between
+    /// calls). They share one word, because it is stored for every call.
     position: AtomicU64,
-    /// Mail that agents had taken when time moved last.
+    /// The number of mails that agents had taken when time last moved.
     delivered: AtomicU64,
     /// How many agents were awake in the last superstep before that.
     awake: AtomicU64,
-    /// Who has which slot; locked when an agent is added, and to look.
+    /// The agent of each slot. It is locked to add an agent and to take a sample.
     agents: Mutex<Vec<AgentId>>,
 }
 
-/// What one look at a [`Progress`] saw.
+/// A sample of a [`Progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sample {
@@ -38,12 +35,12 @@ pub struct Sample {
     pub time: SimTime,
     /// The superstep within that instant, modulo 2³².
     pub superstep: u64,
-    /// The agent called last, as far as it is known.
+    /// The agent called last, if known.
     pub agent: Option<AgentId>,
-    /// What that agent is at; none if it had returned and no other had been called yet. Two samples
-    /// that are the same, with a phase, are of one call: an agent has one turn in a superstep.
+    /// The method that this agent executes; none between calls. Two equal samples with a phase belong to the same call, because
+    /// an agent is called once in a superstep.
     pub phase: Option<Phase>,
-    /// Mail that agents had taken when time moved last.
+    /// The number of mails that agents had taken when time last moved.
     pub delivered: u64,
     /// How many agents were awake in the last superstep before that.
     pub awake: u64,
@@ -52,7 +49,7 @@ pub struct Sample {
 const PHASE_BITS: u32 = 3;
 const SLOT_BITS: u32 = 29;
 
-/// The slot of nobody.
+/// Stands for no slot.
 const NOBODY: u32 = (1 << SLOT_BITS) - 1;
 
 impl Default for Progress {
@@ -68,7 +65,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Looks at all of it, from any thread.
+    /// Takes a sample. Any thread may call this.
     #[must_use]
     pub fn sample(&self) -> Sample {
         let position = self.position.load(Ordering::Relaxed);
@@ -86,19 +83,19 @@ impl Progress {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets who has which slot.
+    /// Sets the agent of each slot.
     pub(crate) fn allocate_slots(&self, agents: impl Iterator<Item = AgentId>) {
         let mut known = self.agents();
         known.clear();
         known.extend(agents);
     }
 
-    /// Gives an agent the next slot.
+    /// Appends an agent in the next slot.
     pub(crate) fn allocate_slot(&self, agent: AgentId) {
         self.agents().push(agent);
     }
 
-    /// The slot of the agent at work, for the thread that works.
+    /// Returns the slot of the agent called last. Only the engine's thread may call this.
     pub(crate) fn at_work(&self) -> Option<(u32, Phase)> {
         let position = self.position.load(Ordering::Relaxed);
         Some((slot_of(position), phase_of(position)?))
@@ -110,14 +107,14 @@ impl Progress {
         self.rest_at(superstep, NOBODY);
     }
 
-    /// What there is to count, told when time moves: more often would cost more than it tells.
+    /// Stores the counters. The engine calls this when time moves, because calling it more often would cost too much.
     #[inline]
     pub(crate) fn count(&self, delivered: u64, awake: u64) {
         self.delivered.store(delivered, Ordering::Relaxed);
         self.awake.store(awake, Ordering::Relaxed);
     }
 
-    /// Nobody is at work, this superstep comes next, and this slot had the last turn.
+    /// Stores that no agent is at work, which superstep comes next, and which slot was called last.
     #[inline]
     pub(crate) fn rest_at(&self, superstep: u64, last: u32) {
         let position = pack(superstep, last, 0);

@@ -1,4 +1,4 @@
-//! What a run is asked for, and what it reports.
+//! When a run ends ([`Run`]), and what it reports ([`Report`]).
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::message::MailKey;
 use crate::{AgentId, Digest, SimDuration, SimTime, Topic};
 
-/// When a run ends. Whatever is given, whichever comes first; and always when idle.
+/// Sets when a run ends: at the first of the given conditions, and always when it is idle.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) enum Limit {
 }
 
 impl Run {
-    /// How many supersteps one instant may have, unless said otherwise.
+    /// The default limit on the supersteps of one instant.
     pub const SUPERSTEPS_PER_INSTANT: u64 = 1_000_000;
 
     fn new(limit: Limit) -> Self {
@@ -53,54 +53,54 @@ impl Run {
         }
     }
 
-    /// Until nothing is left to happen: no mail, no alarm.
+    /// Runs until no mail and no alarm is left.
     pub fn until_idle() -> Self {
         Self::new(Limit::Idle)
     }
 
-    /// Until simulated time reaches `time`. The clock then stands there, and what would happen at
-    /// that time or later has not happened.
+    /// Runs until simulated time reaches `time`. The clock then stands at `time`, and nothing that is due at that time or later
+    /// has happened.
     pub fn until(time: SimTime) -> Self {
         Self::new(Limit::Until(time))
     }
 
-    /// For a length of simulated time from where the clock stands.
+    /// Runs for a span of simulated time, from the present time of the clock.
     pub fn lasting(duration: SimDuration) -> Self {
         Self::new(Limit::Lasting(duration))
     }
 
-    /// At most so many supersteps. With none at all only `setup` is called, where it is still to come.
+    /// Limits the run to this many supersteps. With 0 the run only calls `setup`, for agents without it.
     pub fn supersteps(mut self, count: u64) -> Self {
         self.supersteps = Some(count);
         self
     }
 
-    /// At most this long on the wall clock. An agent at work is not interrupted.
+    /// Limits the run to this span of wall time. An agent at work is not interrupted.
     pub fn timeout(mut self, duration: Duration) -> Self {
         self.timeout = Some(duration);
         self
     }
 
-    /// Until the counters say so. They are looked at between any two supersteps.
+    /// Ends the run when the predicate holds. It is called with the counters between any two supersteps.
     pub fn stop_when(mut self, predicate: impl FnMut(&Counters) -> bool + 'static) -> Self {
         self.predicate = Some(Box::new(predicate));
         self
     }
 
-    /// Until an agent reports an error, with [`Context::report_error`](crate::Context::report_error).
-    /// Without this such errors are collected and the run goes on.
+    /// Ends the run when an agent reports an error with [`Context::report_error`](crate::Context::report_error). Without this
+    /// the errors are collected and the run goes on.
     pub fn stop_at_error(mut self) -> Self {
         self.stop_at_error = true;
         self
     }
 
-    /// An instant with more supersteps than this is an endless exchange, and an error.
+    /// Limits the supersteps of one instant. A run that exceeds the limit ends with the error of an endless exchange.
     pub fn supersteps_per_instant(mut self, limit: u64) -> Self {
         self.supersteps_per_instant = limit;
         self
     }
 
-    /// When simulated time ends for this run, if the clock now stands at `now`.
+    /// Returns the time limit of the run, if the clock now stands at `now`; none if it has no time limit.
     #[doc(hidden)]
     #[must_use]
     pub fn end(&self, now: SimTime) -> Option<SimTime> {
@@ -111,21 +111,21 @@ impl Run {
         }
     }
 
-    /// How long it may take on the wall clock.
+    /// Returns the limit of wall time.
     #[doc(hidden)]
     #[must_use]
     pub fn wall_limit(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// Whether it ends at the first error that an agent reports.
+    /// Whether the run ends at the first error that an agent reports.
     #[doc(hidden)]
     #[must_use]
     pub fn stops_at_error(&self) -> bool {
         self.stop_at_error
     }
 
-    /// The parts, for a main that runs several schedulers.
+    /// Returns the limits and the predicate, for a main that runs several schedulers.
     #[doc(hidden)]
     #[must_use]
     pub fn into_parts(self) -> (Option<u64>, u64, Option<Predicate>) {
@@ -143,23 +143,23 @@ impl fmt::Debug for Run {
     }
 }
 
-/// What was counted since the simulation began.
+/// The counters of a simulation since it began.
 ///
 /// In every report sent = delivered + undeliverable + queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Mail posted: one for the receiver and one for every copy.
+    /// Mails posted: one for the receiver and one for every copy.
     pub sent: u64,
-    /// Mail that agents, or main, took out of their inboxes.
+    /// Mails that agents, or main, took out of their inboxes.
     pub delivered: u64,
-    /// Mail whose receiver exists nowhere, and unread mail of removed agents.
+    /// Mails whose receiver does not exist, and unread mails of removed agents.
     pub undeliverable: u64,
-    /// Mail in inboxes.
+    /// Mails in inboxes.
     pub queued: u64,
-    /// Broadcasts that nobody had subscribed to.
+    /// Broadcasts without subscribers.
     pub unheard: u64,
-    /// Rounds of "update the awake agents, then post the mail".
+    /// Supersteps: rounds of updating the awake agents and posting their mail.
     pub supersteps: u64,
     /// Alarms set.
     pub alarms_set: u64,
@@ -167,18 +167,18 @@ pub struct Counters {
     pub alarms_fired: u64,
     /// Alarms cleared before they fired.
     pub alarms_cleared: u64,
-    /// Alarms that were set for a time that was past, and fired at once.
+    /// Alarms that were set for a time in the past, and fired at once.
     pub alarms_late: u64,
-    /// Alarms that still wait.
+    /// Pending alarms.
     pub alarms_pending: u64,
-    /// Agents there are.
+    /// Agents in the simulation.
     pub agents: u64,
     /// Errors that agents reported.
     pub errors: u64,
 }
 
 impl Counters {
-    /// Adds what another cluster counted. Supersteps are not added: they are common to all.
+    /// Adds the counters of another cluster. Supersteps are not added, because all clusters share them.
     pub fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.delivered += other.delivered;
@@ -194,7 +194,7 @@ impl Counters {
         self.errors += other.errors;
     }
 
-    /// All of them, for a process to tell another.
+    /// Returns all counters as numbers, to send them to another process.
     #[doc(hidden)]
     #[must_use]
     pub const fn to_numbers(self) -> [u64; 13] {
@@ -215,7 +215,7 @@ impl Counters {
         ]
     }
 
-    /// What [`to_numbers`](Self::to_numbers) told of.
+    /// Makes counters from the numbers of [`to_numbers`](Self::to_numbers).
     #[doc(hidden)]
     #[must_use]
     pub const fn from_numbers(numbers: [u64; 13]) -> Self {
@@ -256,28 +256,28 @@ impl Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// Nothing is left to happen.
+    /// No mail and no alarm was left.
     Idle,
     /// Simulated time reached the limit.
     TimeLimit,
-    /// As many supersteps as asked for.
+    /// The run had as many supersteps as its limit.
     Supersteps,
     /// This agent called `stop_run`.
     StoppedByAgent(AgentId),
     /// This agent reported an error, and the run was to stop at one.
     AgentError(AgentId),
-    /// The handler of mail addressed to main stopped it.
+    /// The handler of mail to main stopped the run.
     Stopped,
     /// The predicate over the counters held.
     Predicate,
     /// The wall-clock timeout passed.
     Timeout,
-    /// It was stopped from outside, with a handle.
+    /// Another thread stopped the run with a handle.
     Interrupted,
 }
 
 impl StopReason {
-    /// The reason in one word, as programs read it.
+    /// Returns the reason in one word, for programs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -295,7 +295,7 @@ impl StopReason {
 }
 
 impl StopReason {
-    /// The agent that asked for the end. An error comes before a stop of the same superstep.
+    /// Returns the agent that ended the run, if an agent did. An error takes precedence over a stop of the same superstep.
     #[doc(hidden)]
     #[must_use]
     pub fn asked_by(self) -> Option<AgentId> {
@@ -306,27 +306,26 @@ impl StopReason {
     }
 }
 
-/// An error that an agent reported, and went on. See
-/// [`Context::report_error`](crate::Context::report_error).
+/// An error that an agent reported with [`Context::report_error`](crate::Context::report_error). The agent goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AgentError {
-    /// Who reported it.
+    /// The agent that reported it.
     pub agent: AgentId,
-    /// The insertion index of who reported it.
+    /// The insertion index of that agent.
     pub index: u64,
     /// The name of the cluster where that agent lives; none in a scheduler that is used alone.
     pub cluster: Option<String>,
-    /// When \[simulated\].
+    /// When the agent reported it \[simulated\].
     pub time: SimTime,
     /// The superstep within that instant, from 0.
     pub superstep: u64,
-    /// What the agent said.
+    /// The agent's text.
     pub message: String,
 }
 
 impl AgentError {
-    /// Its place in the order of a report.
+    /// Returns the sort key of the error: instant, superstep, insertion index.
     #[doc(hidden)]
     #[must_use]
     pub fn key(&self) -> (SimTime, u64, u64) {
@@ -355,22 +354,22 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Mail that nobody got: its receiver exists nowhere, or was removed before it read it.
+/// An undeliverable mail: its receiver does not exist, or was removed before it read the mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LostMail {
-    /// When that was found \[simulated\].
+    /// When the kernel found the mail undeliverable \[simulated\].
     pub time: SimTime,
-    /// Who sent it.
+    /// The sender.
     pub from: AgentId,
-    /// The addressee; who was removed, where a copy for it is lost.
+    /// The addressee; for a lost copy, the removed subscriber.
     pub to: AgentId,
-    /// What it was about.
+    /// The topic.
     pub topic: Topic,
 }
 
 impl LostMail {
-    /// Mail that was found to be lost at `time`.
+    /// Makes a mail that the kernel found undeliverable at `time`.
     #[doc(hidden)]
     #[must_use]
     pub const fn new(time: SimTime, from: AgentId, to: AgentId, topic: Topic) -> Self {
@@ -395,11 +394,12 @@ impl fmt::Display for LostMail {
     }
 }
 
-/// The place of lost mail among all that is lost: time, superstep, what is found first in a superstep, and the mail's own place.
+/// The sort key of lost mail: time, superstep, the part of the superstep that found it, and the place of the mail in the order
+/// of mail.
 #[doc(hidden)]
 pub type LostKey = [u64; 6];
 
-/// The key of mail that was posted and had no receiver.
+/// Returns the key of mail that had no receiver when it was posted.
 #[doc(hidden)]
 #[must_use]
 pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey {
@@ -407,8 +407,8 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
     [time.as_nanos(), superstep, 0, sent_at, rank, sequence]
 }
 
-/// What a run did. The counters go on from run to run; times are of this run. Printed, it is two
-/// lines for people, and a line each for mail that was lost and topics that nobody sent.
+/// The result of a run. Counters count from the start of the simulation; times are of this run. `Display` writes two lines for
+/// people, and one line each for lost mail and for topics that no agent sent.
 ///
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
@@ -427,22 +427,22 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Why it ended.
+    /// Why the run ended.
     pub stopped_by: StopReason,
-    /// Where the clock stood at its start \[simulated\].
+    /// The time at the start of the run \[simulated\].
     pub start: SimTime,
-    /// Where the clock stands now \[simulated\].
+    /// The time at the end of the run \[simulated\].
     pub now: SimTime,
-    /// How long it took \[wall\].
+    /// The duration of the run \[wall\].
     pub wall: Duration,
-    /// What was counted since the simulation began.
+    /// The counters since the simulation began.
     pub counters: Counters,
     /// The digest of the trace since the simulation began, if it was asked for.
     pub digest: Option<Digest>,
     /// The digest of the trace with the contents of all messages, if it was asked for. Two runs with the same [`digest`](Self::digest)
     /// had the same mail at the same times; with the same content digest the messages said the same.
     pub content_digest: Option<Digest>,
-    /// How far a paced or real-time run fell behind the wall at worst.
+    /// The largest delay of a paced or real-time run behind wall time.
     pub behind: Duration,
     /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
     /// insertion of the agents. The first [`ERRORS_KEPT`](Self::ERRORS_KEPT); the counters count all.
@@ -450,12 +450,12 @@ pub struct Report {
     /// Undeliverable mail since the simulation began, in the kernel's order: the first [`LOST_KEPT`](Self::LOST_KEPT); the counters
     /// count all.
     pub lost: Vec<LostMail>,
-    /// Topics to which somebody listens, and of which no mail came by since: nobody sent any, or its name is written in another way.
+    /// Topics with subscribers for which no mail was posted since: no agent sent any, or the name is misspelt.
     pub silent: Vec<Topic>,
 }
 
 impl Report {
-    /// A report of a run that stood at `start` and now stands at `now`.
+    /// Makes the report of a run from `start` to `now`, with empty counters.
     #[doc(hidden)]
     #[must_use]
     pub fn new(stopped_by: StopReason, start: SimTime, now: SimTime, wall: Duration) -> Self {
@@ -474,19 +474,19 @@ impl Report {
         }
     }
 
-    /// So much undeliverable mail a report has at most.
+    /// The largest number of undeliverable mails in a report.
     pub const LOST_KEPT: usize = 10;
 
-    /// So many errors of agents a report has at most.
+    /// The largest number of errors of agents in a report.
     pub const ERRORS_KEPT: usize = 1_000;
 
-    /// Simulated time that passed in this run.
+    /// Returns the simulated time that passed in this run.
     #[must_use]
     pub fn simulated(&self) -> SimDuration {
         self.now - self.start
     }
 
-    /// Simulated time over wall time: 100 means a hundred times as fast as the world.
+    /// Returns simulated time divided by wall time: 100 means a hundred times as fast as wall time.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.simulated().as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
@@ -499,7 +499,7 @@ impl AsRef<Report> for Report {
     }
 }
 
-/// So much undeliverable mail a report shows to people.
+/// The number of undeliverable mails that `Display` shows.
 const SHOWN: usize = 3;
 
 impl fmt::Display for Report {

@@ -1,4 +1,4 @@
-//! How the world outside a run gets its attention: stop it, wake it, time it out.
+//! Lets other threads stop a run, wake it, or time it out.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::clock::wall;
 
-/// Somebody asked for the run to end.
+/// A thread asked the run to end.
 pub(crate) const STOP: u32 = Signal::STOP;
 /// The wall-clock timeout passed.
 pub(crate) const TIMEOUT: u32 = Signal::TIMEOUT;
-/// Mail came in from outside.
+/// Mail arrived from another thread.
 pub(crate) const MAIL: u32 = 4;
 
-/// A few bits that are cheap to look at between two supersteps, and that wake who waits for them.
+/// A set of bits. A run can read them cheaply between two supersteps, and raising one wakes a thread that waits.
 #[derive(Debug, Default)]
 pub struct Signal {
     raised: AtomicU32,
@@ -23,14 +23,14 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Somebody asked for the run to end.
+    /// A thread asked the run to end.
     pub const STOP: u32 = 1;
     /// The wall-clock timeout passed.
     pub const TIMEOUT: u32 = 2;
-    /// Somebody wants something, and the run will go on.
+    /// A thread has a request, and the run goes on after it.
     pub const REQUEST: u32 = 8;
 
-    /// Raises bits and wakes who waits.
+    /// Raises bits, and wakes the thread that waits.
     pub fn raise(&self, bits: u32) {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.raised.fetch_or(bits, Ordering::Release);
@@ -43,14 +43,14 @@ impl Signal {
         self.raised.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// The bits that are raised.
+    /// Returns the raised bits.
     #[must_use]
     #[inline]
     pub fn raised(&self) -> u32 {
         self.raised.load(Ordering::Relaxed)
     }
 
-    /// Blocks until a bit is raised or, if a moment is given, until then.
+    /// Blocks until a bit is raised, or until the given moment.
     pub(crate) fn wait(&self, until: Option<Instant>) {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         while self.raised.load(Ordering::Acquire) == 0 {
@@ -69,7 +69,7 @@ impl Signal {
     }
 }
 
-/// Raises a bit after a while, unless it is dropped before.
+/// Raises a bit after a timeout, unless it is dropped before.
 #[derive(Debug)]
 pub struct TimeoutTimer {
     off: Arc<Signal>,

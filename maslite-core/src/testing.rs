@@ -1,4 +1,4 @@
-//! Testing an agent alone, without a scheduler: hand it a context, read what it did.
+//! Tests an agent alone, without a scheduler: the test hands the agent a context, and reads what the agent did.
 
 use crate::agent::{Birth, Context};
 use crate::alarm::PendingAlarm;
@@ -7,8 +7,8 @@ use crate::kernel::Kernel;
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::{AgentId, Pattern, SimTime};
 
-/// Runs one agent alone in a test. Nobody else is there: what the agent sends is kept
-/// until the test reads it, alarms never fire, and nothing happens by itself.
+/// Runs one agent alone in a test. There is no other agent: the harness keeps the agent's mail until the test reads it, alarms
+/// never fire, and nothing happens by itself.
 ///
 /// ```
 /// use maslite_core::testing::Solo;
@@ -47,19 +47,18 @@ pub struct Solo<M: Message> {
     kernel: Kernel<M>,
     births: Vec<Birth<M>>,
     slot: u32,
-    /// Mails delivered so far.
+    /// The number of mails delivered so far.
     delivered: u64,
 }
 
 impl<M: Message> Solo<M> {
-    /// A harness for the agent with this id, at time 0 in a run with seed 0.
+    /// Makes a harness for the agent with this id, at time 0 in a run with seed 0.
     #[must_use]
     pub fn new(id: impl Into<AgentId>) -> Self {
         Self::with_seed(id, 0)
     }
 
-    /// The same in a run with this seed: the agent draws the random numbers that it would draw
-    /// there.
+    /// Makes a harness in a run with this seed. The agent draws the same random numbers as in such a run.
     #[must_use]
     pub fn with_seed(id: impl Into<AgentId>, seed: u64) -> Self {
         let mut kernel = Kernel::new(seed);
@@ -72,23 +71,23 @@ impl<M: Message> Solo<M> {
         }
     }
 
-    /// Moves the clock; to an earlier time, too, if a test wants it. Alarms do not fire.
+    /// Sets the clock, also to an earlier time. Alarms do not fire.
     pub fn set_now(&mut self, time: SimTime) {
         self.kernel.now = time;
     }
 
-    /// The context to call the agent with: `agent.setup(&mut solo.context())`, and so on.
+    /// Returns the context to call the agent with, for instance `agent.setup(&mut solo.context())`.
     pub fn context(&mut self) -> Context<'_, M> {
         Context::new(&mut self.kernel, &mut self.births, self.slot)
     }
 
-    /// Puts mail into the agent's inbox, whomever it is addressed to.
+    /// Puts mail into the agent's inbox, for any addressee.
     pub fn deliver(&mut self, mail: Mail<M>) {
         let key = MailKey::of_owner(self.kernel.now, self.delivered);
         self.delivered += 1;
         let topic = Pattern::topic(mail.topic());
         let mut envelope = Envelope::new(key, mail.sender, mail.receiver, mail.body);
-        // A broadcast reaches nobody who does not listen, so the agent does for a moment.
+        // A broadcast reaches subscribers only, so the agent subscribes for a moment.
         let listens = match mail.receiver {
             Receiver::Subscribers => self.kernel.mailing_list.subscribe(self.slot, topic),
             Receiver::Agent(_) | Receiver::Direct(_) => {
@@ -104,35 +103,35 @@ impl<M: Message> Solo<M> {
         }
     }
 
-    /// Takes what the agent sent since the last time, in order.
+    /// Takes the messages that the agent sent since the last call, in order.
     pub fn take_sent(&mut self) -> Vec<(Receiver, M)> {
         let sent = self.kernel.outbox.drain(..);
         sent.filter_map(|envelope| Some((envelope.receiver(), envelope.body?)))
             .collect()
     }
 
-    /// The alarms that the agent set and did not clear, in the order they would fire.
+    /// Returns the alarms that the agent set and did not clear, in the order in which they would fire.
     pub fn alarms(&mut self) -> Vec<(PendingAlarm, M)> {
         self.kernel.list_alarms_with_bodies()
     }
 
-    /// What the agent listens to.
+    /// Returns the subscriptions of the agent.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<Pattern> {
         self.kernel.mailing_list.subscriptions(self.slot).collect()
     }
 
-    /// Takes the ids of the agents that the agent added since the last time, in order.
+    /// Takes the ids of the agents that the agent added since the last call, in order.
     pub fn take_added(&mut self) -> Vec<AgentId> {
         self.births.drain(..).map(|birth| birth.id).collect()
     }
 
-    /// Takes the ids of the agents that the agent removed since the last time, in order.
+    /// Takes the ids of the agents that the agent removed since the last call, in order.
     pub fn take_removed(&mut self) -> Vec<AgentId> {
         self.kernel.removals.drain(..).map(|(id, ..)| id).collect()
     }
 
-    /// Takes the errors that the agent reported since the last time, in order.
+    /// Takes the errors that the agent reported since the last call, in order.
     pub fn take_errors(&mut self) -> Vec<String> {
         let errors = self.kernel.errors.drain(..);
         errors.map(|error| error.message).collect()
@@ -143,13 +142,13 @@ impl<M: Message> Solo<M> {
         self.kernel.stopped_by.take().is_some()
     }
 
-    /// Whether the agent wants to be updated in every superstep.
+    /// Whether the agent asked for an update in every superstep.
     #[must_use]
     pub fn is_kept_awake(&self) -> bool {
         self.kernel.has_kept_awake()
     }
 
-    /// Takes the error that a run would end with for what the agent did since the last time.
+    /// Takes the error with which a run would have ended because of the agent's calls since the last call.
     pub fn take_error(&mut self) -> Option<Error> {
         self.kernel.failure.take().map(|(_, error)| error)
     }

@@ -1,4 +1,4 @@
-//! What a message is about: a name, compared by its text and looked up by its address.
+//! Topics of messages: names, compared by text and looked up by address.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,14 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Topic(&'static str);
 
 impl Topic {
-    /// A topic whose name the program contains.
+    /// Makes a topic from a name that the program contains.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self(name)
     }
 
-    /// A topic whose name is known only at run time. The name is kept for as long as the process
-    /// lives, once however often it is asked for.
+    /// Makes a topic from a name that is known only at run time. The process keeps one copy of the name until it ends.
     #[must_use]
     pub fn intern(name: &str) -> Self {
         static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
@@ -32,7 +31,7 @@ impl Topic {
         Self(kept)
     }
 
-    /// The topic's name.
+    /// Returns the topic's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
@@ -69,8 +68,8 @@ impl<'de> Deserialize<'de> for Topic {
     }
 }
 
-/// Numbers topics densely. A topic met before is found by the address of its name, without
-/// reading the name; names that are equal at different addresses get one number.
+/// Numbers topics from 0 without gaps. The table finds a known topic by the address of its name, without reading the name.
+/// Equal names at different addresses get one number.
 #[derive(Debug)]
 pub(crate) struct TopicTable {
     recent: [(usize, usize, u32); RECENT],
@@ -89,7 +88,7 @@ impl Default for TopicTable {
 }
 
 impl TopicTable {
-    /// The number of a topic; topics are numbered from 0 as they are met.
+    /// Returns the number of a topic. A new topic gets the next number.
     #[inline]
     pub(crate) fn number(&mut self, topic: Topic) -> u32 {
         let (address, length) = (topic.0.as_ptr().addr(), topic.0.len());
@@ -101,7 +100,7 @@ impl TopicTable {
         self.number_by_name(topic, place)
     }
 
-    /// All topics met so far, with their numbers, in no order.
+    /// Returns all known topics with their numbers, in no order.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (Topic, u32)> + '_ {
         self.numbers
             .iter()

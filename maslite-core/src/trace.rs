@@ -1,4 +1,4 @@
-//! Writing a trace down.
+//! Writes a trace.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::message::{Delivery, Message};
 use crate::{AgentId, Topic};
 
-/// Sees every delivery, in the kernel's one order.
+/// Is called for every delivery, in the kernel's one order.
 pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 
 /// Writes every delivery as a line of JSON.
@@ -32,7 +32,7 @@ struct Shared<W> {
 }
 
 impl<W: Write + Send + 'static> JsonLines<W> {
-    /// Writes to `writer`; wrap a file in a `BufWriter`.
+    /// Makes a writer of lines into `writer`. Wrap a file in a `BufWriter`.
     pub fn new(writer: W) -> Self {
         Self {
             shared: Arc::new(Mutex::new(Shared {
@@ -43,10 +43,10 @@ impl<W: Write + Send + 'static> JsonLines<W> {
         }
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the buffered lines.
     ///
     /// # Errors
-    /// The first error that writing met; lines after it were not written.
+    /// The first error of writing. Lines after it were not written.
     pub fn flush(&self) -> io::Result<()> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut shared.result, Ok(()))?;
@@ -63,7 +63,7 @@ impl<W: Write + Send + 'static> JsonLines<W> {
 pub struct JsonBodies<W: Write + Send>(JsonLines<W>);
 
 impl<W: Write + Send + 'static> JsonLines<W> {
-    /// The same with the messages.
+    /// Returns a writer that writes the messages, too.
     #[must_use]
     pub fn with_bodies(self) -> JsonBodies<W> {
         JsonBodies(self)
@@ -86,7 +86,7 @@ impl<W: Write + Send + 'static> JsonLines<W> {
 }
 
 impl<W: Write + Send + 'static> JsonBodies<W> {
-    /// Writes out what is buffered.
+    /// Flushes the buffered lines.
     ///
     /// # Errors
     /// As [`JsonLines::flush`].

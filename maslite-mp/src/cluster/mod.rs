@@ -1,6 +1,7 @@
-//! A cluster's side: the agent types it knows, the grants it obeys, the mail that leaves it, its reports.
+//! A cluster's side of a simulation: this room registers agent types, obeys grants, hands out mail that leaves the cluster, and
+//! reports to main.
 //!
-//! It may use `processes` and the rooms below. It does not know main's state or other clusters.
+//! It may use `processes` and the rooms below. It must not know main's state or other clusters.
 
 mod answers;
 pub(crate) mod commands;

@@ -1,4 +1,6 @@
-//! For tests, benchmarks and fuzzers of this project: no part of the API. Compiled with the feature `dev`, and for tests.
+//! Code for tests, benchmarks and fuzzers of this project: bare rings, fuzz entries, and the simulation of faults.
+//!
+//! It may use every other room. No other room may use it, and it is no part of the API.
 
 pub mod bare_ring;
 pub mod fuzzing;

@@ -1,4 +1,6 @@
-//! What can go wrong between processes.
+//! The errors and warnings of this crate: what can go wrong between processes.
+//!
+//! This room may use `maslite-core` only. It must not know how an error is found.
 
 pub(crate) mod control;
 pub(crate) mod death;

@@ -1,6 +1,7 @@
-//! How whole messages travel, in order, each way: over rings in shared memory, over ipc-channel, or delayed for tests.
+//! Transport: this room carries whole messages in order in both directions, over rings in shared memory, over ipc-channel, or with
+//! delays for tests.
 //!
-//! It may use `error` only. It does not know what a message says.
+//! It may use `error` only. It must not know the meaning of a message.
 
 pub(crate) mod codec;
 #[allow(unsafe_code, reason = "it looks at descriptors by their numbers")]

@@ -1,6 +1,6 @@
-//! Child processes: they are started, watched, stopped and reaped here; their output and logs are read here.
+//! Child processes: this room starts, watches, stops and reaps them, and reads their output and their logs.
 //!
-//! It may use `stall` and the rooms below. It does not know simulated time, agents or routing.
+//! It may use `stall` and the rooms below. It must not know simulated time, agents or routing.
 
 pub(crate) mod backend;
 pub(crate) mod limits;

@@ -1,6 +1,6 @@
-//! What crosses a link between main and a cluster, and its encoding.
+//! The messages between main and a cluster, and their encoding.
 //!
-//! It may use `links` and `error`. It does not know what a message causes.
+//! This room may use `links` and `error`. It must not know the effect of a message.
 
 pub(crate) mod layout;
 pub(crate) mod rare;

@@ -1,6 +1,6 @@
-//! What a program calls: `MpMain`, and the report of a run.
+//! The API that a program calls: `MpMain`, its builder, and the report of a run.
 //!
-//! It may use every other room. No other room knows `MpMain`.
+//! This room may use every other room except `dev`. No other room may know `MpMain`.
 
 pub(crate) mod builder;
 pub(crate) mod face;

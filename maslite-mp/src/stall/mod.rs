@@ -1,6 +1,6 @@
-//! Which cluster keeps simulated time from moving, and where the wall time goes.
+//! Finds the cluster that blocks simulated time, and measures where wall time goes.
 //!
-//! It may use `protocol` and the rooms below. No result depends on it.
+//! This room may use `protocol` and the rooms below. No result of a run may depend on it.
 
 pub(crate) mod detector;
 pub(crate) mod meter;

@@ -1,6 +1,6 @@
-//! How other threads and terminals ask and steer a run: control queue, controller, control socket, stop handle, signals, status.
+//! Other threads and terminals ask and steer a run here: control queue, controller, control socket, signals and status.
 //!
-//! It may use `cluster` and the rooms below. It does not know how main grants time.
+//! This room may use `cluster` and the rooms below. It must not know how main grants time.
 
 pub mod control;
 pub(crate) mod control_queue;

@@ -1,6 +1,6 @@
-//! Links in shared memory: where the system has it, and what takes its place where not.
+//! Links in shared memory, on systems that support them, and their stand-in on other systems.
 //!
-//! **Invariant:** unsafe code of links is in `sys` alone, and nothing outside this folder knows that there is any.
+//! **Invariant:** unsafe code of rings is in `sys` alone, and nothing outside this folder depends on it.
 
 #[cfg_attr(
     not(target_os = "linux"),
