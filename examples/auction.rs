@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use maslite_mp::prelude::*;
-use maslite_testkit::story::{Failure, Outcome, Setting, Simulation, ended};
+use maslite_testkit::story::{self, Failure, Host, Hosted, Outcome, Setting, Story, ended};
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 use rand::RngExt;
@@ -306,28 +306,50 @@ fn auction(
     options: &Options,
 ) -> Result<(Assigned, u64, Outcome), Failure> {
     let story = options.story && !options.setting.json;
-    let mut simulation = Simulation::new(agents, &options.setting, TRANSIT, story.then_some(tell))?;
-    let persons = market.persons.len();
-    let agents = persons + market.objects.len();
-    for (number, id) in market.persons.iter().enumerate() {
-        let person = market.person(*id, options.total);
-        simulation.add_to((number, agents), *id, person)?;
-    }
-    for (number, id) in market.objects.iter().enumerate() {
-        simulation.add_to((persons + number, agents), *id, Auctioneer::default())?;
-    }
-    let (mut holders, mut rises) = (BTreeMap::new(), 0);
-    let outcome = simulation.run(Run::until_idle(), |mail, _| {
-        if let Msg::Price { holder, .. } = mail.body {
-            rises += 1;
-            holders.insert(mail.sender, holder);
+    let goal = options.total;
+    let sale = Sale { market, goal };
+    story::play(
+        agents,
+        &options.setting,
+        TRANSIT,
+        story.then_some(tell),
+        &sale,
+    )
+}
+
+/// What is sold to whom.
+struct Sale<'a> {
+    market: &'a Market,
+    goal: Goal,
+}
+
+impl Story<Msg> for Sale<'_> {
+    type Told = (Assigned, u64, Outcome);
+
+    fn play<S: Host<Msg>>(&self, mut hosted: Hosted<Msg, S>) -> Result<Self::Told, Failure> {
+        let Self { market, goal } = *self;
+        let persons = market.persons.len();
+        let agents = persons + market.objects.len();
+        for (number, id) in market.persons.iter().enumerate() {
+            let person = market.person(*id, goal);
+            hosted.add_to((number, agents), *id, person)?;
         }
-    })?;
-    simulation.end()?;
-    let assigned = holders.into_iter().map(|(object, person)| (person, object));
-    let mut assigned: Assigned = assigned.collect();
-    assigned.sort_unstable();
-    Ok((assigned, rises, outcome))
+        for (number, id) in market.objects.iter().enumerate() {
+            hosted.add_to((persons + number, agents), *id, Auctioneer::default())?;
+        }
+        let (mut holders, mut rises) = (BTreeMap::new(), 0);
+        let outcome = hosted.run(Run::until_idle(), |mail, _| {
+            if let Msg::Price { holder, .. } = mail.body {
+                rises += 1;
+                holders.insert(mail.sender, holder);
+            }
+        })?;
+        hosted.end()?;
+        let assigned = holders.into_iter().map(|(object, person)| (person, object));
+        let mut assigned: Assigned = assigned.collect();
+        assigned.sort_unstable();
+        Ok((assigned, rises, outcome))
+    }
 }
 
 impl Market {

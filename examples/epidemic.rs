@@ -28,7 +28,7 @@ use std::sync::Arc;
 use clap::Parser;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
-use maslite_testkit::story::{Failure, Host, Outcome, Setting, Simulation, ended, place};
+use maslite_testkit::story::{self, Failure, Host, Hosted, Outcome, Setting, Story, ended};
 use maslite_testkit::svg::{COLOURS, Picture, length, step};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -415,7 +415,11 @@ fn execute(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
     if options.index_cases > country.first_of(1) {
         return Err(format!("the first town has only {} people", country.first_of(1)).into());
     }
-    let (chronicle, outcome) = simulate(agents, &country, options)?;
+    let outbreak = Outbreak {
+        country: &country,
+        options,
+    };
+    let (chronicle, outcome) = story::play(agents, &options.setting, TRAVEL, None, &outbreak)?;
     if options.check && chronicle != without_agents(&country, options.index_cases) {
         return Err("without agents it is another epidemic".into());
     }
@@ -432,62 +436,58 @@ fn index_cases(country: &Country, count: u64) -> impl Iterator<Item = AgentId> {
     (0..count).map(move |number| AgentId::from(number * people / count + 1))
 }
 
-fn simulate(
-    agents: Entered<Msg>,
-    country: &Country,
-    options: &Options,
-) -> Result<(Chronicle, Outcome), Failure> {
-    let started = wall();
-    let mut simulation = Simulation::new(agents, &options.setting, TRAVEL, None)?;
-    for town in 0..country.towns {
-        let plan = Plan {
-            country: country.clone(),
-            town,
-        };
-        match &mut simulation.host {
-            Host::Single(scheduler) => {
+/// An epidemic, from its first cases to its last.
+struct Outbreak<'a> {
+    country: &'a Country,
+    options: &'a Options,
+}
+
+impl Story<Msg> for Outbreak<'_> {
+    type Told = (Chronicle, Outcome);
+
+    fn play<S: Host<Msg>>(&self, mut hosted: Hosted<Msg, S>) -> Result<Self::Told, Failure> {
+        let (started, country, options) = (wall(), self.country, self.options);
+        let towns = usize::try_from(country.towns)?;
+        for (number, town) in (0..country.towns).enumerate() {
+            let country = country.clone();
+            let plan = Plan { country, town };
+            hosted.build((number, towns), "town", plan, |scheduler, plan| {
                 for (id, person) in inhabitants(&plan) {
                     scheduler.add(id, person)?;
                 }
-                scheduler.add(country.office_of(town), Office::default())?;
-            }
-            Host::Clusters(main, clusters) => {
-                let (number, towns) = (usize::try_from(town)?, usize::try_from(country.towns)?);
-                main.build(place(clusters, number, towns), "town", plan)?;
-            }
+                scheduler.add(plan.country.office_of(town), Office::default())
+            })?;
         }
-    }
-    for person in index_cases(country, options.index_cases) {
-        let mail = Mail::new(AgentId::MAIN, person, Msg::Contact);
-        match &mut simulation.host {
-            Host::Single(scheduler) => scheduler.send_mail(mail),
-            Host::Clusters(main, _) => main.send_mail(mail),
+        for person in index_cases(country, options.index_cases) {
+            hosted.simulation.send(person, Msg::Contact);
         }
-    }
 
-    let progress = options.progress || std::io::stderr().is_terminal();
-    let (mut chronicle, mut cases, mut day) = (Chronicle::new(country.towns), 0, 0);
-    // A day at a time is as good as all at once.
-    let outcome = loop {
-        day += 1;
-        let until = SimTime::ZERO.saturating_add(DAY * day);
-        let outcome = simulation.run(Run::until(until), |mail, _| {
-            if let Msg::Tally { day, changes } = mail.body {
-                cases += u64::from(changes[Stage::Exposed as usize]);
-                chronicle.add(country.town_of(mail.sender), u64::from(day), changes);
+        let progress = options.progress || std::io::stderr().is_terminal();
+        let (mut chronicle, mut cases, mut day) = (Chronicle::new(country.towns), 0, 0);
+        // A day at a time is as good as all at once.
+        let outcome = loop {
+            day += 1;
+            let until = SimTime::ZERO.saturating_add(DAY * day);
+            let outcome = hosted.run(Run::until(until), |mail, _| {
+                if let Msg::Tally { day, changes } = mail.body {
+                    cases += u64::from(changes[Stage::Exposed as usize]);
+                    chronicle.add(country.town_of(mail.sender), u64::from(day), changes);
+                }
+            })?;
+            if progress {
+                let (cases, events) = (grouped(cases), grouped(outcome.report.counters.delivered));
+                let wall = wall().duration_since(started).as_secs_f64();
+                eprintln!(
+                    "day {day:>3}: {cases:>11} cases reported, {events:>13} events, {wall:.1} s"
+                );
             }
-        })?;
-        if progress {
-            let (cases, events) = (grouped(cases), grouped(outcome.report.counters.delivered));
-            let wall = wall().duration_since(started).as_secs_f64();
-            eprintln!("day {day:>3}: {cases:>11} cases reported, {events:>13} events, {wall:.1} s");
-        }
-        if outcome.report.stopped_by == StopReason::Idle {
-            break outcome;
-        }
-    };
-    simulation.end()?;
-    Ok((chronicle, outcome))
+            if outcome.report.stopped_by == StopReason::Idle {
+                break outcome;
+            }
+        };
+        hosted.end()?;
+        Ok((chronicle, outcome))
+    }
 }
 
 /// The same epidemic as shortest paths: people in the order of their exposure.

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use maslite_mp::prelude::*;
-use maslite_testkit::story::{Failure, Setting, Simulation, ended};
+use maslite_testkit::story::{self, Failure, Host, Hosted, Outcome, Setting, Story, Tell, ended};
 use maslite_testkit::svg::{COLOURS, Picture, length, step};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -272,23 +272,8 @@ fn execute(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
         None => given(&problem)?,
     };
     let story = !options.quiet && !setting.json;
-    let mut simulation =
-        Simulation::new(agents, setting, SimDuration::ZERO, story.then_some(tell))?;
-    populate(&mut simulation, &times)?;
-
-    let mut stays = Vec::new();
-    let outcome = simulation.run(Run::until_idle(), |mail, _| {
-        if let Msg::Made { item, from, to } = mail.body {
-            let machine = usize::from(mail.sender == MACHINES[1].into());
-            stays.push(Stay {
-                machine,
-                item,
-                from,
-                to,
-            });
-        }
-    })?;
-    simulation.end()?;
+    let (tell, shift) = (story.then_some(tell as Tell<Msg>), Shift(&times));
+    let (stays, outcome) = story::play(agents, setting, SimDuration::ZERO, tell, &shift)?;
 
     let on_first = stays.iter().filter(|stay| stay.machine == 0);
     let sequence: Vec<&str> = on_first.map(|stay| stay.item.as_str()).collect();
@@ -345,13 +330,33 @@ fn drawn(items: u64, seed: u64) -> Times {
     items.collect()
 }
 
-fn populate(simulation: &mut Simulation<Msg>, times: &Times) -> Result<(), Failure> {
-    let items = times.keys().cloned().collect();
-    simulation.add_to((0, 3), OFFICE.into(), Office { items })?;
-    for (number, id) in MACHINES.into_iter().enumerate() {
-        simulation.add_to((number + 1, 3), id.into(), Machine::new(number, times))?;
+/// What is made, from the first item to the last.
+struct Shift<'a>(&'a Times);
+
+impl Story<Msg> for Shift<'_> {
+    type Told = (Vec<Stay>, Outcome);
+
+    fn play<S: Host<Msg>>(&self, mut hosted: Hosted<Msg, S>) -> Result<Self::Told, Failure> {
+        let items = self.0.keys().cloned().collect();
+        hosted.add_to((0, 3), OFFICE.into(), Office { items })?;
+        for (number, id) in MACHINES.into_iter().enumerate() {
+            hosted.add_to((number + 1, 3), id.into(), Machine::new(number, self.0))?;
+        }
+        let mut stays = Vec::new();
+        let outcome = hosted.run(Run::until_idle(), |mail, _| {
+            if let Msg::Made { item, from, to } = mail.body {
+                let machine = usize::from(mail.sender == MACHINES[1].into());
+                stays.push(Stay {
+                    machine,
+                    item,
+                    from,
+                    to,
+                });
+            }
+        })?;
+        hosted.end()?;
+        Ok((stays, outcome))
     }
-    Ok(())
 }
 
 /// How long a sequence takes, without agents: an item begins on M2 when both are free [min].

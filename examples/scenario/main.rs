@@ -192,8 +192,22 @@ fn perform(
     most: u64,
     trace: Option<&Lines>,
 ) -> Result<Summary, Cut> {
-    let mut stage = match options.placement {
-        Where::Alone => Stage::alone(options.seed, trace),
+    let supersteps = options.slice.unwrap_or(u64::MAX).min(most);
+    let pieces = Pieces {
+        supersteps: (supersteps < u64::MAX).then_some(supersteps),
+        millis: options.slice_ms,
+        watched: options.watch,
+        to_errors: options.stop_at_error,
+    };
+    let (result, steering) = match options.placement {
+        Where::Alone => {
+            let mut stage = Stage::alone(options.seed, scenario, trace);
+            let handle = stage.simulation.stop_handle();
+            let steering = options
+                .steer
+                .map(|seed| Steering::interrupting(handle, seed));
+            (play(scenario, pieces, &mut stage, trace), steering)
+        }
         place => {
             let placement = match place {
                 Where::Processes => Placement::Processes,
@@ -209,19 +223,12 @@ fn perform(
                 .link(link)
                 .jitter(options.jitter)
                 .seed(options.seed);
-            Stage::clusters(settings, scenario, trace)?
+            let mut stage = Stage::clusters(settings, scenario, trace)?;
+            let main = &stage.simulation;
+            let steering = options.steer.map(|seed| Steering::of(main, seed));
+            (play(scenario, pieces, &mut stage, trace), steering)
         }
     };
-    let supersteps = options.slice.unwrap_or(u64::MAX).min(most);
-    let pieces = Pieces {
-        supersteps: (supersteps < u64::MAX).then_some(supersteps),
-        millis: options.slice_ms,
-        watched: options.watch,
-        to_errors: options.stop_at_error,
-    };
-    let steering = options.steer.map(|seed| Steering::start(&stage, seed));
-    let result = play(scenario, pieces, &mut stage, trace);
-    drop(stage);
     if let Some(steering) = steering {
         steering.finish();
     }

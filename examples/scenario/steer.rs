@@ -5,9 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use maslite_mp::prelude::*;
-use maslite_mp::{ControlError, Halt, StopHandle};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
-use maslite_testkit::scenario::play::Stage;
 use rand::RngExt;
 
 /// After so many disturbances a scenario is left alone.
@@ -21,24 +19,23 @@ pub(crate) struct Steering {
 }
 
 impl Steering {
-    /// Starts disturbing what is played on a stage, by chance from a seed.
-    pub(crate) fn start(stage: &Stage, seed: u64) -> Self {
+    /// Starts to interrupt runs, by chance from a seed.
+    pub(crate) fn interrupting(handle: StopHandle, seed: u64) -> Self {
         let dice = AgentRng::new(seed, AgentId::from(1));
         let (over, is_over) = mpsc::channel();
-        let thread = match stage {
-            Stage::Alone(scheduler) => {
-                let handle = scheduler.stop_handle();
-                thread::spawn(move || interrupt(&handle, dice, &is_over))
-            }
-            Stage::Clusters(main, homes) => {
-                let controller = main.controller();
-                let clusters = homes.values().copied().collect();
-                thread::spawn(move || {
-                    // Whatever ends the simulation ends this.
-                    let _ = steer(&controller, clusters, dice);
-                })
-            }
-        };
+        let thread = thread::spawn(move || interrupt(&handle, dice, &is_over));
+        Self { thread, over }
+    }
+
+    /// Starts to steer a simulation of several clusters, by chance from a seed.
+    pub(crate) fn of(main: &MpMain<ScenarioMessage>, seed: u64) -> Self {
+        let dice = AgentRng::new(seed, AgentId::from(1));
+        let (controller, clusters) = (main.controller(), main.clusters().to_vec());
+        let thread = thread::spawn(move || {
+            // Whatever ends the simulation ends this.
+            let _ = steer(&controller, clusters, dice);
+        });
+        let (over, _) = mpsc::channel();
         Self { thread, over }
     }
 

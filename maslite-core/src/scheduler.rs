@@ -664,6 +664,10 @@ impl<M: Message> Simulation<M> for Scheduler<M> {
         self.now()
     }
 
+    fn superstep(&self) -> u64 {
+        self.superstep()
+    }
+
     fn counters(&self) -> Counters {
         self.counters()
     }

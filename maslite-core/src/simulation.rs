@@ -186,6 +186,9 @@ pub trait Simulation<M: Message> {
     /// The simulated time.
     fn now(&self) -> SimTime;
 
+    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its own, and this tells nothing.
+    fn superstep(&self) -> u64;
+
     /// What was counted since the simulation began.
     fn counters(&self) -> Counters;
 

@@ -74,15 +74,17 @@ fn perform(
     } else {
         Trace::new(text.clone())
     };
-    let mut stage = match place {
-        Place::Alone => Stage::alone(0, Some(&trace)),
+    let result = match place {
+        Place::Alone => {
+            let mut stage = Stage::alone(0, scenario, Some(&trace));
+            play(scenario, pieces, &mut stage, Some(&trace))
+        }
         Place::Clusters(placement) => {
             let settings = MpMain::builder(agents()).on(placement).jitter(jitter);
-            Stage::clusters(settings, scenario, Some(&trace)).unwrap()
+            let mut stage = Stage::clusters(settings, scenario, Some(&trace)).unwrap();
+            play(scenario, pieces, &mut stage, Some(&trace))
         }
     };
-    let result = play(scenario, pieces, &mut stage, Some(&trace));
-    drop(stage);
     trace.finish().unwrap();
     let trace = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let (summary, error) = match result {

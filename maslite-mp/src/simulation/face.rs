@@ -102,6 +102,10 @@ impl<M: WireMessage> Simulation<M> for MpMain<M> {
         self.now()
     }
 
+    fn superstep(&self) -> u64 {
+        self.superstep()
+    }
+
     fn counters(&self) -> Counters {
         self.counters()
     }

@@ -42,16 +42,77 @@ enum Where {
 /// How a delivery becomes a line of the story.
 pub type Tell<M> = fn(&Delivery<'_, M>, &mut String);
 
-/// A model in the scheduler, or the clusters, that a [`Setting`] asks for.
-pub struct Simulation<M: WireMessage> {
-    pub host: Host<M>,
-    /// In all runs so far, without the start and the end of processes.
-    wall: Duration,
+/// A model that is played on whatever host a [`Setting`] asks for.
+pub trait Story<M: WireMessage> {
+    /// What comes of it.
+    type Told;
+
+    /// Adds the agents, runs them and ends the simulation.
+    ///
+    /// # Errors
+    /// Whatever ends the story early.
+    fn play<S: Host<M>>(&self, hosted: Hosted<M, S>) -> Result<Self::Told, Failure>;
 }
 
-pub enum Host<M: WireMessage> {
-    Single(Box<Scheduler<M>>),
-    Clusters(Box<MpMain<M>>, Vec<ClusterId>),
+/// What stories need of a host beside the calls that all hosts have.
+pub trait Host<M: WireMessage>: Simulation<M> {
+    /// Mail relayed between clusters, and rounds of grants and reports.
+    fn traffic(report: &Self::Report) -> (u64, u64);
+
+    /// Builds agents in a cluster by a builder of the registry; in one scheduler, which has none, by `alone`.
+    ///
+    /// # Errors
+    /// As the host's own calls.
+    fn build<C: Serialize>(
+        &mut self,
+        cluster: Self::Cluster,
+        builder: &str,
+        config: C,
+        alone: impl FnOnce(&mut Scheduler<M>, C) -> Result<(), maslite_mp::core::Error>,
+    ) -> Result<(), Self::Error>;
+}
+
+impl<M: WireMessage> Host<M> for Scheduler<M> {
+    fn traffic(_: &Report) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn build<C: Serialize>(
+        &mut self,
+        (): (),
+        _: &str,
+        config: C,
+        alone: impl FnOnce(&mut Self, C) -> Result<(), maslite_mp::core::Error>,
+    ) -> Result<(), maslite_mp::core::Error> {
+        alone(self, config)
+    }
+}
+
+impl<M: WireMessage> Host<M> for MpMain<M> {
+    fn traffic(report: &MpReport) -> (u64, u64) {
+        (report.routed, report.rounds)
+    }
+
+    fn build<C: Serialize>(
+        &mut self,
+        cluster: ClusterId,
+        builder: &str,
+        config: C,
+        _: impl FnOnce(&mut Scheduler<M>, C) -> Result<(), maslite_mp::core::Error>,
+    ) -> Result<(), Error> {
+        self.build(cluster, builder, config)
+    }
+}
+
+/// A simulation with its clusters.
+pub struct Hosted<M, S: Simulation<M>>
+where
+    M: WireMessage,
+{
+    pub simulation: S,
+    clusters: Vec<S::Cluster>,
+    /// In all runs so far, without the start and the end of processes.
+    wall: Duration,
 }
 
 /// What all runs of a simulation gave together.
@@ -62,58 +123,103 @@ pub struct Outcome {
     rounds: u64,
 }
 
-impl<M: WireMessage> Simulation<M> {
-    /// An empty one. Mail between clusters must take the `lookahead` of itself, so that clusters do
-    /// not change the result. The story is written to the standard output, if one is wanted.
-    pub fn new(
-        agents: Entered<M>,
-        setting: &Setting,
-        lookahead: SimDuration,
-        story: Option<Tell<M>>,
-    ) -> Result<Self, Failure> {
-        let host = match setting.placement {
-            Where::Single if setting.clusters.is_some_and(|clusters| clusters > 1) => {
-                return Err("--placement single has no clusters".into());
+/// Plays a story on the host that the setting asks for. Mail between clusters must take the `lookahead` of itself, so that
+/// clusters do not change the result. The deliveries are written to the standard output, if that is wanted.
+///
+/// # Errors
+/// What the host or the story says.
+pub fn play<M: WireMessage, P: Story<M>>(
+    agents: Entered<M>,
+    setting: &Setting,
+    lookahead: SimDuration,
+    tell: Option<Tell<M>>,
+    story: &P,
+) -> Result<P::Told, Failure> {
+    let placement = match setting.placement {
+        Where::Single if setting.clusters.is_some_and(|clusters| clusters > 1) => {
+            return Err("--placement single has no clusters".into());
+        }
+        Where::Single => {
+            let mut settings = Scheduler::builder().seed(setting.seed).digest();
+            if let Some(tell) = tell {
+                settings = settings.trace_format(tell).trace(|line| println!("{line}"));
             }
-            Where::Single => Host::single(setting, story),
-            Where::Inline => Host::clusters(agents, Placement::Inline, setting, lookahead, story)?,
-            Where::Processes => {
-                Host::clusters(agents, Placement::Processes, setting, lookahead, story)?
-            }
-        };
-        let wall = Duration::ZERO;
-        Ok(Self { host, wall })
+            return story.play(Hosted::new(settings.build(), 1));
+        }
+        Where::Inline => Placement::Inline,
+        Where::Processes => Placement::Processes,
+    };
+    let mut settings = MpMain::builder(agents)
+        .seed(setting.seed)
+        .placement(placement)
+        .lookahead(lookahead)
+        .digest();
+    if tell.is_some() {
+        // How lines are written, the registry knows.
+        settings = settings.trace(|line| println!("{line}"));
+    }
+    story.play(Hosted::new(
+        settings.build()?,
+        setting.clusters.unwrap_or(2),
+    ))
+}
+
+impl<M: WireMessage, S: Host<M>> Hosted<M, S> {
+    fn new(mut simulation: S, clusters: u64) -> Self {
+        let clusters = (0..clusters).map(|_| simulation.new_cluster()).collect();
+        Self {
+            simulation,
+            clusters,
+            wall: Duration::ZERO,
+        }
+    }
+
+    /// Of things in a row the first few go to the first cluster, and so on.
+    fn place(&self, number: usize, of: usize) -> S::Cluster {
+        self.clusters[number * self.clusters.len() / of]
     }
 
     /// Adds an agent: of all in a row, the first few to the first cluster, and so on.
+    ///
+    /// # Errors
+    /// As the host's own call.
     pub fn add_to<A: Agent<M> + Serialize>(
         &mut self,
         (number, of): (usize, usize),
         id: AgentId,
         agent: A,
     ) -> Result<(), Failure> {
-        match &mut self.host {
-            Host::Single(scheduler) => scheduler.add(id, agent)?,
-            Host::Clusters(main, clusters) => {
-                main.add_to(place(clusters, number, of), id, agent)?;
-            }
-        }
-        Ok(())
+        let cluster = self.place(number, of);
+        Ok(self.simulation.add_to(cluster, id, agent)?)
+    }
+
+    /// Builds agents as [`Host::build`] does, with clusters as [`add_to`](Self::add_to) has them.
+    ///
+    /// # Errors
+    /// As the host's own call.
+    pub fn build<C: Serialize>(
+        &mut self,
+        (number, of): (usize, usize),
+        builder: &str,
+        config: C,
+        alone: impl FnOnce(&mut Scheduler<M>, C) -> Result<(), maslite_mp::core::Error>,
+    ) -> Result<(), Failure> {
+        let cluster = self.place(number, of);
+        Ok(self.simulation.build(cluster, builder, config, alone)?)
     }
 
     /// Runs, and hands mail for main to `handler`.
+    ///
+    /// # Errors
+    /// As the host's own call.
     pub fn run(
         &mut self,
         run: Run,
         handler: impl FnMut(Mail<M>, &mut MainContext<M>),
     ) -> Result<Outcome, Failure> {
-        let (report, routed, rounds) = match &mut self.host {
-            Host::Single(scheduler) => (scheduler.run_with(run, handler)?, 0, 0),
-            Host::Clusters(main, _) => {
-                let report = main.run_with(run, handler)?;
-                (report.run, report.routed, report.rounds)
-            }
-        };
+        let report = self.simulation.run_with(run, handler)?;
+        let (routed, rounds) = S::traffic(&report);
+        let report = report.as_ref().clone();
         self.wall += report.wall;
         Ok(Outcome {
             report,
@@ -124,50 +230,12 @@ impl<M: WireMessage> Simulation<M> {
     }
 
     /// Tears the agents down and ends the processes.
+    ///
+    /// # Errors
+    /// The first that the end brings to light.
     pub fn end(self) -> Result<(), Failure> {
-        match self.host {
-            Host::Single(scheduler) => scheduler.shutdown().ok()?,
-            Host::Clusters(main, _) => main.shutdown().ok()?,
-        }
-        Ok(())
+        Ok(self.simulation.shutdown().ok()?)
     }
-}
-
-impl<M: WireMessage> Host<M> {
-    fn single(setting: &Setting, story: Option<Tell<M>>) -> Self {
-        let mut settings = Scheduler::builder().seed(setting.seed).digest();
-        if let Some(tell) = story {
-            settings = settings.trace_format(tell).trace(|line| println!("{line}"));
-        }
-        Self::Single(Box::new(settings.build()))
-    }
-
-    fn clusters(
-        agents: Entered<M>,
-        placement: Placement,
-        setting: &Setting,
-        lookahead: SimDuration,
-        story: Option<Tell<M>>,
-    ) -> Result<Self, Failure> {
-        let mut settings = MpMain::builder(agents)
-            .seed(setting.seed)
-            .placement(placement)
-            .lookahead(lookahead)
-            .digest();
-        if story.is_some() {
-            // How lines are written, the registry knows.
-            settings = settings.trace(|line| println!("{line}"));
-        }
-        let mut main = settings.build()?;
-        let clusters = (0..setting.clusters.unwrap_or(2)).map(|_| main.new_cluster());
-        let clusters = clusters.collect();
-        Ok(Self::Clusters(Box::new(main), clusters))
-    }
-}
-
-/// Of things in a row the first few go to the first cluster, and so on.
-pub fn place(clusters: &[ClusterId], number: usize, of: usize) -> ClusterId {
-    clusters[number * clusters.len() / of]
 }
 
 impl Outcome {

@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use maslite_mp::MpMainBuilder;
 use maslite_mp::core::{Adder, Digest};
 use maslite_mp::prelude::*;
-use maslite_mp::{AgentError, Error};
 
 use crate::scenario::agent::{PAUSED, ScenarioMessage, Scripted};
 use crate::scenario::file::{Action, OwnerAction, Scenario, Script};
 use crate::scenario::trace::{Trace, line_of, millis, number, seat};
 
 /// What a scenario is played on.
-pub enum Stage {
-    /// One scheduler without a supervisor.
-    Alone(Box<Scheduler<ScenarioMessage>>),
-    /// The clusters that the scenario names, and of each agent its cluster.
-    Clusters(Box<MpMain<ScenarioMessage>>, BTreeMap<u64, ClusterId>),
+pub struct Stage<S: Simulation<ScenarioMessage>> {
+    pub simulation: S,
+    /// Of each agent its cluster.
+    homes: BTreeMap<u64, S::Cluster>,
+    /// It is looked at where a run was interrupted.
+    is_looked_at: bool,
 }
 
 /// In which pieces a scenario is played. None of this changes what happens.
@@ -131,17 +130,31 @@ impl From<Error> for Cut {
     }
 }
 
-impl Stage {
+impl Stage<Scheduler<ScenarioMessage>> {
     /// A scheduler that is used alone.
-    pub fn alone<W: Write + Send + 'static>(seed: u64, trace: Option<&Trace<W>>) -> Self {
+    pub fn alone<W: Write + Send + 'static>(
+        seed: u64,
+        scenario: &Scenario,
+        trace: Option<&Trace<W>>,
+    ) -> Self {
         let mut settings = Scheduler::builder().seed(seed).digest();
         if let Some(trace) = trace {
             settings = settings.observe(trace.observer());
         }
-        Self::Alone(Box::new(settings.build()))
+        let is_looked_at = true;
+        Self {
+            is_looked_at,
+            ..Self::new(settings.build(), scenario)
+        }
     }
+}
 
-    /// The clusters of a scenario under a supervisor. The trace of its registry is [`write_placed`](crate::scenario::trace::write_placed).
+impl Stage<MpMain<ScenarioMessage>> {
+    /// The clusters that the scenario names. The trace of their registry is
+    /// [`write_placed`](crate::scenario::trace::write_placed).
+    ///
+    /// # Errors
+    /// As `build` of the settings.
     pub fn clusters<W: Write + Send + 'static>(
         settings: MpMainBuilder<ScenarioMessage>,
         scenario: &Scenario,
@@ -152,89 +165,48 @@ impl Stage {
             let trace = trace.clone();
             settings = settings.trace(move |line| trace.write(line));
         }
-        let mut main = settings.build()?;
+        Ok(Self::new(settings.build()?, scenario))
+    }
+}
+
+impl<S: Simulation<ScenarioMessage, Error: Into<Error>>> Stage<S> {
+    fn new(mut simulation: S, scenario: &Scenario) -> Self {
         let mut homes = BTreeMap::new();
         for ids in &scenario.clusters {
-            let cluster = main.new_cluster();
+            let cluster = simulation.new_cluster();
             homes.extend(ids.iter().map(|id| (*id, cluster)));
         }
-        Ok(Self::Clusters(Box::new(main), homes))
+        Self {
+            simulation,
+            homes,
+            is_looked_at: false,
+        }
     }
 
     fn add(&mut self, script: &Script) -> Result<(), Error> {
         let agent = Scripted::from(script);
-        match self {
-            Self::Alone(scheduler) => Ok(scheduler.add(script.id, agent)?),
-            Self::Clusters(main, homes) => main.add_to(homes[&script.id], script.id, agent),
-        }
-    }
-
-    fn send_mail(&mut self, mail: Mail<ScenarioMessage>) {
-        match self {
-            Self::Alone(scheduler) => scheduler.send_mail(mail),
-            Self::Clusters(main, _) => main.send_mail(mail),
-        }
-    }
-
-    /// Removes an agent, if there is one with this id.
-    fn remove(&mut self, id: u64) {
-        match self {
-            Self::Alone(scheduler) => drop(scheduler.remove(id)),
-            Self::Clusters(main, _) => drop(main.remove(id)),
-        }
-    }
-
-    fn run(
-        &mut self,
-        run: Run,
-        handler: impl FnMut(Mail<ScenarioMessage>, &mut MainContext<ScenarioMessage>),
-    ) -> Result<Report, Error> {
-        match self {
-            Self::Alone(scheduler) => Ok(scheduler.run_with(run, handler)?),
-            Self::Clusters(main, _) => Ok(main.run_with(run, handler)?.run),
-        }
-    }
-
-    fn now(&self) -> SimTime {
-        match self {
-            Self::Alone(scheduler) => scheduler.now(),
-            Self::Clusters(main, _) => main.now(),
-        }
-    }
-
-    fn superstep(&self) -> u64 {
-        match self {
-            Self::Alone(scheduler) => scheduler.superstep(),
-            Self::Clusters(main, _) => main.superstep(),
-        }
-    }
-
-    /// What agents reported in the last run, also if it failed.
-    fn errors(&self) -> &[AgentError] {
-        match self {
-            Self::Alone(scheduler) => scheduler.errors(),
-            Self::Clusters(main, _) => main.errors(),
-        }
+        let added = match self.homes.get(&script.id) {
+            Some(home) => self.simulation.add_to(*home, script.id, agent),
+            None => self.simulation.add(script.id, agent),
+        };
+        added.map_err(Into::into)
     }
 
     /// Looks at something that changes nothing, where a run was interrupted.
     fn look(&mut self) {
-        if let Self::Alone(scheduler) = self {
-            let agents = scheduler.agents().map_or(0, |agents| agents.len());
-            let alarms = scheduler
-                .alarms(AlarmFilter::all())
-                .map_or(0, |alarms| alarms.len());
-            let listeners = scheduler.subscribers(Pattern::topic("A")).len();
-            std::hint::black_box((agents, alarms, listeners));
+        if self.is_looked_at {
+            let agents = self.simulation.agents().map_or(0, |agents| agents.len());
+            let alarms = self.simulation.alarms(AlarmFilter::all());
+            std::hint::black_box((agents, alarms.map_or(0, |alarms| alarms.len())));
         }
     }
 }
 
 /// One scenario being played.
-struct Play<'a, W> {
+struct Play<'a, W, S: Simulation<ScenarioMessage>> {
     scenario: &'a Scenario,
     pieces: Pieces,
-    stage: &'a mut Stage,
+    stage: &'a mut Stage<S>,
     trace: Option<&'a Trace<W>>,
     pauses: u64,
 }
@@ -243,12 +215,16 @@ struct Play<'a, W> {
 ///
 /// # Errors
 /// What ended the scenario before its end.
-pub fn play<W: Write + Send + 'static>(
+pub fn play<W, S>(
     scenario: &Scenario,
     pieces: Pieces,
-    stage: &mut Stage,
+    stage: &mut Stage<S>,
     trace: Option<&Trace<W>>,
-) -> Result<Summary, Cut> {
+) -> Result<Summary, Cut>
+where
+    W: Write + Send + 'static,
+    S: Simulation<ScenarioMessage, Error: Into<Error>>,
+{
     let mut play = Play {
         scenario,
         pieces,
@@ -258,19 +234,23 @@ pub fn play<W: Write + Send + 'static>(
     };
     let result = play.finish();
     if let (Err(Cut::Failed(error)), Some(trace)) = (&result, trace) {
-        let place = (play.stage.now(), 0, 0);
+        let place = (play.stage.simulation.now(), 0, 0);
         trace.settle(line_of_error(error).map(|line| (place, line)));
     }
     result
 }
 
-impl<W: Write + Send + 'static> Play<'_, W> {
+impl<W, S> Play<'_, W, S>
+where
+    W: Write + Send + 'static,
+    S: Simulation<ScenarioMessage, Error: Into<Error>>,
+{
     fn finish(&mut self) -> Result<Summary, Cut> {
         for script in &self.scenario.agents {
             self.stage.add(script)?;
         }
         for mail in &self.scenario.start {
-            self.stage.send_mail(Mail::from(mail));
+            self.stage.simulation.send_mail(Mail::from(mail));
         }
         let mut between = self.scenario.between.iter();
         loop {
@@ -306,14 +286,14 @@ impl<W: Write + Send + 'static> Play<'_, W> {
         let stop_on = self.scenario.run.stop_on;
         let mut stopped = false;
         let run = self.next_run();
-        let result = self.stage.run(run, |mail, main| {
+        let result = self.stage.simulation.run_with(run, |mail, main| {
             stopped |= answer(&mail, stop_on, main);
         });
-        if self.stage.errors().len() >= Report::ERRORS_KEPT {
+        if self.stage.simulation.errors().len() >= Report::ERRORS_KEPT {
             return Err(Cut::Untold);
         }
         self.settle();
-        let report = result?;
+        let report = result.map_err(Into::into)?.as_ref().clone();
         let paused_by = match report.stopped_by {
             StopReason::StoppedByAgent(agent) => Some(agent),
             // The error of a superstep hides that it was paused, too.
@@ -338,7 +318,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
             (Some(end), None) => Run::until(end),
             (Some(end), Some(millis)) => {
                 let piece = SimDuration::from_millis(millis);
-                Run::until(end.min(self.stage.now().saturating_add(piece)))
+                Run::until(end.min(self.stage.simulation.now().saturating_add(piece)))
             }
         };
         // Without a limit every reaction uses up some ttl, so no exchange is endless, however long it is.
@@ -359,7 +339,7 @@ impl<W: Write + Send + 'static> Play<'_, W> {
     /// Writes down what happened in a run, together with what agents said.
     fn settle(&mut self) {
         let Some(trace) = self.trace else { return };
-        let notes = self.stage.errors().iter();
+        let notes = self.stage.simulation.errors().iter();
         let notes = notes.filter(|note| note.message != PAUSED).map(|note| {
             let place = (note.time, note.superstep, seat(note.index));
             let line = line_of(note.time, note.superstep, &note.message, note.agent);
@@ -370,7 +350,10 @@ impl<W: Write + Send + 'static> Play<'_, W> {
 
     fn note_pause(&mut self, who: AgentId) {
         if let Some(trace) = self.trace {
-            let (now, step) = (self.stage.now(), self.stage.superstep());
+            let (now, step) = (
+                self.stage.simulation.now(),
+                self.stage.simulation.superstep(),
+            );
             trace.settle([((now, step, 0), line_of(now, step, "paused", who))]);
         }
     }
@@ -379,8 +362,9 @@ impl<W: Write + Send + 'static> Play<'_, W> {
     fn act(&mut self, action: &OwnerAction) -> Result<(), Error> {
         match action {
             OwnerAction::Add(script) => self.stage.add(script)?,
-            OwnerAction::Send(mail) => self.stage.send_mail(Mail::from(mail)),
-            OwnerAction::Remove { id } => self.stage.remove(*id),
+            OwnerAction::Send(mail) => self.stage.simulation.send_mail(Mail::from(mail)),
+            // There may be none with this id.
+            OwnerAction::Remove { id } => drop(self.stage.simulation.remove(*id)),
         }
         Ok(())
     }
