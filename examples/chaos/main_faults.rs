@@ -179,7 +179,7 @@ pub(crate) fn ignored_children(chaos: &mut Chaos) -> Round {
     // The others were killed for its sake, and are not blamed.
     if said
         .trim_end()
-        .ends_with("its exit status is unknown; all clusters were stopped")
+        .ends_with("ended with an unknown exit status; all clusters were stopped")
     {
         Ok(took)
     } else {
@@ -218,7 +218,8 @@ fn interrupted(chaos: &mut Chaos, signals: &[Signal]) -> Round {
     let (said, took) = host.end(at)?;
     // The second signal may find that the first has done all, and then it ends the process.
     let silent = signals.len() > 1 && said.is_empty();
-    if silent || said.starts_with("interrupted ") {
+    let is_told = said.starts_with("interrupted ") || said.starts_with("a second Ctrl-C ");
+    if silent || is_told {
         Ok(took)
     } else {
         Err(wrong(said))
