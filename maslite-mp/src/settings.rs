@@ -1,4 +1,4 @@
-//! What a program chooses: where clusters run, what carries their messages, how processes wait; and the name of a cluster.
+//! The settings of a program: where clusters run, the kind of link, how processes wait; and the id of a cluster.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::links::transport::Wait;
 
-/// A cluster of a simulation: the agents that share one scheduler. It means nothing to another `MpMain`, which refuses it.
+/// Identifies a cluster of a simulation: the agents that share one scheduler. Another `MpMain` refuses it.
 ///
-/// It is shown as its name.
+/// `Display` writes the name of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     simulation: SimulationId,
@@ -48,7 +48,7 @@ impl ClusterId {
         }
     }
 
-    /// Its name: the one it was given, or else its number from 1.
+    /// Returns the name of the cluster: the name that the program gave it, or else its number from 1.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name
@@ -98,14 +98,14 @@ impl Default for SimulationId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placement {
-    /// Each in a child process of its own.
+    /// Each cluster runs in a child process of its own.
     #[default]
     Processes,
-    /// All in this process, in the thread that calls `run`.
+    /// All clusters run in this process, in the thread that calls `run`.
     Inline,
 }
 
-/// How a process waits for the next message of another.
+/// How a process waits for the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {
@@ -116,9 +116,9 @@ pub enum Waiting {
     /// On a ring it blocks at once for a while when other programs keep the processors busy.
     #[default]
     Auto,
-    /// It blocks at once: it takes no processor while it waits, and a while to wake up.
+    /// It blocks at once. It takes no processor while it waits, and takes longer to wake up.
     Block,
-    /// It looks again and again for so long, by the wall clock, and then blocks.
+    /// It looks again and again for this span of wall time, and then blocks.
     Spin(Duration),
     /// It looks, then looks and lets others run in between, then blocks; for so long each, by the wall
     /// clock. Letting others run is for processes in shared memory; over a [`Link::Channel`] it is not done.
@@ -130,16 +130,16 @@ pub enum Waiting {
     },
 }
 
-/// What carries the messages between main and the processes of clusters.
+/// The kind of link between main and the processes of clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Link {
-    /// Rings where they can be had, and channels otherwise.
+    /// Rings where the system supports them, and channels otherwise.
     #[default]
     Auto,
-    /// Rings of bytes in memory that both processes share. Linux only; a start without them is an error.
+    /// Rings of bytes in memory that both processes share, on Linux only. If they cannot be made, the start is an error.
     Ring,
-    /// ipc-channel: sockets on Linux. Slower, and works everywhere.
+    /// ipc-channel, which uses sockets on Linux. It is slower, and works on all systems.
     Channel,
 }
 

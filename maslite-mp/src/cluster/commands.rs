@@ -1,8 +1,7 @@
-//! What somebody outside can ask of clusters and agents between two supersteps, and the answers.
+//! Requests to clusters and agents between two supersteps, and their answers.
 //!
-//! There is one copy of an agent, where it lives. A request goes to its cluster as a grant that
-//! takes no time, is answered there, and the answer comes back with a report. So whatever is read is
-//! consistent, and main has the news of whatever is changed.
+//! There is one copy of an agent, in its cluster. A request goes to that cluster as a grant that takes no time, and the answer
+//! comes back with a report. So answers are consistent, and main learns of every change.
 //!
 //! A request and its answer have a type each: what [`answer`] encodes for a [`ClusterRequest`] is what the
 //! [`Question`] that holds it decodes.
@@ -24,7 +23,7 @@ use crate::settings::ClusterId;
 /// The longest state of an agent that is shown \[bytes of JSON\].
 pub const STATE_LIMIT: usize = 256 * 1_024;
 
-/// Which agents a command is for.
+/// The agents that a command is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
     kind: Option<&'static str>,
@@ -38,14 +37,14 @@ impl Audience {
         Self::default()
     }
 
-    /// Of these, the ones of type `A`.
+    /// Keeps only the agents of type `A`.
     #[must_use]
     pub fn of_type<A>(mut self) -> Self {
         self.kind = Some(type_name::<A>());
         self
     }
 
-    /// Of these, the ones in one cluster.
+    /// Keeps only the agents in one cluster.
     #[must_use]
     pub fn in_cluster(mut self, cluster: ClusterId) -> Self {
         self.cluster = Some(cluster);
@@ -56,7 +55,7 @@ impl Audience {
 /// An agent, as listings show it.
 pub type AgentInfo = maslite_core::AgentInfo<ClusterId>;
 
-/// What is asked of a cluster.
+/// A request to a cluster.
 #[derive(Debug, Serialize, Deserialize)]
 enum ClusterRequest {
     /// Answered by a `Result<Vec<u8>, ControlError>`: the encoded message.
@@ -413,7 +412,7 @@ pub(crate) fn ask_command<M: WireMessage>(
     Question::new(Scope::Owner(agent), &request, the_encoded)
 }
 
-/// What several agents answered to a command, each for itself, in insertion order.
+/// The answers of several agents to a command, in insertion order.
 pub type Answers<M> = Vec<(AgentId, Result<M, ControlError>)>;
 
 pub(crate) fn ask_command_all<M: WireMessage>(

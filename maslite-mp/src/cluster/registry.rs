@@ -1,4 +1,4 @@
-//! Which types of agents there are, so that other processes can build them.
+//! Registers the types of agents, so that other processes can build them.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::links::{codec, guarded, probe};
 use crate::processes::spawn::entry::{Point, Signature};
 use crate::processes::spawn::{Program, remember_origin};
 
-/// A message that can cross to another process. Every message that serde can carry is one.
+/// A message that can cross to another process. Every message with serde's traits is one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot cross to another process: it needs `Message`, `Clone`, `Serialize` and `Deserialize`",
     label = "no message that can cross",
@@ -71,10 +71,10 @@ type BuilderFn<M> = Box<dyn Fn(&[u8], &mut AgentSet<M>) -> Result<(), Misread> +
 /// How a delivery becomes a line of a trace.
 pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 
-/// Names the agent types of a program, and is the place where a child process starts.
+/// Holds the agent types and builders of a program. Child processes start in [`enter`](Self::enter).
 ///
-/// A child process is the same program, started again. So the registry is made, and
-/// [`enter`](Self::enter) called, on the first line of `main`: a child goes no further.
+/// A child process is the same program, started again. So make the registry and call [`enter`](Self::enter) in the first line
+/// of `main`: a child goes no further.
 ///
 /// ```
 /// use maslite_mp::prelude::*;
@@ -108,7 +108,7 @@ impl<M: WireMessage> Default for Registry<M> {
 }
 
 impl<M: WireMessage> Registry<M> {
-    /// A registry without any types.
+    /// Makes a registry without types and builders.
     #[must_use]
     pub fn new() -> Self {
         let mut signature = Signature::default();
@@ -127,7 +127,7 @@ impl<M: WireMessage> Registry<M> {
         }
     }
 
-    /// The same, with one more agent type.
+    /// Adds an agent type.
     #[must_use]
     pub fn with<A: Agent<M> + Serialize + DeserializeOwned>(mut self) -> Self {
         let name = type_name::<A>();
@@ -164,8 +164,8 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
-    /// The same, with a builder: a function that makes agents in the process they will live in,
-    /// from a small configuration, so that they need not be shipped. Its agents need no `serde`.
+    /// Adds a builder: a function that makes agents in the process where they will live, from a small configuration. So the
+    /// agents do not cross a link, and need no `serde`.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
@@ -196,8 +196,8 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
-    /// The same, with another way to write a delivery into a trace. It is called where the
-    /// delivery happens. The default is [`Delivery::write_json`].
+    /// Sets how a delivery is written into a trace. The function is called in the process of the delivery. The default is
+    /// [`Delivery::write_json`].
     #[must_use]
     pub fn with_trace_format(mut self, format: fn(&Delivery<'_, M>, &mut String)) -> Self {
         self.trace_format = format;
@@ -207,7 +207,7 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
-    /// The same, with the message as JSON behind `"body"` in each line of a trace.
+    /// Adds the message as JSON behind `"body"` to each line of a trace.
     #[must_use]
     pub fn with_bodies_in_trace(self) -> Self {
         fn format<M: WireMessage>(delivery: &Delivery<'_, M>, line: &mut String) {
@@ -216,11 +216,11 @@ impl<M: WireMessage> Registry<M> {
         self.with_trace_format(format)
     }
 
-    /// The same, for a program that is a test harness: child processes run nothing but the ignored
-    /// test of this name (with its modules), in which `enter` must be called.
+    /// Names the entry of child processes in a test harness. Child processes run only the ignored test with this name (with its
+    /// modules), and that test must call `enter`.
     ///
-    /// The test may enter several registries: a child becomes a cluster at the first one with the same types and builders. What builders
-    /// capture cannot be compared, so it must be the same there.
+    /// The test may enter several registries: a child becomes a cluster at the first one with the same types and builders.
+    /// Captures of builders cannot be compared, so they must be the same there.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
@@ -242,8 +242,8 @@ impl<M: WireMessage> Registry<M> {
     }
 }
 
-/// A registry in a process that is no child: what [`MpMain::new`](crate::MpMain::new) takes. It can
-/// be cloned, for several simulations in one program.
+/// An entered registry in a process that is no child, for [`MpMain::new`](crate::MpMain::new). Clone it for several simulations
+/// in one program.
 pub struct Entered<M: Message> {
     pub(crate) registry: Arc<Registry<M>>,
     pub(crate) point: Arc<Point>,
@@ -335,7 +335,7 @@ impl<M: Message> Registry<M> {
     }
 }
 
-/// The agents that a builder makes, in insertion order.
+/// Collects the agents that a builder makes, in insertion order.
 pub struct AgentSet<M: Message> {
     pub(crate) agents: Vec<(AgentId, Box<dyn Agent<M>>)>,
 }
@@ -345,7 +345,7 @@ impl<M: Message> AgentSet<M> {
         Self { agents: Vec::new() }
     }
 
-    /// Adds an agent. An id that is taken is refused before the first superstep.
+    /// Adds an agent. A second agent with the same id is an error before the first superstep.
     pub fn add(&mut self, id: impl Into<AgentId>, agent: impl Agent<M>) {
         self.agents.push((id.into(), Box::new(agent)));
     }

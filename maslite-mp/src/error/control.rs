@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::death::ExitKind;
 use crate::error::{Chain, Error};
 
-/// Why somebody outside could not ask or steer a simulation, or got no answer.
+/// Why a request to a simulation, from another thread or between runs, got no answer.
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The agent could not be asked, or did not answer. The simulation goes on.
+    /// The agent did not answer. The simulation goes on.
     #[error(transparent)]
     Agent(#[from] CommandError),
     /// The agent's type is not in the registry, so its state cannot be read or written. The
@@ -24,20 +24,20 @@ pub enum ControlError {
         /// Its type.
         kind: String,
     },
-    /// A request or an answer does not serialise. The simulation goes on.
+    /// A request or an answer cannot be serialised. The simulation goes on.
     #[error("{what} cannot be serialised: {why}")]
     Encode {
-        /// What it was.
+        /// The value that failed.
         what: String,
         /// The serialiser's reason.
         why: String,
     },
-    /// A request or an answer does not deserialise. The simulation goes on.
+    /// A request or an answer cannot be deserialised. The simulation goes on.
     #[error(
         "{what} cannot be deserialised: {why}; serde attributes such as `flatten` and `untagged` are not supported"
     )]
     Decode {
-        /// What it was.
+        /// The value that failed.
         what: String,
         /// The deserialiser's reason.
         why: String,
@@ -47,7 +47,7 @@ pub enum ControlError {
         "cluster number {0} does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
     )]
     UnknownCluster(u32),
-    /// The process of a cluster ended meanwhile, and with it the simulation.
+    /// The process of a cluster ended during the request, and the simulation with it.
     #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
     ClusterDied {
         /// Its cluster.
@@ -55,14 +55,13 @@ pub enum ControlError {
         /// How it ended.
         exit: ExitKind,
     },
-    /// The simulation failed meanwhile, for this reason.
+    /// The simulation failed during the request, for this reason.
     #[error("the simulation failed: {0}")]
     Failed(String),
     /// The simulation has ended.
     #[error("this simulation has ended")]
     Ended,
-    /// A [`Controller`](crate::Controller) was used in the thread that runs the simulation, which
-    /// would wait for itself.
+    /// The thread that runs the simulation used a [`Controller`](crate::Controller). It would wait for itself.
     #[error("the thread that runs a simulation cannot steer it: use another thread")]
     OwnThread,
 }

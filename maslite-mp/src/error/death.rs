@@ -1,8 +1,9 @@
-//! Why a process ended: from its exit status, what it said last, and what the system counted.
+//! Finds out why a process ended: from its exit status, the end of its stderr, and the system's count of kills for lack of
+//! memory.
 //!
-//! The status alone leaves much open. An abort, a stack overflow and a failed allocation all end with `SIGABRT`; which it was stands in
-//! stderr, where the runtime writes it before. A `SIGKILL` has no author; that it was the system, for lack of memory, shows in a count
-//! that the system keeps.
+//! The status alone is not enough. An abort, a stack overflow and a failed allocation all end with `SIGABRT`; the runtime
+//! writes to stderr which of them happened. The sender of a `SIGKILL` is unknown; if the system sent it for lack of memory, the
+//! system's own count of such kills has risen.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// Exit code of a child whose link was lost because its main process is gone.
 pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
-/// Exit code of a child that refused what its main process sent, or does not speak its protocol.
+/// Exit code of a child that refused a message of its main process, or uses another version of the protocol.
 pub(crate) const EXIT_PROTOCOL_MISMATCH: i32 = 91;
 /// Exit code of a child that could not set itself up.
 pub(crate) const EXIT_INIT_FAILED: i32 = 92;
@@ -27,13 +28,13 @@ const SIGSEGV: i32 = 11;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ExitKind {
-    /// Code 0. Not a success where the process was expected to live on: it exited silently.
+    /// Code 0. It is no success if the process should have lived on: it exited silently.
     Success,
-    /// Code 101: a panic in its main thread that was no agent's.
+    /// Code 101: a panic in its main thread outside of agents.
     Panic,
-    /// Code 90: it had lost its connection with its main process.
+    /// Code 90: it lost its connection to its main process.
     LifelineLost,
-    /// Code 91: it refused what its main process sent, or does not speak its protocol.
+    /// Code 91: it refused a message of its main process, or uses another version of the protocol.
     ProtocolMismatch,
     /// Code 92: it could not set itself up.
     InitFailed,
@@ -41,23 +42,23 @@ pub enum ExitKind {
     EntryMissing,
     /// Any other code.
     Code(i32),
-    /// It ran out of stack, and said so.
+    /// Its stack overflowed, according to its stderr.
     StackOverflow,
-    /// It could not have so much memory, and said so.
+    /// An allocation failed, according to its stderr.
     AllocationFailed {
-        /// What it asked for \[bytes\].
+        /// The size of the allocation \[bytes\].
         bytes: u64,
     },
-    /// It panicked while another panic was on its way, or where no panic may pass, and said so.
+    /// It panicked during another panic, or in code that must not unwind, according to its stderr.
     DoublePanic,
-    /// It was killed, and while it lived the system killed processes for lack of memory.
+    /// It was killed, and the system killed processes for lack of memory while it lived.
     OutOfMemory {
-        /// How many they were: of its control group if the system counts by group, else of the whole machine.
+        /// The number of such kills: in its control group if the system counts by group, otherwise on the whole machine.
         kills: u64,
     },
-    /// Ended by a signal of this number.
+    /// A signal with this number ended it.
     Signal(i32),
-    /// The system did not keep the status, as when the host ignores `SIGCHLD`.
+    /// The system did not keep the exit status, for instance because the program ignores `SIGCHLD`.
     Unknown,
 }
 
@@ -79,7 +80,7 @@ impl ExitKind {
         }
     }
 
-    /// What the end of its stderr and the count of kills for lack of memory add to that.
+    /// Refines the kind with the end of its stderr and the count of kills for lack of memory.
     pub(crate) fn explained(self, stderr: &str, kills: u64) -> Self {
         match self {
             Self::Signal(SIGABRT | SIGSEGV) if stderr.contains("has overflowed its stack") => {
@@ -100,7 +101,7 @@ impl ExitKind {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it, if anything is known.
     pub(crate) fn next_step(self) -> Option<&'static str> {
         Some(match self {
             Self::Success | Self::Code(_) => {
@@ -125,7 +126,7 @@ impl ExitKind {
         })
     }
 
-    /// Whether what it said last may tell more than this.
+    /// Whether the end of its stderr may tell more than this kind.
     fn is_vague(self) -> bool {
         !matches!(
             self,
@@ -137,7 +138,7 @@ impl ExitKind {
     }
 }
 
-/// The number in "memory allocation of 123 bytes failed".
+/// Returns the number in "memory allocation of 123 bytes failed".
 fn failed_allocation(stderr: &str) -> Option<u64> {
     let (_, rest) = stderr.rsplit_once("memory allocation of ")?;
     let (bytes, rest) = rest.split_once(' ')?;
@@ -211,28 +212,28 @@ fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     };
     write!(f, "{what} ({name})")?;
     if number == SIGKILL {
-        // Who sends this signal leaves no name.
+        // The system does not tell who sent this signal.
         f.write_str("; the sender of the signal is unknown")?;
     }
     Ok(())
 }
 
-/// The end of a cluster's process, and what is known of it.
+/// The end of a cluster's process, with the evidence of its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Death {
     /// Its cluster.
     pub cluster: String,
-    /// Its process id; somebody else may have it by now.
+    /// Its process id. Another process may have it by now.
     pub pid: u32,
     /// How it ended.
     pub exit: ExitKind,
-    /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+    /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
     pub stderr: String,
 }
 
 impl Death {
-    /// A death of which nothing more is known.
+    /// Makes a death without further evidence.
     pub(crate) fn bare(cluster: String, pid: u32, exit: ExitKind) -> Self {
         Self {
             cluster,
@@ -251,7 +252,7 @@ impl fmt::Display for Death {
     }
 }
 
-/// Shows how a process ended, with the last of what it said if that tells more, and the next step.
+/// Shows how a process ended, its last output if that tells more, and the next step.
 pub(crate) struct Explained<'a>(pub(crate) ExitKind, pub(crate) &'a str);
 
 impl fmt::Display for Explained<'_> {
@@ -270,7 +271,7 @@ impl fmt::Display for Explained<'_> {
     }
 }
 
-/// The lines of a stderr that tell most: the last panic's, else the last one.
+/// Returns the most informative lines of a stderr: those of the last panic, otherwise the last line.
 fn last_words(stderr: &str) -> Option<String> {
     let lines = || stderr.lines().filter(|line| !line.trim().is_empty());
     let panicked = |line: &str| line.starts_with("thread '") && line.contains(" panicked at ");
@@ -290,12 +291,12 @@ fn last_words(stderr: &str) -> Option<String> {
 /// Counts the processes that the system killed for lack of memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OomKills {
-    /// Where the system counts, and how many it had counted at first.
+    /// The file in which the system counts, and the count at the beginning.
     at_first: Option<(String, u64)>,
 }
 
 impl OomKills {
-    /// Begins to count: by control group if the system does, which is exact; else on the whole machine.
+    /// Begins to count: by control group if the system does, which is exact, otherwise on the whole machine.
     pub(crate) fn begin() -> Self {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let candidates = files_of_groups(&groups).chain(["/proc/vmstat".to_owned()]);
@@ -306,7 +307,7 @@ impl OomKills {
         }
     }
 
-    /// How many there have been since.
+    /// Returns the number of kills since the beginning.
     pub(crate) fn since(&self) -> u64 {
         let Some((file, at_first)) = &self.at_first else {
             return 0;
@@ -315,7 +316,7 @@ impl OomKills {
     }
 }
 
-/// The files that count for the groups named in `/proc/self/cgroup`, of version 2 and of version 1.
+/// Returns the files with the counts of the groups in `/proc/self/cgroup`, of version 2 and of version 1.
 fn files_of_groups(groups: &str) -> impl Iterator<Item = String> + '_ {
     groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -328,7 +329,7 @@ fn files_of_groups(groups: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// The number behind `oom_kill` in a file of words and numbers.
+/// Reads the number behind `oom_kill` in a file of words and numbers.
 fn read_count(file: &str) -> Option<u64> {
     count_in(&fs::read_to_string(file).ok()?)
 }

@@ -6,10 +6,10 @@ use std::{fmt, io};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The peer closed its end or its process is gone. What it had sent before has been delivered.
+    /// The peer closed its end, or its process is gone. Messages that it sent before have been delivered.
     #[error("the peer closed the link or its process is gone")]
     Disconnected,
-    /// The peer sent what no peer of this version sends. The link is unusable from here on.
+    /// The peer sent a malformed frame. The link cannot be used any more.
     #[error(
         "malformed frame after {received} correct frames (reason {}: {reason}), first bytes {}; the memory of the peer is \
          corrupt, or it runs another version",
@@ -17,14 +17,14 @@ pub enum LinkError {
         Hex(.head)
     )]
     BadFrame {
-        /// What is wrong with it.
+        /// The reason why the frame is malformed.
         reason: FrameFault,
-        /// How many data frames had been received before it, modulo 2^32: the sequence number it should have had.
+        /// The number of data frames received before it, modulo 2^32: the sequence number that it should have.
         received: u32,
         /// Its first bytes, at most 16.
         head: Vec<u8>,
     },
-    /// The message is longer than a link carries. Nothing was sent; the link can still be used.
+    /// The message is longer than the limit of a link. Nothing was sent, and the link can still be used.
     #[error(
         "a message of {length} bytes is over the limit of {limit} bytes: send smaller messages"
     )]
@@ -34,7 +34,7 @@ pub enum LinkError {
         /// Bytes a message may have.
         limit: usize,
     },
-    /// The operating system refused. The link is unusable from here on.
+    /// The operating system refused to send or receive. The link cannot be used any more.
     #[error("the operating system refused to send or receive")]
     Io(#[from] io::Error),
 }
@@ -51,10 +51,10 @@ maslite_core::readable_debug!(enum LinkError {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum FrameFault {
-    /// Shorter than a header.
+    /// The frame is shorter than a header.
     #[error("shorter than a header")]
     TooShort = 1,
-    /// Longer than a frame may be.
+    /// The frame is longer than allowed.
     #[error("longer than a frame may be")]
     TooLong = 2,
     /// The kind byte names no kind.
@@ -75,7 +75,7 @@ pub enum FrameFault {
     /// A credit with bytes behind its header.
     #[error("credit with a payload")]
     CreditWithPayload = 8,
-    /// A credit that acknowledges nothing new.
+    /// A credit that acknowledges no new frame.
     #[error("credit that acknowledges no new frame")]
     EmptyCredit = 9,
     /// The message being assembled exceeds the limit.
@@ -87,7 +87,7 @@ pub enum FrameFault {
     /// The peer claims to have read or written more than it can have.
     #[error("impossible index of the ring")]
     FalseIndex = 12,
-    /// It is not what was sent.
+    /// The checksum is wrong: the frame is not as it was sent.
     #[error("wrong checksum")]
     Checksum = 13,
 }
@@ -110,7 +110,7 @@ maslite_core::readable_debug!(
     }
 );
 
-/// Bytes as a reader of an error wants them.
+/// Shows bytes in hexadecimal.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Hex<'_> {

@@ -1,4 +1,4 @@
-//! What is wrong with a message that no correct cluster sends.
+//! The reasons why a message is impossible: no correct cluster sends it.
 
 use maslite_core::SimTime;
 use serde::{Deserialize, Serialize};
@@ -11,43 +11,43 @@ use crate::error::Error;
 #[non_exhaustive]
 #[repr(u8)]
 pub enum MessageFault {
-    /// Its bytes are no message, or there are too many or too few.
+    /// The bytes do not decode to a message, or there are too many or too few.
     #[error("its bytes do not decode to a message")]
     Undecodable = 1,
-    /// It is a message, and not one that is expected now.
+    /// It is a message, but not the expected one.
     #[error("it is not the expected message")]
     Untimely = 2,
-    /// Agents were made for fewer or more calls than were sent.
+    /// Agents were created for fewer or more calls than main sent.
     #[error("agents were created for fewer or more calls than main sent")]
     Loaded = 3,
-    /// Its time, or that of an alarm in it, is before one that was reached.
+    /// Its time, or the time of an alarm in it, is before a time that was reached.
     #[error("time goes back")]
     TimeBack = 4,
-    /// Its time is beyond what was granted.
+    /// Its time is beyond the grant.
     #[error("its time is beyond the grant")]
     TimeBeyond = 5,
-    /// More supersteps than were granted.
+    /// It reports more supersteps than granted.
     #[error("more supersteps than granted")]
     Supersteps = 6,
-    /// A counter shrinks, or is beyond all bounds.
+    /// A counter shrinks, or is impossibly large.
     #[error("a counter shrinks, or is impossibly large")]
     Counter = 7,
-    /// Mail for a cluster that there is not.
+    /// It has mail for an unknown cluster.
     #[error("unknown cluster")]
     Cluster = 8,
-    /// Its mail is not within it, is there twice, or is not as much as it says.
+    /// Its mail lies outside of it, is listed twice, or has another length than stated.
     #[error("its mail lies outside of it, is listed twice, or has another length than stated")]
     Batch = 9,
-    /// Mail to main that is for somebody else, or mail to an agent that names none.
+    /// Mail to main has another receiver, or mail to an agent has no receiver.
     #[error("mail with another receiver than stated")]
     Receiver = 10,
-    /// Mail, a stop or a removal that comes before it can.
+    /// Mail, a stop or a removal arrives before it can.
     #[error("mail, a stop or a removal arrives before it can")]
     Arrival = 11,
-    /// Lines of a trace that are not within it.
+    /// Lines of its trace lie outside of it.
     #[error("lines of its trace lie outside of it")]
     Trace = 12,
-    /// Again and again nothing of what was granted was done.
+    /// Round after round the cluster did nothing of what was granted.
     #[error("round after round it did nothing of what was granted")]
     Idle = 13,
 }
@@ -70,11 +70,11 @@ maslite_core::readable_debug!(
     }
 );
 
-/// Bytes of an impossible message that its error shows: the last ones, where its note is.
+/// The number of bytes of an impossible message that its error shows: the last bytes, which hold the summary.
 const SHOWN: usize = 64;
 
 impl MessageFault {
-    /// What a run ends with when a cluster sends such a message. `time`: where the simulation stands.
+    /// Makes the error with which a run ends when a cluster sends such a message. `time` is the simulated time.
     pub(crate) fn blame(self, cluster: &str, time: SimTime, message: &[u8]) -> Error {
         Error::Protocol {
             cluster: cluster.to_owned(),

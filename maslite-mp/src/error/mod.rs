@@ -20,20 +20,19 @@ use crate::error::warning::{Limit, TimeBlocker};
 
 /// Why a call or a run failed.
 ///
-/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have been stopped
-/// and the simulation cannot go on.
+/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have ended, and the simulation cannot continue.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An agent panicked, or the kernel refused what agents did.
+    /// An agent panicked, or the kernel refused an action of an agent.
     #[error("in cluster {cluster}: {source}")]
     Agent {
         /// Its cluster.
         cluster: String,
-        /// What happened, with the agent and the simulated time.
+        /// The cause, with the agent and the simulated time.
         source: maslite_core::Error,
     },
-    /// The model is wrong in a way that no single cluster can see.
+    /// The model has an error that no single cluster can see.
     #[error(transparent)]
     Model(#[from] maslite_core::Error),
     /// The process of a cluster ended while it was needed.
@@ -45,18 +44,19 @@ pub enum Error {
     ClusterDied {
         /// Its cluster.
         cluster: String,
-        /// Its process id; somebody else may have it by now.
+        /// Its process id. Another process may have it by now.
         pid: u32,
         /// How it ended.
         exit: ExitKind,
-        /// Where the simulation stood, as far as main knows.
+        /// The simulated time, as far as main knows.
         time: SimTime,
-        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
         stderr: String,
-        /// Others that ended without being told to before they could be stopped, in order: consequences of the first, or of what caused it.
+        /// Other processes that ended by themselves before main could stop them, in order. They are consequences of the first
+        /// death, or have the same cause.
         others: Vec<Death>,
     },
-    /// The process of a cluster ended at the end of the simulation before all its agents were torn down: see
+    /// During the shutdown the process of a cluster ended before all its agents were torn down: see
     /// [`Shutdown::errors`](crate::Shutdown::errors).
     #[error(
         "cluster {cluster} (pid {pid}) ended at {time} before all its agents were torn down: its process {}",
@@ -65,16 +65,16 @@ pub enum Error {
     NotTornDown {
         /// Its cluster.
         cluster: String,
-        /// Its process id; somebody else may have it by now.
+        /// Its process id. Another process may have it by now.
         pid: u32,
-        /// How it ended; none if it did not end in time and was killed.
+        /// How it ended; none if main killed it because it did not end in time.
         exit: Option<ExitKind>,
-        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
         stderr: String,
-        /// Where the simulation stood.
+        /// The simulated time.
         time: SimTime,
     },
-    /// A cluster took too long: an agent is stuck, or its process is.
+    /// A cluster took too long: an agent or its process is stuck.
     #[error(
         "cluster {cluster} {limit}, at {time} or later: {}; all clusters were stopped",
         Reason(.blocker.as_deref())
@@ -82,11 +82,11 @@ pub enum Error {
     Stuck {
         /// The cluster that others waited for.
         cluster: String,
-        /// What it was at; none if that was not known.
+        /// What the cluster did; none if main does not know.
         blocker: Option<Box<TimeBlocker>>,
-        /// What it took too long for.
+        /// The limit that the cluster exceeded.
         limit: Limit,
-        /// Where the simulation stood, as far as main knows.
+        /// The simulated time, as far as main knows.
         time: SimTime,
     },
     /// The link to a cluster broke although its process lives.
@@ -96,15 +96,15 @@ pub enum Error {
     Link {
         /// The cluster.
         cluster: String,
-        /// Where the simulation stood, as far as main knows.
+        /// The simulated time, as far as main knows.
         time: SimTime,
         /// How it broke.
         source: LinkError,
     },
-    /// The child processes could not be started. None is left.
+    /// The child processes could not be started. No process is left.
     #[error("the clusters could not be started")]
     Start(#[from] SpawnError),
-    /// A cluster sent what no cluster of this program sends, in frames that were well formed.
+    /// A cluster sent an impossible message in well-formed frames.
     #[error(
         "cluster {cluster} sent an impossible message at {time} (reason {}: {reason}), last bytes {}; its memory is corrupt, \
          or the kernel has a bug; all clusters were stopped",
@@ -114,35 +114,35 @@ pub enum Error {
     Protocol {
         /// The cluster.
         cluster: String,
-        /// Where the simulation stood, as far as main knows.
+        /// The simulated time, as far as main knows.
         time: SimTime,
-        /// What is wrong with it.
+        /// The reason why the message is impossible.
         reason: MessageFault,
-        /// Its last bytes, at most 64: what a message says of itself is at its end.
+        /// The last bytes of the message, at most 64. They hold the summary of the message.
         tail: Vec<u8>,
     },
-    /// A cluster refused what main told it, or another cluster sent to it through main.
+    /// A cluster received an impossible message, from main or through main from another cluster.
     #[error(
         "cluster {cluster} received an impossible message at {time} (reason {}: {reason}); the memory of another cluster or \
          of main is corrupt, or the kernel has a bug; all clusters were stopped",
         *.reason as u8
     )]
     Refused {
-        /// The cluster that got it.
+        /// The receiving cluster.
         cluster: String,
-        /// What is wrong with it.
+        /// The reason why the message is impossible.
         reason: MessageFault,
-        /// Where that cluster stood.
+        /// The simulated time of that cluster.
         time: SimTime,
     },
-    /// The type of an agent was not named in the registry.
+    /// The type of an agent is not registered.
     #[error(
         "the agent type {kind} is not registered, so no other process can build it: \
          add `.with::<{kind}>()` to the registry; registered types: {}",
         .known.join(", ")
     )]
     UnknownAgentType {
-        /// The type.
+        /// The type of the agent.
         kind: String,
         /// The types that are registered.
         known: Vec<String>,
@@ -153,30 +153,30 @@ pub enum Error {
         .known.join(", ")
     )]
     UnknownBuilder {
-        /// The name asked for.
+        /// The name that the program used.
         builder: String,
-        /// The names there are.
+        /// The names of the registered builders.
         known: Vec<String>,
     },
-    /// The state of an agent, a configuration or a message does not serialise.
+    /// The state of an agent, a configuration or a message cannot be serialised.
     #[error("{what} cannot be serialised: {why}; nothing was sent")]
     Encode {
-        /// What it was.
+        /// The value that failed.
         what: String,
         /// The serialiser's reason.
         why: String,
     },
-    /// What an agent sent to another cluster does not serialise.
+    /// A message from an agent to another cluster cannot be serialised.
     #[error("in cluster {cluster}: {what} cannot be serialised: {why}; all clusters were stopped")]
     EncodeInCluster {
         /// The cluster.
         cluster: String,
-        /// What it was.
+        /// The value that failed.
         what: String,
         /// The serialiser's reason.
         why: String,
     },
-    /// What was serialised here does not deserialise in its cluster.
+    /// A value that was serialised in another process cannot be deserialised in its cluster.
     #[error(
         "in cluster {cluster}: {what} cannot be deserialised: {why}; its fields are read in the \
          order in which they are written, without names, so serde attributes such as `flatten`, `untagged` and `tag` are not supported"
@@ -184,13 +184,12 @@ pub enum Error {
     Decode {
         /// The cluster.
         cluster: String,
-        /// What it was.
+        /// The value that failed.
         what: String,
         /// The deserialiser's reason.
         why: String,
     },
-    /// What is read from an agent or a message is not what was written of it: its `Serialize` and its `Deserialize` do not fit each
-    /// other. Nothing wrong was delivered.
+    /// The `Serialize` and the `Deserialize` of an agent or a message do not fit each other. No wrong value was delivered.
     #[error(
         "{}{what} is not deserialised as it was serialised: {why}; messages and agents cross between clusters without the \
          names of their fields, \
@@ -200,14 +199,14 @@ pub enum Error {
         In(.cluster.as_deref())
     )]
     Asymmetric {
-        /// The cluster where it was found out; none if it was before there were clusters, or in main.
+        /// The cluster that found the error; none if main found it.
         cluster: Option<String>,
-        /// What it was.
+        /// The value that failed.
         what: String,
-        /// How it differs.
+        /// The difference between the two values.
         why: String,
     },
-    /// Two clusters of one name.
+    /// Two clusters have the same name.
     #[error("a cluster with the name {0:?} exists already: give the new cluster another name")]
     DuplicateCluster(String),
     /// A cluster's name has characters that a terminal obeys, or is too long.
@@ -222,7 +221,7 @@ pub enum Error {
          one with `lookahead` of the builder"
     )]
     MissingLookahead(String),
-    /// A cluster that has started keeps its lookahead.
+    /// The cluster has started, and its lookahead cannot change any more.
     #[error(
         "cluster {0} has started, so its lookahead cannot be changed: set it before the first run"
     )]
@@ -251,20 +250,20 @@ pub enum Error {
         /// The process id of the process that the simulation belongs to.
         owner: u32,
     },
-    /// The user, or the system, asked a second time for the end, and the clusters were killed: see
+    /// A second Ctrl-C or SIGTERM arrived, and main killed the clusters: see
     /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
     #[error("a second Ctrl-C or SIGTERM interrupted the run at {time}; all clusters were killed")]
     Interrupted {
-        /// Where the simulation stood, as far as main knows.
+        /// The simulated time, as far as main knows.
         time: SimTime,
     },
-    /// Signals cannot be listened for: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    /// The handler of signals cannot be installed: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
     #[error("cannot install a handler for Ctrl-C; stop runs with a `StopHandle` instead")]
     Signals(#[source] std::io::Error),
     /// The control socket cannot be opened: see [`MpMain::open_control`](crate::MpMain::open_control).
     #[error("cannot open a control socket for simulation {name:?}")]
     ControlSocket {
-        /// The name that it was to have.
+        /// The name of the simulation.
         name: String,
         /// Why.
         source: std::io::Error,
@@ -307,7 +306,7 @@ maslite_core::readable_debug!(enum Error {
     Ended,
 });
 
-/// Shows how a process ended that was to tear its agents down.
+/// Shows how a process ended during the shutdown.
 struct Ending<'a>(Option<ExitKind>, &'a str);
 
 impl std::fmt::Display for Ending<'_> {
@@ -321,7 +320,7 @@ impl std::fmt::Display for Ending<'_> {
     }
 }
 
-/// Where something was found out, before an error.
+/// Shows the cluster that found an error, in front of the error.
 struct In<'a>(Option<&'a str>);
 
 impl std::fmt::Display for In<'_> {
@@ -345,7 +344,7 @@ impl std::fmt::Display for Reason<'_> {
 }
 
 impl Error {
-    /// Of a first death and those after it.
+    /// Makes the error of a first death and of the deaths after it.
     pub(crate) fn died(first: Death, others: Vec<Death>, time: SimTime) -> Self {
         Self::ClusterDied {
             cluster: first.cluster,
@@ -358,7 +357,7 @@ impl Error {
     }
 }
 
-/// Shows who else died.
+/// Shows the other deaths.
 struct Others<'a>(&'a [Death]);
 
 impl std::fmt::Display for Others<'_> {

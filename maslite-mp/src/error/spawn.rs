@@ -10,147 +10,147 @@ use crate::error::death::{EXIT_ENTRY_MISSING, EXIT_INIT_FAILED, EXIT_PROTOCOL_MI
 /// The version of the invitation, the handshake, the control line and the frames.
 pub(crate) const PROTOCOL: u32 = 2;
 
-/// Why child processes could not be started. None is left running.
+/// Why child processes could not be started. No process is left.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// This process may not open as many descriptors as so many clusters need, five each. None was started.
+    /// The limit of descriptors is too low for this number of clusters, which need five each. No process was started.
     #[error(
         "{asked} clusters need more descriptors than this process has left of its limit of {limit}: start at most {possible}, \
          or raise the limit (`ulimit -n`)"
     )]
     TooManyClusters {
-        /// How many were to be started.
+        /// The number of clusters to start.
         asked: usize,
-        /// How many can be.
+        /// The number of clusters that can be started.
         possible: usize,
-        /// How many descriptors this process may have open.
+        /// The limit of open descriptors of this process.
         limit: usize,
     },
-    /// The file of this program has been replaced or deleted since it started, so the children would run something else. On Linux
-    /// children are started from the program that runs, whatever became of its file.
+    /// The file of this program has been replaced or deleted since it started, so children would run another program. On Linux
+    /// this does not happen, because children run the same program as main in any case.
     #[error("the program {0:?} has been replaced or deleted since it was started: start it again")]
     ProgramReplaced(PathBuf),
-    /// The system refused what every child needs: descriptors, threads, randomness.
+    /// The system refused a resource that every child needs: descriptors, threads or random numbers.
     #[error("the system refused descriptors, threads or random numbers for child processes")]
     Resources(#[source] io::Error),
     /// The process could not be started.
     #[error("the process of cluster {name} ({cluster}) could not be started")]
     Spawn {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The process ended before it had introduced itself.
+    /// The process ended before its handshake.
     #[error(
         "the process of cluster {name} ({cluster}) ended before its handshake: it {}",
         BeforeHello::new(*.exit, .stderr, .test.as_deref(), .passed)
     )]
     ExitedBeforeHello {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
         /// How it ended.
         exit: ExitKind,
-        /// The end of its stderr, at most 64 KiB; empty if that was not piped here.
+        /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
         stderr: String,
-        /// The test that was to be its entry, if this program is a test harness:
-        /// see [`Registry::entered_by_test`](crate::Registry::entered_by_test).
+        /// The test that is the entry of child processes, if this program is a test harness: see
+        /// [`Registry::entered_by_test`](crate::Registry::entered_by_test).
         test: Option<String>,
-        /// The calls of `enter` that it had passed, and how the registries there differ from the one that was meant.
+        /// The calls of `enter` that the process passed, and how the registries there differ from the intended one.
         passed: Vec<String>,
     },
-    /// The process could not set itself up, and said why.
+    /// The process could not set itself up, and reported why.
     #[error("the process of cluster {name} ({cluster}) could not become a cluster: {why}")]
     ChildFailed {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
-        /// What it said.
+        /// The reason that the process reported.
         why: String,
     },
-    /// The process came to the `enter` that was meant, and the registry there is another one.
+    /// The process reached the intended `enter`, and its registry there differs from main's.
     #[error(
         "the process of cluster {name} ({cluster}) has another registry at {point}: {difference}; a program must register the \
          same agents and builders in each of its processes"
     )]
     OtherRegistry {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
         /// The call of `enter`.
         point: String,
-        /// What differs in it from the registry of this process.
+        /// How its registry differs from the registry of this process.
         difference: String,
     },
-    /// The process did not introduce itself in time.
+    /// The process sent no handshake in time.
     #[error(
         "the process of cluster {name} ({cluster}) sent no handshake within {waited:?}: its program must call \
          `Registry::enter` in the first line of main, before anything that takes long or reads the standard input"
     )]
     HandshakeTimeout {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
         /// The deadline.
         waited: Duration,
     },
-    /// The handshake broke off.
+    /// The handshake failed.
     #[error("the handshake with the process of cluster {name} ({cluster}) failed")]
     Handshake {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
-        /// What the system or the decoder said.
+        /// The error of the system or of the decoder.
         source: io::Error,
     },
-    /// A ring was asked for, and main and the child cannot share memory.
+    /// The program chose rings, and main and the child cannot share memory.
     #[error(
         "the process of cluster {name} ({cluster}) and main cannot share the memory of a ring: use `Link::Auto` or \
          `Link::Channel` on this system"
     )]
     NoRing {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
-        /// What the system said, here or in the child.
+        /// The error of the system, in main or in the child.
         source: io::Error,
     },
-    /// Somebody else answered in the child's place: another process of this user.
+    /// Another process of this user answered in place of the child.
     #[error(
         "another process answered in place of the process of cluster {name} ({cluster}), with a wrong random number: \
              start the simulation again"
     )]
     Stranger {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
     },
-    /// Main and child are not of the same build.
+    /// Main and child are different builds of the program.
     #[error(
         "the process of cluster {name} ({cluster}) has {what} {theirs}, and main has {ours}: both must be the same build of \
          the program"
     )]
     Mismatch {
-        /// Its cluster's number.
+        /// The number of the cluster.
         cluster: u32,
-        /// Its cluster's name.
+        /// The name of the cluster.
         name: String,
         /// What differs.
         what: &'static str,
-        /// What this process has.
+        /// The value in this process.
         ours: String,
-        /// What the child has.
+        /// The value in the child.
         theirs: String,
     },
 }
@@ -171,7 +171,7 @@ maslite_core::readable_debug!(enum SpawnError {
 });
 
 impl SpawnError {
-    /// With what is known after the end of the children.
+    /// Adds to the error how the children ended.
     pub(crate) fn explained(mut self, ends: &[(u32, ExitKind, String)]) -> Self {
         if let Self::ExitedBeforeHello {
             cluster,
@@ -187,7 +187,7 @@ impl SpawnError {
     }
 }
 
-/// Shows how a child ended that had not said hello, what it said last, and what to do. No agent is to blame: there was none.
+/// Shows how a child ended before its handshake, its last output, and what to do. No agent is to blame, because there was none.
 struct BeforeHello<'a> {
     exit: ExitKind,
     stderr: &'a str,
@@ -249,10 +249,10 @@ impl fmt::Display for BeforeHello<'_> {
     }
 }
 
-/// How many lines of a stderr are shown, and how many characters of them.
+/// The number of lines of a stderr that are shown, and the number of their characters.
 const SHOWN: (usize, usize) = (8, 600);
 
-/// The end of a stderr in one line.
+/// Returns the end of a stderr in one line.
 fn last_lines(stderr: &str) -> Option<String> {
     let lines = stderr
         .lines()
@@ -269,16 +269,16 @@ fn last_lines(stderr: &str) -> Option<String> {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ChildError {
-    /// Main speaks another protocol.
+    /// Main uses another version of the protocol.
     #[error(
         "main speaks protocol {theirs}, this child process {PROTOCOL}: both must be the same build of the program, \
          which must not read its standard input before `enter`"
     )]
     Protocol {
-        /// Main's.
+        /// The version of main.
         theirs: u32,
     },
-    /// The entry was called in the process of a cluster.
+    /// An agent called `enter` in the process of a cluster.
     #[error(
         "`enter` was called in the process of a cluster, at {place}: an agent cannot start a simulation of its own in a process"
     )]
@@ -286,10 +286,10 @@ pub enum ChildError {
         /// Where in the source.
         place: String,
     },
-    /// The registry at the `enter` that main meant is not main's.
+    /// The registry at the intended `enter` differs from main's registry.
     #[error("the registry at `enter` differs from main's registry at that call")]
     OtherRegistry,
-    /// The program came to a start of clusters before it came to the `enter` that main meant.
+    /// The program starts clusters before it reaches the intended `enter`.
     #[error(
         "its program starts a simulation in processes before it reaches {point}, for which this process was started: enter \
          all registries before the first simulation starts, or pass the differences to builders as their configuration"
@@ -298,12 +298,12 @@ pub enum ChildError {
         /// The call of `enter`.
         point: String,
     },
-    /// The system refused, or main went away.
+    /// The system refused a resource, or main is gone.
     #[error("{what}")]
     Init {
-        /// What could not be done.
+        /// The action that failed.
         what: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -317,7 +317,7 @@ maslite_core::readable_debug!(enum ChildError {
 });
 
 impl ChildError {
-    /// The code to exit with.
+    /// Returns the exit code of the child.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::Protocol { .. } => EXIT_PROTOCOL_MISMATCH,
@@ -326,7 +326,7 @@ impl ChildError {
         }
     }
 
-    /// Of something that the system refused.
+    /// Makes the error of an action that the system refused.
     pub(crate) fn refused(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Init { what, source }
     }

@@ -1,46 +1,46 @@
-//! What a run that stands still tells: where, since when, which cluster blocks simulated time, which wait.
+//! The warning of a run in which simulated time does not move: its time, its duration, which cluster blocks simulated time, and
+//! which clusters wait.
 
 use std::fmt;
 use std::time::Duration;
 
 use maslite_core::{AgentId, Phase, Plain, SimTime};
 
-/// A run under way in which simulated time has not moved for a while.
+/// Tells that simulated time has not moved for a while in a run.
 ///
-/// Shown, it is a line for people. See [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
+/// `Display` writes one line for people. See [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// Where simulated time stands; under a lookahead, where the clusters stand that block it.
+    /// The simulated time; under a lookahead, the time of the clusters that block it.
     pub time: SimTime,
-    /// For how long \[wall\] it has been seen to stand there: at least so long.
+    /// The least time for which it has stood there \[wall\].
     pub stood: Duration,
-    /// Who has something to do, or does not answer: the others wait for them. Never empty.
+    /// The clusters, or main, that are at work or do not answer, and for which the others wait. Never empty.
     pub blockers: Vec<TimeBlocker>,
     /// The names of the clusters that wait.
     pub waiting: Vec<String>,
 }
 
-/// Who keeps simulated time from moving.
+/// A cluster, or main, that keeps simulated time from moving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimeBlocker {
-    /// The cluster's name; none: main itself, the thread that called `run`.
+    /// The cluster's name; none for main, the thread that called `run`.
     pub cluster: Option<String>,
-    /// The cluster's process; none for main and for clusters inline.
+    /// The cluster's process id; none for main and for clusters inline.
     pub pid: Option<u32>,
-    /// What it does.
+    /// The activity of the cluster.
     pub activity: Activity,
-    /// The agent at work, or the last one that was; none if that is not known.
+    /// The agent at work, or the agent that worked last; none if unknown.
     pub agent: Option<AgentId>,
-    /// Where it stands in simulated time; none if it does not answer.
+    /// Its simulated time; none if it does not answer.
     pub time: Option<SimTime>,
-    /// The superstep within that instant; none if it does not answer, and for main.
+    /// The superstep within that instant; none for main, and if it does not answer.
     pub superstep: Option<u64>,
-    /// For how long \[wall\] it has been seen like this, without any progress: at least so long. Zero
-    /// if it was looked at once only.
+    /// The least time for which it has made no progress \[wall\]. Zero if there was only one probe.
     pub since: Duration,
-    /// The process id of a debugger that is attached to its process; known on Linux only.
+    /// The process id of a debugger that is attached to its process. It is known on Linux only.
     pub debugger: Option<u32>,
 }
 
@@ -52,12 +52,12 @@ pub enum Activity {
     InAgent(Phase),
     /// Agents are called, superstep after superstep, while time stands still.
     Exchange {
-        /// How many supersteps went by since the last look.
+        /// The number of supersteps since the last probe.
         supersteps: u64,
     },
-    /// It works, but in no agent: it decodes, sorts, or writes a trace.
+    /// It works outside of agents: it decodes, sorts, or writes a trace.
     Kernel,
-    /// It was asked for something and has not begun.
+    /// It has not begun the work that main granted.
     Pending,
     /// It waits for main while main waits for it: a message between them was lost.
     Idle,
@@ -67,28 +67,27 @@ pub enum Activity {
     StoppedByTerminal,
     /// It does not answer: a debugger holds the process.
     Traced,
-    /// It does not answer, and is not stopped: it gets no processor time.
+    /// It does not answer and is not stopped: it gets no processor time.
     Silent,
     /// Main: in the handler of its mail.
     Handler,
     /// Main: in the predicate of the run.
     Predicate,
-    /// Main: in the sink of the trace.
+    /// Main: in the callback of the trace.
     Trace,
     /// Main: between reports and grants.
     Routing,
 }
 
-/// What a cluster took too long for.
+/// The limit that a cluster exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// To come to rest after the timeout of a run, or after it was stopped by a
-    /// [`StopHandle`](crate::StopHandle).
+    /// The time to stop after the timeout of a run, or after a [`StopHandle`](crate::StopHandle) stopped it.
     Rest(Duration),
-    /// One call of an agent: see [`MpMainBuilder::update_limit`](crate::MpMainBuilder::update_limit).
+    /// The time of one call of an agent: see [`MpMainBuilder::update_limit`](crate::MpMainBuilder::update_limit).
     Update(Duration),
-    /// To answer: see [`MpMainBuilder::answer_limit`](crate::MpMainBuilder::answer_limit).
+    /// The time to answer: see [`MpMainBuilder::answer_limit`](crate::MpMainBuilder::answer_limit).
     Answer(Duration),
 }
 
@@ -149,10 +148,10 @@ impl fmt::Display for Warning {
     }
 }
 
-/// How much of an agent's name a line has.
+/// The longest part of an agent's name in a line \[characters\].
 const SHOWN_OF_NAME: usize = 100;
 
-/// How many clusters a line names.
+/// The largest number of clusters that a line names.
 const SHOWN: usize = 8;
 
 impl fmt::Display for TimeBlocker {
@@ -166,7 +165,7 @@ impl fmt::Display for TimeBlocker {
 }
 
 impl TimeBlocker {
-    /// All but the time.
+    /// Writes everything but the time.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.cluster, self.pid) {
             (None, _) => f.write_str("main itself ")?,
@@ -223,7 +222,7 @@ impl TimeBlocker {
     }
 }
 
-/// Wall time as people read it, and in the style of simulated time.
+/// Shows wall time for people, in the style of simulated time.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {

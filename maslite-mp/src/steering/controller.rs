@@ -1,4 +1,4 @@
-//! Steering a run from other threads.
+//! Steers a run from other threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,16 +22,14 @@ use crate::steering::control_queue::{
 };
 use crate::steering::status::Status;
 
-/// Steers a simulation from other threads than the one that runs it.
+/// Steers a simulation from threads other than the one that runs it.
 ///
-/// What is asked for is done between two supersteps, with all clusters at one instant, and the run
-/// goes on as if nothing had been: its trace and digest are those of an undisturbed run, unless
-/// something was changed by a command, by mail, or by taking an agent out. An agent at work is not
-/// interrupted, so only [`status`](Self::status) and [`stop`](Self::stop) answer at once.
+/// Requests are answered between two supersteps, with all clusters at one instant. Then the run goes on: its trace and digest
+/// are those of a run without requests, unless a command, mail, or taking an agent out changed something. An agent at work is
+/// not interrupted, so only [`status`](Self::status) and [`stop`](Self::stop) answer at once.
 ///
-/// Between runs what is asked for waits for the next one; [`MpMain`](crate::MpMain) has the same calls
-/// for then. When there will be none any more, every call is an error. A run that is paused goes on
-/// when there is no controller left.
+/// Between runs a request waits for the next run; [`MpMain`](crate::MpMain) has the same calls for that time. When the
+/// simulation has ended, every call is an error. A paused run goes on when the last controller is dropped.
 ///
 /// ```
 /// use maslite_mp::Halt;
@@ -71,15 +69,15 @@ pub struct Controller<M: Message> {
 }
 
 impl<M: WireMessage> Controller<M> {
-    /// Lets the superstep at hand finish, and pauses.
+    /// Pauses the run after the current superstep. Waits for the pause.
     ///
     /// # Errors
-    /// What ends the simulation; [`ControlError::OwnThread`]. So it is for all calls.
+    /// The error that ended the simulation, or [`ControlError::OwnThread`]. This is true of all calls.
     pub fn pause(&self) -> Result<Halt, ControlError> {
         self.submit(ControlCommand::Pause)
     }
 
-    /// Lets a paused run go on.
+    /// Resumes a paused run.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -87,8 +85,8 @@ impl<M: WireMessage> Controller<M> {
         self.control_queue.leave(ControlCommand::Resume)
     }
 
-    /// Lets the run go on for so many supersteps, paused or not, and waits for the pause after them.
-    /// Under a lookahead each cluster counts its own, and all finish the instant.
+    /// Runs this many supersteps, from a pause or not, and waits for the pause after them. Under a lookahead each cluster
+    /// counts its own supersteps, and all clusters finish the instant.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -96,8 +94,8 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::Supersteps(supersteps))
     }
 
-    /// Lets the run finish this instant, and waits for the pause at the next one, where nothing has
-    /// happened yet. Under a lookahead mail that leaves is something that happens.
+    /// Runs to the end of this instant, and waits for the pause at the beginning of the next one. Under a lookahead an instant
+    /// in which mail leaves a cluster counts as well.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -105,8 +103,8 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::NextInstant)
     }
 
-    /// Lets the run go on until simulated time reaches `time`, and waits for the pause there. What
-    /// would happen at that time or later has not happened. If that time is past, the pause is now.
+    /// Runs until simulated time reaches `time`, and waits for the pause there. Nothing that is due at `time` or later has
+    /// happened. If `time` is in the past, the run pauses now.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -114,26 +112,27 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::Until(time))
     }
 
-    /// Ends the run that goes on, or the next one, after the superstep at hand. Does not wait for it. A
-    /// process that does not come to rest within two seconds is killed, and the run is an error.
+    /// Ends the present run, or the next one, after the current superstep. Does not wait for the end. A process that does not
+    /// stop within two seconds is killed, and the run returns an error.
     pub fn stop(&self) {
         self.control_queue.stop();
     }
 
-    /// How the simulation stands, as far as main knows. Answers at once, whatever agents do.
+    /// Returns the status of the simulation, as far as main knows it. Answers at once, without waiting for agents.
     #[must_use]
     pub fn status(&self) -> Status {
         self.control_queue.snapshot.read()
     }
 
-    /// The same with what the clusters say of themselves: where those are that run alone, the agents at work, the memory of
-    /// their processes. They are given about `limit` to answer, at most 1 s; of one that does not, it is what main knows.
+    /// Returns the status with answers of the clusters: the times of clusters that run alone, the agents at work, the memory of
+    /// their processes. Waits about `limit` for the answers, at most 1 s. For a cluster that does not answer, the status has
+    /// what main knows.
     #[must_use]
     pub fn look(&self, limit: Duration) -> Status {
         self.control_queue.look(limit)
     }
 
-    /// Sends a message of main into the simulation; as [`send_mail`](Self::send_mail).
+    /// Sends a message of main into the simulation, as [`send_mail`](Self::send_mail) does.
     ///
     /// # Errors
     /// As [`send_mail`](Self::send_mail).
@@ -141,8 +140,8 @@ impl<M: WireMessage> Controller<M> {
         self.send_mail(Mail::new(AgentId::MAIN, to, body))
     }
 
-    /// Sends mail into the simulation, and tells the instant at which it was posted. It becomes a part
-    /// of the trace, as mail that its owner queued before a run that began at that instant.
+    /// Sends mail into the simulation, and returns the instant at which it was posted. The mail becomes a part of the trace,
+    /// like mail that the owner queued before a run that began at that instant.
     ///
     /// # Errors
     /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
@@ -271,7 +270,7 @@ impl<M: WireMessage> Controller<M> {
         read(replies?)
     }
 
-    /// Leaves an order, and waits for what comes of it.
+    /// Leaves a command in the control queue, and waits for its result.
     fn submit<T: Send + 'static>(
         &self,
         command: impl FnOnce(Promise<T>) -> ControlCommand,
@@ -281,7 +280,7 @@ impl<M: WireMessage> Controller<M> {
         answer.recv().map_err(|_| self.control_queue.why_over())
     }
 
-    /// Leaves an order, and does something with what comes of it in the thread that has it. Nobody waits.
+    /// Leaves a command in the control queue, and handles its result in the thread that has it. Does not wait.
     pub(crate) fn order_for<T: 'static>(
         &self,
         command: impl FnOnce(Promise<T>) -> ControlCommand,
@@ -291,7 +290,7 @@ impl<M: WireMessage> Controller<M> {
         let control_queue = Arc::clone(&self.control_queue);
         let deliver = move |answer: Option<T>| then(answer.ok_or_else(|| control_queue.why_over()));
         let promise = Promise::new(deliver, Arc::clone(gone));
-        // An order that is not taken is dropped, which tells why.
+        // A command that is not taken is dropped, and its drop reports why.
         let _ = self.control_queue.leave(command(promise));
     }
 }

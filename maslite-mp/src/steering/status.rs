@@ -1,11 +1,11 @@
-//! How a simulation stands, for others to read at once while it goes on.
+//! The status of a simulation, which other threads can read at once during a run.
 //!
 //! ```text
 //! the thread that runs ── numbers ──► StatusSnapshot ──► Status (any thread)
 //! clusters ── ClusterActivity, or an answer over the control line ──► Glance ──┘ (who has a moment)
 //! ```
 //!
-//! **Invariant:** reading waits for nobody who runs, and nobody who runs waits for a reader.
+//! **Invariant:** a reader never waits for the thread that runs, and the thread that runs never waits for a reader.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::stall::detector::{Probe, ProbeAnswer};
 use crate::stall::meter::Spent;
 
-/// What a simulation is doing.
+/// The state of a simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -30,7 +30,7 @@ pub enum RunState {
     Running,
     /// A run is paused.
     Paused,
-    /// There will be no run any more.
+    /// The simulation has ended.
     Ended,
 }
 
@@ -38,74 +38,73 @@ impl RunState {
     const ALL: [Self; 4] = [Self::Resting, Self::Running, Self::Paused, Self::Ended];
 }
 
-/// How a simulation stands. As JSON its times are whole nanoseconds, and its fields have the names that are
-/// given in brackets.
+/// The status of a simulation. In JSON, times are whole nanoseconds, and fields have the names in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is doing.
+    /// The state.
     pub state: RunState,
-    /// The simulated time (`time_ns`). While one cluster runs on its own, that of its last report, or where
-    /// it says that it is, if it was asked.
+    /// The simulated time (`time_ns`). While a cluster runs alone, the time of its last report, or of its answer if it was
+    /// asked.
     #[serde(rename = "time_ns")]
     pub time: SimTime,
-    /// The simulated time at which the run began (`start_ns`); of the last one, between runs.
+    /// The simulated time at which the run began (`start_ns`); between runs, that of the last run.
     #[serde(rename = "start_ns")]
     pub start: SimTime,
-    /// The simulated time at which the run ends at the latest, if it has such a limit (`end_ns`).
+    /// The time limit of the run, if it has one (`end_ns`).
     #[serde(rename = "end_ns")]
     pub end: Option<SimTime>,
-    /// For how long the run goes on \[wall\] (`wall_ns`); how long the last one took, between runs.
+    /// The duration of the run so far \[wall\] (`wall_ns`); between runs, the duration of the last run.
     #[serde(rename = "wall_ns", with = "nanos")]
     pub wall: Duration,
     /// Supersteps since the simulation began.
     pub supersteps: u64,
-    /// Mail taken by agents and main in this run.
+    /// The number of mails that agents and main took in this run.
     pub events: u64,
     /// The clusters that have been started.
     pub clusters: Vec<ClusterStatus>,
 }
 
-/// How a cluster stands. Times are of the run that goes on, or of the last one; the numbers of mail count since the
-/// simulation began.
+/// The status of a cluster. Times are of the present run, or of the last one. The numbers of mails count from the start of the
+/// simulation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClusterStatus {
     /// Its name.
     pub name: String,
-    /// The process it runs in.
+    /// The id of its process.
     pub pid: u32,
-    /// Where it stood when it last reported, or where it says that it is (`time_ns`).
+    /// The simulated time of its last report, or of its answer (`time_ns`).
     #[serde(rename = "time_ns")]
     pub time: SimTime,
-    /// Mail that its agents had taken by then.
+    /// The number of mails that its agents had taken by then.
     pub delivered: u64,
-    /// Main waits for its next report.
+    /// Whether main waits for its next report.
     pub at_work: bool,
-    /// The agent at work, by its name or number, if it was asked and one is.
+    /// The agent at work, by name or number; none if no agent is at work or the cluster was not asked.
     pub agent: Option<String>,
-    /// How many agents were awake in its last superstep.
+    /// The number of agents that were awake in its last superstep.
     pub awake: u64,
-    /// Mail that came to it from other clusters and main.
+    /// The number of mails from other clusters and main.
     pub mail_in: u64,
-    /// Mail that it sent to other clusters and main.
+    /// The number of mails to other clusters and main.
     pub mail_out: u64,
-    /// How long it worked \[wall\] (`busy_ns`).
+    /// The time for which it worked \[wall\] (`busy_ns`).
     #[serde(rename = "busy_ns", with = "nanos")]
     pub busy: Duration,
-    /// How long it had something to do, but had to wait until others had got as far \[wall\] (`blocked_ns`).
+    /// The time for which it had work, but had to wait for other clusters \[wall\] (`blocked_ns`).
     #[serde(rename = "blocked_ns", with = "nanos")]
     pub blocked: Duration,
-    /// How long it had nothing to do \[wall\] (`waiting_ns`).
+    /// The time for which it had no work \[wall\] (`waiting_ns`).
     #[serde(rename = "waiting_ns", with = "nanos")]
     pub waiting: Duration,
-    /// The memory that its process has in use \[bytes\]; none inline, where the system does not tell, and
-    /// if nobody asked.
+    /// The memory in use by its process \[bytes\]; none inline, on systems that do not tell it, and if the cluster was not
+    /// asked.
     pub memory: Option<u64>,
 }
 
 impl Status {
-    /// The share of the run that is done, from 0 to 1, if it has a limit of simulated time.
+    /// Returns the finished share of the run, from 0 to 1, if it has a limit of simulated time.
     #[must_use]
     pub fn share_done(&self) -> Option<f64> {
         let whole = self.end?.since(self.start).as_secs_f64();
@@ -113,21 +112,21 @@ impl Status {
         (whole > 0.0).then(|| (done / whole).min(1.0))
     }
 
-    /// Simulated time over wall time in this run.
+    /// Returns simulated time divided by wall time in this run.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.time.since(self.start).as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
     }
 
-    /// Mail taken per second of wall time in this run.
+    /// Returns the number of mails taken per second of wall time in this run.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
     pub fn events_per_s(&self) -> f64 {
         self.events as f64 / self.wall.as_secs_f64().max(1e-9)
     }
 
-    /// The names of the clusters for which simulated time waits: those at work that are the farthest behind. None if no run goes
-    /// on, or main itself is at work.
+    /// Returns the names of the clusters for which simulated time waits: the clusters at work that are the farthest behind.
+    /// Empty if no run goes on, or main itself is at work.
     #[must_use]
     pub fn blockers(&self) -> Vec<&str> {
         if self.state != RunState::Running {
