@@ -123,7 +123,7 @@ pub struct Context<'a, M: Message> {
     kernel: &'a mut Kernel<M>,
     births: &'a mut Vec<Birth<M>>,
     slot: u32,
-    /// Who sent the mail that was taken last.
+    /// The sender of the mail that was taken last.
     sender: Option<AgentId>,
 }
 
@@ -211,14 +211,14 @@ impl<'a, M: Message> Context<'a, M> {
         self.fail(Error::NothingToReplyTo { agent, time });
     }
 
-    /// Sends a message to an agent and to nobody else.
+    /// Sends a message to an agent, without copies to subscribers.
     #[inline]
     pub fn send_direct(&mut self, to: impl Into<AgentId>, body: M) {
         self.kernel
             .send(self.slot, Receiver::Direct(to.into()), body);
     }
 
-    /// Sends a message to all who subscribed to mail like it.
+    /// Sends a message to all agents with a matching subscription.
     #[inline]
     pub fn broadcast(&mut self, body: M) {
         self.kernel.send(self.slot, Receiver::Subscribers, body);
@@ -343,7 +343,7 @@ impl<'a, M: Message> Context<'a, M> {
         }
     }
 
-    /// What this agent listens to.
+    /// Returns the subscriptions of this agent.
     pub fn subscriptions(&self) -> impl Iterator<Item = Pattern> + '_ {
         self.kernel.mailing_list.subscriptions(self.slot)
     }

@@ -96,28 +96,28 @@ impl Alarm {
         }
     }
 
-    /// The same, due at `time` for the first time, or now, if that is past.
+    /// Sets the first time of the alarm: `time`, or now if `time` is in the past.
     #[must_use]
     pub fn first_at(mut self, time: SimTime) -> Self {
         self.when = When::At(time);
         self
     }
 
-    /// The same, due `delay` from now for the first time.
+    /// Sets the first time of the alarm: `delay` from now.
     #[must_use]
     pub fn first_in(mut self, delay: SimDuration) -> Self {
         self.when = When::After(delay);
         self
     }
 
-    /// The same for another agent, or as a broadcast.
+    /// Sets the receiver of the alarm: another agent, or a broadcast.
     #[must_use]
     pub fn to(mut self, receiver: impl Into<Receiver>) -> Self {
         self.receiver = Some(receiver.into());
         self
     }
 
-    /// The same, but a run in real time ends without waiting for it.
+    /// Makes the alarm optional: a run in real time ends without waiting for it.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.required = false;
@@ -187,11 +187,11 @@ pub struct PendingAlarm {
     pub id: AlarmId,
     /// When it is due.
     pub time: SimTime,
-    /// Who set it.
+    /// The agent that set it.
     pub setter: AgentId,
     /// Whom it is for.
     pub receiver: Receiver,
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
     /// How long after this time it is due again, if it is periodic.
     pub period: Option<SimDuration>,

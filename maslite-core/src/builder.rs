@@ -1,4 +1,4 @@
-//! What a scheduler is given before it is made.
+//! The settings of a scheduler, which a program gives before the scheduler is made.
 
 use std::fmt;
 
@@ -41,26 +41,26 @@ impl<M: Message> Default for SchedulerBuilder<M> {
 }
 
 impl<M: Message> SchedulerBuilder<M> {
-    /// The seed of the agents' random numbers; it is 0 otherwise.
+    /// Sets the seed of the agents' random numbers. The default is 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How simulated time is tied to the wall; it is not otherwise.
+    /// Sets how simulated time relates to wall time. By default it is independent.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Has every report tell a digest of the trace.
+    /// Adds a digest of the trace to every report.
     pub fn digest(mut self) -> Self {
         self.digest = true;
         self
     }
 
-    /// Has every report tell a digest of the trace and one of the contents of all messages. What a digest covers is in
-    /// [`Report`](crate::Report).
+    /// Adds a digest of the trace and a digest of the contents of all messages to every report. [`Report`](crate::Report) says
+    /// what a digest covers.
     ///
     /// ```
     /// use maslite_core::{Agent, Digest, Message, Run, Scheduler};
@@ -113,7 +113,7 @@ impl<M: Message> SchedulerBuilder<M> {
         self
     }
 
-    /// How the lines of the trace are written; as [`JsonLines`](crate::JsonLines) writes them otherwise.
+    /// Sets how the lines of the trace are written. By default [`JsonLines`](crate::JsonLines) defines it.
     pub fn trace_format(mut self, format: TraceFormat<M>) -> Self {
         self.format = format;
         self

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::topic::TopicTable;
 use crate::{AgentId, Topic};
 
-/// What a subscription asks for: one, two or all of sender, receiver and topic.
+/// The pattern of a subscription: one, two or all of sender, receiver and topic.
 ///
 /// ```
 /// use maslite_core::{AgentId, Pattern};
@@ -81,21 +81,21 @@ impl Pattern {
         })
     }
 
-    /// The same, if `sender` sent it.
+    /// Also requires this sender.
     #[must_use]
     pub fn sent_by(mut self, sender: impl Into<AgentId>) -> Self {
         self.sender = Some(sender.into());
         self
     }
 
-    /// The same, if it is addressed to `receiver`.
+    /// Also requires this addressee.
     #[must_use]
     pub fn sent_to(mut self, receiver: impl Into<AgentId>) -> Self {
         self.receiver = Some(receiver.into());
         self
     }
 
-    /// The same, if it is about `topic`.
+    /// Also requires this topic.
     #[must_use]
     pub fn about(mut self, topic: impl Into<Topic>) -> Self {
         self.topic = Some(topic.into());

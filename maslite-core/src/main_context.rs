@@ -1,9 +1,9 @@
-//! What the handler of mail to main is given.
+//! The context of the handler of mail to main.
 
 use crate::SimTime;
 use crate::message::Receiver;
 
-/// What the handler of mail addressed to main can do.
+/// Lets the handler of mail to main read the time, send messages, and stop the run.
 #[derive(Debug)]
 pub struct MainContext<M> {
     now: SimTime,
@@ -31,7 +31,7 @@ impl<M> MainContext<M> {
         self.sent_at = sent_at;
     }
 
-    /// What the handler sent, and whether it asked to stop.
+    /// Returns the messages that the handler sent, and whether it asked to stop.
     #[doc(hidden)]
     #[must_use]
     pub fn into_parts(self) -> (Vec<(Receiver, M)>, bool) {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentId, SimTime, Topic};
 
-/// What the agents of one simulation say to each other: one type, usually an enum.
+/// The message type of a simulation: one type for all agents, usually an enum.
 ///
 /// `#[derive(Message)]` makes the name of the variant the topic. `#[message(topic = "…")]` on a variant gives another one. A type
 /// whose topic depends on its content implements the trait by hand.
@@ -32,7 +32,7 @@ use crate::{AgentId, SimTime, Topic};
     note = "write `#[derive(Clone, Message)]` above `{Self}`, or implement `Message` by hand"
 )]
 pub trait Message: Clone + Send + 'static {
-    /// What the message is about; subscriptions can name it.
+    /// Returns the topic of the message. Subscriptions can name it.
     fn topic(&self) -> Topic;
 }
 
@@ -41,7 +41,7 @@ pub trait Message: Clone + Send + 'static {
 pub enum Receiver {
     /// One agent, and a copy for every subscriber.
     Agent(AgentId),
-    /// One agent and nobody else.
+    /// One agent, without copies to subscribers.
     Direct(AgentId),
     /// A broadcast: the subscribers, and no one else.
     Subscribers,
@@ -66,11 +66,11 @@ impl<T: Into<AgentId>> From<T> for Receiver {
     }
 }
 
-/// A message as it reaches an agent.
+/// A message with its sender and receiver, as it reaches an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mail<M> {
-    /// Who sent it.
+    /// The sender.
     pub sender: AgentId,
     /// Whom it is addressed to: not this agent, where it is a copy for a subscriber.
     pub receiver: Receiver,
@@ -90,7 +90,7 @@ impl<M> Mail<M> {
 }
 
 impl<M: Message> Mail<M> {
-    /// What the message is about.
+    /// Returns the topic of the message.
     pub fn topic(&self) -> Topic {
         self.body.topic()
     }
@@ -103,9 +103,9 @@ pub struct Delivery<'a, M> {
     pub time: SimTime,
     /// The superstep within the instant, from 0.
     pub superstep: u64,
-    /// Who gets it; not the addressee, where it is a copy.
+    /// The agent that gets it. For a copy this is the subscriber, not the addressee.
     pub agent: AgentId,
-    /// The insertion index of who gets it.
+    /// The insertion index of the agent that gets it.
     pub index: u64,
     /// How manieth delivery to it, from 0.
     pub nth: u64,

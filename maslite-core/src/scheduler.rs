@@ -62,7 +62,7 @@ pub struct Scheduler<M: Message> {
     lost: Vec<(LostKey, LostMail)>,
 }
 
-/// What other threads and the scheduler share.
+/// The state that other threads and the scheduler share.
 struct Outside<M> {
     signal: Arc<Signal>,
     mails: Mutex<Vec<Mail<M>>>,
@@ -520,7 +520,7 @@ impl<M: Message> Scheduler<M> {
         self.engine.superstep()
     }
 
-    /// What was counted since the simulation began.
+    /// Returns the counters since the simulation began.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.engine.counters()
@@ -538,7 +538,7 @@ impl<M: Message> Scheduler<M> {
         self.engine.errors()
     }
 
-    /// The pending alarms that the filter names, whoever set them, in the order they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
     ///
     /// # Errors
     /// None: it has the shape of [`Simulation::alarms`].
@@ -546,17 +546,17 @@ impl<M: Message> Scheduler<M> {
         Ok(self.engine.alarms(filter))
     }
 
-    /// Clears the alarms that the filter names, whoever set them; tells how many they were.
+    /// Clears the alarms that match the filter, of all agents. Returns their number.
     pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
         self.engine.clear_alarms(filter)
     }
 
-    /// Who subscribed to exactly this pattern, in insertion order.
+    /// Returns the subscribers of exactly this pattern, in insertion order.
     pub fn subscribers(&mut self, pattern: Pattern) -> Vec<AgentId> {
         self.engine.subscribers(pattern)
     }
 
-    /// What an agent listens to.
+    /// Returns the subscriptions of an agent.
     pub fn subscriptions(&self, id: impl Into<AgentId>) -> Vec<Pattern> {
         self.engine.subscriptions(id.into())
     }

@@ -1,4 +1,4 @@
-//! What all hosts of agents do: one trait, and the values that its calls give.
+//! The common calls of all hosts of agents: one trait, and the values that its calls return.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub trait Simulation<M: Message> {
     type Error: std::error::Error + Send + Sync + 'static;
     /// Why an agent could not be asked, or did not answer.
     type ControlError: std::error::Error + Send + Sync + 'static;
-    /// What a run comes to.
+    /// The report of a run.
     type Report: AsRef<Report> + fmt::Display + fmt::Debug;
     /// A cluster: the agents that share one scheduler.
     type Cluster: Copy + PartialEq + fmt::Debug;
@@ -85,7 +85,7 @@ pub trait Simulation<M: Message> {
         agent: A,
     ) -> Result<(), Self::Error>;
 
-    /// Adds an agent to the cluster that was made last; to a first one, if there is none.
+    /// Adds an agent to the cluster that was made last. Makes a first cluster if there is none.
     ///
     /// # Errors
     /// As [`add_to`](Self::add_to).
@@ -177,7 +177,7 @@ pub trait Simulation<M: Message> {
     /// If the simulation has ended.
     fn agents(&mut self) -> Result<Vec<AgentInfo<Self::Cluster>>, Self::ControlError>;
 
-    /// The pending alarms that the filter names, whoever set them, in the order they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
     ///
     /// # Errors
     /// If the simulation has ended.
@@ -189,7 +189,7 @@ pub trait Simulation<M: Message> {
     /// The superstep within this instant that comes next. Under a lookahead each cluster counts its own, and this tells nothing.
     fn superstep(&self) -> u64;
 
-    /// What was counted since the simulation began.
+    /// Returns the counters since the simulation began.
     fn counters(&self) -> Counters;
 
     /// The digest of all deliveries since the simulation began, if one was asked for.
@@ -201,8 +201,8 @@ pub trait Simulation<M: Message> {
     /// A handle that other threads can end a run with.
     fn stop_handle(&self) -> StopHandle;
 
-    /// Ends the simulation: calls `teardown` of all agents, and leaves no process behind. Dropping the simulation does the same,
-    /// and tells nothing.
+    /// Ends the simulation: calls `teardown` of all agents, and leaves no process behind. Dropping the simulation does the same
+    /// without a report.
     fn shutdown(self) -> Shutdown<Self::Error, Self::ProcessEnd>;
 }
 
@@ -233,7 +233,7 @@ impl<C> AgentInfo<C> {
     }
 }
 
-/// How a simulation ended. `E`: what can go wrong; `P`: how a process ends.
+/// The result of a shutdown. `E` is the type of errors, and `P` the type of the end of a process.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Shutdown<E = crate::Error, P = std::convert::Infallible> {
@@ -241,7 +241,7 @@ pub struct Shutdown<E = crate::Error, P = std::convert::Infallible> {
     pub took: Duration,
     /// How each process ended; empty if there were none.
     pub ends: Vec<P>,
-    /// What went wrong, in the order in which it was found: panics of agents in `teardown` and `Drop`, and processes that ended
+    /// The errors, in the order in which they were found: panics of agents in `teardown` and `Drop`, and processes that ended
     /// before all their agents were torn down.
     pub errors: Vec<E>,
 }

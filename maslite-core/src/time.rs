@@ -78,7 +78,7 @@ macro_rules! units {
     )*};
 }
 
-/// Implements what a moment and a length of time have in common.
+/// Implements the common methods of times and durations.
 macro_rules! conversions {
     ($type:ident) => {
         impl $type {
@@ -146,7 +146,7 @@ impl SimTime {
     /// The last moment there is, 584 years after the start.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The moment `delay` later, unless there is none.
+    /// Returns the time `delay` later; none if it is beyond the end of simulated time.
     #[must_use]
     pub const fn checked_add(self, delay: SimDuration) -> Option<Self> {
         match self.0.checked_add(delay.0) {
@@ -213,7 +213,7 @@ impl SimDuration {
         }
     }
 
-    /// So many times as long, unless there is no such duration.
+    /// Returns this duration times a factor; none if the result is too long.
     #[must_use]
     pub const fn checked_mul(self, times: u64) -> Option<Self> {
         match self.0.checked_mul(times) {

@@ -1,4 +1,4 @@
-//! What a supervisor is given before it is made.
+//! The settings of `MpMain`, which a program gives before it is made.
 
 use std::fmt;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
         }
     }
 
-    /// Where the clusters run; each in a process of its own otherwise.
+    /// Sets where the clusters run. By default each runs in a process of its own.
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
@@ -76,20 +76,19 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// What carries the messages between processes. It changes how long a run
-    /// takes, and nothing else.
+    /// Sets the kind of link between processes. It changes how long a run takes, and nothing else.
     pub fn link(mut self, link: Link) -> Self {
         self.carrier = link;
         self
     }
 
-    /// What is done with what child processes print. It has no effect inline.
+    /// Sets what main does with the output of child processes. It has no effect inline.
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
         self
     }
 
-    /// The seed of the agents' random numbers; it is 0 otherwise.
+    /// Sets the seed of the agents' random numbers. The default is 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -101,7 +100,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// Has every report tell a digest of the trace and one of the contents of all messages. What a digest covers is in
+    /// Adds a digest of the trace and a digest of the contents of all messages to every report. What a digest covers is in
     /// [`Report`](maslite_core::Report). The content digest is the same on every placement, as the other is.
     pub fn content_digest(mut self) -> Self {
         self.digest = true;
@@ -168,7 +167,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// Whether lines tell how far a long run has come; they do otherwise.
+    /// Sets whether a long run writes lines about its progress. By default it does.
     ///
     /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
     /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit

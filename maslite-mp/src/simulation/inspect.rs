@@ -1,4 +1,4 @@
-//! What a program asks of clusters and agents between runs.
+//! Requests of a program to clusters and agents between runs.
 
 use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Pattern, PendingAlarm};
 use serde::Serialize;
@@ -87,7 +87,7 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_agents(0, u64::MAX)?)
     }
 
-    /// The pending alarms that the filter names, whoever set them, in the order they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
     ///
     /// # Errors
     /// Only such that end the simulation.
@@ -105,7 +105,7 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_alarms(cluster)?)
     }
 
-    /// What the agents of a cluster listen to, in insertion order.
+    /// Returns the subscriptions of the agents of a cluster, in insertion order.
     ///
     /// # Errors
     /// [`ControlError::UnknownCluster`].
@@ -116,7 +116,7 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_subscriptions(cluster)?)
     }
 
-    /// What a cluster has counted since the simulation began.
+    /// Returns the counters of a cluster since the simulation began.
     ///
     /// # Errors
     /// [`ControlError::UnknownCluster`].

@@ -1,4 +1,4 @@
-//! What a run came to, for people and for programs.
+//! The report of a run, for people and for programs.
 
 use std::fmt::{self, Write};
 use std::ops::Deref;
