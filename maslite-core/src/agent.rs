@@ -123,8 +123,8 @@ pub struct Context<'a, M: Message> {
     kernel: &'a mut Kernel<M>,
     births: &'a mut Vec<Birth<M>>,
     slot: u32,
-    /// The sender of the mail that was taken last.
-    sender: Option<AgentId>,
+    /// The sender of the mail that was taken last; [`AgentId::NOBODY`] before the first.
+    sender: AgentId,
 }
 
 impl<'a, M: Message> Context<'a, M> {
@@ -134,7 +134,7 @@ impl<'a, M: Message> Context<'a, M> {
             kernel,
             births,
             slot,
-            sender: None,
+            sender: AgentId::NOBODY,
         }
     }
 
@@ -162,7 +162,7 @@ impl<'a, M: Message> Context<'a, M> {
     #[inline]
     pub fn next_mail(&mut self) -> Option<Mail<M>> {
         let mail = self.kernel.take_first(self.slot)?;
-        self.sender = Some(mail.sender);
+        self.sender = mail.sender;
         Some(mail)
     }
 
@@ -173,7 +173,7 @@ impl<'a, M: Message> Context<'a, M> {
         let bodies = self.inbox().enumerate();
         let (place, _) = bodies.min_by_key(|(place, body)| (key(body), *place))?;
         let mail = self.kernel.take_nth(self.slot, place)?;
-        self.sender = Some(mail.sender);
+        self.sender = mail.sender;
         Some(mail)
     }
 
@@ -200,8 +200,8 @@ impl<'a, M: Message> Context<'a, M> {
     #[inline]
     pub fn reply(&mut self, body: M) {
         match self.sender {
-            Some(sender) => self.send(sender, body),
-            None => self.reply_to_nobody(),
+            AgentId::NOBODY => self.reply_to_nobody(),
+            sender => self.send(sender, body),
         }
     }
 

@@ -89,7 +89,7 @@
 //! [`Agent`], [`Context`], [`Scheduler`] and [`Run`] are what most models use; [`prelude`] has them all. [`testing`] tests an
 //! agent without a scheduler, and [`clock`] has the wall clock. [`Simulation`] is the trait that a [`Scheduler`] shares with the
 //! simulations in several processes of the crate `maslite-mp`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -105,6 +105,7 @@ mod digest;
 mod directory;
 mod engine;
 mod error;
+mod fetch;
 mod id;
 mod id_set;
 mod kernel;

@@ -318,6 +318,13 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         }
     }
 
+    /// The packed alarm that comes so many after the next one, if that is known.
+    #[inline]
+    pub(crate) fn peek(&self, ahead: usize) -> Option<&P> {
+        let place = self.hand.place(ahead)?;
+        self.pool.at(place).load.as_ref()
+    }
+
     #[inline(never)]
     fn take_kept(&mut self, kept: u32) -> Option<W> {
         let alarm = self.kept.take(kept)?.load;

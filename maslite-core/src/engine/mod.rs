@@ -27,6 +27,7 @@ pub use crate::digest::{ContentSum, DigestSum};
 use crate::directory::{NONE, Whereabouts};
 use crate::error::{Adder, Error, Phase};
 pub use crate::error::{FailurePlace, FailureStage};
+use crate::fetch::fetch;
 pub use crate::id_set::IdSet;
 use crate::kernel::{Kernel, Outside, Turn};
 pub use crate::message::Import;
@@ -51,6 +52,12 @@ pub struct Limits {
     /// No instant may have more supersteps than this.
     pub supersteps_per_instant: u64,
 }
+
+/// How many alarms ahead slots and boxes of agents are fetched, and agents.
+const FETCH_SLOT: usize = 8;
+const FETCH_AGENT: usize = 4;
+/// Slots of fewer agents fit a second-level cache.
+const MANY_AGENTS: usize = 4_096;
 
 /// Why an engine came to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,9 +346,29 @@ impl<M: Message> Engine<M> {
             assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
+            self.fetch_ahead();
             if AgentId::collisions_are_known() && !self.kernel.check_names(self.kernel.superstep) {
                 return Ok(Rest::HookAsked);
             }
+        }
+    }
+
+    /// Has fetched what the next alarms need, while those at hand are handled: the slot and the box of an agent, then the agent.
+    #[inline]
+    fn fetch_ahead(&self) {
+        // Few agents are in the cache anyhow, and where few alarms are at hand there is nothing to fetch.
+        if self.agents.len() < MANY_AGENTS {
+            return;
+        }
+        let Some(slot) = self.kernel.receiver_ahead(FETCH_AGENT) else {
+            return;
+        };
+        if let Some(agent) = &self.agents[slot as usize] {
+            fetch(&**agent);
+        }
+        if let Some(slot) = self.kernel.receiver_ahead(FETCH_SLOT) {
+            fetch(&self.kernel.slots[slot as usize]);
+            fetch(&self.agents[slot as usize]);
         }
     }
 

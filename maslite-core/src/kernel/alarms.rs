@@ -339,6 +339,12 @@ impl<M: Message> Kernel<M> {
         self.outbox.push(envelope);
     }
 
+    /// Where the receiver of an alarm sits that comes so many after the next one.
+    #[inline]
+    pub(crate) fn receiver_ahead(&self, ahead: usize) -> Option<u32> {
+        self.alarms.peek(ahead).map(Packed::receiver)
+    }
+
     /// What is due, as mail.
     #[inline]
     pub(super) fn due_mail(&self, due: Due<Envelope<M>, Packed<M>>) -> Envelope<M> {

@@ -63,14 +63,22 @@ impl<M: Message> Kernel<M> {
         let entry = &mut self.slots[slot as usize];
         let nth = entry.delivered;
         entry.delivered += 1;
-        if self.digest.is_some() || self.observer.is_some() {
+        if self.digest.is_some() || self.observer.is_some() || self.periodics.is_some() {
             let (agent, index) = (entry.id, entry.index);
+            self.note_delivery(slot, mail, (agent, index, nth));
+        }
+        self.unfold(mail)
+    }
+
+    /// What few simulations need of each delivery, apart from the others' way.
+    #[inline(never)]
+    fn note_delivery(&mut self, slot: u32, mail: u32, (agent, index, nth): (AgentId, u64, u64)) {
+        if self.digest.is_some() || self.observer.is_some() {
             self.show(mail, agent, index, nth);
         }
         if self.posted[mail as usize].is(PERIODIC) {
             self.set_again_when_taken(slot, mail);
         }
-        self.unfold(mail)
     }
 
     /// Shows a delivery to who keeps the digest and to who observes, before it is made: what
