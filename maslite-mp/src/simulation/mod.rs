@@ -3,7 +3,10 @@
 //! This room may use every other room except `dev`. No other room may know `MpMain`.
 
 pub(crate) mod builder;
+mod end;
 pub(crate) mod face;
 pub(crate) mod inspect;
 pub(crate) mod mp_main;
 pub(crate) mod report;
+mod running;
+mod start;

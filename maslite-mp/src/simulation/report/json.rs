@@ -1,0 +1,158 @@
+//! A report as JSON.
+
+use maslite_core::{AgentError, Counters, Digest, SimDuration, Topic};
+use serde::{Serialize, Serializer};
+
+use super::{Flow, MpReport, link, nanos, placement};
+
+/// The fields of a report as programs read them. They are named in its documentation.
+#[derive(Serialize)]
+struct Fields<'a> {
+    schema: u32,
+    stopped_by: &'static str,
+    start_ns: u64,
+    now_ns: u64,
+    wall_ns: u64,
+    startup_ns: Option<u64>,
+    ratio: f64,
+    events: u64,
+    events_per_s: f64,
+    counters: &'a Counters,
+    digest: Option<Digest>,
+    /// Absent unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_digest: Option<Digest>,
+    errors: Vec<ErrorFields<'a>>,
+    undeliverable: Vec<LostFields>,
+    never_sent: &'a [Topic],
+    advice: String,
+    seed: u64,
+    placement: &'static str,
+    version: &'static str,
+    protocol: u32,
+    optimised: bool,
+    processors: usize,
+    local: u64,
+    routed: u64,
+    held_back: u64,
+    held_back_to_main: u64,
+    rounds: u64,
+    rounds_in_run: u64,
+    flows: &'a [Flow],
+    main: MainFields,
+    clusters: Vec<ClusterFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    agent: String,
+    cluster: Option<&'a str>,
+    time_ns: u64,
+    superstep: u64,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct LostFields {
+    time_ns: u64,
+    from: String,
+    to: String,
+    topic: Topic,
+}
+
+#[derive(Serialize)]
+struct MainFields {
+    busy_ns: u64,
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ClusterFields<'a> {
+    name: &'a str,
+    pid: u32,
+    link: Option<&'static str>,
+    lookahead_ns: Option<u64>,
+    events: u64,
+    busy_ns: u64,
+    blocked_ns: u64,
+    waiting_ns: u64,
+    mail_in: u64,
+    mail_out: u64,
+    awake: u64,
+    memory_bytes: Option<u64>,
+    counters: &'a Counters,
+}
+
+impl Serialize for MpReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let clusters = self.clusters.iter().map(|it| ClusterFields {
+            name: &it.name,
+            pid: it.pid,
+            link: it.link.map(link),
+            lookahead_ns: it.lookahead.map(SimDuration::as_nanos),
+            events: it.events,
+            busy_ns: nanos(it.busy),
+            blocked_ns: nanos(it.blocked),
+            waiting_ns: nanos(it.waiting),
+            mail_in: it.mail_in,
+            mail_out: it.mail_out,
+            awake: it.awake,
+            memory_bytes: it.memory,
+            counters: &it.counters,
+        });
+        let errors = self
+            .run
+            .errors
+            .iter()
+            .map(|error: &AgentError| ErrorFields {
+                agent: error.agent.to_string(),
+                cluster: error.cluster.as_deref(),
+                time_ns: error.time.as_nanos(),
+                superstep: error.superstep,
+                message: &error.message,
+            });
+        let lost = self.lost.iter().map(|lost| LostFields {
+            time_ns: lost.time.as_nanos(),
+            from: lost.from.to_string(),
+            to: lost.to.to_string(),
+            topic: lost.topic,
+        });
+        Fields {
+            schema: 2,
+            stopped_by: self.stopped_by.name(),
+            start_ns: self.start.as_nanos(),
+            now_ns: self.now.as_nanos(),
+            wall_ns: nanos(self.wall),
+            startup_ns: self.startup.map(nanos),
+            ratio: self.ratio(),
+            events: self.events,
+            events_per_s: self.events_per_s(),
+            counters: &self.counters,
+            digest: self.digest,
+            content_digest: self.content_digest,
+            errors: errors.collect(),
+            undeliverable: lost.collect(),
+            never_sent: &self.silent,
+            advice: self.advice(),
+            seed: self.seed,
+            placement: placement(self.placement),
+            version: self.versions.maslite,
+            protocol: self.versions.protocol,
+            optimised: self.versions.optimised,
+            processors: self.versions.processors,
+            local: self.local,
+            routed: self.routed,
+            held_back: self.held_back,
+            held_back_to_main: self.held_back_to_main,
+            rounds: self.rounds,
+            rounds_in_run: self.rounds_in_run,
+            flows: &self.flows,
+            main: MainFields {
+                busy_ns: nanos(self.main_busy),
+                memory_bytes: self.main_memory,
+            },
+            clusters: clusters.collect(),
+        }
+        .serialize(serializer)
+    }
+}

@@ -1,0 +1,161 @@
+//! How the clusters of a simulation start, and get their agents.
+
+use std::sync::Arc;
+
+use maslite_core::{Adder, AgentId, SimDuration, SimTime};
+
+use crate::cluster::registry::WireMessage;
+use crate::coordination::clusters::Clusters;
+use crate::error::Error;
+use crate::error::message_fault::MessageFault;
+use crate::links::jitter::Jitter;
+use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
+use crate::simulation::mp_main::MpMain;
+
+fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
+    let put = wire::put_note(what, &mut clusters.draft(place, time)?);
+    put.map_err(|why| Error::Encode {
+        what: "a message to a cluster".to_owned(),
+        why: why.to_string(),
+    })?;
+    clusters.send(place, time)
+}
+
+/// What so many calls made in a cluster.
+fn recv_loaded(
+    clusters: &mut Clusters,
+    place: usize,
+    calls: usize,
+    time: SimTime,
+) -> Result<Vec<Loaded>, Error> {
+    let cluster = clusters.list[place].name.clone();
+    let message = clusters.recv(place, time)?;
+    let reason = match wire::take_note(message) {
+        Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => return Ok(loaded),
+        Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
+        Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
+        Ok((ToMain::Report(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
+        Err(_) => MessageFault::Undecodable,
+    };
+    Err(reason.blame(&cluster, time, message))
+}
+
+impl<M: WireMessage> MpMain<M> {
+    /// Starts clusters and ships agents that are new since the last run. `run` does it too.
+    ///
+    /// # Errors
+    /// [`Error::Start`], [`Error::Decode`], [`Error::Model`] for ids used twice,
+    /// [`Error::ClusterDied`], [`Error::Link`], [`Error::Protocol`].
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.check_usable()?;
+        let result = self.try_to_start();
+        if let Err(error) = &result {
+            self.abandon(error);
+        }
+        result
+    }
+
+    /// The lookahead of each cluster; empty if none has one.
+    pub(super) fn effective_lookaheads(&self) -> Result<Vec<SimDuration>, Error> {
+        let later = self.lookaheads.iter().skip(self.kept_lookaheads.len());
+        let later = later.map(|own| own.or(self.lookahead));
+        let declared = self.kept_lookaheads.iter().copied().chain(later);
+        let lookaheads: Vec<_> = declared.clone().flatten().collect();
+        match declared.clone().position(|lookahead| lookahead.is_none()) {
+            Some(place) if !lookaheads.is_empty() => {
+                Err(Error::MissingLookahead(self.names[place].clone()))
+            }
+            _ => Ok(lookaheads),
+        }
+    }
+
+    fn try_to_start(&mut self) -> Result<(), Error> {
+        let lookaheads = self.effective_lookaheads()?;
+        let clusters = match &mut self.clusters {
+            Some(clusters) => clusters,
+            none => none.insert(Clusters::new(
+                self.placement,
+                Arc::clone(&self.control_queue),
+                self.patience,
+                self.warnings.take(),
+                self.progress,
+            )?),
+        };
+        for name in &self.names[clusters.list.len()..] {
+            clusters.add(name.clone());
+        }
+        let time = self.standing.time;
+        let fresh = clusters.start(&self.entered, self.carrier, self.output)?;
+        let wait = clusters.wait(self.waiting);
+        for place in fresh {
+            let settings = Settings {
+                lookahead: lookaheads.get(place).copied(),
+                seed: self.seed,
+                digest: self.digest,
+                content: self.content,
+                trace: self.trace.is_some(),
+                wait,
+                jitter: self.jitter.map(|seed| Jitter::child_side(seed, place)),
+            };
+            if let Some(seed) = self.jitter {
+                clusters.add_jitter(place, Jitter::main_side(seed, place));
+            }
+            tell(clusters, place, &ToProc::Settings(settings), time)?;
+            self.routing.tell_interest(place);
+        }
+        self.kept_lookaheads = (0..self.names.len())
+            .map(|place| lookaheads.get(place).copied())
+            .collect();
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        clusters.begin_loading();
+        let calls = std::mem::take(&mut self.calls);
+        // All clusters build at the same time; who they built decides the indices of the rest.
+        let order: Vec<(u32, bool)> = calls
+            .iter()
+            .map(|(cluster, call)| (*cluster, matches!(call, Call::Add { .. })))
+            .collect();
+        let mut per_cluster: Vec<Vec<Call>> = self.names.iter().map(|_| Vec::new()).collect();
+        for (cluster, call) in calls {
+            per_cluster[cluster as usize].push(call);
+        }
+        let mut asked = Vec::new();
+        for (place, calls) in per_cluster.into_iter().enumerate() {
+            if !calls.is_empty() {
+                asked.push((place, calls.len()));
+                tell(clusters, place, &ToProc::Load(calls), time)?;
+            }
+        }
+        let mut loaded: Vec<std::vec::IntoIter<Loaded>> = Vec::new();
+        loaded.resize_with(self.names.len(), Default::default);
+        for (place, calls) in &asked {
+            loaded[*place] = recv_loaded(clusters, *place, *calls, time)?.into_iter();
+        }
+        let mut indices: Vec<Vec<u64>> = self.names.iter().map(|_| Vec::new()).collect();
+        for (cluster, is_add) in order {
+            let place = cluster as usize;
+            let built = loaded[place]
+                .next()
+                .expect("there are as many answers as calls");
+            indices[place].push(self.standing.next_index);
+            for name in &built.names {
+                let _ = AgentId::named(name);
+            }
+            if is_add {
+                self.standing.next_index += 1;
+            } else {
+                self.standing.next_index += built.ids.len() as u64;
+                for id in built.ids {
+                    self.routing.insert(id, cluster, Adder::Owner)?;
+                }
+            }
+        }
+        for (place, _) in asked {
+            let indices = std::mem::take(&mut indices[place]);
+            tell(clusters, place, &ToProc::AssignIndices(indices), time)?;
+        }
+        clusters.end_loading();
+        Ok(())
+    }
+}
