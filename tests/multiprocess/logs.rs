@@ -12,6 +12,9 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Metadata, Subscriber, debug, info, info_span, warn};
 use tracing_subscriber::EnvFilter;
 
+use crate::test_placement::TestPlacement;
+use crate::workers::{Worker, clusters, go};
+
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Tick,
@@ -382,6 +385,43 @@ fn a_standard_error_that_is_full_ends_no_run() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
+}
+
+/// A process whose standard output takes nothing: the device is full, or nobody reads it any more.
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "started by the test below"]
+fn onto_a_standard_output_that_takes_nothing() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let (_, unread) = io::pipe().unwrap();
+    for output in [full.unwrap().into(), std::os::fd::OwnedFd::from(unread)] {
+        rustix::stdio::dup2_stdout(output).unwrap();
+        let mut main = clusters(
+            TestPlacement::Ring,
+            &[&[Worker::Print(1_000)], &[Worker::Farewell]],
+        );
+        main.send_mail(go(1));
+        let report = main.run(Run::until_idle()).unwrap();
+        assert_eq!(report.counters.delivered, 1);
+        let shutdown = main.shutdown();
+        assert!(shutdown.errors.is_empty(), "{shutdown:?}");
+    }
+    // The test harness would print into it.
+    std::process::exit(0);
+}
+
+/// What children print there is lost, and nothing else.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_output_that_takes_nothing_ends_no_run() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["logs::onto_a_standard_output_that_takes_nothing", "--exact"])
+        .args(["--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("line 999"), "{text}");
 }
 
 #[test]
