@@ -356,15 +356,12 @@ fn uphill_imports_and_circles_are_found() {
 /// A file that is longer is split by what its parts are responsible for.
 const LONGEST_FILE: usize = 700;
 
-/// Files that are longer still. This list shrinks.
-const LONGER: [&str; 1] = ["maslite-core/src/scheduler.rs"];
-
 #[test]
 fn no_source_file_is_longer_than_a_person_reads() {
     let mut folders = ["benches", "examples", "maslite-core", "maslite-mp", "tests"]
         .map(PathBuf::from)
         .to_vec();
-    let (mut longer, mut lines_of_excepted) = (Vec::new(), BTreeMap::new());
+    let mut longer = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(root().join(&folder)).unwrap() {
             let path = folder.join(entry.unwrap().file_name());
@@ -374,18 +371,11 @@ fn no_source_file_is_longer_than_a_person_reads() {
             } else if shown.ends_with(".rs") {
                 let lines = fs::read_to_string(root().join(&path)).unwrap();
                 let lines = lines.lines().count();
-                if LONGER.contains(&&*shown) {
-                    lines_of_excepted.insert(shown, lines);
-                } else if lines > LONGEST_FILE {
+                if lines > LONGEST_FILE {
                     longer.push(format!("{shown}: {lines} lines"));
                 }
             }
         }
     }
     assert!(longer.is_empty(), "split {}", longer.join(", "));
-    for file in LONGER {
-        let lines = lines_of_excepted.get(file);
-        let is_long = lines.is_some_and(|lines| *lines > LONGEST_FILE);
-        assert!(is_long, "{file} needs no exception any more");
-    }
 }

@@ -1,6 +1,5 @@
 //! One scheduler, used alone.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +18,14 @@ use crate::main_context::MainContext;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
-use crate::simulation::{AgentInfo, Shutdown, Simulation, StopHandle};
+use crate::simulation::{AgentInfo, Shutdown, StopHandle};
 use crate::{AgentId, AlarmFilter, Digest, Pattern, SimDuration, SimTime};
+
+mod controller;
+mod face;
+
+pub use controller::Controller;
+use controller::Outside;
 
 /// Runs agents in this process, one after the other.
 ///
@@ -60,12 +65,6 @@ pub struct Scheduler<M: Message> {
     failed: bool,
     /// The first mail that nobody got.
     lost: Vec<(LostKey, LostMail)>,
-}
-
-/// The state that other threads and the scheduler share.
-struct Outside<M> {
-    signal: Arc<Signal>,
-    mails: Mutex<Vec<Mail<M>>>,
 }
 
 impl<M: Message> Default for Scheduler<M> {
@@ -580,115 +579,6 @@ impl<M: Message> Scheduler<M> {
     }
 }
 
-impl<M: Message> Simulation<M> for Scheduler<M> {
-    type Error = Error;
-    type ControlError = CommandError;
-    type Report = Report;
-    type Cluster = ();
-    type ProcessEnd = Infallible;
-
-    fn new_cluster(&mut self) {}
-
-    fn add_to<A: Agent<M> + Serialize>(
-        &mut self,
-        (): (),
-        id: impl Into<AgentId>,
-        agent: A,
-    ) -> Result<(), Error> {
-        self.add(id, agent)
-    }
-
-    fn add<A: Agent<M> + Serialize>(
-        &mut self,
-        id: impl Into<AgentId>,
-        agent: A,
-    ) -> Result<(), Error> {
-        self.add(id, agent)
-    }
-
-    fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
-        self.remove(id)
-    }
-
-    fn send_mail(&mut self, mail: Mail<M>) {
-        self.send_mail(mail);
-    }
-
-    fn run(&mut self, run: Run) -> Result<Report, Error> {
-        self.run(run)
-    }
-
-    fn run_with(
-        &mut self,
-        run: Run,
-        handler: impl FnMut(Mail<M>, &mut MainContext<M>),
-    ) -> Result<Report, Error> {
-        self.run_with(run, handler)
-    }
-
-    fn inspect<A: Agent<M> + Serialize + DeserializeOwned>(
-        &mut self,
-        id: impl Into<AgentId>,
-    ) -> Result<A, CommandError> {
-        self.inspect(id)
-    }
-
-    fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, CommandError> {
-        self.command(id, request)
-    }
-
-    fn take_out<A: Agent<M> + Serialize + DeserializeOwned>(
-        &mut self,
-        id: impl Into<AgentId>,
-    ) -> Result<A, CommandError> {
-        self.take_out(id)
-    }
-
-    fn replace<A: Agent<M> + Serialize>(
-        &mut self,
-        id: impl Into<AgentId>,
-        by: A,
-    ) -> Result<(), CommandError> {
-        self.replace(id, by)
-    }
-
-    fn agents(&mut self) -> Result<Vec<AgentInfo>, CommandError> {
-        self.agents()
-    }
-
-    fn alarms(&mut self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, CommandError> {
-        self.alarms(filter)
-    }
-
-    fn now(&self) -> SimTime {
-        self.now()
-    }
-
-    fn superstep(&self) -> u64 {
-        self.superstep()
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters()
-    }
-
-    fn digest(&self) -> Option<Digest> {
-        self.digest()
-    }
-
-    fn errors(&self) -> &[AgentError] {
-        self.errors()
-    }
-
-    fn stop_handle(&self) -> StopHandle {
-        self.stop_handle()
-    }
-
-    fn shutdown(self) -> Shutdown {
-        self.shutdown()
-    }
-}
-
 impl<M: Message> Drop for Scheduler<M> {
     fn drop(&mut self) {
         let _ = self.teardown();
@@ -747,72 +637,11 @@ impl<M: Message> EngineHooks<M> for SchedulerHooks<'_, M> {
     }
 }
 
-/// Reaches a scheduler from other threads.
-///
-/// ```
-/// use maslite_core::{Clock, Run, Scheduler, StopReason};
-/// # use maslite_core::{Agent, Context, SimDuration};
-/// # #[derive(Clone, maslite_core::Message)] enum Msg { Evening }
-/// # struct Shop;
-/// # impl Agent<Msg> for Shop {
-/// #     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
-/// #         ctx.alarm_in(SimDuration::from_secs(36_000), Msg::Evening);
-/// #     }
-/// # }
-/// let mut scheduler = Scheduler::builder().clock(Clock::RealTime).build();
-/// scheduler.add("shop", Shop)?; // it waits for the evening
-/// let controller = scheduler.controller();
-/// let thread = std::thread::spawn(move || controller.stop());
-/// assert_eq!(scheduler.run(Run::until_idle())?.stopped_by, StopReason::Interrupted);
-/// # let _ = thread.join();
-/// # Ok::<(), maslite_core::Error>(())
-/// ```
-pub struct Controller<M> {
-    outside: Arc<Outside<M>>,
-}
-
-impl<M> Clone for Controller<M> {
-    fn clone(&self) -> Self {
-        Self {
-            outside: Arc::clone(&self.outside),
-        }
-    }
-}
-
-impl<M> Controller<M> {
-    /// Ends the run that goes on, or the next one, after the superstep at hand.
-    pub fn stop(&self) {
-        self.outside.signal.raise(STOP);
-    }
-
-    /// Sends a message of main into the simulation; as [`send_mail`](Self::send_mail).
-    pub fn send(&self, to: impl Into<Receiver>, body: M) {
-        self.send_mail(Mail::new(AgentId::MAIN, to, body));
-    }
-
-    /// Sends mail into the simulation. It is posted between two supersteps; under a simulated
-    /// clock which ones depends on the wall, so a run that gets such mail does not repeat.
-    pub fn send_mail(&self, mail: Mail<M>) {
-        self.outside
-            .mails
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(mail);
-        self.outside.signal.raise(MAIL);
-    }
-}
-
 impl<M: Message> fmt::Debug for Scheduler<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scheduler")
             .field("engine", &self.engine)
             .field("clock", &self.clock)
             .finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Debug for Controller<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Controller").finish_non_exhaustive()
     }
 }
