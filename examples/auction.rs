@@ -1,20 +1,20 @@
 //! *Covers*: an algorithm that is known from the literature, told as agents; subscriptions across
-//! clusters; mail that takes time of itself, so that a lookahead fits; an outcome that chance does not
-//! change.
+//! clusters; mail that takes time of itself, so that a lookahead fits; an outcome that chance does
+//! not change.
 //!
-//! *Scenario*: persons compete for objects, and every person is to get one. To each person each object
-//! has a value of its own, and each object has an auctioneer. A person without an object thinks for a
-//! while and bids for the one that promises most: its value less its price. It bids so much that the
-//! next best would be as good, and a little more. Who is outbid thinks again. Prices go out to all who
-//! are interested, and like all mail take a while, so a bid may come too late. When nobody bids any
-//! more, the assignment has the highest total value there is. For that "a little" must be less than
-//! the smallest difference between two totals, divided by the number of persons: values are whole
-//! cents times one more than there are persons, and a little is 1.
+//! *Scenario*: persons compete for objects, and every person is to get one. To each person each
+//! object has a value of its own, and each object has an auctioneer. A person without an object
+//! thinks for a while and bids for the one that promises most: its value less its price. It bids so
+//! much that the next best would be as good, and a little more. Who is outbid thinks again. Prices
+//! go out to all who are interested, and like all mail take a while, so a bid may come too late.
+//! When nobody bids any more, the assignment has the highest total value there is. For that "a
+//! little" must be less than the smallest difference between two totals, divided by the number of
+//! persons: values are whole cents times one more than there are persons, and a little is 1.
 //!
-//! The known problem is in `data/auction.json`: sellers (the persons) and buyers (the objects), where
-//! a seller cannot serve every buyer, and the value is the price of the contract, or what is saved. One
-//! assignment alone has the lowest total; several share the highest, and the seed picks one of them.
-//! Whatever the problem, the total is held against that of the Hungarian method.
+//! The known problem is in `data/auction.json`: sellers (the persons) and buyers (the objects),
+//! where a seller cannot serve every buyer, and the value is the price of the contract, or what is
+//! saved. One assignment alone has the lowest total; several share the highest, and the seed picks
+//! one of them. Whatever the problem, the total is held against that of the Hungarian method.
 //!
 //! Source: Bertsekas, "The auction algorithm: a distributed relaxation method for the assignment
 //! problem", 1988; that all prices begin at 0 makes it right where objects are left over.
@@ -42,7 +42,8 @@ struct Options {
     /// Look for the contracts with the lowest or the highest total.
     #[arg(long, value_enum, default_value_t = Goal::Lowest)]
     total: Goal,
-    /// Use this many persons and objects, with values drawn from the seed, instead of the known problem.
+    /// Use this many persons and objects, with values drawn from the seed, instead of the known
+    /// problem.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     persons: Option<u64>,
     /// Print every bid and every price when it arrives.
@@ -407,7 +408,8 @@ impl Market {
         }
     }
 
-    /// The value of no contract: one contract more is worth whatever it changes in all others [cents].
+    /// The value of no contract: one contract more is worth whatever it changes in all others
+    /// [cents].
     fn nothing(&self) -> i64 {
         let dearest = self.costs.values().copied().max().unwrap_or(0);
         let agents = self.persons.len() + self.objects.len();

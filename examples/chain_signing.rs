@@ -2,9 +2,9 @@
 //! asked for by its handler.
 //!
 //! Scenario: a contract needs everybody's signature. Agent 1 finds the chain message in its inbox,
-//! signs and sends it to a peer chosen at random, who does the same, and so on. Each agent knows its
-//! successor, so everyone can be reached, and a few others. Who sees that all have signed sends the
-//! contract to main, and main stops the simulation.
+//! signs and sends it to a peer chosen at random, who does the same, and so on. Each agent knows
+//! its successor, so everyone can be reached, and a few others. Who sees that all have signed sends
+//! the contract to main, and main stops the simulation.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,7 +173,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The handler of a program of its own: the first Ctrl-C ends the run, the second one the program, and its clusters with it.
+/// The handler of a program of its own: the first Ctrl-C ends the run, the second one the program,
+/// and its clusters with it.
 fn handle_ctrl_c(stop: maslite_mp::StopHandle) -> Result<(), ctrlc::Error> {
     let pressed = AtomicBool::new(false);
     let handler = move || match pressed.swap(true, Ordering::Relaxed) {

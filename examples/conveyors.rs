@@ -1,11 +1,11 @@
-//! *Covers*: one clock over several processes, alarms, hand-overs at one instant between the clusters of
-//! two processes, the ratio of simulated to wall time.
+//! *Covers*: one clock over several processes, alarms, hand-overs at one instant between the
+//! clusters of two processes, the ratio of simulated to wall time.
 //!
-//! *Scenario*: conveyors in a row, each 2 m long and moving at 1 m/s; half of them in one scheduler,
-//! half in another. A unit of 0.5 m lies with its middle on the middle of the first, so its front
-//! reaches the end after 0.75 s. There the conveyor notifies the next one, which accepts, and the unit
-//! is transferred: three messages, and no time passes. Two seconds later it is at the end of the next
-//! conveyor, and so on, until the last one has it: the fourth at 4.75 s.
+//! *Scenario*: conveyors in a row, each 2 m long and moving at 1 m/s; half of them in one
+//! scheduler, half in another. A unit of 0.5 m lies with its middle on the middle of the first, so
+//! its front reaches the end after 0.75 s. There the conveyor notifies the next one, which accepts,
+//! and the unit is transferred: three messages, and no time passes. Two seconds later it is at the
+//! end of the next conveyor, and so on, until the last one has it: the fourth at 4.75 s.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Conveyors in several processes hand over units to one another.
 ///
-/// It writes the story to the standard output. It writes the wall time and the ratio to the standard
-/// error, because they differ from run to run.
+/// It writes the story to the standard output. It writes the wall time and the ratio to the
+/// standard error, because they differ from run to run.
 #[derive(Debug, Parser)]
 #[command(name = "conveyors")]
 struct Options {
@@ -39,8 +39,8 @@ struct Options {
     /// Where the schedulers run.
     #[arg(long, value_enum, default_value_t = Where::Processes)]
     placement: Where,
-    /// The least time of messages between schedulers, in milliseconds. With more than 0 the schedulers
-    /// run at the same time, and a hand-over takes time.
+    /// The least time of messages between schedulers, in milliseconds. With more than 0 the
+    /// schedulers run at the same time, and a hand-over takes time.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     lookahead: u64,
     /// Delay messages between schedulers randomly, from this seed. This changes no result.

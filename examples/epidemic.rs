@@ -1,18 +1,19 @@
-//! *Covers*: a million agents, built inside their clusters; random times; a lookahead that the model
-//! has by nature; progress while it runs; a picture of the outcome.
+//! *Covers*: a million agents, built inside their clusters; random times; a lookahead that the
+//! model has by nature; progress while it runs; a picture of the outcome.
 //!
 //! *Scenario*: people live in towns, and each knows some others there: a few know many. Who catches
-//! the disease is exposed for a while, then infectious for a while, then immune, and may infect each
-//! acquaintance at a random moment of the infectious time. A few people also know somebody in another
-//! town, who visits them and travels home for a day before any harm is done there; so towns can be a day
-//! ahead of each other. A health office in every town counts the cases and writes to main each night.
+//! the disease is exposed for a while, then infectious for a while, then immune, and may infect
+//! each acquaintance at a random moment of the infectious time. A few people also know somebody in
+//! another town, who visits them and travels home for a day before any harm is done there; so towns
+//! can be a day ahead of each other. A health office in every town counts the cases and writes to
+//! main each night.
 //!
-//! `--check` computes the same epidemic without agents: the moment at which somebody is exposed is the
-//! length of the shortest path from an index case, where the length of a step is how long it takes to
-//! infect that acquaintance.
+//! `--check` computes the same epidemic without agents: the moment at which somebody is exposed is
+//! the length of the shortest path from an index case, where the length of a step is how long it
+//! takes to infect that acquaintance.
 //!
-//! Sources: Barabási and Albert, "Emergence of scaling in random networks", 1999; Dijkstra, "A note on
-//! two problems in connexion with graphs", 1959, for the check.
+//! Sources: Barabási and Albert, "Emergence of scaling in random networks", 1999; Dijkstra, "A note
+//! on two problems in connexion with graphs", 1959, for the check.
 //!
 //! ```sh
 //! cargo run --release --example epidemic -- --svg epidemic.svg
@@ -368,7 +369,8 @@ impl Chronicle {
         self.0.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// The ends of all days, before them the beginning of the first, in some towns with so many people.
+    /// The ends of all days, before them the beginning of the first, in some towns with so many
+    /// people.
     fn curves(&self, people: u64, towns: std::ops::Range<usize>) -> Vec<Curve> {
         let mut now = [people, 0, 0, 0];
         let mut curves = vec![now];

@@ -1,9 +1,9 @@
 //! *Covers*: a benchmark with agents that are built in their clusters, alarms for other agents, a
 //! lookahead, random numbers that are the same everywhere.
 //!
-//! *Scenario*: PHOLD, by which simulators compare themselves. Every agent starts with a few events. On
-//! each event it sends one, which takes the lookahead plus a random time, and which goes to an agent
-//! drawn from all, or else to itself. The number of events under way never changes.
+//! *Scenario*: PHOLD, by which simulators compare themselves. Every agent starts with a few events.
+//! On each event it sends one, which takes the lookahead plus a random time, and which goes to an
+//! agent drawn from all, or else to itself. The number of events under way never changes.
 //!
 //! Source: Fujimoto, "Performance of Time Warp under synthetic workloads", 1990.
 //!
@@ -37,7 +37,8 @@ struct Options {
     /// The mean time that an event is under way.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     mean: SimDuration,
-    /// The least time that an event is under way, a part of the mean: the lookahead of the clusters.
+    /// The least time that an event is under way, a part of the mean: the lookahead of the
+    /// clusters.
     #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     lookahead: SimDuration,
     /// The share of events that go to a random agent. The others stay at their agent.
@@ -62,7 +63,8 @@ struct Options {
     /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the clusters run. By default a single cluster runs inline, and several run in processes.
+    /// Where the clusters run. By default a single cluster runs inline, and several run in
+    /// processes.
     #[arg(long, value_enum)]
     placement: Option<Where>,
     /// Delay messages between clusters randomly, from this seed. This changes no result.

@@ -1,10 +1,10 @@
-//! *Covers*: the state of an agent in another process, commands, refusals, an agent taken out, a run
-//! that is steered.
+//! *Covers*: the state of an agent in another process, commands, refusals, an agent taken out, a
+//! run that is steered.
 //!
-//! *Scenario*: a cell grows in a process of its own, with parameters that nobody else has, and tells its
-//! environment of every division. While the simulation runs, somebody reads the cell's inner state,
-//! gives it other food, asks for what it cannot do, and halts it at last. Each of these is one call, and
-//! there is never a second copy of the cell.
+//! *Scenario*: a cell grows in a process of its own, with parameters that nobody else has, and
+//! tells its environment of every division. While the simulation runs, somebody reads the cell's
+//! inner state, gives it other food, asks for what it cannot do, and halts it at last. Each of
+//! these is one call, and there is never a second copy of the cell.
 
 use std::process::ExitCode;
 use std::thread;

@@ -1,14 +1,15 @@
 //! *Covers*: agents that negotiate while time stands still, then work while it passes; hand-overs
 //! between clusters; a chart of the outcome.
 //!
-//! *Scenario*: a line of two machines. Every item passes M1, then M2, and each machine knows only how
-//! long it takes itself. They negotiate the sequence: each bids for the item that it can do fastest,
-//! M1 to have it early, so that M2 is soon fed, M2 to have it late, so that little is left to do at
-//! the end. The shorter time wins: M1's item goes to the first free place, M2's to the last. Then M1
-//! begins. The known answer is in `data/scheduling.json`: A E B D G F C, in 53 minutes.
+//! *Scenario*: a line of two machines. Every item passes M1, then M2, and each machine knows only
+//! how long it takes itself. They negotiate the sequence: each bids for the item that it can do
+//! fastest, M1 to have it early, so that M2 is soon fed, M2 to have it late, so that little is left
+//! to do at the end. The shorter time wins: M1's item goes to the first free place, M2's to the
+//! last. Then M1 begins. The known answer is in `data/scheduling.json`: A E B D G F C, in 53
+//! minutes.
 //!
-//! What they negotiate is Johnson's rule, and the makespan is the shortest there is.
-//! Source: Johnson, "Optimal two- and three-stage production schedules with setup times included", 1954.
+//! What they negotiate is Johnson's rule, and the makespan is the shortest there is. Source:
+//! Johnson, "Optimal two- and three-stage production schedules with setup times included", 1954.
 //!
 //! ```sh
 //! cargo run --release --example production_line -- --svg gantt.svg
@@ -370,7 +371,8 @@ fn makespan_of(times: &Times, sequence: &[&str]) -> u64 {
     free[1]
 }
 
-/// Holds the outcome against all sequences there are, or against Johnson's rule written down plainly.
+/// Holds the outcome against all sequences there are, or against Johnson's rule written down
+/// plainly.
 fn check(times: &Times, sequence: &[&str], makespan: u64) -> Result<(), Failure> {
     let mut items: Vec<&str> = times.keys().map(String::as_str).collect();
     let shortest = if items.len() <= TRIED {

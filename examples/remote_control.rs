@@ -1,9 +1,9 @@
-//! *Covers*: agents paused, played and killed by id and all at once, a run that is steered from another
-//! thread, errors of agents collected.
+//! *Covers*: agents paused, played and killed by id and all at once, a run that is steered from
+//! another thread, errors of agents collected.
 //!
-//! *Scenario*: four jobs of ten steps each, two to a process. Somebody at the controls pauses one of them,
-//! then all, plays all again, and kills one; nobody is asked twice, and who cannot do what was asked says
-//! so. One job has a step that goes wrong, and reports it.
+//! *Scenario*: four jobs of ten steps each, two to a process. Somebody at the controls pauses one
+//! of them, then all, plays all again, and kills one; nobody is asked twice, and who cannot do what
+//! was asked says so. One job has a step that goes wrong, and reports it.
 
 use std::process::ExitCode;
 use std::thread;

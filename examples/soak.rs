@@ -1,9 +1,12 @@
-//! *Covers*: very many messages between processes: the accounts are exact, and memory does not grow.
+//! *Covers*: very many messages between processes: the accounts are exact, and memory does not
+//! grow.
 //!
-//! *Scenario*: players in two clusters or more throw balls to players of the next cluster, one each in every superstep, and as
-//! often as it takes. Now and then a player throws one to nobody as well. The simulation runs in slices. After each every
-//! ball must have arrived, all messages must be accounted for, sent = delivered + undeliverable + queued, and the memory of
-//! every process is looked at: after a tenth of the messages it is warm, and what it takes at the end must not be much more.
+//! *Scenario*: players in two clusters or more throw balls to players of the next cluster, one each
+//! in every superstep, and as often as it takes. Now and then a player throws one to nobody as
+//! well. The simulation runs in slices. After each every ball must have arrived, all messages must
+//! be accounted for, sent = delivered + undeliverable + queued, and the memory of every process is
+//! looked at: after a tenth of the messages it is warm, and what it takes at the end must not be
+//! much more.
 //!
 //! ```sh
 //! cargo run --release --example soak -- --messages 100000000 --progress
@@ -156,7 +159,8 @@ fn soak(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
             let sent = counters.sent;
             return Err(format!("{sent} messages sent and {accounted} accounted for").into());
         }
-        // What is lost on its way was never counted as sent. But then a player would have had nothing to throw.
+        // What is lost on its way was never counted as sent. But then a player would have had
+        // nothing to throw.
         if (counters.delivered, counters.queued) != (until * balls, balls) {
             let arrived = counters.delivered;
             return Err(format!("{arrived} messages arrived of {}", until * balls).into());

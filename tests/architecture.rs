@@ -1,7 +1,8 @@
-//! Imports run downhill: the layers that `docs/ARCHITECTURE.md` lists, read against the source of both crates.
+//! Imports run downhill: the layers that `docs/ARCHITECTURE.md` lists, read against the source of
+//! both crates.
 //!
-//! A module is a file; `mod.rs` is its folder. An import is a path that begins with `crate`, `self` or `super`, in a `use` or
-//! anywhere else. What is compiled for tests only does not count.
+//! A module is a file; `mod.rs` is its folder. An import is a path that begins with `crate`, `self`
+//! or `super`, in a `use` or anywhere else. What is compiled for tests only does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,8 +18,8 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The layers of a crate, the highest first: a block of ARCHITECTURE.md whose info string is `layers CRATE`. A line names the
-/// modules of one layer, and may go on with a remark behind `#`.
+/// The layers of a crate, the highest first: a block of ARCHITECTURE.md whose info string is
+/// `layers CRATE`. A line names the modules of one layer, and may go on with a remark behind `#`.
 fn layers(krate: &str) -> Vec<Vec<String>> {
     let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
     let fence = format!("```layers {krate}\n");

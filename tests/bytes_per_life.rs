@@ -64,7 +64,8 @@ impl Ids {
     }
 }
 
-/// Lives for a millisecond, in which it listens, draws a number and sends mail, and is followed by another one.
+/// Lives for a millisecond, in which it listens, draws a number and sends mail, and is followed by
+/// another one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Mortal {
     ids: Ids,
@@ -194,7 +195,8 @@ fn in_processes_it_leaves_nothing_where_it_never_was() {
     };
     let before = memory(BEFORE);
     let after = memory(LIVES);
-    // What a system takes at a time, and in the cluster of those who lived some bytes for each of them.
+    // What a system takes at a time, and in the cluster of those who lived some bytes for each of
+    // them.
     let most = [1_000_000, 500_000, 100_000];
     for ((before, after), most) in before.into_iter().zip(after).zip(most) {
         assert!(after < before + most, "{before} bytes became {after}");

@@ -314,7 +314,8 @@ fn where_to_look_is_told_by_files_that_exist() {
     }
 }
 
-/// Words that named something once and were replaced by the field's word, which the glossary in ARCHITECTURE.md gives.
+/// Words that named something once and were replaced by the field's word, which the glossary in
+/// ARCHITECTURE.md gives.
 const REPLACED: [&str; 37] = [
     "border",
     "borders",
@@ -376,7 +377,8 @@ const REPLACED_PHRASES: [&str; 4] = [
     "run is held",
 ];
 
-/// Where such a word stands for something else: files, by the beginning of their path, and what they may say.
+/// Where such a word stands for something else: files, by the beginning of their path, and what
+/// they may say.
 const ELSEWHERE: [(&str, &str); 12] = [
     // Members of a workspace.
     ("CONTRIBUTING.md", "members"),

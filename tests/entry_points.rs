@@ -1,7 +1,8 @@
 //! A child sees before `enter` what main saw, and becomes a cluster at the `enter` that main meant.
 //!
-//! What stands before `enter` matters here, so this program has a `main` of its own and no test harness. It starts itself for each
-//! story, in a directory of its own, and compares what the story prints.
+//! What stands before `enter` matters here, so this program has a `main` of its own and no test
+//! harness. It starts itself for each story, in a directory of its own, and compares what the story
+//! prints.
 
 use std::env;
 use std::fs;
@@ -147,7 +148,8 @@ fn own_name() -> Result<(), Error> {
     Ok(())
 }
 
-/// The program goes somewhere else after `enter`: what stands before `enter` does not see it, and agents do.
+/// The program goes somewhere else after `enter`: what stands before `enter` does not see it, and
+/// agents do.
 fn directory() -> Result<(), Error> {
     if !Path::new("word").exists() {
         fs::write("word", "from the file").unwrap();

@@ -1,5 +1,6 @@
-//! The corpus of the fuzz targets on a stable toolchain: every file of it, and many changed copies. No panic, no hang; and of each
-//! target some file is understood, so that the corpus still reaches what it was made for.
+//! The corpus of the fuzz targets on a stable toolchain: every file of it, and many changed copies.
+//! No panic, no hang; and of each target some file is understood, so that the corpus still reaches
+//! what it was made for.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! In its steady state the kernel allocates nothing per message or alarm, nor do main and the schedulers per round.
+//! In its steady state the kernel allocates nothing per message or alarm, nor do main and the
+//! schedulers per round.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -143,7 +144,8 @@ impl Agent<Word> for Answerer {
     }
 }
 
-/// Allocations of a run in which so many questions go from one cluster to another and are answered, after one like it.
+/// Allocations of a run in which so many questions go from one cluster to another and are answered,
+/// after one like it.
 fn allocations_of_rounds(questions: u64) -> u64 {
     let agents = Registry::new().with::<Asker>().with::<Answerer>().enter();
     let settings = MpMain::builder(agents).placement(Placement::Inline);

@@ -37,8 +37,8 @@ struct Options {
     /// How often each model and each bare loop is run.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Run this program in turns with the figures here: another build of this benchmark, or one that takes `--json --only NAME --runs
-    /// 1` and prints a line of JSON with a `value`.
+    /// Run this program in turns with the figures here: another build of this benchmark, or one
+    /// that takes `--json --only NAME --runs 1` and prints a line of JSON with a `value`.
     #[arg(long, value_name = "PROGRAM")]
     peer: Option<PathBuf>,
 }
@@ -68,7 +68,8 @@ struct Line {
     unit: String,
     bare: f64,
     ratio: f64,
-    /// What the peer did, and the median of the value over that in pairs, if one was measured beside it.
+    /// What the peer did, and the median of the value over that in pairs, if one was measured
+    /// beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peer: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

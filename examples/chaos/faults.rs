@@ -211,13 +211,15 @@ fn kill(chaos: &mut Chaos, victims: usize) -> Round {
     Ok(took)
 }
 
-/// Whoever is killed is most likely about to write into a link or to read from it, and main as well.
+/// Whoever is killed is most likely about to write into a link or to read from it, and main as
+/// well.
 fn kill_under_load(chaos: &mut Chaos) -> Round {
     chaos.stage.balls = 1_000;
     kill(chaos, 1)
 }
 
-/// Whoever is found at a random moment of the start is killed. If nobody is there yet, nothing is wrong.
+/// Whoever is found at a random moment of the start is killed. If nobody is there yet, nothing is
+/// wrong.
 fn kill_at_start(chaos: &mut Chaos) -> Round {
     let mut main = players(Placement::Processes, chaos.stage, None)?;
     let after = random_time(chaos, 15);
@@ -465,7 +467,8 @@ fn death(chaos: &mut Chaos, deed: Deed, how: fn(&ExitKind) -> bool) -> Round {
     Ok(took)
 }
 
-/// The program is killed as well, and then a child of this process, as are all that have lost their parents.
+/// The program is killed as well, and then a child of this process, as are all that have lost their
+/// parents.
 fn leave_program(chaos: &mut Chaos) -> Round {
     let took = death(chaos, Deed::LeaveProgram, |exit| *exit == ExitKind::Code(7))?;
     match reap_all(Duration::from_secs(10)) {
@@ -511,7 +514,8 @@ fn message(chaos: &mut Chaos, deed: Deed) -> Round {
     }
 }
 
-/// The report of a run with a deed in it that does no harm, how long it took, and whether all ended well.
+/// The report of a run with a deed in it that does no harm, how long it took, and whether all ended
+/// well.
 fn lived_through(chaos: &Chaos, deed: Deed) -> Result<(MpReport, u64, Duration), Failure> {
     let mut main = players(Placement::Processes, chaos.stage, Some(deed))?;
     main.start()?;

@@ -1,8 +1,10 @@
-//! *Covers*: what becomes of a simulation when something goes wrong: one clear error, soon, and nothing left behind.
+//! *Covers*: what becomes of a simulation when something goes wrong: one clear error, soon, and
+//! nothing left behind.
 //!
-//! *Scenario*: clusters that are busy with each other, and one fault per round: processes are killed and stopped, agents
-//! panic, abort, spin and flood, main itself is killed. Each round must come to the right end; how long that
-//! took, and what was left of processes, open files and temporary files, is told for each fault.
+//! *Scenario*: clusters that are busy with each other, and one fault per round: processes are
+//! killed and stopped, agents panic, abort, spin and flood, main itself is killed. Each round must
+//! come to the right end; how long that took, and what was left of processes, open files and
+//! temporary files, is told for each fault.
 //!
 //! ```sh
 //! cargo run --release --example chaos -- --fault kill --rounds 1000
@@ -23,7 +25,8 @@ use faults::{FAULTS, Failure, Fault};
 use maslite_testkit::carrier::Carrier;
 use model::Stage;
 
-/// Causes faults in busy simulations, and checks that each ends correctly and leaves nothing behind.
+/// Causes faults in busy simulations, and checks that each ends correctly and leaves nothing
+/// behind.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", after_help = EXPLANATION)]
 struct Options {

@@ -84,7 +84,8 @@ impl Host {
         }
     }
 
-    /// Waits for its end and for that of its clusters, which this process then inherits. Returns what else it has said.
+    /// Waits for its end and for that of its clusters, which this process then inherits. Returns
+    /// what else it has said.
     fn end(mut self, since: Instant) -> Result<(String, Duration), Failure> {
         let (_, left) = reap_all(Duration::from_secs(10));
         let took = wall().duration_since(since);

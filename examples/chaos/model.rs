@@ -83,7 +83,8 @@ pub(crate) struct Stage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Player {
     next: AgentId,
-    /// Somebody in another process: an agent of the first cluster, or main if there is one cluster only.
+    /// Somebody in another process: an agent of the first cluster, or main if there is one cluster
+    /// only.
     elsewhere: AgentId,
     balls: u64,
     deed: Option<Deed>,
@@ -223,8 +224,8 @@ pub(crate) fn agents() -> Entered<Msg> {
     Registry::new().with::<Player>().enter()
 }
 
-/// A simulation of clusters with two players each. The last player does the deed, if there is one; all of them
-/// if it is no harm.
+/// A simulation of clusters with two players each. The last player does the deed, if there is one;
+/// all of them if it is no harm.
 pub(crate) fn players(
     placement: Placement,
     stage: Stage,

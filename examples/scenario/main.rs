@@ -1,5 +1,5 @@
-//! *Covers*: agents that are data, static and changing subscriptions, alarms, agents that come and go, main, pauses,
-//! errors, traces, digests.
+//! *Covers*: agents that are data, static and changing subscriptions, alarms, agents that come and
+//! go, main, pauses, errors, traces, digests.
 //!
 //! *Scenario*: whatever a file says. Scripted agents react to mail by sending more; every delivery
 //! can be written down. For one file the trace is the same bytes on every placement.
@@ -46,16 +46,19 @@ struct Options {
     /// Run in pieces of this many supersteps. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice: Option<u64>,
-    /// Run in pieces of this many milliseconds of simulated time, if the file has a time limit. This changes no result.
+    /// Run in pieces of this many milliseconds of simulated time, if the file has a time limit.
+    /// This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice_ms: Option<u64>,
     /// Ask a predicate, which never holds, after every superstep. This changes no result.
     #[arg(long)]
     watch: bool,
-    /// Pause, step, ask and resume from another thread, randomly, from a seed. This changes no result.
+    /// Pause, step, ask and resume from another thread, randomly, from a seed. This changes no
+    /// result.
     #[arg(long, value_name = "SEED")]
     steer: Option<u64>,
-    /// End the run wherever agents report an error, and continue with another run. This changes no result.
+    /// End the run wherever agents report an error, and continue with another run. This changes no
+    /// result.
     #[arg(long)]
     stop_at_error: bool,
     /// Connect processes by channels instead of shared memory. This changes no result.
@@ -137,8 +140,8 @@ const FAILED: u8 = 1;
 /// Where a trace is written.
 type Lines = Trace<BufWriter<File>>;
 
-/// So many supersteps a run may have, in the first attempt and in those after it. One attempt is enough, unless agents say
-/// more in a run than its report holds.
+/// So many supersteps a run may have, in the first attempt and in those after it. One attempt is
+/// enough, unless agents say more in a run than its report holds.
 const ATTEMPTS: [u64; 4] = [u64::MAX, 64, 8, 1];
 
 fn execute(agents: Entered<ScenarioMessage>, options: &Options) -> Result<Summary, Failure> {

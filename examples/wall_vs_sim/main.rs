@@ -1,10 +1,10 @@
 //! *Covers*: what processes are for: the ratio of simulated to wall time, of clusters that are too
 //! heavy to share a core.
 //!
-//! *Scenario*: warehouses full of robots. Every now and then a robot plans, which takes some computing,
-//! and tells another robot, which computes as well. Most mail stays in its warehouse; a small share
-//! goes to another one, and takes a while to get there. The same warehouses run in one scheduler, then
-//! in a process each; and for comparison without any mail between them.
+//! *Scenario*: warehouses full of robots. Every now and then a robot plans, which takes some
+//! computing, and tells another robot, which computes as well. Most mail stays in its warehouse; a
+//! small share goes to another one, and takes a while to get there. The same warehouses run in one
+//! scheduler, then in a process each; and for comparison without any mail between them.
 //!
 //! ```sh
 //! cargo run --release --example wall_vs_sim -- --clusters 2 --sweep --svg ratio.svg
@@ -27,7 +27,8 @@ use model::{Model, agents};
 use picture::{Bar, Bars, Line, Lines};
 use runs::{Outcome, Span};
 
-/// Measures how much faster than wall time heavy clusters run, in one scheduler and in one process each.
+/// Measures how much faster than wall time heavy clusters run, in one scheduler and in one process
+/// each.
 #[derive(Debug, Parser)]
 #[command(name = "wall_vs_sim", after_help = EXPLANATION)]
 struct Options {
@@ -37,7 +38,8 @@ struct Options {
     /// How many agents each cluster has.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     agents: u64,
-    /// The mean time between two plans of one agent. Making a plan is an event, and telling it is another.
+    /// The mean time between two plans of one agent. Making a plan is an event, and telling it is
+    /// another.
     #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds)]
     period: SimDuration,
     /// How long each event keeps the processor busy, in nanoseconds.
@@ -91,7 +93,8 @@ enum Where {
 /// Work per event [ns] and share of crossing mail, in a sweep.
 const WORKS: [u64; 6] = [0, 100, 300, 1_000, 3_000, 10_000];
 const CROSSES: [f64; 4] = [0.0, 0.001, 0.01, 0.1];
-/// What a sweep lets one scheduler work at each point, about [ns], and what the kernel adds to an event.
+/// What a sweep lets one scheduler work at each point, about [ns], and what the kernel adds to an
+/// event.
 const SWEPT: u64 = 300_000_000;
 const KERNEL: u64 = 200;
 

@@ -1,5 +1,5 @@
-//! The same clusters in one scheduler, in a process each, and in processes that know nothing of each
-//! other.
+//! The same clusters in one scheduler, in a process each, and in processes that know nothing of
+//! each other.
 
 use std::sync::Barrier;
 use std::thread;

@@ -191,12 +191,13 @@ impl<'a, M: Message> Context<'a, M> {
             .send(self.slot, Receiver::Agent(to.into()), body);
     }
 
-    /// Sends a message to the sender of the mail that the agent is handling, which is the last that it took out of its inbox;
-    /// subscribers get a copy.
+    /// Sends a message to the sender of the mail that the agent is handling, which is the last that
+    /// it took out of its inbox; subscribers get a copy.
     ///
-    /// The sender of an alarm is the agent that set it, so a reply to one's own alarm comes back. A reply to mail of main is
-    /// for main, which [`run_with`](crate::Scheduler::run_with) listens to. Where the agent has not taken any mail in this
-    /// call, as in `setup`, a reply ends the run with [`Error::NothingToReplyTo`].
+    /// The sender of an alarm is the agent that set it, so a reply to one's own alarm comes back. A
+    /// reply to mail of main is for main, which [`run_with`](crate::Scheduler::run_with) listens
+    /// to. Where the agent has not taken any mail in this call, as in `setup`, a reply ends the run
+    /// with [`Error::NothingToReplyTo`].
     #[inline]
     pub fn reply(&mut self, body: M) {
         match self.sender {
@@ -303,8 +304,8 @@ impl<'a, M: Message> Context<'a, M> {
         SimTime::MAX
     }
 
-    /// Clears an alarm of this agent. False if it fired or was cleared before. A periodic one ends; if it has fired and its mail
-    /// has not been taken yet, that mail is its last.
+    /// Clears an alarm of this agent. False if it fired or was cleared before. A periodic one ends;
+    /// if it has fired and its mail has not been taken yet, that mail is its last.
     pub fn clear_alarm(&mut self, id: AlarmId) -> bool {
         let setter = self.id();
         self.kernel.clear_alarm(setter, id)

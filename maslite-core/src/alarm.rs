@@ -54,11 +54,13 @@ impl Alarm {
         }
     }
 
-    /// Due again and again, `period` apart, to the agent that sets it; the first time one `period` from now. It goes on until it
-    /// is cleared with the [`AlarmId`](crate::AlarmId) of its setting, or its agent is removed.
+    /// Due again and again, `period` apart, to the agent that sets it; the first time one `period`
+    /// from now. It goes on until it is cleared with the [`AlarmId`](crate::AlarmId) of its
+    /// setting, or its agent is removed.
     ///
-    /// It is set again when its agent takes its mail out of the inbox, before [`receive`](crate::Agent::receive) is called; if it
-    /// is [for others](Self::to), when it fires. It keeps its pace: it is due at the first time plus a whole number of periods, and
+    /// It is set again when its agent takes its mail out of the inbox, before
+    /// [`receive`](crate::Agent::receive) is called; if it is [for others](Self::to), when it
+    /// fires. It keeps its pace: it is due at the first time plus a whole number of periods, and
     /// times that have passed meanwhile are left out. It ends with simulated time. A run
     /// [until idle](crate::Run::until_idle) does not end by itself while one is pending.
     ///

@@ -13,7 +13,8 @@ pub type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 /// Takes the lines of a trace.
 type LineSink = Box<dyn FnMut(&str) + Send>;
 
-/// The settings of a [`Scheduler`](crate::Scheduler); see [`Scheduler::builder`](crate::Scheduler::builder).
+/// The settings of a [`Scheduler`](crate::Scheduler); see
+/// [`Scheduler::builder`](crate::Scheduler::builder).
 #[must_use = "settings do nothing until `build` makes a scheduler of them"]
 pub struct SchedulerBuilder<M: Message> {
     pub(crate) seed: u64,
@@ -59,8 +60,8 @@ impl<M: Message> SchedulerBuilder<M> {
         self
     }
 
-    /// Adds a digest of the trace and a digest of the contents of all messages to every report. [`Report`](crate::Report) says
-    /// what a digest covers.
+    /// Adds a digest of the trace and a digest of the contents of all messages to every report.
+    /// [`Report`](crate::Report) says what a digest covers.
     ///
     /// ```
     /// use maslite_core::{Agent, Digest, Message, Run, Scheduler};
@@ -113,14 +114,15 @@ impl<M: Message> SchedulerBuilder<M> {
         self
     }
 
-    /// Sets how the lines of the trace are written. By default [`JsonLines`](crate::JsonLines) defines it.
+    /// Sets how the lines of the trace are written. By default [`JsonLines`](crate::JsonLines)
+    /// defines it.
     pub fn trace_format(mut self, format: TraceFormat<M>) -> Self {
         self.format = format;
         self
     }
 
-    /// Shows every delivery to `observer`, in the kernel's one order. See [`JsonLines`](crate::JsonLines) for one that writes
-    /// them down.
+    /// Shows every delivery to `observer`, in the kernel's one order. See
+    /// [`JsonLines`](crate::JsonLines) for one that writes them down.
     pub fn observe(mut self, observer: impl Into<Observer<M>>) -> Self {
         self.observer = Some(observer.into());
         self

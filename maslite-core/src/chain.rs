@@ -5,11 +5,13 @@ use std::fmt;
 
 use crate::plain::Lines;
 
-/// Shows an error with all its causes on one line, as a program prints it to its user. It escapes characters that a terminal
-/// would obey. It keeps the line ends of texts that have lines, such as the output of a child.
+/// Shows an error with all its causes on one line, as a program prints it to its user. It escapes
+/// characters that a terminal would obey. It keeps the line ends of texts that have lines, such as
+/// the output of a child.
 ///
-/// `{:?}` of every error of this crate and of `maslite-mp` shows the same line, because `fn main() -> Result<(), Error>` and
-/// `unwrap` print `{:?}`. `{:#?}` shows the fields of the error, for developers.
+/// `{:?}` of every error of this crate and of `maslite-mp` shows the same line, because
+/// `fn main() -> Result<(), Error>` and `unwrap` print `{:?}`. `{:#?}` shows the fields of the
+/// error, for developers.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a dyn Error);
 
@@ -32,8 +34,8 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Implements `Debug` of an error: the text of [`Chain`], and with `{:#?}` the structure. The caller must list every variant
-/// and field.
+/// Implements `Debug` of an error: the text of [`Chain`], and with `{:#?}` the structure. The
+/// caller must list every variant and field.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! readable_debug {

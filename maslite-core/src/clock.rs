@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{SimDuration, SimTime};
 
-/// Reads the wall clock. All of the kernel reads it here, and only for timeouts, reports and real time. Nothing that agents see
-/// under a simulated clock depends on it.
+/// Reads the wall clock. All of the kernel reads it here, and only for timeouts, reports and real
+/// time. Nothing that agents see under a simulated clock depends on it.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -32,11 +32,11 @@ pub enum Clock {
     /// Time jumps from alarm to alarm, independent of wall time.
     #[default]
     Simulated,
-    /// Time jumps from alarm to alarm, but an alarm fires only when wall time, multiplied by the speed, has reached its time.
-    /// Time stands still within an instant.
+    /// Time jumps from alarm to alarm, but an alarm fires only when wall time, multiplied by the
+    /// speed, has reached its time. Time stands still within an instant.
     Paced(Speed),
-    /// Time is wall time since the start of the first run, and passes between runs, too. Time stands still within a superstep.
-    /// An idle run waits for required alarms only.
+    /// Time is wall time since the start of the first run, and passes between runs, too. Time
+    /// stands still within a superstep. An idle run waits for required alarms only.
     RealTime,
 }
 

@@ -46,8 +46,8 @@ pub enum CommandError {
         /// The agent's reason.
         refusal: Refusal,
     },
-    /// The agent panicked while it handled the command. It lives on, with the changes that the command had made before the
-    /// panic.
+    /// The agent panicked while it handled the command. It lives on, with the changes that the
+    /// command had made before the panic.
     #[error("agent {agent} panicked while it handled a command: {message}")]
     Panicked {
         /// The agent.

@@ -87,12 +87,14 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes the digest of a trace from its deliveries. The digest is a sum and does not depend on the order of adding: clusters
-/// sum their own deliveries, and main adds the sums. The hash of each delivery includes its place in the order of deliveries.
+/// Computes the digest of a trace from its deliveries. The digest is a sum and does not depend on
+/// the order of adding: clusters sum their own deliveries, and main adds the sums. The hash of each
+/// delivery includes its place in the order of deliveries.
 ///
-/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep, receiver, delivery index at
-/// the receiver, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a of the topic's name, with a constant *k* per field; mix
-/// is the finalizer of SplitMix64. The constants are written out in `docs/semantics.md`.
+/// The hash of a delivery is `mix(Σ (field + c) · k)`, wrapping, over instant \[ns\], superstep,
+/// receiver, delivery index at the receiver, sender, addressee (2⁶⁴ − 2 for a broadcast) and FNV-1a
+/// of the topic's name, with a constant *k* per field; mix is the finalizer of SplitMix64. The
+/// constants are written out in `docs/semantics.md`.
 #[derive(Debug, Default)]
 pub struct DigestSum {
     sum: u64,
@@ -118,7 +120,8 @@ impl DigestSum {
         Digest(self.sum)
     }
 
-    /// Adds a delivery. Returns the sum over its place, topic and addresses, which a content digest needs.
+    /// Adds a delivery. Returns the sum over its place, topic and addresses, which a content digest
+    /// needs.
     #[inline]
     pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) -> u64 {
         let topic = delivery.mail.topic();
@@ -149,8 +152,9 @@ impl DigestSum {
     }
 }
 
-/// Computes the content digest of a trace from its deliveries and their messages. The hash of a delivery is that of
-/// [`DigestSum`] with an eighth field: the hash of the message in postcard's encoding, eight bytes at a time.
+/// Computes the content digest of a trace from its deliveries and their messages. The hash of a
+/// delivery is that of [`DigestSum`] with an eighth field: the hash of the message in postcard's
+/// encoding, eight bytes at a time.
 #[derive(Debug, Default)]
 pub struct ContentSum {
     sum: u64,
@@ -183,7 +187,8 @@ impl ContentSum {
     }
 }
 
-/// Hashes bytes: mixes their number with eight bytes at a time, little endian. The last number is padded with zeros.
+/// Hashes bytes: mixes their number with eight bytes at a time, little endian. The last number is
+/// padded with zeros.
 fn hash_of(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let start = bytes.len() as u64;

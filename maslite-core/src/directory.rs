@@ -19,8 +19,8 @@ pub(crate) enum Whereabouts {
     Unknown,
 }
 
-/// Maps ids to slots: numbers that lie densely by an array, all others by a hash table. Of agents that are gone it keeps that they
-/// were there, in few bytes.
+/// Maps ids to slots: numbers that lie densely by an array, all others by a hash table. Of agents
+/// that are gone it keeps that they were there, in few bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     /// The number that the array begins with.

@@ -8,7 +8,8 @@ use crate::{AgentId, IdError, SimDuration, SimTime, Topic};
 
 /// Why a run, or a call that prepares one, failed.
 ///
-/// After an error from `run` the simulation cannot continue, because half of the failing superstep has happened.
+/// After an error from `run` the simulation cannot continue, because half of the failing superstep
+/// has happened.
 #[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
@@ -56,12 +57,14 @@ pub enum Error {
         superstep: u64,
         /// The message of the panic.
         message: String,
-        /// The place in the source: file, line and column. None if the program replaced the panic hook during the run.
+        /// The place in the source: file, line and column. None if the program replaced the panic
+        /// hook during the run.
         place: Option<Box<str>>,
         /// The backtrace, if the environment asks for one (`RUST_BACKTRACE=1`).
         backtrace: Option<Box<str>>,
     },
-    /// Code of the model that belongs to no agent panicked: a builder, an encoding, a topic, the format of the trace.
+    /// Code of the model that belongs to no agent panicked: a builder, an encoding, a topic, the
+    /// format of the trace.
     #[error(
         "{what} panicked at {time}, superstep {superstep}{}: {message}",
         .place.as_ref().map_or_else(String::new, |place| format!(", in {place}"))
@@ -218,7 +221,8 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The place of a failure in the kernel's one order. Everything before it has happened, and nothing after it.
+/// The place of a failure in the kernel's one order. Everything before it has happened, and nothing
+/// after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FailurePlace {
     /// The instant.
@@ -234,8 +238,8 @@ pub struct FailurePlace {
 }
 
 impl FailurePlace {
-    /// Whether what the agent with this insertion index does in a superstep comes before the failure, the failing
-    /// agent's own update included.
+    /// Whether what the agent with this insertion index does in a superstep comes before the
+    /// failure, the failing agent's own update included.
     #[must_use]
     pub fn is_after(&self, time: SimTime, superstep: u64, index: u64) -> bool {
         let last = match self.stage {

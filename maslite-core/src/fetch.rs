@@ -9,7 +9,8 @@
 )]
 pub(crate) fn fetch<T: ?Sized>(value: &T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: every x86-64 processor has the instruction. It neither reads nor writes memory as the language knows it, and faults for no address.
+    // SAFETY: every x86-64 processor has the instruction. It neither reads nor writes memory as the
+    // language knows it, and faults for no address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
 }
 

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// Identifies an agent in the whole simulation, in every process.
 ///
-/// An id is made from a number below 2⁶³ or from a name: `AgentId::from(7)`, `AgentId::from("crane 2")`. Ids are small and can
-/// be copied. The process remembers the name, so that logs and errors show it. The name travels to other processes with its
-/// agent.
+/// An id is made from a number below 2⁶³ or from a name: `AgentId::from(7)`,
+/// `AgentId::from("crane 2")`. Ids are small and can be copied. The process remembers the name, so
+/// that logs and errors show it. The name travels to other processes with its agent.
 ///
 /// ```
 /// use maslite_core::AgentId;
@@ -25,15 +25,16 @@ pub struct AgentId(u64);
 /// Set in every id made of a name, clear in every id made of a number.
 const NAMED: u64 = 1 << 63;
 
-/// The range of negative numbers, which are no valid ids. They are kept so that an error can show the number as the program
-/// wrote it.
+/// The range of negative numbers, which are no valid ids. They are kept so that an error can show
+/// the number as the program wrote it.
 const NEGATIVE: u64 = 0xffff_fffe << 32;
 
 impl AgentId {
     /// The id of main. Mail to it reaches the handler that the program gave to `run_with`.
     pub const MAIN: Self = Self(u64::MAX);
 
-    /// Stands for "no receiver" where an id must be written as a number, for instance in the digest.
+    /// Stands for "no receiver" where an id must be written as a number, for instance in the
+    /// digest.
     pub(crate) const NOBODY: Self = Self(u64::MAX - 1);
 
     /// Returns the 64 bits: the number, or the hash of the name.
@@ -42,7 +43,8 @@ impl AgentId {
         self.0
     }
 
-    /// Makes an id from the value of `as_u64`. The process does not learn a name from it: see [`AgentId::named`].
+    /// Makes an id from the value of `as_u64`. The process does not learn a name from it: see
+    /// [`AgentId::named`].
     #[must_use]
     pub const fn from_u64(bits: u64) -> Self {
         Self(bits)
@@ -50,8 +52,9 @@ impl AgentId {
 
     /// Makes the id of a name: the 64-bit FNV-1a hash of its bytes, with the highest bit set.
     ///
-    /// Two names can have the same hash, which by chance almost never happens. A run that uses such an id ends with an error
-    /// that names both: when mail is addressed to the id, or an agent with the id is added, removed or subscribed to.
+    /// Two names can have the same hash, which by chance almost never happens. A run that uses such
+    /// an id ends with an error that names both: when mail is addressed to the id, or an agent with
+    /// the id is added, removed or subscribed to.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let id = Self::of_name(name);
@@ -90,7 +93,8 @@ impl AgentId {
         }
     }
 
-    /// Returns the name that this id was made from; none if it was made from a number, or this process does not know the name.
+    /// Returns the name that this id was made from; none if it was made from a number, or this
+    /// process does not know the name.
     #[must_use]
     pub fn name(self) -> Option<Arc<str>> {
         if self.number().is_some() {
@@ -128,8 +132,8 @@ impl AgentId {
         self.collision().map_or(Ok(()), Err)
     }
 
-    /// Returns the names that this process has learned after the first `known` names, and sets `known` to the number of all
-    /// names.
+    /// Returns the names that this process has learned after the first `known` names, and sets
+    /// `known` to the number of all names.
     #[doc(hidden)]
     #[must_use]
     pub fn names_since(known: &mut usize) -> Vec<String> {
@@ -169,7 +173,8 @@ pub enum IdError {
     /// The id belongs to main or to the kernel.
     #[error("the id {0} is reserved for the kernel: give the agent another number or a name")]
     Reserved(AgentId),
-    /// The number is too large or negative: numbers of agents are 0 to 2⁶³ − 1, and the others are hashes of names.
+    /// The number is too large or negative: numbers of agents are 0 to 2⁶³ − 1, and the others are
+    /// hashes of names.
     #[error("the id {} is out of range: numbers of agents are 0 to 2^63 - 1", Number(*.0))]
     OutOfRange(u64),
     /// Two names hash to the same 64 bits.
@@ -185,7 +190,8 @@ crate::readable_debug!(
     }
 );
 
-/// The names of ids, for people, and to find two names with one id. Nothing in the kernel's order depends on them.
+/// The names of ids, for people, and to find two names with one id. Nothing in the kernel's order
+/// depends on them.
 static NAMES: RwLock<Table> = RwLock::new(Table {
     by_id: BTreeMap::new(),
     in_order: Vec::new(),
@@ -261,7 +267,8 @@ impl From<usize> for AgentId {
     }
 }
 
-/// Makes an id from a plain `7` in a program. No agent may have a negative number: adding such an agent is an error.
+/// Makes an id from a plain `7` in a program. No agent may have a negative number: adding such an
+/// agent is an error.
 impl From<i32> for AgentId {
     #[inline]
     fn from(number: i32) -> Self {
@@ -290,7 +297,8 @@ impl From<&str> for AgentId {
     }
 }
 
-/// Shows a name without quotes, unless it could be taken for another id: `"1"` is not 1, and `"main"` is not main.
+/// Shows a name without quotes, unless it could be taken for another id: `"1"` is not 1, and
+/// `"main"` is not main.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::MAIN {

@@ -10,11 +10,12 @@ const BLOCK: usize = 32;
 /// The least number of ids that are added before all ids are packed again.
 const FEW: usize = 256;
 
-/// The set of ids of removed agents. The kernel needs to know only that an id is in the set, because ids are never reused.
+/// The set of ids of removed agents. The kernel needs to know only that an id is in the set,
+/// because ids are never reused.
 ///
-/// Most ids are packed in ascending order, as differences with 7 bits in a byte: ids that were counted up take about one byte
-/// each, ids without any order about eight. The ids that were added last are in a hash table, which holds at most a sixteenth
-/// of all ids.
+/// Most ids are packed in ascending order, as differences with 7 bits in a byte: ids that were
+/// counted up take about one byte each, ids without any order about eight. The ids that were added
+/// last are in a hash table, which holds at most a sixteenth of all ids.
 #[derive(Debug, Default)]
 pub struct IdSet {
     /// The first id of each block, and where the differences to the others begin.

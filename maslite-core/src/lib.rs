@@ -34,15 +34,16 @@
 //!
 //! # Concepts
 //!
-//! - An [`Agent`] is state and three methods: `setup`, `update`, `teardown`. `update` hands each mail
-//!   to `receive` unless you write it yourself. What an agent can do is in the [`Context`] it is given.
-//! - A [`Message`] is one type for all agents of a simulation, usually an enum; its [`Topic`] is the
-//!   name of the variant. A message under way is [`Mail`], with a sender and a [`Receiver`].
-//! - A [`Pattern`] names a sender, a receiver, a topic, or several of these. Who subscribes to it gets a
-//!   copy of all mail that fits.
+//! - An [`Agent`] is state and three methods: `setup`, `update`, `teardown`. `update` hands each
+//!   mail to `receive` unless you write it yourself. What an agent can do is in the [`Context`] it
+//!   is given.
+//! - A [`Message`] is one type for all agents of a simulation, usually an enum; its [`Topic`] is
+//!   the name of the variant. A message under way is [`Mail`], with a sender and a [`Receiver`].
+//! - A [`Pattern`] names a sender, a receiver, a topic, or several of these. Who subscribes to it
+//!   gets a copy of all mail that fits.
 //! - An [`Alarm`] is mail for later. Setting one is how an agent lets time pass.
-//! - An *instant* is one value of [`SimTime`]. A *superstep* is one round within it: the agents that
-//!   are awake are updated, then their mail is posted.
+//! - An *instant* is one value of [`SimTime`]. A *superstep* is one round within it: the agents
+//!   that are awake are updated, then their mail is posted.
 //! - A [`Scheduler`] runs the agents, as far as a [`Run`] says, and answers with a [`Report`]. A
 //!   [`Clock`] ties simulated time to the wall, if it is to be tied at all.
 //!
@@ -65,30 +66,33 @@
 //!
 //! 1. In a superstep the awake agents are updated in the order in which they were added. Awake are
 //!    those with mail, those just added, and those that asked for it with [`Context::keep_awake`].
-//! 2. What is sent in a superstep arrives in the next one, in the order of the senders' insertion and
-//!    of each sender's own sends. An answer never arrives in the superstep of its question.
-//! 3. Time stands still while there is mail. When none is left it jumps to the earliest alarm; alarms
-//!    due together arrive in the order (time they were set at, insertion of who set them, sequence).
-//! 4. Time is an integer number of nanoseconds, so it neither drifts nor depends on the platform. A duration made of an `f64` does
-//!    as far as that number does.
+//! 2. What is sent in a superstep arrives in the next one, in the order of the senders' insertion
+//!    and of each sender's own sends. An answer never arrives in the superstep of its question.
+//! 3. Time stands still while there is mail. When none is left it jumps to the earliest alarm;
+//!    alarms due together arrive in the order (time they were set at, insertion of who set them,
+//!    sequence).
+//! 4. Time is an integer number of nanoseconds, so it neither drifts nor depends on the platform. A
+//!    duration made of an `f64` does as far as that number does.
 //! 5. Nobody gets one mail twice, whatever it subscribed to.
-//! 6. `setup` is called once, before anything else; `teardown` once, when the agent is removed or when
-//!    the simulation ends.
-//! 7. The same agents, added in the same order, with the same seed and the same mail from outside give
-//!    the same trace, on every platform, as far as what agents compute is: integers, and floating-point `+ - * /` and `sqrt`, but
-//!    no logarithm or sine of the standard library, whose last bit is the platform's. Nothing depends on addresses, hash seeds or the wall clock,
+//! 6. `setup` is called once, before anything else; `teardown` once, when the agent is removed or
+//!    when the simulation ends.
+//! 7. The same agents, added in the same order, with the same seed and the same mail from outside
+//!    give the same trace, on every platform, as far as what agents compute is: integers, and
+//!    floating-point `+ - * /` and `sqrt`, but no logarithm or sine of the standard library, whose
+//!    last bit is the platform's. Nothing depends on addresses, hash seeds or the wall clock,
 //!    unless the clock follows the wall ([`Clock::RealTime`]) or another thread sends mail
 //!    ([`Controller::send`]).
 //! 8. In every report sent = delivered + undeliverable + queued.
 //! 9. A run ends between two supersteps, and the next one goes on as if there had been no end.
-//! 10. A panic in an agent is an [`Error`] of the run that names the agent. The simulation cannot go on
-//!     then, but the program can.
+//! 10. A panic in an agent is an [`Error`] of the run that names the agent. The simulation cannot
+//!     go on then, but the program can.
 //!
 //! # Where to read on
 //!
-//! [`Agent`], [`Context`], [`Scheduler`] and [`Run`] are what most models use; [`prelude`] has them all. [`testing`] tests an
-//! agent without a scheduler, and [`clock`] has the wall clock. [`Simulation`] is the trait that a [`Scheduler`] shares with the
-//! simulations in several processes of the crate `maslite-mp`.
+//! [`Agent`], [`Context`], [`Scheduler`] and [`Run`] are what most models use; [`prelude`] has them
+//! all. [`testing`] tests an agent without a scheduler, and [`clock`] has the wall clock.
+//! [`Simulation`] is the trait that a [`Scheduler`] shares with the simulations in several
+//! processes of the crate `maslite-mp`.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -141,8 +145,8 @@ pub use main_context::MainContext;
 pub use maslite_derive::Message;
 pub use message::{Delivery, Mail, Message, Receiver};
 pub use plain::Plain;
-/// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with `maslite_core::rand::RngExt` there is no second
-/// version of it in a program.
+/// The crate whose traits draw ranges, shuffles and choices from an [`AgentRng`]: with
+/// `maslite_core::rand::RngExt` there is no second version of it in a program.
 pub use rand;
 pub use rng::AgentRng;
 pub use run::{AgentError, Counters, LostMail, Report, Run, StopReason};
@@ -169,7 +173,8 @@ pub mod prelude {
     };
 }
 
-/// For `maslite-mp` and the tests of this workspace alone: what a host of several engines needs. It may change with every version.
+/// For `maslite-mp` and the tests of this workspace alone: what a host of several engines needs. It
+/// may change with every version.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::engine::*;

@@ -280,7 +280,8 @@ impl MailingList {
             })
     }
 
-    /// The topics to which somebody listens, whatever the sender and receiver, in the order of their letters.
+    /// The topics to which somebody listens, whatever the sender and receiver, in the order of
+    /// their letters.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         self.topics_where(|_| true)

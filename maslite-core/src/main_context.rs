@@ -44,8 +44,9 @@ impl<M> MainContext<M> {
         self.now
     }
 
-    /// The simulated time at which the mail at hand was sent, or set as an alarm. Under a lookahead mail to main arrives one
-    /// lookahead after it was sent, so this is earlier than [`now`](Self::now) then.
+    /// The simulated time at which the mail at hand was sent, or set as an alarm. Under a lookahead
+    /// mail to main arrives one lookahead after it was sent, so this is earlier than
+    /// [`now`](Self::now) then.
     #[must_use]
     pub fn sent_at(&self) -> SimTime {
         self.sent_at

@@ -6,8 +6,9 @@ use crate::{AgentId, SimTime, Topic};
 
 /// The message type of a simulation: one type for all agents, usually an enum.
 ///
-/// `#[derive(Message)]` makes the name of the variant the topic. `#[message(topic = "…")]` on a variant gives another one. A type
-/// whose topic depends on its content implements the trait by hand.
+/// `#[derive(Message)]` makes the name of the variant the topic. `#[message(topic = "…")]` on a
+/// variant gives another one. A type whose topic depends on its content implements the trait by
+/// hand.
 ///
 /// ```
 /// use maslite_core::{Message, Topic};
@@ -120,8 +121,8 @@ pub struct Import<M> {
     pub key: MailKey,
     /// The mail.
     pub mail: Mail<M>,
-    /// It is for those who listen here: its receiver lives in another engine, which counts it. Other mail whose receiver was
-    /// never here is counted as undeliverable.
+    /// It is for those who listen here: its receiver lives in another engine, which counts it.
+    /// Other mail whose receiver was never here is counted as undeliverable.
     pub is_copy: bool,
 }
 
@@ -217,8 +218,8 @@ pub(crate) struct Envelope<M> {
     to: AgentId,
     kind: ReceiverKind,
     marks: u8,
-    /// Under a lookahead: how long it was under way between schedulers, as a number of the kernel's;
-    /// 0 if it was not.
+    /// Under a lookahead: how long it was under way between schedulers, as a number of the
+    /// kernel's; 0 if it was not.
     pub(crate) origin: u16,
     /// Before it is posted: where the receiver sits, if that was found out already. From then on:
     /// how many agents have yet to read it.

@@ -1,7 +1,8 @@
 //! Records the place and the backtrace of panics.
 //!
-//! Unwinding carries neither, so a panic hook keeps both in the thread while agents are called. The hook is set once per
-//! process, at the first such call, and passes every panic on to the previous hook.
+//! Unwinding carries neither, so a panic hook keeps both in the thread while agents are called. The
+//! hook is set once per process, at the first such call, and passes every panic on to the previous
+//! hook.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -17,7 +18,8 @@ use std::thread::panicking;
 pub(crate) struct Panic {
     /// The payload; none once the panic continues.
     payload: Option<Box<dyn Any + Send>>,
-    /// File, line and column. None if the program has set its own hook since, or has resumed a panic that it had caught.
+    /// File, line and column. None if the program has set its own hook since, or has resumed a
+    /// panic that it had caught.
     pub(crate) place: Option<Box<str>>,
     /// The backtrace, if `RUST_BACKTRACE` asks for one.
     pub(crate) backtrace: Option<Box<str>>,
@@ -29,7 +31,8 @@ impl Panic {
         self.payload.as_deref().map_or("", message)
     }
 
-    /// Resumes the panic in the caller. Code that catches it there gets the same place and backtrace.
+    /// Resumes the panic in the caller. Code that catches it there gets the same place and
+    /// backtrace.
     pub(crate) fn go_on(mut self) -> ! {
         let seen = Seen {
             message: self.message().to_owned(),
@@ -49,7 +52,8 @@ impl Panic {
 impl Drop for Panic {
     fn drop(&mut self) {
         let payload = self.payload.take();
-        // The payload is a value of the program: it may panic in its own `Drop`, and so may the payload of that panic.
+        // The payload is a value of the program: it may panic in its own `Drop`, and so may the
+        // payload of that panic.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(another);
         }
@@ -72,8 +76,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `what`. Panics of this thread in it, which are caught there, are not shown. The program's hook is in its place again
-/// afterwards.
+/// Calls `what`. Panics of this thread in it, which are caught there, are not shown. The program's
+/// hook is in its place again afterwards.
 pub fn quietly<T>(what: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -171,7 +175,8 @@ impl Drop for Reporting {
     }
 }
 
-/// Whether a panic is being reported somewhere in this process: to resolve and print a backtrace may take seconds.
+/// Whether a panic is being reported somewhere in this process: to resolve and print a backtrace
+/// may take seconds.
 #[must_use]
 pub fn is_reporting_panic() -> bool {
     REPORTED.load(Ordering::SeqCst) > 0

@@ -1,7 +1,8 @@
 //! Which pending alarms are periodic, and when each is due next.
 //!
-//! A periodic alarm is one alarm after the other in the queue of alarms, each with a place of its own. This table knows which
-//! alarm of the queue stands for which periodic one, so that it keeps the handle that its agent got at first.
+//! A periodic alarm is one alarm after the other in the queue of alarms, each with a place of its
+//! own. This table knows which alarm of the queue stands for which periodic one, so that it keeps
+//! the handle that its agent got at first.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
@@ -20,7 +21,8 @@ pub(crate) struct Periodics {
     free: Vec<u32>,
     /// By the agent that set it and the sequence number of its handle.
     by_handle: BTreeMap<(AgentId, u64), u32>,
-    /// By the agent that set it and the sequence number of the alarm that stands for it now. It is looked up, never walked.
+    /// By the agent that set it and the sequence number of the alarm that stands for it now. It is
+    /// looked up, never walked.
     by_current: FxHashMap<(AgentId, u64), u32>,
 }
 
@@ -57,7 +59,8 @@ impl Periodic {
         }
     }
 
-    /// The next time at which it is due, which is after `now`; those that were missed are left out. None beyond the end of time.
+    /// The next time at which it is due, which is after `now`; those that were missed are left out.
+    /// None beyond the end of time.
     pub(crate) fn next(&self, now: SimTime) -> Option<SimTime> {
         let periods = now.since(self.due) / self.period + 1;
         self.due.checked_add(self.period.checked_mul(periods)?)

@@ -1,5 +1,5 @@
-//! Makes text of a model safe to show: no character of it moves a cursor, ends a line, or reverses the order of other
-//! characters.
+//! Makes text of a model safe to show: no character of it moves a cursor, ends a line, or reverses
+//! the order of other characters.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ pub fn is_command(c: char) -> bool {
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Shows a text on one line, cut after this many characters, with escapes for characters that a terminal obeys.
+/// Shows a text on one line, cut after this many characters, with escapes for characters that a
+/// terminal obeys.
 ///
 /// ```
 /// let name = maslite_core::Plain("cr\x1b[2Jane\n", 8);

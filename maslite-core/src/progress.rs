@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentId, Phase, SimTime};
 
-/// Shows the position of a running engine to other threads. The cost is one plain store for each call of an agent.
+/// Shows the position of a running engine to other threads. The cost is one plain store for each
+/// call of an agent.
 ///
-/// One thread writes, and any number of threads may read. The numbers are read one by one, so a sample of a moving engine may
-/// mix two moments. In an engine that stands still, for instance in an agent that does not return, all numbers are correct.
+/// One thread writes, and any number of threads may read. The numbers are read one by one, so a
+/// sample of a moving engine may mix two moments. In an engine that stands still, for instance in
+/// an agent that does not return, all numbers are correct.
 #[derive(Debug)]
-// Nothing else shares its cache lines, two of which some processors fetch together. So a reader does not slow the writer down.
+// Nothing else shares its cache lines, two of which some processors fetch together. So a reader
+// does not slow the writer down.
 #[repr(align(128))]
 pub struct Progress {
     time: AtomicU64,
-    /// The superstep within the instant, the slot of the agent called last, and the phase of the current call (0 between
-    /// calls). They share one word, because it is stored for every call.
+    /// The superstep within the instant, the slot of the agent called last, and the phase of the
+    /// current call (0 between calls). They share one word, because it is stored for every call.
     position: AtomicU64,
     /// The number of mails that agents had taken when time last moved.
     delivered: AtomicU64,
@@ -37,8 +40,8 @@ pub struct Sample {
     pub superstep: u64,
     /// The agent called last, if known.
     pub agent: Option<AgentId>,
-    /// The method that this agent executes; none between calls. Two equal samples with a phase belong to the same call, because
-    /// an agent is called once in a superstep.
+    /// The method that this agent executes; none between calls. Two equal samples with a phase
+    /// belong to the same call, because an agent is called once in a superstep.
     pub phase: Option<Phase>,
     /// The number of mails that agents had taken when time last moved.
     pub delivered: u64,
@@ -107,7 +110,8 @@ impl Progress {
         self.rest_at(superstep, NOBODY);
     }
 
-    /// Stores the counters. The engine calls this when time moves, because calling it more often would cost too much.
+    /// Stores the counters. The engine calls this when time moves, because calling it more often
+    /// would cost too much.
     #[inline]
     pub(crate) fn count(&self, delivered: u64, awake: u64) {
         self.delivered.store(delivered, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Random numbers: one generator per agent, with the same numbers on every platform and in every placement.
+//! Random numbers: one generator per agent, with the same numbers on every platform and in every
+//! placement.
 
 use std::convert::Infallible;
 
@@ -10,10 +11,11 @@ use crate::AgentId;
 
 /// The random number generator of one agent, seeded from the run's seed and the agent's id.
 ///
-/// It is made at its first use, and is part of the agent's saved state. [`rand::RngExt`] draws ranges, shuffles and other
-/// values from it. Algorithm: PCG XSL RR 128/64 (MCG), with the start state *h* ∥ *l* (made odd) of *h* = mix(mix(seed) ⊕ id)
-/// and *l* = mix(*h*), where mix is a step of SplitMix64. Sources: O'Neill, "PCG", 2014; Steele, Lea, Flood, "Fast splittable
-/// pseudorandom number generators", 2014.
+/// It is made at its first use, and is part of the agent's saved state. [`rand::RngExt`] draws
+/// ranges, shuffles and other values from it. Algorithm: PCG XSL RR 128/64 (MCG), with the start
+/// state *h* ∥ *l* (made odd) of *h* = mix(mix(seed) ⊕ id) and *l* = mix(*h*), where mix is a step
+/// of SplitMix64. Sources: O'Neill, "PCG", 2014; Steele, Lea, Flood, "Fast splittable pseudorandom
+/// number generators", 2014.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AgentRng(Pcg64Mcg);

@@ -58,8 +58,8 @@ impl Run {
         Self::new(Limit::Idle)
     }
 
-    /// Runs until simulated time reaches `time`. The clock then stands at `time`, and nothing that is due at that time or later
-    /// has happened.
+    /// Runs until simulated time reaches `time`. The clock then stands at `time`, and nothing that
+    /// is due at that time or later has happened.
     pub fn until(time: SimTime) -> Self {
         Self::new(Limit::Until(time))
     }
@@ -69,7 +69,8 @@ impl Run {
         Self::new(Limit::Lasting(duration))
     }
 
-    /// Limits the run to this many supersteps. With 0 the run only calls `setup`, for agents without it.
+    /// Limits the run to this many supersteps. With 0 the run only calls `setup`, for agents
+    /// without it.
     pub fn supersteps(mut self, count: u64) -> Self {
         self.supersteps = Some(count);
         self
@@ -81,26 +82,30 @@ impl Run {
         self
     }
 
-    /// Ends the run when the predicate holds. It is called with the counters between any two supersteps.
+    /// Ends the run when the predicate holds. It is called with the counters between any two
+    /// supersteps.
     pub fn stop_when(mut self, predicate: impl FnMut(&Counters) -> bool + 'static) -> Self {
         self.predicate = Some(Box::new(predicate));
         self
     }
 
-    /// Ends the run when an agent reports an error with [`Context::report_error`](crate::Context::report_error). Without this
-    /// the errors are collected and the run goes on.
+    /// Ends the run when an agent reports an error with
+    /// [`Context::report_error`](crate::Context::report_error). Without this the errors are
+    /// collected and the run goes on.
     pub fn stop_at_error(mut self) -> Self {
         self.stop_at_error = true;
         self
     }
 
-    /// Limits the supersteps of one instant. A run that exceeds the limit ends with the error of an endless exchange.
+    /// Limits the supersteps of one instant. A run that exceeds the limit ends with the error of an
+    /// endless exchange.
     pub fn supersteps_per_instant(mut self, limit: u64) -> Self {
         self.supersteps_per_instant = limit;
         self
     }
 
-    /// Returns the time limit of the run, if the clock now stands at `now`; none if it has no time limit.
+    /// Returns the time limit of the run, if the clock now stands at `now`; none if it has no time
+    /// limit.
     #[doc(hidden)]
     #[must_use]
     pub fn end(&self, now: SimTime) -> Option<SimTime> {
@@ -178,7 +183,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds the counters of another cluster. Supersteps are not added, because all clusters share them.
+    /// Adds the counters of another cluster. Supersteps are not added, because all clusters share
+    /// them.
     pub fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.delivered += other.delivered;
@@ -295,7 +301,8 @@ impl StopReason {
 }
 
 impl StopReason {
-    /// Returns the agent that ended the run, if an agent did. An error takes precedence over a stop of the same superstep.
+    /// Returns the agent that ended the run, if an agent did. An error takes precedence over a stop
+    /// of the same superstep.
     #[doc(hidden)]
     #[must_use]
     pub fn asked_by(self) -> Option<AgentId> {
@@ -306,7 +313,8 @@ impl StopReason {
     }
 }
 
-/// An error that an agent reported with [`Context::report_error`](crate::Context::report_error). The agent goes on.
+/// An error that an agent reported with [`Context::report_error`](crate::Context::report_error).
+/// The agent goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AgentError {
@@ -394,8 +402,8 @@ impl fmt::Display for LostMail {
     }
 }
 
-/// The sort key of lost mail: time, superstep, the part of the superstep that found it, and the place of the mail in the order
-/// of mail.
+/// The sort key of lost mail: time, superstep, the part of the superstep that found it, and the
+/// place of the mail in the order of mail.
 #[doc(hidden)]
 pub type LostKey = [u64; 6];
 
@@ -407,8 +415,9 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
     [time.as_nanos(), superstep, 0, sent_at, rank, sequence]
 }
 
-/// The result of a run. Counters count from the start of the simulation; times are of this run. `Display` writes two lines for
-/// people, and one line each for lost mail and for topics that no agent sent.
+/// The result of a run. Counters count from the start of the simulation; times are of this run.
+/// `Display` writes two lines for people, and one line each for lost mail and for topics that no
+/// agent sent.
 ///
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};
@@ -439,18 +448,21 @@ pub struct Report {
     pub counters: Counters,
     /// The digest of the trace since the simulation began, if it was asked for.
     pub digest: Option<Digest>,
-    /// The digest of the trace with the contents of all messages, if it was asked for. Two runs with the same [`digest`](Self::digest)
-    /// had the same mail at the same times; with the same content digest the messages said the same.
+    /// The digest of the trace with the contents of all messages, if it was asked for. Two runs
+    /// with the same [`digest`](Self::digest) had the same mail at the same times; with the same
+    /// content digest the messages said the same.
     pub content_digest: Option<Digest>,
     /// The largest delay of a paced or real-time run behind wall time.
     pub behind: Duration,
-    /// The errors that agents reported in this run, in the kernel's order: by instant, superstep, and
-    /// insertion of the agents. The first [`ERRORS_KEPT`](Self::ERRORS_KEPT); the counters count all.
-    pub errors: Vec<AgentError>,
-    /// Undeliverable mail since the simulation began, in the kernel's order: the first [`LOST_KEPT`](Self::LOST_KEPT); the counters
+    /// The errors that agents reported in this run, in the kernel's order: by instant, superstep,
+    /// and insertion of the agents. The first [`ERRORS_KEPT`](Self::ERRORS_KEPT); the counters
     /// count all.
+    pub errors: Vec<AgentError>,
+    /// Undeliverable mail since the simulation began, in the kernel's order: the first
+    /// [`LOST_KEPT`](Self::LOST_KEPT); the counters count all.
     pub lost: Vec<LostMail>,
-    /// Topics with subscribers for which no mail was posted since: no agent sent any, or the name is misspelt.
+    /// Topics with subscribers for which no mail was posted since: no agent sent any, or the name
+    /// is misspelt.
     pub silent: Vec<Topic>,
 }
 

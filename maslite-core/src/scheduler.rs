@@ -125,7 +125,8 @@ impl<M: Message> Scheduler<M> {
         SchedulerBuilder::default()
     }
 
-    /// A scheduler alone is one cluster: this makes none, so that programs which leave open who runs their model can ask for one.
+    /// A scheduler alone is one cluster: this makes none, so that programs which leave open who
+    /// runs their model can ask for one.
     pub fn new_cluster(&mut self) {}
 
     /// Adds an agent to the one cluster; as [`add`](Self::add).
@@ -153,7 +154,8 @@ impl<M: Message> Scheduler<M> {
     /// update. Removing it again changes nothing.
     ///
     /// # Errors
-    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::BadId`] if its name and another have one id.
+    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::BadId`] if its
+    /// name and another have one id.
     pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
         let id = id.into();
         if let Some(collision) = id.collision() {
@@ -171,7 +173,8 @@ impl<M: Message> Scheduler<M> {
         agent.downcast_ref()
     }
 
-    /// The state of an agent, as a value of its own type: a copy of how it is now. [`agent`](Self::agent) copies nothing.
+    /// The state of an agent, as a value of its own type: a copy of how it is now.
+    /// [`agent`](Self::agent) copies nothing.
     ///
     /// # Errors
     /// [`CommandError::UnknownAgent`], [`CommandError::WrongType`], [`CommandError::NotCopied`].
@@ -238,13 +241,14 @@ impl<M: Message> Scheduler<M> {
             .map_err(|_| CommandError::UnknownAgent(id))
     }
 
-    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is posted when the next run starts,
-    /// before anything else.
+    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is
+    /// posted when the next run starts, before anything else.
     pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything else.
+    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
+    /// else.
     pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }
@@ -382,8 +386,9 @@ impl<M: Message> Scheduler<M> {
             let mut now = pace.sim_at(wall());
             if real {
                 if let Some(end) = end.filter(|end| *end <= now) {
-                    // The wall may have leapt over the end. What was due before still happens, at the last instant
-                    // there is, once: what that sets for the same instant is for the next run.
+                    // The wall may have leapt over the end. What was due before still happens, at
+                    // the last instant there is, once: what that sets for the same instant is for
+                    // the next run.
                     let missed = self.engine.next_alarm().is_some_and(|due| due < end);
                     let last = SimTime::from_nanos(end.as_nanos().saturating_sub(1));
                     now = if missed && !caught_up { last } else { end };
@@ -537,7 +542,8 @@ impl<M: Message> Scheduler<M> {
         self.engine.errors()
     }
 
-    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they
+    /// will fire.
     ///
     /// # Errors
     /// None: it has the shape of [`Simulation::alarms`].
@@ -560,10 +566,11 @@ impl<M: Message> Scheduler<M> {
         self.engine.subscriptions(id.into())
     }
 
-    /// Ends the simulation: calls `teardown` of every agent, in insertion order. Dropping the scheduler does the same, and keeps
-    /// silent about panics.
+    /// Ends the simulation: calls `teardown` of every agent, in insertion order. Dropping the
+    /// scheduler does the same, and keeps silent about panics.
     ///
-    /// The errors hold [`Error::AgentPanicked`] for the first agent that did; the others are torn down all the same.
+    /// The errors hold [`Error::AgentPanicked`] for the first agent that did; the others are torn
+    /// down all the same.
     #[must_use]
     pub fn shutdown(mut self) -> Shutdown {
         let started = wall();

@@ -14,7 +14,8 @@ pub(crate) const TIMEOUT: u32 = Signal::TIMEOUT;
 /// Mail arrived from another thread.
 pub(crate) const MAIL: u32 = 4;
 
-/// A set of bits. A run can read them cheaply between two supersteps, and raising one wakes a thread that waits.
+/// A set of bits. A run can read them cheaply between two supersteps, and raising one wakes a
+/// thread that waits.
 #[derive(Debug, Default)]
 pub struct Signal {
     raised: AtomicU32,

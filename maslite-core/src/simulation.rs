@@ -15,11 +15,11 @@ use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, Report, Run};
 use crate::{AgentId, SimTime};
 
-/// A simulation, wherever its agents run: a [`Scheduler`](crate::Scheduler) alone, or clusters of agents under a supervisor, the
-/// `MpMain` of the crate `maslite-mp`.
+/// A simulation, wherever its agents run: a [`Scheduler`](crate::Scheduler) alone, or clusters of
+/// agents under a supervisor, the `MpMain` of the crate `maslite-mp`.
 ///
-/// Both have these methods themselves, with the same names and arguments: the trait is for programs that leave open which of
-/// them runs their model.
+/// Both have these methods themselves, with the same names and arguments: the trait is for programs
+/// that leave open which of them runs their model.
 ///
 /// ```
 /// use maslite_core::{Agent, Context, Mail, Run, Scheduler, Simulation};
@@ -76,8 +76,8 @@ pub trait Simulation<M: Message> {
     /// Adds an agent to a cluster. Its `setup` is called when the next run starts.
     ///
     /// # Errors
-    /// For an id that is taken or that no agent may have, or an agent that cannot be moved to its cluster. The simulation
-    /// is as before.
+    /// For an id that is taken or that no agent may have, or an agent that cannot be moved to its
+    /// cluster. The simulation is as before.
     fn add_to<A: Agent<M> + Serialize>(
         &mut self,
         cluster: Self::Cluster,
@@ -95,20 +95,21 @@ pub trait Simulation<M: Message> {
         agent: A,
     ) -> Result<(), Self::Error>;
 
-    /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its update. Removing it again
-    /// changes nothing.
+    /// Removes an agent: in the first superstep of the next run `teardown` takes the place of its
+    /// update. Removing it again changes nothing.
     ///
     /// # Errors
     /// If there was never an agent with this id.
     fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Self::Error>;
 
-    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is posted when the next run starts,
-    /// before anything else.
+    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is
+    /// posted when the next run starts, before anything else.
     fn send(&mut self, to: impl Into<Receiver>, body: M) {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything else.
+    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
+    /// else.
     fn send_mail(&mut self, mail: Mail<M>);
 
     /// Runs. Consecutive runs equal one longer run. Mail addressed to main is undeliverable.
@@ -150,8 +151,8 @@ pub trait Simulation<M: Message> {
     /// If there is no such agent, or it refuses.
     fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, Self::ControlError>;
 
-    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is as if it had been removed
-    /// at this very moment.
+    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is
+    /// as if it had been removed at this very moment.
     ///
     /// # Errors
     /// As [`inspect`](Self::inspect); the agent then stays.
@@ -160,8 +161,8 @@ pub trait Simulation<M: Message> {
         id: impl Into<AgentId>,
     ) -> Result<A, Self::ControlError>;
 
-    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers it takes over. Neither is
-    /// torn down, nor set up once more.
+    /// Puts an agent in the place of another, whose inbox, subscriptions, alarms and random numbers
+    /// it takes over. Neither is torn down, nor set up once more.
     ///
     /// # Errors
     /// If there is no such agent, or the new one cannot be moved to its place.
@@ -177,7 +178,8 @@ pub trait Simulation<M: Message> {
     /// If the simulation has ended.
     fn agents(&mut self) -> Result<Vec<AgentInfo<Self::Cluster>>, Self::ControlError>;
 
-    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they
+    /// will fire.
     ///
     /// # Errors
     /// If the simulation has ended.
@@ -186,7 +188,8 @@ pub trait Simulation<M: Message> {
     /// The simulated time.
     fn now(&self) -> SimTime;
 
-    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its own, and this tells nothing.
+    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its
+    /// own, and this tells nothing.
     fn superstep(&self) -> u64;
 
     /// Returns the counters since the simulation began.
@@ -201,8 +204,8 @@ pub trait Simulation<M: Message> {
     /// A handle that other threads can end a run with.
     fn stop_handle(&self) -> StopHandle;
 
-    /// Ends the simulation: calls `teardown` of all agents, and leaves no process behind. Dropping the simulation does the same
-    /// without a report.
+    /// Ends the simulation: calls `teardown` of all agents, and leaves no process behind. Dropping
+    /// the simulation does the same without a report.
     fn shutdown(self) -> Shutdown<Self::Error, Self::ProcessEnd>;
 }
 
@@ -241,8 +244,8 @@ pub struct Shutdown<E = crate::Error, P = std::convert::Infallible> {
     pub took: Duration,
     /// How each process ended; empty if there were none.
     pub ends: Vec<P>,
-    /// The errors, in the order in which they were found: panics of agents in `teardown` and `Drop`, and processes that ended
-    /// before all their agents were torn down.
+    /// The errors, in the order in which they were found: panics of agents in `teardown` and
+    /// `Drop`, and processes that ended before all their agents were torn down.
     pub errors: Vec<E>,
 }
 
@@ -297,8 +300,8 @@ impl StopHandle {
     }
 
     /// Ends the run that goes on, or the next one, after the superstep at hand: with
-    /// [`StopReason::Interrupted`](crate::StopReason::Interrupted), and all clusters at one instant. A later run goes on from
-    /// there.
+    /// [`StopReason::Interrupted`](crate::StopReason::Interrupted), and all clusters at one
+    /// instant. A later run goes on from there.
     pub fn stop(&self) {
         (self.stop)();
     }

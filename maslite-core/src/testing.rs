@@ -1,4 +1,5 @@
-//! Tests an agent alone, without a scheduler: the test hands the agent a context, and reads what the agent did.
+//! Tests an agent alone, without a scheduler: the test hands the agent a context, and reads what
+//! the agent did.
 
 use crate::agent::{Birth, Context};
 use crate::alarm::PendingAlarm;
@@ -7,8 +8,8 @@ use crate::kernel::Kernel;
 use crate::message::{Envelope, Mail, MailKey, Message, Receiver};
 use crate::{AgentId, Pattern, SimTime};
 
-/// Runs one agent alone in a test. There is no other agent: the harness keeps the agent's mail until the test reads it, alarms
-/// never fire, and nothing happens by itself.
+/// Runs one agent alone in a test. There is no other agent: the harness keeps the agent's mail
+/// until the test reads it, alarms never fire, and nothing happens by itself.
 ///
 /// ```
 /// use maslite_core::testing::Solo;
@@ -58,7 +59,8 @@ impl<M: Message> Solo<M> {
         Self::with_seed(id, 0)
     }
 
-    /// Makes a harness in a run with this seed. The agent draws the same random numbers as in such a run.
+    /// Makes a harness in a run with this seed. The agent draws the same random numbers as in such
+    /// a run.
     #[must_use]
     pub fn with_seed(id: impl Into<AgentId>, seed: u64) -> Self {
         let mut kernel = Kernel::new(seed);
@@ -110,7 +112,8 @@ impl<M: Message> Solo<M> {
             .collect()
     }
 
-    /// Returns the alarms that the agent set and did not clear, in the order in which they would fire.
+    /// Returns the alarms that the agent set and did not clear, in the order in which they would
+    /// fire.
     pub fn alarms(&mut self) -> Vec<(PendingAlarm, M)> {
         self.kernel.list_alarms_with_bodies()
     }
@@ -148,7 +151,8 @@ impl<M: Message> Solo<M> {
         self.kernel.has_kept_awake()
     }
 
-    /// Takes the error with which a run would have ended because of the agent's calls since the last call.
+    /// Takes the error with which a run would have ended because of the agent's calls since the
+    /// last call.
     pub fn take_error(&mut self) -> Option<Error> {
         self.kernel.failure.take().map(|(_, error)| error)
     }

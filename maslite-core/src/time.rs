@@ -112,15 +112,17 @@ macro_rules! conversions {
             }
         }
 
-        /// Seconds, with as many decimals as it takes and no more: `4.75 s`. [`str::parse`] reads it again, without loss.
+        /// Seconds, with as many decimals as it takes and no more: `4.75 s`. [`str::parse`] reads
+        /// it again, without loss.
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write_seconds(self.0, f)
             }
         }
 
-        /// A decimal number and a unit, with or without a space between: `4.75 s`, `250ms`, `1.5 h`. The units are `ns`, `us` or
-        /// `µs`, `ms`, `s`, `min`, `h` and `d`. What is no whole number of nanoseconds is refused.
+        /// A decimal number and a unit, with or without a space between: `4.75 s`, `250ms`,
+        /// `1.5 h`. The units are `ns`, `us` or `µs`, `ms`, `s`, `min`, `h` and `d`. What is no
+        /// whole number of nanoseconds is refused.
         impl FromStr for $type {
             type Err = ParseTimeError;
 

@@ -18,7 +18,8 @@ impl Topic {
         Self(name)
     }
 
-    /// Makes a topic from a name that is known only at run time. The process keeps one copy of the name until it ends.
+    /// Makes a topic from a name that is known only at run time. The process keeps one copy of the
+    /// name until it ends.
     #[must_use]
     pub fn intern(name: &str) -> Self {
         static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
@@ -68,8 +69,8 @@ impl<'de> Deserialize<'de> for Topic {
     }
 }
 
-/// Numbers topics from 0 without gaps. The table finds a known topic by the address of its name, without reading the name.
-/// Equal names at different addresses get one number.
+/// Numbers topics from 0 without gaps. The table finds a known topic by the address of its name,
+/// without reading the name. Equal names at different addresses get one number.
 #[derive(Debug)]
 pub(crate) struct TopicTable {
     recent: [(usize, usize, u32); RECENT],

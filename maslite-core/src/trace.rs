@@ -17,8 +17,8 @@ pub type Observer<M> = Box<dyn FnMut(&Delivery<'_, M>) + Send>;
 /// {"t_ns":250000000,"superstep":0,"to":3,"from":1,"receiver":3,"topic":"C"}
 /// ```
 ///
-/// `to` is the agent that gets it, `receiver` the addressee (`null` for a broadcast), `superstep` the
-/// superstep within the instant. Agents with a name are written by their name.
+/// `to` is the agent that gets it, `receiver` the addressee (`null` for a broadcast), `superstep`
+/// the superstep within the instant. Agents with a name are written by their name.
 #[derive(Clone, Debug)]
 pub struct JsonLines<W: Write + Send> {
     shared: Arc<Mutex<Shared<W>>>,
@@ -124,8 +124,8 @@ impl<M: Message> Delivery<'_, M> {
 }
 
 impl<M: Message + Serialize> Delivery<'_, M> {
-    /// Appends the delivery as one JSON object with the message behind `"body"`, without a line feed. A message that JSON cannot hold is
-    /// `null`, with the reason behind `"body_error"`.
+    /// Appends the delivery as one JSON object with the message behind `"body"`, without a line
+    /// feed. A message that JSON cannot hold is `null`, with the reason behind `"body_error"`.
     pub fn write_json_with_body(&self, into: &mut String) {
         self.write_json(into);
         // The object goes on.

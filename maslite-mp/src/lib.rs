@@ -1,4 +1,5 @@
-//! Agents that exchange messages, divided among operating-system processes without changing the result.
+//! Agents that exchange messages, divided among operating-system processes without changing the
+//! result.
 //!
 //! ```
 //! use maslite_mp::prelude::*;
@@ -43,19 +44,20 @@
 //! - A [`Registry`] names the types of agents, so that a child process can make them from their
 //!   serialised state; or has builders, which make them there from a small configuration.
 //! - A child process is the same program, started again. [`Registry::enter`], on the first line of
-//!   `main`, is where it turns into a cluster. It cannot be forgotten: [`MpMain::new`] takes what it
-//!   returns. Whatever stands before it happens again in every child.
-//! - A [`Controller`] steers a run from other threads: pauses and steps it, and asks what [`MpMain`]
-//!   asks between runs, the state of an agent with [`inspect`](MpMain::inspect) for one.
+//!   `main`, is where it turns into a cluster. It cannot be forgotten: [`MpMain::new`] takes what
+//!   it returns. Whatever stands before it happens again in every child.
+//! - A [`Controller`] steers a run from other threads: pauses and steps it, and asks what
+//!   [`MpMain`] asks between runs, the state of an agent with [`inspect`](MpMain::inspect) for one.
 //!
 //! What a model that runs in one scheduler needs beyond that: `Serialize` and `Deserialize` for its
 //! messages and its agents, the registry, and that first line.
 //!
 //! # One program, any host
 //!
-//! [`Simulation`](maslite_core::Simulation) is the trait of what [`MpMain`] and a [`Scheduler`](maslite_core::Scheduler) have in
-//! common: to add, send, run, ask and end. A program that is written for it runs its model in one scheduler, inline, or in
-//! processes, with one result:
+//! [`Simulation`](maslite_core::Simulation) is the trait of what [`MpMain`] and a
+//! [`Scheduler`](maslite_core::Scheduler) have in common: to add, send, run, ask and end. A program
+//! that is written for it runs its model in one scheduler, inline, or in processes, with one
+//! result:
 //!
 //! ```
 //! use maslite_mp::prelude::*;
@@ -104,21 +106,23 @@
 //!
 //! 1. The clusters never change a result: any division of the same agents, added in the same order,
 //!    gives the trace of one scheduler, message for message, and so does every placement.
-//! 2. Insertion indices follow the calls of [`MpMain::add_to`] and [`MpMain::build`], and within a call of
-//!    `build` its builder, whatever the cluster.
+//! 2. Insertion indices follow the calls of [`MpMain::add_to`] and [`MpMain::build`], and within a
+//!    call of `build` its builder, whatever the cluster.
 //! 3. Broadcasts and subscriptions reach across clusters as they do within one.
 //! 4. A run ends between two supersteps, with all clusters at one instant.
 //! 5. A panic in an agent, a process that ends, a broken link, a message that cannot be serialised:
-//!    each is an [`Error`] that names the cluster or the message, and the agent where one is to blame.
-//!    All processes have been ended by then, and the simulation cannot go on.
-//!    An error of a process tells why it died, as far as there is evidence, with what it said last.
-//! 6. An agent that does not return from its update is found when the run has a timeout, or is ended
-//!    with a [`StopHandle`], and after [`MpMainBuilder::update_limit`]: [`Error::Stuck`]. Inline nobody can
-//!    interrupt it. Without any of them, a [`Warning`] tells of it, or of whatever else keeps time from moving.
-//!    A process that is stopped, or gets no processor time at all, is given 5 s ([`MpMainBuilder::answer_limit`]).
-//! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time, kills
-//!    what is left and reaps every process, and kills what agents have started and left in the process group of
-//!    their cluster. If its process is killed, the clusters end by themselves, at any moment.
+//!    each is an [`Error`] that names the cluster or the message, and the agent where one is to
+//!    blame. All processes have been ended by then, and the simulation cannot go on. An error of a
+//!    process tells why it died, as far as there is evidence, with what it said last.
+//! 6. An agent that does not return from its update is found when the run has a timeout, or is
+//!    ended with a [`StopHandle`], and after [`MpMainBuilder::update_limit`]: [`Error::Stuck`].
+//!    Inline nobody can interrupt it. Without any of them, a [`Warning`] tells of it, or of
+//!    whatever else keeps time from moving. A process that is stopped, or gets no processor time at
+//!    all, is given 5 s ([`MpMainBuilder::answer_limit`]).
+//! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time,
+//!    kills what is left and reaps every process, and kills what agents have started and left in
+//!    the process group of their cluster. If its process is killed, the clusters end by themselves,
+//!    at any moment.
 //! 8. Nothing polls: a process without work blocks, after a short look ([`Waiting`]), and then uses
 //!    no processor time.
 //!
@@ -126,10 +130,12 @@
 //!
 //! - Without a lookahead clusters work at the same time only within one instant. With one, declared
 //!   by [`MpMainBuilder::lookahead`], they run ahead of each other, and are a part of the model.
-//! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler) alone.
-//! - Each process takes five descriptors in main (`ulimit -n`); too many are refused before any starts.
-//! - What agents print comes out of main with the cluster's name ([`Output`]); what they record with `tracing` comes out of main's
-//!   subscriber.
+//! - The clock is simulated. Real and paced time are for the [`Scheduler`](maslite_core::Scheduler)
+//!   alone.
+//! - Each process takes five descriptors in main (`ulimit -n`); too many are refused before any
+//!   starts.
+//! - What agents print comes out of main with the cluster's name ([`Output`]); what they record
+//!   with `tracing` comes out of main's subscriber.
 //! - A Unix system is needed; only Linux on x86-64 was tried.
 //! - Messages and agents cross in a format that does not describe itself, so serde's `flatten`,
 //!   `untagged` and `skip_serializing_if` do not work in them. A field marked `skip` arrives as its
@@ -137,9 +143,9 @@
 //!
 //! # Where to read on
 //!
-//! [`MpMain`] and [`Registry`] for programs, [`Error`] for what can go wrong. The repository's `docs/`
-//! has a guide, a page for those who come from MASlite in Python, the semantics on one page, the
-//! architecture and its reasons.
+//! [`MpMain`] and [`Registry`] for programs, [`Error`] for what can go wrong. The repository's
+//! `docs/` has a guide, a page for those who come from MASlite in Python, the semantics on one
+//! page, the architecture and its reasons.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,4 +1,5 @@
-//! The settings of a program: where clusters run, the kind of link, how processes wait; and the id of a cluster.
+//! The settings of a program: where clusters run, the kind of link, how processes wait; and the id
+//! of a cluster.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use crate::links::transport::Wait;
 
-/// Identifies a cluster of a simulation: the agents that share one scheduler. Another `MpMain` refuses it.
+/// Identifies a cluster of a simulation: the agents that share one scheduler. Another `MpMain`
+/// refuses it.
 ///
 /// `Display` writes the name of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +26,8 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// The one copy of a cluster's name in this process. A name is kept for ever, so that ids can be copied.
+/// The one copy of a cluster's name in this process. A name is kept for ever, so that ids can be
+/// copied.
 fn for_ever(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +51,8 @@ impl ClusterId {
         }
     }
 
-    /// Returns the name of the cluster: the name that the program gave it, or else its number from 1.
+    /// Returns the name of the cluster: the name that the program gave it, or else its number from
+    /// 1.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name
@@ -109,9 +113,10 @@ pub enum Placement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {
-    /// It looks again and again for 50 µs if the machine has a processor for every cluster and for main;
-    /// otherwise it lets others run between two looks, for as long. Then it blocks. Where processors are short, main looks for
-    /// 10 µs before that while the one cluster it waits for is on another processor.
+    /// It looks again and again for 50 µs if the machine has a processor for every cluster and for
+    /// main; otherwise it lets others run between two looks, for as long. Then it blocks. Where
+    /// processors are short, main looks for 10 µs before that while the one cluster it waits for is
+    /// on another processor.
     ///
     /// On a ring it blocks at once for a while when other programs keep the processors busy.
     #[default]
@@ -120,8 +125,9 @@ pub enum Waiting {
     Block,
     /// It looks again and again for this span of wall time, and then blocks.
     Spin(Duration),
-    /// It looks, then looks and lets others run in between, then blocks; for so long each, by the wall
-    /// clock. Letting others run is for processes in shared memory; over a [`Link::Channel`] it is not done.
+    /// It looks, then looks and lets others run in between, then blocks; for so long each, by the
+    /// wall clock. Letting others run is for processes in shared memory; over a [`Link::Channel`]
+    /// it is not done.
     Steps {
         /// How long it looks without a pause.
         spin: Duration,
@@ -137,7 +143,8 @@ pub enum Link {
     /// Rings where the system supports them, and channels otherwise.
     #[default]
     Auto,
-    /// Rings of bytes in memory that both processes share, on Linux only. If they cannot be made, the start is an error.
+    /// Rings of bytes in memory that both processes share, on Linux only. If they cannot be made,
+    /// the start is an error.
     Ring,
     /// ipc-channel, which uses sockets on Linux. It is slower, and works on all systems.
     Channel,
@@ -146,7 +153,8 @@ pub enum Link {
 impl Waiting {
     /// The steps, with so many clusters.
     pub(crate) fn steps(self, clusters: usize) -> Wait {
-        /// About twice what it takes to wake a processor that idles: whoever finds the message meanwhile has saved that.
+        /// About twice what it takes to wake a processor that idles: whoever finds the message
+        /// meanwhile has saved that.
         const SHORT: Duration = Duration::from_micros(50);
         /// A round with little work is over by then.
         const GLANCE: Duration = Duration::from_micros(10);

@@ -1,4 +1,5 @@
-//! The program `maslite`, run as somebody at another terminal runs it, against a simulation of this process.
+//! The program `maslite`, run as somebody at another terminal runs it, against a simulation of this
+//! process.
 
 #![cfg(feature = "cli")]
 
@@ -127,7 +128,8 @@ fn simulations_are_listed_and_watched_to_their_end() {
     assert!(paused.is_some());
 }
 
-/// A process that only looks like a simulation: it says this to every request; nothing at all if that is empty.
+/// A process that only looks like a simulation: it says this to every request; nothing at all if
+/// that is empty.
 fn impostor(name: &str, says: Vec<u8>) -> PathBuf {
     let (main, path) = simulation(&format!("{name}-place"));
     let path = path.with_file_name(format!("{}-{name}.sock", process::id()));
@@ -142,7 +144,8 @@ fn impostor(name: &str, says: Vec<u8>) -> PathBuf {
                 continue;
             }
             let mut request = String::new();
-            // Whoever only looks whether anybody is there asks nothing, and may leave before all is said.
+            // Whoever only looks whether anybody is there asks nothing, and may leave before all is
+            // said.
             if BufReader::new(socket.try_clone().unwrap())
                 .read_line(&mut request)
                 .is_ok()

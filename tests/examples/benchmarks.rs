@@ -1,4 +1,5 @@
-//! `phold`, `wall_vs_sim`, `bench_links` and `soak`: digests, counts and the shape of what they print.
+//! `phold`, `wall_vs_sim`, `bench_links` and `soak`: digests, counts and the shape of what they
+//! print.
 
 use std::path::Path;
 

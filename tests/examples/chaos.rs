@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::{program, told};
 
-/// Every fault comes to the right end a few times, and nothing is left. How long that takes is for those who
-/// measure.
+/// Every fault comes to the right end a few times, and nothing is left. How long that takes is for
+/// those who measure.
 #[test]
 fn chaos_comes_to_the_right_ends() {
     if !cfg!(target_os = "linux") {

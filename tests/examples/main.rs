@@ -1,4 +1,5 @@
-//! Every example that tells a story tells the story that lies beside it: a file for each kind of example.
+//! Every example that tells a story tells the story that lies beside it: a file for each kind of
+//! example.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

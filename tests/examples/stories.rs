@@ -1,4 +1,5 @@
-//! `auction`, `production_line` and `epidemic`: outcomes against known answers, the same everywhere, and pictures.
+//! `auction`, `production_line` and `epidemic`: outcomes against known answers, the same
+//! everywhere, and pictures.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Mail that other engines bring is counted, whoever it is addressed to: also where a garbled address fits nobody.
+//! Mail that other engines bring is counted, whoever it is addressed to: also where a garbled
+//! address fits nobody.
 
 use maslite_core::internal::{Engine, Import, MailKey};
 use maslite_core::{Agent, AgentId, Context, Mail, SimTime};

@@ -1,4 +1,5 @@
-//! Random sequences of runs and requests on a lone scheduler: none makes it panic, and time never goes back.
+//! Random sequences of runs and requests on a lone scheduler: none makes it panic, and time never
+//! goes back.
 
 use std::thread;
 use std::time::Duration;
@@ -111,7 +112,8 @@ fn no_sequence_of_requests_makes_a_scheduler_panic() {
     }
 }
 
-/// A clock that has come to the end of time, and an alarm there, are no reason to go round and round.
+/// A clock that has come to the end of time, and an alarm there, are no reason to go round and
+/// round.
 #[test]
 fn a_paced_run_ends_with_the_last_instant_of_time() {
     let fastest = Clock::Paced(Speed::new(f64::MAX).unwrap());

@@ -1,4 +1,5 @@
-//! The digest of contents is the same wherever the clusters run, and another one if anything else is said.
+//! The digest of contents is the same wherever the clusters run, and another one if anything else
+//! is said.
 
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,8 @@ enum Msg {
 
 const TRADERS: u64 = 9;
 
-/// Passes an offer on to others, with a price that depends on how much is added, tells all who listen, and at last main.
+/// Passes an offer on to others, with a price that depends on how much is added, tells all who
+/// listen, and at last main.
 #[derive(Serialize, Deserialize)]
 struct Trader {
     surcharge: u32,
@@ -152,7 +154,8 @@ fn it_tells_runs_apart_in_which_other_things_are_said() {
     }
 }
 
-/// News that cross are held back, so each division into clusters has digests of its own, and one cluster has those of a lone scheduler.
+/// News that cross are held back, so each division into clusters has digests of its own, and one
+/// cluster has those of a lone scheduler.
 #[test]
 fn under_a_lookahead_it_is_the_same_on_every_placement() {
     let lookahead = SimDuration::from_millis(1);

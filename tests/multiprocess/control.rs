@@ -1,5 +1,5 @@
-//! A simulation that others speak to through its control socket: every request in every placement, and nothing that comes out of the
-//! socket harms the run.
+//! A simulation that others speak to through its control socket: every request in every placement,
+//! and nothing that comes out of the socket harms the run.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,8 @@ use crate::workers::{self, Gate, Worker, clusters, go};
 /// Longer than anything here takes on the busiest machine, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
 
-/// The digest of a run until it is idle. Should whoever steers it be gone, it does not stay paused for ever.
+/// The digest of a run until it is idle. Should whoever steers it be gone, it does not stay paused
+/// for ever.
 fn digest_of(main: &mut MpMain<Msg>) -> Option<Digest> {
     let report = main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
     assert_eq!(report.stopped_by, StopReason::Idle);
@@ -55,7 +56,8 @@ fn status(path: &Path) -> Status {
     }
 }
 
-/// Sends bytes as they are, and returns the lines that are answered until the other side closes, or `lines` of them have come.
+/// Sends bytes as they are, and returns the lines that are answered until the other side closes, or
+/// `lines` of them have come.
 fn raw(path: &Path, bytes: &[u8], lines: usize) -> Vec<String> {
     let mut socket = UnixStream::connect(path).unwrap();
     socket.set_read_timeout(LIMIT).unwrap();
@@ -140,8 +142,8 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
     }
 }
 
-/// How long each of so many requests takes while an agent is at work for so long \[ms\], the shortest first; and what became of
-/// the run, which is then stopped.
+/// How long each of so many requests takes while an agent is at work for so long \[ms\], the
+/// shortest first; and what became of the run, which is then stopped.
 fn waits(
     placement: TestPlacement,
     work: u64,

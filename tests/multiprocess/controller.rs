@@ -1,5 +1,5 @@
-//! A run that is steered from other threads: the same in every placement, and undisturbed where nothing
-//! was changed.
+//! A run that is steered from other threads: the same in every placement, and undisturbed where
+//! nothing was changed.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -103,7 +103,8 @@ fn agents_are_read_while_they_run() {
     });
 }
 
-/// Pauses the runs of four clusters at so many moments, as chance has it: as many runs as that takes.
+/// Pauses the runs of four clusters at so many moments, as chance has it: as many runs as that
+/// takes.
 fn pause_often(placement: TestPlacement, lookahead: u64, pauses: usize) {
     let hops = 500;
     let run_on = |main: &mut MpMain<Msg>| {
@@ -278,7 +279,8 @@ fn what_a_command_changes_is_changed() {
     });
 }
 
-/// Has a player work for so long, which must be longer than any machine is busy with something else, and waits until it does.
+/// Has a player work for so long, which must be longer than any machine is busy with something
+/// else, and waits until it does.
 fn put_to_work(controller: &Controller<Msg>, player: u64, milliseconds: u64) {
     let work = Msg::Work(milliseconds);
     let mail = Mail::new(AgentId::MAIN, AgentId::from(player), work);

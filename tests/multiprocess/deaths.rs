@@ -269,7 +269,8 @@ fn prints() {
     eprintln!("{}", error.to_string().contains("farewell"));
 }
 
-/// What children print in a run is there when the run returns; what they printed before they died when the error is.
+/// What children print in a run is there when the run returns; what they printed before they died
+/// when the error is.
 #[test]
 fn what_children_print_is_passed_on_with_their_names() {
     let stderr = stderr_of("deaths::prints");

@@ -1,4 +1,5 @@
-//! A message that is not read as it was written is an error that names it; it never becomes other mail.
+//! A message that is not read as it was written is an error that names it; it never becomes other
+//! mail.
 
 use maslite_mp::Error;
 use maslite_mp::prelude::*;
@@ -23,7 +24,8 @@ enum Msg {
     Swapped(Swapped),
 }
 
-/// A number that nobody can make up, so that types with it show what they are when there is a value of them.
+/// A number that nobody can make up, so that types with it show what they are when there is a value
+/// of them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 struct Coy(u8);

@@ -147,8 +147,8 @@ fn without_a_lookahead_it_is_that_of_a_lone_scheduler() {
     }
 }
 
-/// Mail that would cross after the end of time crosses in the last instant, when nobody has anything
-/// else to do in it.
+/// Mail that would cross after the end of time crosses in the last instant, when nobody has
+/// anything else to do in it.
 #[test]
 fn under_a_lookahead_all_that_is_due_happens_and_what_crosses_arrives() {
     let expected = [

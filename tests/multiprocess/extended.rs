@@ -1,5 +1,5 @@
-//! Stories in which agents come and go, runs are paused, and something goes wrong: the trace is the specification's to the byte
-//! in every placement, in one piece or in many.
+//! Stories in which agents come and go, runs are paused, and something goes wrong: the trace is the
+//! specification's to the byte in every placement, in one piece or in many.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

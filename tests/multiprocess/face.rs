@@ -1,4 +1,5 @@
-//! The calls that every host has, through the one trait: the same program, the same answers, wherever the agents run.
+//! The calls that every host has, through the one trait: the same program, the same answers,
+//! wherever the agents run.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

@@ -61,7 +61,8 @@ fn a_child_that_dies_at_work_is_named_with_its_end() {
     }
 }
 
-/// The two clusters never stop talking, so the kill finds them anywhere: while they write, read or sleep.
+/// The two clusters never stop talking, so the kill finds them anywhere: while they write, read or
+/// sleep.
 #[test]
 fn a_kill_at_any_moment_is_seen_and_named() {
     for placement in PROCESSES {

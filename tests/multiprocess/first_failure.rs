@@ -1,5 +1,5 @@
-//! Of several failures the one counts that a lone scheduler meets first; the trace and the errors of a failed run hold what came
-//! before it, and nothing else.
+//! Of several failures the one counts that a lone scheduler meets first; the trace and the errors
+//! of a failed run hold what came before it, and nothing else.
 
 use std::sync::{Arc, Mutex};
 
@@ -288,7 +288,8 @@ fn of_two_births_or_removals_that_of_the_agent_added_first_counts() {
 
 #[test]
 fn an_id_that_is_taken_is_found_where_a_cluster_runs_alone() {
-    // Agent 1 goes on alone while the others have nothing to do; the trace ends with the superstep of the birth.
+    // Agent 1 goes on alone while the others have nothing to do; the trace ends with the superstep
+    // of the birth.
     let alone = vec![
         (4, Act::Wait),
         (5, Act::Wait),

@@ -1,7 +1,7 @@
 //! Jitter on links changes nothing: the scenarios and agents of the other files.
 //!
-//! Each kind of run is compared with what knows no links at all: the naive program of the rules, one
-//! scheduler, the slow model of lookahead.
+//! Each kind of run is compared with what knows no links at all: the naive program of the rules,
+//! one scheduler, the slow model of lookahead.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -85,7 +85,8 @@ fn none_is_left_after_a_panic_in_the_scope() {
     }
 }
 
-/// A run that would never end, with timeouts until it has got somewhere: on a busy machine the first may be over before that.
+/// A run that would never end, with timeouts until it has got somewhere: on a busy machine the
+/// first may be over before that.
 fn cut_short(main: &mut MpMain<Msg>) -> Counters {
     let before = main.counters().supersteps;
     loop {
@@ -190,8 +191,9 @@ fn a_forked_copy_of_main_touches_nothing() {
         main.start().unwrap();
         let address = &raw const main as usize;
         let mut copy = std::process::Command::new("true");
-        // SAFETY: the closure is called in a forked copy of this process, which has a `main` of its own and no other use for it. What it
-        // allocates there is fine: the C library keeps its heap usable across a fork.
+        // SAFETY: the closure is called in a forked copy of this process, which has a `main` of its
+        // own and no other use for it. What it allocates there is fine: the C library keeps its
+        // heap usable across a fork.
         unsafe {
             copy.pre_exec(move || {
                 let mut copied = std::ptr::read(address as *const MpMain<Msg>);

@@ -161,7 +161,8 @@ fn a_busy_child_is_not_silent() {
     assert_eq!(report.now, SimTime::from_secs(3));
 }
 
-/// Attaches to a process as a debugger does. None where that cannot be: there is no strace, or the system does not let it.
+/// Attaches to a process as a debugger does. None where that cannot be: there is no strace, or the
+/// system does not let it.
 fn attach(pid: u32) -> Option<Child> {
     let mut strace = Command::new("strace");
     strace.args(["-e", "trace=none", "-p", &pid.to_string()]);

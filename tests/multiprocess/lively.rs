@@ -37,7 +37,8 @@ pub(crate) fn in_clusters(
     })
 }
 
-/// The same inline, where each run is cut short after so many supersteps, and all are asked something before the next.
+/// The same inline, where each run is cut short after so many supersteps, and all are asked
+/// something before the next.
 fn in_pieces(seed: u64, count: usize, lookahead: u64, supersteps: u64) -> Story {
     let lines = Arc::default();
     let mut main = stage(seed, count, TestPlacement::Inline, None, lookahead, &lines);

@@ -1,4 +1,5 @@
-//! Agents that come and go by the thousand: slots are numbered anew meanwhile, and nothing of it is seen.
+//! Agents that come and go by the thousand: slots are numbered anew meanwhile, and nothing of it is
+//! seen.
 
 use maslite_mp::prelude::*;
 use rand::RngExt;
@@ -23,13 +24,15 @@ enum Msg {
 const ELDERS: u64 = 4;
 const LIVES: u64 = 600;
 
-/// Stays, listens to all news, answers them, and has alarms of its own between those who come and go.
+/// Stays, listens to all news, answers them, and has alarms of its own between those who come and
+/// go.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Elder {
     id: u64,
 }
 
-/// Lives for a few milliseconds of chance. It is followed by another agent with a new id, sometimes by two, until so many have lived.
+/// Lives for a few milliseconds of chance. It is followed by another agent with a new id, sometimes
+/// by two, until so many have lived.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Mortal {
     id: u64,

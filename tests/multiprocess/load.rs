@@ -337,7 +337,8 @@ fn loaders_child() {
 #[test]
 #[ignore = "a main process"]
 fn slow_entry() {
-    // A million messages in all, 25 megabytes each time, which would be seen if they were kept anywhere.
+    // A million messages in all, 25 megabytes each time, which would be seen if they were kept
+    // anywhere.
     const TICKS: u64 = 50;
     const WARM: u64 = 10;
     const ROOM_KB: u64 = 8 * 1_024;
@@ -375,7 +376,8 @@ fn slow_entry() {
     }
 }
 
-/// Whoever sends does not run ahead of whoever reads by more than the model allows, so nothing piles up in between.
+/// Whoever sends does not run ahead of whoever reads by more than the model allows, so nothing
+/// piles up in between.
 #[test]
 fn a_slow_cluster_fills_nobodys_memory() {
     if !cfg!(target_os = "linux") {

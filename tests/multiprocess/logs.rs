@@ -1,4 +1,5 @@
-//! What agents record with `tracing` comes out of main's subscriber: once, whole, in order, with time, cluster and agent.
+//! What agents record with `tracing` comes out of main's subscriber: once, whole, in order, with
+//! time, cluster and agent.
 
 use std::io::{self, Write};
 use std::process::Command;
@@ -109,8 +110,8 @@ fn recorded(
     placement: Placement,
     writers: &[(&str, Writer)],
 ) -> (Result<MpReport, Error>, String) {
-    // With one subscriber alone `tracing` asks that of the thread that is the first to come by a span: another
-    // test's, which has none, would switch the span off here.
+    // With one subscriber alone `tracing` asks that of the thread that is the first to come by a
+    // span: another test's, which has none, would switch the span off here.
     let _another = Dispatch::new(NoSubscriber::new());
     let page = Page::default();
     let writer = page.clone();

@@ -386,8 +386,8 @@ fn all_clusters_have_a_lookahead_or_none() {
     );
 }
 
-/// The first agent of another cluster that listens, and how far it has gone meanwhile, matters to alarms that nobody elsewhere
-/// wanted when they were set.
+/// The first agent of another cluster that listens, and how far it has gone meanwhile, matters to
+/// alarms that nobody elsewhere wanted when they were set.
 #[test]
 fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
     let scenario: Scenario = serde_json::from_str(

@@ -1,5 +1,5 @@
-//! What goes wrong silently is in the report, and the same in every placement: mail that nobody gets, topics that nobody sends,
-//! alarms for the past.
+//! What goes wrong silently is in the report, and the same in every placement: mail that nobody
+//! gets, topics that nobody sends, alarms for the past.
 
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! Mail to main under a lookahead: it comes late, is counted apart from what agents get late, and its handler knows when it was sent.
+//! Mail to main under a lookahead: it comes late, is counted apart from what agents get late, and
+//! its handler knows when it was sent.
 
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,8 @@ fn child() {
     let _ = agents();
 }
 
-/// When samples were handled and when they were sent [min], and the report of five minutes and a half.
+/// When samples were handled and when they were sent [min], and the report of five minutes and a
+/// half.
 fn samples(placement: TestPlacement, lookahead: SimDuration) -> (Vec<(u64, u64)>, MpReport) {
     let settings = MpMain::builder(agents()).on(placement);
     let mut main = settings.lookahead(lookahead).build().unwrap();

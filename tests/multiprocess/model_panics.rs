@@ -1,5 +1,5 @@
-//! A panic in the model outside its agents is an error that says where, in every placement; a panic in a callback of the program
-//! goes on to the program and ends the simulation.
+//! A panic in the model outside its agents is an error that says where, in every placement; a panic
+//! in a callback of the program goes on to the program and ends the simulation.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

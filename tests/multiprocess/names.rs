@@ -1,4 +1,5 @@
-//! Names that become ids, wherever they do: two with one id are an error, and traces show them as one scheduler does.
+//! Names that become ids, wherever they do: two with one id are an error, and traces show them as
+//! one scheduler does.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,8 @@ enum Msg {
     Letter,
 }
 
-/// What an agent does with a name. It is written backwards, so that only the process where the agent lives hears of it.
+/// What an agent does with a name. It is written backwards, so that only the process where the
+/// agent lives hears of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Clerk {
     Write(String),
@@ -65,7 +67,8 @@ fn child() {
     let _ = agents();
 }
 
-/// Names that have one id, two by two: each story has its own, since this process remembers what it has heard of.
+/// Names that have one id, two by two: each story has its own, since this process remembers what it
+/// has heard of.
 const PAIRS: [[&str; 2]; 7] = [
     ["apohncfjpiddnbmb", "jfgeafnkinfhhijg"],
     ["eiepdfepaidfiiid", "pfkhgkigkfnljgka"],
@@ -84,7 +87,8 @@ fn go(clerks: usize) -> impl Iterator<Item = Mail<Msg>> {
     (1..=clerks).map(|number| Mail::new(AgentId::MAIN, number, Msg::Go))
 }
 
-/// What a run of these clerks ends with, a cluster each, and the lines of its trace. `named`: the name of the last one.
+/// What a run of these clerks ends with, a cluster each, and the lines of its trace. `named`: the
+/// name of the last one.
 fn run(
     placement: Option<TestPlacement>,
     clerks: &[Clerk],

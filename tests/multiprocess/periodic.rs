@@ -1,5 +1,5 @@
-//! A periodic alarm is as an agent that sets the next one at the start of its `receive`, in every placement; and replies reach
-//! the sender, wherever it lives.
+//! A periodic alarm is as an agent that sets the next one at the start of its `receive`, in every
+//! placement; and replies reach the sender, wherever it lives.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,8 @@ enum Msg {
     Leave,
 }
 
-/// Ticks with a period, and does other things due at the same instants: before its tick is read and after it.
+/// Ticks with a period, and does other things due at the same instants: before its tick is read and
+/// after it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Ticker {
     period: SimDuration,
@@ -104,7 +105,8 @@ fn tickers(by_hand: bool) -> [(u64, Ticker); 3] {
 /// What a run gave: its trace, its digest and what it counted.
 type Outcome = (Vec<String>, Option<Digest>, Counters);
 
-/// In one scheduler. By hand the alarm of an agent that has gone still fires, so what is counted at the end differs in it.
+/// In one scheduler. By hand the alarm of an agent that has gone still fires, so what is counted at
+/// the end differs in it.
 fn alone(by_hand: bool) -> Outcome {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);

@@ -1,8 +1,8 @@
 //! Mail arrives at the instant it was sent at, however busy its receiver's cluster is meanwhile.
 //!
-//! One cluster has an alarm each second and then calls an agent of the other, which has an alarm each
-//! millisecond. A main that moves the clock to the earliest alarm without counting mail that is
-//! under way lets the calls arrive some alarms late, each time at another one.
+//! One cluster has an alarm each second and then calls an agent of the other, which has an alarm
+//! each millisecond. A main that moves the clock to the earliest alarm without counting mail that
+//! is under way lets the calls arrive some alarms late, each time at another one.
 
 use std::sync::{Arc, Mutex};
 
@@ -70,7 +70,8 @@ fn child() {
     let _ = agents();
 }
 
-/// Runs it, and returns when calls and answers arrived, with their superstep; and how much mail did.
+/// Runs it, and returns when calls and answers arrived, with their superstep; and how much mail
+/// did.
 fn race(placement: TestPlacement, jitter: Option<u64>) -> (Vec<String>, u64) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);

@@ -164,7 +164,8 @@ fn what_does_not_deserialise_is_named_where_it_happens() {
     );
 }
 
-/// A slip in the name, a test that is not ignored, and one that does not enter: the harness runs nothing, or the wrong thing.
+/// A slip in the name, a test that is not ignored, and one that does not enter: the harness runs
+/// nothing, or the wrong thing.
 #[test]
 fn a_test_that_is_no_entry_is_named() {
     for test in [
@@ -256,8 +257,8 @@ fn names_of_clusters_that_a_terminal_would_obey_are_refused() {
     main.new_cluster_named("nördlich 北 7").unwrap();
 }
 
-/// More clusters than this process may have descriptors for are refused when they are made, and before that there is no table of all
-/// of them by all of them.
+/// More clusters than this process may have descriptors for are refused when they are made, and
+/// before that there is no table of all of them by all of them.
 #[test]
 fn more_clusters_than_can_be_started_are_refused_when_they_are_made() {
     let mut main = MpMain::new(agents()).unwrap();

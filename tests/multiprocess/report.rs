@@ -129,8 +129,8 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
     }
 }
 
-/// Other programs may keep the processors busy for as long as smiths work, and then times tell of them. So smiths work longer
-/// and longer, until what is to hold does.
+/// Other programs may keep the processors busy for as long as smiths work, and then times tell of
+/// them. So smiths work longer and longer, until what is to hold does.
 fn while_smiths_work(mut holds: impl FnMut(u64) -> Result<(), String>) {
     let mut why = String::new();
     for milliseconds in [20, 100, 500, 2_500, 10_000] {
@@ -165,7 +165,8 @@ fn times_are_right(placement: TestPlacement, milliseconds: u64) -> Result<(), St
     assert_eq!(idle.blocked, Duration::ZERO, "{told}");
     for cluster in &report.clusters {
         let sum = cluster.busy + cluster.blocked + cluster.waiting;
-        // The meter is a little inside what the report takes for the run; how little, depends on what else the machine does.
+        // The meter is a little inside what the report takes for the run; how little, depends on
+        // what else the machine does.
         assert!(sum <= report.wall, "{sum:?} of {told}");
         assert!(sum >= works * 5, "{sum:?} of {told}");
         let known = cluster.memory.is_some();

@@ -1,5 +1,5 @@
-//! Random sequences of requests from several sides against a run that goes on: no sequence makes main panic, and none that only
-//! looks and steers changes the result.
+//! Random sequences of requests from several sides against a run that goes on: no sequence makes
+//! main panic, and none that only looks and steers changes the result.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -338,7 +338,8 @@ fn one_line_to_the_socket_does_no_harm_either() {
     }
 }
 
-/// Clusters that have started keep their lookahead: changing it later is refused, or concerns later clusters alone.
+/// Clusters that have started keep their lookahead: changing it later is refused, or concerns later
+/// clusters alone.
 #[test]
 fn a_lookahead_that_comes_too_late_changes_nothing() {
     for placement in ALL {

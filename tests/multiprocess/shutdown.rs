@@ -11,7 +11,8 @@ use crate::workers::{
     Gate, Msg, When, Worker, clusters, clusters_of, exists, go, pids, registry, stop,
 };
 
-/// How long a shutdown may take: the two seconds that clusters are given, and what a loaded machine adds.
+/// How long a shutdown may take: the two seconds that clusters are given, and what a loaded machine
+/// adds.
 const BOUND: Duration = Duration::from_secs(12);
 
 /// Shuts down after a run, and looks at what is left.

@@ -1,5 +1,5 @@
-//! Agents and messages that fail when they are looked at: an error of that request, in every placement, and the run goes on as if nobody
-//! had asked.
+//! Agents and messages that fail when they are looked at: an error of that request, in every
+//! placement, and the run goes on as if nobody had asked.
 
 use std::thread;
 use std::time::Duration;

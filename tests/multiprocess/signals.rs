@@ -1,4 +1,5 @@
-//! Ctrl-C: these tests signal a process of its own, which is this program, started for one ignored "test".
+//! Ctrl-C: these tests signal a process of its own, which is this program, started for one ignored
+//! "test".
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -37,8 +38,8 @@ impl Host {
         Self { process, said }
     }
 
-    /// Waits for the next line that begins with `head`, and gives the rest of it. After its last line the process waits
-    /// for a signal, so that line ends this as well.
+    /// Waits for the next line that begins with `head`, and gives the rest of it. After its last
+    /// line the process waits for a signal, so that line ends this as well.
     fn says(&mut self, head: &str) -> String {
         let mut said = String::new();
         loop {
@@ -123,7 +124,8 @@ fn the_first_signal_ends_a_run_with_a_report_and_the_last_one_the_process() {
 #[test]
 fn the_second_signal_kills_the_clusters_and_the_third_the_process() {
     let mut host = Host::start("stuck_entry", "");
-    // Before that the first signal would end the run at its beginning, and there would be no use for a second.
+    // Before that the first signal would end the run at its beginning, and there would be no use
+    // for a second.
     host.says("[1] stuck");
     host.signal("INT");
     host.signal("TERM");

@@ -48,8 +48,8 @@ fn impatient_with(
 }
 
 impl Warnings {
-    /// Waits for one in which a cluster blocks simulated time in this way. A loaded machine may give
-    /// others before, in which a process had no time to begin.
+    /// Waits for one in which a cluster blocks simulated time in this way. A loaded machine may
+    /// give others before, in which a process had no time to begin.
     fn with(&self, fits: impl Fn(&TimeBlocker) -> bool) -> Warning {
         loop {
             let warning = self.0.recv_timeout(LONG).expect("such a warning");

@@ -35,7 +35,8 @@ pub(crate) enum Worker {
     Forever,
     /// Says so, and never returns from its update.
     Stuck,
-    /// So much later connects to a gate, a Unix socket at this path, and stays there until it is let go.
+    /// So much later connects to a gate, a Unix socket at this path, and stays there until it is
+    /// let go.
     Gate(SimDuration, PathBuf),
     Panic(When),
     /// Never returns.
@@ -108,7 +109,8 @@ impl Agent<Msg> for Worker {
                 println!("line {line}");
             }),
             Self::CloseAll => (0..1024).for_each(|number| {
-                // SAFETY: it is the harm that a careless agent does; no file of this process is used as another one afterwards.
+                // SAFETY: it is the harm that a careless agent does; no file of this process is
+                // used as another one afterwards.
                 unsafe {
                     let file = std::os::fd::BorrowedFd::borrow_raw(number);
                     if rustix::io::fcntl_getfd(file).is_ok() {

@@ -14,8 +14,9 @@
 //!
 //! `#[derive(Message)]` for the crates `maslite-core` and `maslite-mp`, which re-export it.
 //!
-//! It implements their trait `Message`. The topic of an enum's message is the name of the variant, that of a struct's
-//! message the name of the struct. `#[message(topic = "…")]` on a variant or on a struct gives another topic.
+//! It implements their trait `Message`. The topic of an enum's message is the name of the variant,
+//! that of a struct's message the name of the struct. `#[message(topic = "…")]` on a variant or on
+//! a struct gives another topic.
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Code;
@@ -29,7 +30,8 @@ pub fn message_of_core(input: TokenStream) -> TokenStream {
     expand(&parse_macro_input!(input), &quote!(::maslite_core))
 }
 
-/// Implements `Message` for programs that depend on `maslite-mp`, which re-exports this macro as `Message`.
+/// Implements `Message` for programs that depend on `maslite-mp`, which re-exports this macro as
+/// `Message`.
 #[proc_macro_derive(MpMessage, attributes(message))]
 pub fn message_of_mp(input: TokenStream) -> TokenStream {
     expand(&parse_macro_input!(input), &quote!(::maslite_mp::core))

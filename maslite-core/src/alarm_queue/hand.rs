@@ -28,7 +28,8 @@ const CROWD: usize = 256;
 const USED: usize = 1_024;
 
 impl Hand {
-    /// Begins with the entries in these chunks, of which all but the last are full. Their times are in `first..=last`.
+    /// Begins with the entries in these chunks, of which all but the last are full. Their times are
+    /// in `first..=last`.
     pub(super) fn begin<P>(
         &mut self,
         pool: &Pool<P>,
@@ -117,8 +118,8 @@ impl Hand {
         }
     }
 
-    /// Gives an alarm that is set now its place among those at hand, by its rank; tells where it is to lie. None if too many would
-    /// have to make room.
+    /// Gives an alarm that is set now its place among those at hand, by its rank; tells where it is
+    /// to lie. None if too many would have to make room.
     pub(super) fn insert<P, K: Ord>(
         &mut self,
         pool: &mut Pool<P>,

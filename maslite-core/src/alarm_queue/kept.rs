@@ -37,7 +37,8 @@ impl<W> Place<W> {
     }
 }
 
-/// As many alarms as are pending, so many times, are set without anybody asking before the index is given up.
+/// As many alarms as are pending, so many times, are set without anybody asking before the index is
+/// given up.
 const PATIENCE: usize = 8;
 
 impl<W> Default for Kept<W> {
@@ -123,7 +124,8 @@ impl<W: Load> Kept<W> {
         Some(alarm)
     }
 
-    /// Whether alarms are indexed by who set them, for which all must be kept. That ends when long enough nobody has asked.
+    /// Whether alarms are indexed by who set them, for which all must be kept. That ends when long
+    /// enough nobody has asked.
     #[inline]
     pub(super) fn is_indexed(&self) -> bool {
         self.by_setter.is_some()

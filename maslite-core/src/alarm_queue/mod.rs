@@ -1,12 +1,14 @@
 //! Mail for later: pending alarms, earliest first.
 //!
-//! The queue is a ladder queue: alarms far ahead lie unsorted in buckets of time, and only the few that come next are
-//! sorted, so that setting and firing one costs about the same with a thousand pending as with a
-//! million. Source: Tang, Goh, Thng, "Ladder queue", ACM TOMACS 15(3), 2005; here the buckets are
-//! powers of two wide, and alarms set into the part already sorted find their place there.
+//! The queue is a ladder queue: alarms far ahead lie unsorted in buckets of time, and only the few
+//! that come next are sorted, so that setting and firing one costs about the same with a thousand
+//! pending as with a million. Source: Tang, Goh, Thng, "Ladder queue", ACM TOMACS 15(3), 2005; here
+//! the buckets are powers of two wide, and alarms set into the part already sorted find their place
+//! there.
 //!
-//! An alarm is written into the bucket of its time, read when that bucket comes up, and not touched in between. What handles
-//! need lies apart, a word for each alarm. What does not fit an entry is kept apart, too.
+//! An alarm is written into the bucket of its time, read when that bucket comes up, and not touched
+//! in between. What handles need lies apart, a word for each alarm. What does not fit an entry is
+//! kept apart, too.
 
 use crate::message::{ELSEWHERE, Envelope, LEFT, MailKey, REQUIRED};
 use crate::{AgentId, SimTime};
@@ -53,7 +55,8 @@ pub(crate) trait Load {
     }
 }
 
-/// What lies in the queue itself, packed. It must need no drop: what was cleared stays until its entry comes up.
+/// What lies in the queue itself, packed. It must need no drop: what was cleared stays until its
+/// entry comes up.
 pub(crate) trait Pack {
     /// Its place among all that is due at the same time.
     fn key(&self) -> MailKey;
@@ -165,7 +168,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.elsewhere
     }
 
-    /// Whether alarms can be packed; while somebody asks again and again who set what, all are kept.
+    /// Whether alarms can be packed; while somebody asks again and again who set what, all are
+    /// kept.
     #[inline]
     pub(crate) fn packs(&self) -> bool {
         !self.kept.is_indexed()
@@ -242,7 +246,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         }
     }
 
-    /// Puts what is left at hand, and one alarm more, into buckets again: too many were set for that time.
+    /// Puts what is left at hand, and one alarm more, into buckets again: too many were set for
+    /// that time.
     #[cold]
     fn spill(&mut self, entry: Entry<P>) {
         let mut all = Bucket::EMPTY;
@@ -405,8 +410,9 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         true
     }
 
-    /// Spreads a bucket over those of a new rung that reaches to `reach` or, without that, beyond the latest entry: there must be
-    /// no gap to the bucket that comes after the one that is divided.
+    /// Spreads a bucket over those of a new rung that reaches to `reach` or, without that, beyond
+    /// the latest entry: there must be no gap to the bucket that comes after the one that is
+    /// divided.
     fn divide(&mut self, bucket: Bucket, span: (u64, u64, u32), reach: Option<u64>) {
         let (first, last, _) = span;
         let reach = reach.unwrap_or_else(|| last.saturating_add(last - first));
@@ -422,7 +428,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.pool.retain(bucket, |entry| !cleared.drop(entry));
     }
 
-    /// Throws out the entries of cleared alarms, so that clearing many does not fill memory. The others stay in their buckets.
+    /// Throws out the entries of cleared alarms, so that clearing many does not fill memory. The
+    /// others stay in their buckets.
     #[cold]
     fn sweep(&mut self) {
         let mut cleared = Cleared::of(&mut self.states, &mut self.kept, &mut self.cleared);

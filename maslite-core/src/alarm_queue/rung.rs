@@ -4,7 +4,8 @@ use super::pool::{Bucket, Pool};
 
 /// Entries wanted in a bucket.
 const WANTED: u32 = 64;
-/// A rung is not divided finer than into about so many buckets: the ends of all shall stay in the cache.
+/// A rung is not divided finer than into about so many buckets: the ends of all shall stay in the
+/// cache.
 const MOST_BUCKETS: u32 = 4_096;
 
 #[derive(Debug, Default)]
@@ -35,13 +36,14 @@ impl Scale {
 }
 
 impl Rung {
-    /// Lays the rung out for so many entries between `first` and `last`, and for what will be set up to `reach`.
+    /// Lays the rung out for so many entries between `first` and `last`, and for what will be set
+    /// up to `reach`.
     pub(super) fn lay_out(&mut self, (first, last, count): (u64, u64, u32), reach: u64) {
         let wanted = u64::from((count / WANTED).clamp(2, MOST_BUCKETS));
         let span = last - first;
         let shift = (span / wanted).max(1).ilog2();
-        // As far again as the entries reach, so that what is set meanwhile finds its bucket. One outlier must not make a million
-        // buckets: whatever comes later shares the last one.
+        // As far again as the entries reach, so that what is set meanwhile finds its bucket. One
+        // outlier must not make a million buckets: whatever comes later shares the last one.
         let fine = last.saturating_add(span).min(reach);
         let fine = ((fine - first) >> shift) + 1;
         let has_rest = (reach - first) >> shift >= fine;

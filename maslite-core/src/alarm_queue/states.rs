@@ -36,7 +36,8 @@ impl AlarmId {
 }
 
 const FLAGS: u32 = 4;
-/// It is to fire. Without this flag and the next, the node is free, and the number is the next free node.
+/// It is to fire. Without this flag and the next, the node is free, and the number is the next free
+/// node.
 const PENDING: u64 = 1;
 /// It was cleared, and its entry has not come up yet.
 const CLEARED: u64 = 2;

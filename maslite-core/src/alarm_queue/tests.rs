@@ -238,7 +238,8 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The hold model with so many alarms, against the standard library's heap; one of ten is cleared and set anew.
+/// The hold model with so many alarms, against the standard library's heap; one of ten is cleared
+/// and set anew.
 fn holds(pending: u64, events: u64, delay: fn(&mut u64) -> u64) {
     let mut queue = Queue::default();
     let mut heap = std::collections::BinaryHeap::new();
@@ -332,7 +333,8 @@ fn a_million_at_one_time_and_more_set_for_it_meanwhile() {
 #[cfg_attr(miri, ignore = "many take hours there")]
 fn many_that_interleave_at_an_instant_at_hand_find_their_places() {
     let mut queue = Queue::default();
-    // What is due first brings all of it to hand; then each round comes between the alarms of those before it.
+    // What is due first brings all of it to hand; then each round comes between the alarms of those
+    // before it.
     set(&mut queue, 10, load(0, 0, 0), true);
     set(&mut queue, 20, load(0, 0, 1), true);
     assert_eq!(queue.next_time(), Some(SimTime::from_nanos(10)));

@@ -40,8 +40,8 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Numbers the slots anew if those of many agents that are gone lie between them. Slots grow in number only by births, so
-    /// nothing else has to look.
+    /// Numbers the slots anew if those of many agents that are gone lie between them. Slots grow in
+    /// number only by births, so nothing else has to look.
     pub(super) fn close_up(&mut self) {
         if !self.kernel.has_many_vacant_slots() {
             return;

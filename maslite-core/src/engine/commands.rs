@@ -39,7 +39,8 @@ impl<M: Message> Engine<M> {
     }
 
     /// Puts an agent in the place of another, with its inbox, subscriptions, alarms and random
-    /// numbers. The other is dropped and not torn down; nor is the new one set up, if the other was.
+    /// numbers. The other is dropped and not torn down; nor is the new one set up, if the other
+    /// was.
     ///
     /// # Errors
     /// [`CommandError::UnknownAgent`]; [`CommandError::Panicked`] if the other panicked when it was
@@ -49,7 +50,8 @@ impl<M: Message> Engine<M> {
         discard(id, other)
     }
 
-    /// Takes an agent out, as it is: it is not torn down. Otherwise it is as if it had been removed.
+    /// Takes an agent out, as it is: it is not torn down. Otherwise it is as if it had been
+    /// removed.
     ///
     /// # Errors
     /// [`CommandError::UnknownAgent`].

@@ -159,7 +159,8 @@ fn of_model(what: &str, time: SimTime, superstep: u64, mut panic: Panic) -> Erro
     }
 }
 
-/// Calls code of the model outside agents; a panic in it is an error. `what`: how the error names the code, if it is not a message's.
+/// Calls code of the model outside agents; a panic in it is an error. `what`: how the error names
+/// the code, if it is not a message's.
 ///
 /// # Errors
 /// [`Error::ModelPanicked`].

@@ -148,7 +148,8 @@ impl<M: Message> Engine<M> {
         self.kernel.observer = Some(observer);
     }
 
-    /// The same, where the observer is part of the model: its panic is an error of the model, not the owner's.
+    /// The same, where the observer is part of the model: its panic is an error of the model, not
+    /// the owner's.
     pub fn observe_for_model(&mut self, observer: Observer<M>) {
         self.observe(observer);
         self.kernel.observed_by = Outside::TraceFormat;
@@ -353,10 +354,12 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Has fetched what the next alarms need, while those at hand are handled: the slot and the box of an agent, then the agent.
+    /// Has fetched what the next alarms need, while those at hand are handled: the slot and the box
+    /// of an agent, then the agent.
     #[inline]
     fn fetch_ahead(&self) {
-        // Few agents are in the cache anyhow, and where few alarms are at hand there is nothing to fetch.
+        // Few agents are in the cache anyhow, and where few alarms are at hand there is nothing to
+        // fetch.
         if self.agents.len() < MANY_AGENTS {
             return;
         }
@@ -465,7 +468,8 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Allocates slots for the agents that were added in a superstep and dismisses those that are to leave.
+    /// Allocates slots for the agents that were added in a superstep and dismisses those that are
+    /// to leave.
     #[inline]
     fn settle(&mut self, superstep: u64) {
         // A panic from here on, of main's handler for one, is no agent's.

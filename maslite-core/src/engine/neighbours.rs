@@ -1,4 +1,5 @@
-//! Other engines under the same clock: what leaves for them, what comes from them, what they must know.
+//! Other engines under the same clock: what leaves for them, what comes from them, what they must
+//! know.
 
 use super::Engine;
 use crate::directory::{NONE, Whereabouts};
@@ -84,7 +85,8 @@ impl<M: Message> Engine<M> {
         );
         let moves = (time, superstep) != (self.kernel.now, self.kernel.superstep);
         if moves && !self.kernel.outbox.is_empty() && !self.has_mail_for_itself() {
-            // Nobody here gets it, or the superstep that comes next would be this engine's too. It is lost when it was sent.
+            // Nobody here gets it, or the superstep that comes next would be this engine's too. It
+            // is lost when it was sent.
             self.kernel.post();
         }
         self.kernel.now = time;
@@ -139,8 +141,8 @@ impl<M: Message> Engine<M> {
         }
     }
 
-    /// Shows `visit` the mail of agents here that waits to be posted and that agents here may get. [`outgoing`](Self::outgoing)
-    /// comes before it.
+    /// Shows `visit` the mail of agents here that waits to be posted and that agents here may get.
+    /// [`outgoing`](Self::outgoing) comes before it.
     pub fn waiting(&self, mut visit: impl FnMut(Outgoing<'_, M>)) {
         for envelope in &self.kernel.outbox {
             let receiver = envelope.receiver();
@@ -210,7 +212,8 @@ impl<M: Message> Engine<M> {
         self.next_index = next_index;
     }
 
-    /// Takes the agents that agents added since the last time, in order. They wait for their insertion indices.
+    /// Takes the agents that agents added since the last time, in order. They wait for their
+    /// insertion indices.
     pub fn take_newborn(&mut self) -> Vec<Newborn> {
         let taken = std::mem::take(&mut self.newborn).into_iter();
         taken
@@ -243,7 +246,8 @@ impl<M: Message> Engine<M> {
         self.newborn.len() + self.kernel.gone.len() >= MANY
     }
 
-    /// Takes the ids that agents want removed and that are not here, each with who asked and that agent's insertion index.
+    /// Takes the ids that agents want removed and that are not here, each with who asked and that
+    /// agent's insertion index.
     pub fn take_removals_elsewhere(&mut self) -> Vec<(AgentId, AgentId, u64)> {
         std::mem::take(&mut self.kernel.removals)
     }
@@ -308,8 +312,8 @@ impl<M: Message> Engine<M> {
         std::mem::take(&mut self.kernel.errors)
     }
 
-    /// Takes the first mail that nobody got since the last time, at most as much as a report has since the beginning; with its place
-    /// among all that is lost.
+    /// Takes the first mail that nobody got since the last time, at most as much as a report has
+    /// since the beginning; with its place among all that is lost.
     pub fn take_lost(&mut self) -> Vec<(LostKey, LostMail)> {
         std::mem::take(&mut self.kernel.lost)
     }
@@ -320,7 +324,8 @@ impl<M: Message> Engine<M> {
         self.kernel.mailing_list.silent_topics()
     }
 
-    /// Takes the topics to which agents listen and about which mail came by for the first time, since the last time.
+    /// Takes the topics to which agents listen and about which mail came by for the first time,
+    /// since the last time.
     pub fn take_heard(&mut self) -> Vec<Topic> {
         self.kernel.mailing_list.take_heard()
     }

@@ -1,4 +1,5 @@
-//! Under a lookahead: mail to other schedulers leaves before it is due, and mail from them is among the alarms.
+//! Under a lookahead: mail to other schedulers leaves before it is due, and mail from them is among
+//! the alarms.
 
 use std::collections::BTreeMap;
 

@@ -72,7 +72,8 @@ impl<M> Packed<M> {
 }
 
 impl<M> Packed<M> {
-    /// The alarm as mail that is kept apart: while it is pending it must be known whether it is required.
+    /// The alarm as mail that is kept apart: while it is pending it must be known whether it is
+    /// required.
     pub(super) fn kept_apart(self, slots: &[Slot]) -> Envelope<M> {
         let required = self.is_required();
         let mut envelope = self.unpack(slots);
@@ -122,8 +123,9 @@ impl<M: Message> Kernel<M> {
         self.alarms.set_packed(time, entry.id, packed)
     }
 
-    /// Where the receiver sits, with flags, if an alarm can be packed: both agents are here, and no number is too large. What
-    /// others may listen to can leave. What needs a drop is dropped as soon as it is cleared.
+    /// Where the receiver sits, with flags, if an alarm can be packed: both agents are here, and no
+    /// number is too large. What others may listen to can leave. What needs a drop is dropped as
+    /// soon as it is cleared.
     #[inline]
     fn packable(&self, slot: u32, required: bool, receiver: Receiver) -> Option<NonZeroU32> {
         let entry = &self.slots[slot as usize];
@@ -206,7 +208,8 @@ impl<M: Message> Kernel<M> {
         ended + cleared
     }
 
-    /// The pending alarms of one agent, or of all, that the filter names, in the order they will fire.
+    /// The pending alarms of one agent, or of all, that the filter names, in the order they will
+    /// fire.
     pub(crate) fn list_alarms(
         &mut self,
         setter: Option<AgentId>,
@@ -279,7 +282,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Whether an alarm that is due now is for its receiver, who has nothing to read before it, and for nobody else.
+    /// Whether an alarm that is due now is for its receiver, who has nothing to read before it, and
+    /// for nobody else.
     #[inline]
     pub(super) fn reaches_receivers_alone(&self) -> bool {
         self.mailing_list.is_empty()
@@ -288,7 +292,8 @@ impl<M: Message> Kernel<M> {
             && !AgentId::collisions_are_known()
     }
 
-    /// Puts the alarms due at `time` right into the inboxes, up to one that must take the longer way, which is returned.
+    /// Puts the alarms due at `time` right into the inboxes, up to one that must take the longer
+    /// way, which is returned.
     #[inline]
     pub(super) fn fire_to_inboxes(&mut self, time: SimTime) -> Option<Due<Envelope<M>, Packed<M>>> {
         self.forget_read_mail();

@@ -92,7 +92,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) main_sequence: u64,
     /// Why an agent has the run end after this superstep, and its insertion index.
     pub(crate) stopped_by: Option<(u64, StopReason)>,
-    /// The first mail that nobody got, since somebody last asked; with its place among all that is lost.
+    /// The first mail that nobody got, since somebody last asked; with its place among all that is
+    /// lost.
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// The places of the first of them since the beginning, in order.
     first_lost: Vec<LostKey>,
@@ -105,7 +106,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) failure: Option<(FailurePlace, Error)>,
     /// An agent that fails is stopped by unwinding: somebody catches it.
     pub(crate) is_guarded: bool,
-    /// Where it stands and who is at work: for the error if that agent panics, and for other threads.
+    /// Where it stands and who is at work: for the error if that agent panics, and for other
+    /// threads.
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Counters,
     pub(crate) digest: Option<DigestSum>,
@@ -117,7 +119,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) outside: Outside,
 }
 
-/// Whose code the kernel calls that is no agent's. A panic there is not blamed on the agent that is at work.
+/// Whose code the kernel calls that is no agent's. A panic there is not blamed on the agent that is
+/// at work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Outside {
     #[default]
@@ -228,7 +231,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Whether all mail that waits to be posted is for ids that mean one agent each; an error otherwise.
+    /// Whether all mail that waits to be posted is for ids that mean one agent each; an error
+    /// otherwise.
     #[inline]
     pub(crate) fn check_names(&mut self, superstep: u64) -> bool {
         !AgentId::collisions_are_known() || self.check_receivers(superstep)

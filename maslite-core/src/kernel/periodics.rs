@@ -35,7 +35,8 @@ impl<M: Message> Kernel<M> {
         id
     }
 
-    /// A periodic alarm has fired. One for others is set again now; one for the agent that set it waits until the agent takes it.
+    /// A periodic alarm has fired. One for others is set again now; one for the agent that set it
+    /// waits until the agent takes it.
     #[cold]
     pub(super) fn set_again_when_fired(&mut self, envelope: &Envelope<M>) {
         let setter = envelope.sender;
@@ -104,7 +105,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Ends the periodic alarms of one agent, or of all, that the filter names; tells how many they were.
+    /// Ends the periodic alarms of one agent, or of all, that the filter names; tells how many they
+    /// were.
     pub(super) fn end_periodics_where(
         &mut self,
         setter: Option<AgentId>,

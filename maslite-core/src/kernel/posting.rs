@@ -121,7 +121,8 @@ impl<M: Message> Kernel<M> {
         0
     }
 
-    /// Whether mail that is lost is among the first. It is found in another order where others bring mail in.
+    /// Whether mail that is lost is among the first. It is found in another order where others
+    /// bring mail in.
     pub(super) fn is_among_first_lost(&self, key: &LostKey) -> bool {
         let last = self.first_lost.last();
         self.first_lost.len() < Report::LOST_KEPT || last.is_some_and(|last| key < last)

@@ -174,7 +174,8 @@ impl<M: Message> Kernel<M> {
         let (now, superstep) = (self.now.as_nanos(), self.superstep);
         let entry = &self.slots[slot as usize];
         let (to, index) = (entry.id, entry.index);
-        // After what was posted before its superstep, in the order in which agents leave and mail came.
+        // After what was posted before its superstep, in the order in which agents leave and mail
+        // came.
         let key = [now, superstep, 1, index, self.unread_lost, 0];
         if self.is_among_first_lost(&key) {
             self.note_lost(key, from, to, body.topic());

@@ -104,16 +104,17 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Whether so many agents are gone that the slots are to be numbered anew: at least half of all, and so many that it costs
-    /// each of them little.
+    /// Whether so many agents are gone that the slots are to be numbered anew: at least half of
+    /// all, and so many that it costs each of them little.
     pub(crate) fn has_many_vacant_slots(&self) -> bool {
         let work = self.slots.len().max(self.alarms.len());
         let work = work.max(self.mailing_list.count());
         self.vacant >= FEW_VACANT && self.vacant >= work / 2
     }
 
-    /// Numbers the slots of the agents that are there anew, in the same order, and forgets the others. Returns the new number of each
-    /// slot; [`NONE`] for those of agents that are gone. Call between two supersteps.
+    /// Numbers the slots of the agents that are there anew, in the same order, and forgets the
+    /// others. Returns the new number of each slot; [`NONE`] for those of agents that are gone.
+    /// Call between two supersteps.
     pub(crate) fn close_up(&mut self) -> Vec<u32> {
         let mut next = 0_u32..;
         let renumbered: Vec<u32> = self
@@ -202,7 +203,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// The slots that take part in a superstep: those that are awake, and those that are kept awake; in no order.
+    /// The slots that take part in a superstep: those that are awake, and those that are kept
+    /// awake; in no order.
     pub(crate) fn taking_part(&self) -> impl Iterator<Item = u32> + '_ {
         let kept_awake = self.kept_awake.iter().copied();
         let asleep = |slot: &u32| self.slots[*slot as usize].flags & AWAKE == 0;

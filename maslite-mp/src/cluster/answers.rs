@@ -19,7 +19,8 @@ pub(super) fn give_up(side: ChildSide, error: &LinkError) -> i32 {
     side.end_with_main();
     let code = exit_code(error);
     if side.is_process {
-        // An agent may have closed its descriptors, so that to close them once more would be a panic instead of this code.
+        // An agent may have closed its descriptors, so that to close them once more would be a
+        // panic instead of this code.
         std::mem::forget(side);
     }
     code

@@ -1,10 +1,11 @@
 //! Requests to clusters and agents between two supersteps, and their answers.
 //!
-//! There is one copy of an agent, in its cluster. A request goes to that cluster as a grant that takes no time, and the answer
-//! comes back with a report. So answers are consistent, and main learns of every change.
+//! There is one copy of an agent, in its cluster. A request goes to that cluster as a grant that
+//! takes no time, and the answer comes back with a report. So answers are consistent, and main
+//! learns of every change.
 //!
-//! A request and its answer have a type each: what [`answer`] encodes for a [`ClusterRequest`] is what the
-//! [`Question`] that holds it decodes.
+//! A request and its answer have a type each: what [`answer`] encodes for a [`ClusterRequest`] is
+//! what the [`Question`] that holds it decodes.
 
 use std::any::type_name;
 
@@ -81,8 +82,8 @@ enum ClusterRequest {
         #[serde(with = "serde_bytes")]
         state: Vec<u8>,
     },
-    /// Those from an insertion index on, the first so many in each cluster. Answered by a `Vec<(AgentId, u64, String)>`: id,
-    /// insertion index, type.
+    /// Those from an insertion index on, the first so many in each cluster. Answered by a
+    /// `Vec<(AgentId, u64, String)>`: id, insertion index, type.
     Agents { from: u64, limit: u64 },
     /// Answered by a `Result<Shown, ControlError>`.
     Show { agent: AgentId },
@@ -92,7 +93,8 @@ enum ClusterRequest {
     Subscriptions,
     /// Answered by `Counters`.
     Counters,
-    /// The first agents that would take part in a superstep now. Answered by a `Vec<(u64, AgentId)>`, by insertion index.
+    /// The first agents that would take part in a superstep now. Answered by a
+    /// `Vec<(u64, AgentId)>`, by insertion index.
     Awake,
 }
 
@@ -104,7 +106,8 @@ struct Said {
     answer: Result<Vec<u8>, ControlError>,
 }
 
-/// Answers an encoded request: puts into `into` a `Result<(), ControlError>`, and behind a good one the encoded answer.
+/// Answers an encoded request: puts into `into` a `Result<(), ControlError>`, and behind a good one
+/// the encoded answer.
 pub(crate) fn answer<M: WireMessage>(
     engine: &mut Engine<M>,
     registry: &Registry<M>,

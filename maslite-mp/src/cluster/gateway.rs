@@ -1,4 +1,5 @@
-//! Mail from and to other clusters, as a cluster sees it: which mail leaves, when, and who listens to it elsewhere.
+//! Mail from and to other clusters, as a cluster sees it: which mail leaves, when, and who listens
+//! to it elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::processes::backend::InterruptSource;
 use crate::protocol::layout;
 use crate::protocol::wire::{Destination, Fault, MailHead, Removal};
 
-/// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all of it does.
+/// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all
+/// of it does.
 pub(super) const LOCAL_TRIPS: u32 = 64;
 
 /// What the scheduler of a cluster knows of the others, and what it has for them.
@@ -174,8 +176,8 @@ impl<M: WireMessage> Gateway<M> {
         removals.map(removal).collect()
     }
 
-    /// Under a lookahead: if agents here begin to listen where none did, goes no further than others know it. Until then they
-    /// think that none of their alarms leaves before it is due.
+    /// Under a lookahead: if agents here begin to listen where none did, goes no further than
+    /// others know it. Until then they think that none of their alarms leaves before it is due.
     pub(super) fn await_attention(&mut self, engine: &Engine<M>) {
         if self.listeners.is_empty()
             && engine.has_changed_interest()
@@ -230,7 +232,8 @@ impl<M: WireMessage> Gateway<M> {
         (to, !self.interested.is_empty())
     }
 
-    /// Has mail that stays here make a round trip: so a type that is not read as it is written is an error in one cluster, too.
+    /// Has mail that stays here make a round trip: so a type that is not read as it is written is
+    /// an error in one cluster, too.
     #[cold]
     pub(super) fn try_local(&mut self, engine: &mut Engine<M>) {
         let Self {
@@ -360,7 +363,8 @@ impl<M: WireMessage> OpenGateway<'_, '_, M> {
             None => left = SimTime::ZERO,
             Some(ahead) => {
                 arrives = left.saturating_add(ahead.lookahead);
-                // What would arrive after the end of time arrives at the end, as if it had left in time.
+                // What would arrive after the end of time arrives at the end, as if it had left in
+                // time.
                 left = arrives.saturating_sub(ahead.lookahead);
                 let late = u64::from(due < arrives);
                 match to {

@@ -1,4 +1,5 @@
-//! The link to a scheduler in this very thread: it works while main waits for its answer. What a backend asks of the registered types.
+//! The link to a scheduler in this very thread: it works while main waits for its answer. What a
+//! backend asks of the registered types.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A cluster's side of a simulation: this room registers agent types, obeys grants, hands out mail that leaves the cluster, and
-//! reports to main.
+//! A cluster's side of a simulation: this room registers agent types, obeys grants, hands out mail
+//! that leaves the cluster, and reports to main.
 //!
 //! It may use `processes` and the rooms below. It must not know main's state or other clusters.
 

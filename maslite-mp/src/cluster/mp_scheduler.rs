@@ -2,11 +2,12 @@
 //!
 //! It is the same in a child process and inline: a message comes in, at most one goes out.
 //!
-//! The mail that leaves is written into the message of the answer as it leaves ([`outbound`](crate::cluster::outbound)).
+//! The mail that leaves is written into the message of the answer as it leaves
+//! ([`outbound`](crate::cluster::outbound)).
 //!
-//! **Invariant:** whenever it reports, mail that leaves has been handed out, and its own mail of the
-//! last superstep is not posted yet. So main can bring in what others sent in the same superstep,
-//! and the next grant posts all of it in the kernel's order.
+//! **Invariant:** whenever it reports, mail that leaves has been handed out, and its own mail of
+//! the last superstep is not posted yet. So main can bring in what others sent in the same
+//! superstep, and the next grant posts all of it in the kernel's order.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -322,7 +323,8 @@ impl<M: WireMessage> MpScheduler<M> {
             ..
         } = grant;
         let begin = self.busy.map(|_| now());
-        // Between runs all stand where main stands; within one each has its own time under a lookahead.
+        // Between runs all stand where main stands; within one each has its own time under a
+        // lookahead.
         if self.gateway.ahead.is_none() {
             self.check_time(grant.time)?;
             self.engine.stand_at(grant.time, grant.superstep);
@@ -527,7 +529,8 @@ impl<M: WireMessage> MpScheduler<M> {
         self.engine.number(&news.numbers);
         for (id, time) in news.dismissed {
             match time {
-                // Not at once, although it may have come to that instant already: it leaves with the alarms of the instant.
+                // Not at once, although it may have come to that instant already: it leaves with
+                // the alarms of the instant.
                 Some(time) if self.gateway.ahead.is_some() => {
                     if time < self.engine.now() {
                         return Err(self.refuse(MessageFault::Arrival));

@@ -1,14 +1,16 @@
 //! Mail that leaves a cluster, in the message to main.
 //!
-//! The message to main begins with a section for each destination that gets mail. How long a section must be is not known before
-//! its mail is encoded, so each is given a little more room than its mail took last time. What has no room in its section, or
-//! all of it where the link has no space of its own, is encoded into a buffer and copied behind the sections.
+//! The message to main begins with a section for each destination that gets mail. How long a
+//! section must be is not known before its mail is encoded, so each is given a little more room
+//! than its mail took last time. What has no room in its section, or all of it where the link has
+//! no space of its own, is encoded into a buffer and copied behind the sections.
 //!
 //! ```text
 //! │ section of cluster 2 ┆ room │ section of main ┆ room │ rest for cluster 2 │ trace │ note │
 //! ```
 //!
-//! **Invariant:** a destination's mail is in the order in which it was handed out: first the section, then the rest.
+//! **Invariant:** a destination's mail is in the order in which it was handed out: first the
+//! section, then the rest.
 
 use maslite_core::SimTime;
 use serde::Serialize;
@@ -231,7 +233,8 @@ impl Out {
         self.earliest = SimTime::MAX;
     }
 
-    /// The room that is left in its section, which begins with its first mail. None once something had no room.
+    /// The room that is left in its section, which begins with its first mail. None once something
+    /// had no room.
     #[inline]
     fn room<'d>(&mut self, draft: &'d mut Draft<'_>) -> &'d mut [u8] {
         if self.mails == [0; 2] {
@@ -348,7 +351,8 @@ mod tests {
                 let sections = draft.len();
                 let batches = outbound.finish(&mut draft);
                 let is_in_place = draft.len() == sections;
-                // The first time it is not known, and the fourth time it is far from what was before.
+                // The first time it is not known, and the fourth time it is far from what was
+                // before.
                 let known = round != 0 && round != 3;
                 assert_eq!(is_in_place, in_place && known, "round {round}");
                 for to in [TWO, MAIN, OWNER] {

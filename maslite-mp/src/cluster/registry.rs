@@ -71,10 +71,11 @@ type BuilderFn<M> = Box<dyn Fn(&[u8], &mut AgentSet<M>) -> Result<(), Misread> +
 /// How a delivery becomes a line of a trace.
 pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 
-/// Holds the agent types and builders of a program. Child processes start in [`enter`](Self::enter).
+/// Holds the agent types and builders of a program. Child processes start in
+/// [`enter`](Self::enter).
 ///
-/// A child process is the same program, started again. So make the registry and call [`enter`](Self::enter) in the first line
-/// of `main`: a child goes no further.
+/// A child process is the same program, started again. So make the registry and call
+/// [`enter`](Self::enter) in the first line of `main`: a child goes no further.
 ///
 /// ```
 /// use maslite_mp::prelude::*;
@@ -164,8 +165,8 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
-    /// Adds a builder: a function that makes agents in the process where they will live, from a small configuration. So the
-    /// agents do not cross a link, and need no `serde`.
+    /// Adds a builder: a function that makes agents in the process where they will live, from a
+    /// small configuration. So the agents do not cross a link, and need no `serde`.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
@@ -196,8 +197,8 @@ impl<M: WireMessage> Registry<M> {
         self
     }
 
-    /// Sets how a delivery is written into a trace. The function is called in the process of the delivery. The default is
-    /// [`Delivery::write_json`].
+    /// Sets how a delivery is written into a trace. The function is called in the process of the
+    /// delivery. The default is [`Delivery::write_json`].
     #[must_use]
     pub fn with_trace_format(mut self, format: fn(&Delivery<'_, M>, &mut String)) -> Self {
         self.trace_format = format;
@@ -216,11 +217,12 @@ impl<M: WireMessage> Registry<M> {
         self.with_trace_format(format)
     }
 
-    /// Names the entry of child processes in a test harness. Child processes run only the ignored test with this name (with its
-    /// modules), and that test must call `enter`.
+    /// Names the entry of child processes in a test harness. Child processes run only the ignored
+    /// test with this name (with its modules), and that test must call `enter`.
     ///
-    /// The test may enter several registries: a child becomes a cluster at the first one with the same types and builders.
-    /// Captures of builders cannot be compared, so they must be the same there.
+    /// The test may enter several registries: a child becomes a cluster at the first one with the
+    /// same types and builders. Captures of builders cannot be compared, so they must be the same
+    /// there.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
@@ -242,8 +244,8 @@ impl<M: WireMessage> Registry<M> {
     }
 }
 
-/// An entered registry in a process that is no child, for [`MpMain::new`](crate::MpMain::new). Clone it for several simulations
-/// in one program.
+/// An entered registry in a process that is no child, for [`MpMain::new`](crate::MpMain::new).
+/// Clone it for several simulations in one program.
 pub struct Entered<M: Message> {
     pub(crate) registry: Arc<Registry<M>>,
     pub(crate) point: Arc<Point>,

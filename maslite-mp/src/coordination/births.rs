@@ -1,4 +1,5 @@
-//! What reports change of the agents there are: births, removals, and mail whose receiver was not known.
+//! What reports change of the agents there are: births, removals, and mail whose receiver was not
+//! known.
 
 use std::mem;
 
@@ -26,8 +27,8 @@ pub(crate) fn in_order(newborn: Vec<Newborn>) -> impl Iterator<Item = (u64, Newb
 }
 
 impl<M: WireMessage> Rounds<'_, '_, M> {
-    /// Gives the agents that were added in this round their insertion indices, in the order of supersteps and of who
-    /// added them. Notes the first id that is taken.
+    /// Gives the agents that were added in this round their insertion indices, in the order of
+    /// supersteps and of who added them. Notes the first id that is taken.
     pub(super) fn number_births(&mut self, tasks: &[(usize, Task)]) {
         let mut births = Vec::new();
         for (place, _) in tasks {
@@ -47,8 +48,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
     }
 
-    /// Notes where a newborn lives; `sequence`: which one it is of those in its superstep and cluster. False if its id is taken,
-    /// which is noted as an error.
+    /// Notes where a newborn lives; `sequence`: which one it is of those in its superstep and
+    /// cluster. False if its id is taken, which is noted as an error.
     pub(crate) fn house(&mut self, place: usize, sequence: u64, newborn: &Newborn) -> bool {
         let cluster = u32::try_from(place).unwrap_or(u32::MAX);
         let adder = Adder::Agent(newborn.by, newborn.time);
@@ -122,8 +123,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         Ok(())
     }
 
-    /// Writes mail into the next message to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at
-    /// `earliest`, under a lookahead.
+    /// Writes mail into the next message to a cluster, from a place as [`Traffic`] counts them. The
+    /// first of it arrives at `earliest`, under a lookahead.
     pub(crate) fn relay(
         &mut self,
         from: usize,

@@ -1,24 +1,27 @@
 //! Checks before belief: whether a report can be true.
 //!
-//! A frame may be well formed and the message in it decodable, and still be impossible: the memory of its sender is corrupt, or the
-//! kernel has a bug. What is impossible is refused by number before anything is concluded from it, and ends the run.
+//! A frame may be well formed and the message in it decodable, and still be impossible: the memory
+//! of its sender is corrupt, or the kernel has a bug. What is impossible is refused by number
+//! before anything is concluded from it, and ends the run.
 //!
 //! ```text
 //! link ── FrameFault ──► bytes ── Undecodable ──► message ── here: all other reasons ──► clock, counters, routes
 //! ```
 //!
-//! A report is measured by what was granted, by the report before it and by where main stands. What a right cluster may say is never
-//! refused; what remains possible is believed. Mail that main only relays is not looked into: the cluster that gets it does that.
+//! A report is measured by what was granted, by the report before it and by where main stands. What
+//! a right cluster may say is never refused; what remains possible is believed. Mail that main only
+//! relays is not looked into: the cluster that gets it does that.
 //!
-//! **Invariant:** no report that passes can make main panic, wait for ever, or hold more than a small multiple of its bytes for each
-//! cluster.
+//! **Invariant:** no report that passes can make main panic, wait for ever, or hold more than a
+//! small multiple of its bytes for each cluster.
 
 use maslite_core::{Counters, SimDuration, SimTime};
 
 use crate::error::message_fault::MessageFault;
 use crate::protocol::wire::{Destination, Events, Report, SHORTEST_MAIL, Task};
 
-/// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of clusters can be added up.
+/// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of
+/// clusters can be added up.
 const MOST: u64 = 1 << 52;
 
 /// What main knows of a cluster when a report comes.

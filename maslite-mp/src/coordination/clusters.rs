@@ -102,7 +102,8 @@ impl Clusters {
     }
 
     #[cfg(any(test, feature = "dev"))]
-    /// So many clusters, named 0, 1, …, that nothing runs: for those who make up what such clusters say.
+    /// So many clusters, named 0, 1, …, that nothing runs: for those who make up what such clusters
+    /// say.
     pub(crate) fn unmanned(clusters: usize) -> Result<Self, Error> {
         let nothing = Patience {
             warning: None,
@@ -277,7 +278,8 @@ impl Clusters {
         explain(&*self.backend, name, *pid, error, time)
     }
 
-    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
+    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched
+    /// whether the clusters get on.
     pub(crate) fn begin_loading(&self) {
         self.backend.begin_loading();
     }
@@ -286,7 +288,8 @@ impl Clusters {
         self.backend.end_loading();
     }
 
-    /// Begins a run that is interrupted at `deadline`, if there is one, or when the control queue says so.
+    /// Begins a run that is interrupted at `deadline`, if there is one, or when the control queue
+    /// says so.
     pub(crate) fn begin_run(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
         self.meter.begin_run(self.list.len());
         let interrupt = self.backend.begin_run(timeout, deadline);
@@ -334,7 +337,8 @@ impl Clusters {
         }
     }
 
-    /// Lets grants be sent again although the run was interrupted: those that bring all to one instant.
+    /// Lets grants be sent again although the run was interrupted: those that bring all to one
+    /// instant.
     pub(crate) fn release(&mut self) {
         self.backend.release();
     }
@@ -351,8 +355,8 @@ impl Clusters {
     }
 
     /// Stops all clusters, the last one first, and leaves nothing behind. What they said last is
-    /// handed to `heard`, the last one's first. Takes at most `grace` and a little, whatever they do. Also tells whether all were heard
-    /// to their ends.
+    /// handed to `heard`, the last one's first. Takes at most `grace` and a little, whatever they
+    /// do. Also tells whether all were heard to their ends.
     pub(crate) fn shutdown(
         &mut self,
         stop: &[u8],
@@ -363,8 +367,9 @@ impl Clusters {
         let (mut names, mut links) = (Vec::new(), Vec::new());
         for cluster in self.list.iter_mut().rev() {
             if let Some(mut link) = cluster.link.take() {
-                // A link that breaks here belongs to a cluster that has ended already. None blocks: of all that main
-                // sends only what is short is without an answer, and a link has room for two such messages.
+                // A link that breaks here belongs to a cluster that has ended already. None blocks:
+                // of all that main sends only what is short is without an answer, and a link has
+                // room for two such messages.
                 let _ = link.say(stop);
                 names.push(cluster.name.as_str());
                 links.push(link);

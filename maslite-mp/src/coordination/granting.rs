@@ -22,7 +22,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.exchange_tasks(&tasks, false)
     }
 
-    /// The same with a task for each; `aligning` if it is to be done although the run is interrupted.
+    /// The same with a task for each; `aligning` if it is to be done although the run is
+    /// interrupted.
     pub(crate) fn exchange_tasks(
         &mut self,
         tasks: &[(usize, Task)],
@@ -99,7 +100,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         });
         let time = self.standing.time;
         let mut draft = match task {
-            // Looking again at mail comes between two postings: what arrived waits for the next one.
+            // Looking again at mail comes between two postings: what arrived waits for the next
+            // one.
             Task::Rematch | Task::Answer => self.clusters.draft(place, time)?,
             _ => {
                 (inbound.mails, inbound.earliest) = (0, None);
@@ -126,8 +128,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         Ok(())
     }
 
-    /// Without a lookahead all clusters were in one superstep: what failed there first ends the run. With one, other clusters may
-    /// come to an earlier failure, so that they go on to the time of this one.
+    /// Without a lookahead all clusters were in one superstep: what failed there first ends the
+    /// run. With one, other clusters may come to an earlier failure, so that they go on to the time
+    /// of this one.
     fn fail_in_order(&mut self, tasks: &[(usize, Task)]) -> Result<(), Error> {
         let is_setup = matches!(tasks.first(), Some((_, Task::Setup { .. })));
         if self.lookaheads.is_empty() || is_setup {

@@ -1,4 +1,5 @@
-//! Main's side of a simulation: this room grants simulated time to clusters, judges their reports, and routes their mail.
+//! Main's side of a simulation: this room grants simulated time to clusters, judges their reports,
+//! and routes their mail.
 //!
 //! It may use `steering` and the rooms below. It must not know how a link carries bytes.
 

@@ -1,4 +1,5 @@
-//! How main takes in the reports of clusters: judges them, sends their mail where it belongs, and notes what they tell.
+//! How main takes in the reports of clusters: judges them, sends their mail where it belongs, and
+//! notes what they tell.
 
 use std::mem;
 
@@ -37,7 +38,8 @@ impl From<MessageFault> for Flaw {
 
 impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Takes in one report. Its mail goes to where it belongs, as far as the sender knew; tells
-    /// whether other clusters must hear of changed interest. An error of the cluster's own is noted.
+    /// whether other clusters must hear of changed interest. An error of the cluster's own is
+    /// noted.
     pub(crate) fn take_report(
         &mut self,
         place: usize,
@@ -330,8 +332,8 @@ mod tests {
         bytes
     }
 
-    /// The last report of the cluster, or one that follows it: with mail for another cluster, for main and for whoever owns its
-    /// receiver, and a line of a trace.
+    /// The last report of the cluster, or one that follows it: with mail for another cluster, for
+    /// main and for whoever owns its receiver, and a line of a trace.
     fn said(task: Task, follows: bool) -> Said {
         let arrives = match task {
             Task::Window { .. } => LATER.saturating_add(HOUR),
@@ -407,7 +409,8 @@ mod tests {
         draft_buffer.into_bytes()
     }
 
-    /// Has main take in a message of cluster 0 under a grant: the number of the reason if it is refused.
+    /// Has main take in a message of cluster 0 under a grant: the number of the reason if it is
+    /// refused.
     fn take_in(task: Task, message: &[u8]) -> Option<u8> {
         let mut clusters = Clusters::unmanned(CLUSTERS).unwrap();
         let (mut routing, mut standing) = (Routing::default(), Standing::default());
@@ -564,7 +567,8 @@ mod tests {
             (Fault::Receiver, STEP, "mail to main for all", |it| {
                 let start = it.report.batches[1].start as usize;
                 it.before[start + 4] = 2;
-                // The bytes that named the receiver are now of the message, which has the right length without them.
+                // The bytes that named the receiver are now of the message, which has the right
+                // length without them.
                 it.before.drain(start + 4 + 33..start + 4 + 41);
                 it.before[start] -= 8;
                 it.report.batches[1].bytes -= 8;

@@ -1,14 +1,14 @@
 //! How main grants time: the loop over all clusters, told once and in order.
 //!
-//! A round is a grant to some clusters and their reports. Main has seen every mail that crosses, and
-//! moves time only when all reports are in and all mail of the instant is delivered.
+//! A round is a grant to some clusters and their reports. Main has seen every mail that crosses,
+//! and moves time only when all reports are in and all mail of the instant is delivered.
 //!
 //! - One cluster alone with mail, or alone at the next instant, runs *solo*: many supersteps and
 //!   instants without a word, until something leaves it or the next event of another cluster.
 //! - Several with mail at one instant run it in *lockstep*, a superstep a round. Each posts its own
 //!   mail together with what main brings, in the kernel's order.
-//! - Several with alarms due at one instant fire them first, if an alarm may be for another cluster;
-//!   otherwise that is one round with the superstep.
+//! - Several with alarms due at one instant fire them first, if an alarm may be for another
+//!   cluster; otherwise that is one round with the superstep.
 
 use std::mem;
 
@@ -60,7 +60,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) watched: bool,
     /// What clusters have replied.
     pub(crate) replies: Vec<Vec<u8>>,
-    /// Under a lookahead: the time of the next event of each cluster when the last windows were opened.
+    /// Under a lookahead: the time of the next event of each cluster when the last windows were
+    /// opened.
     pub(crate) since: Vec<SimTime>,
     /// Rounds since a report showed that anything was done.
     pub(crate) idle: u32,
@@ -108,7 +109,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
     }
 
-    /// Notes that a cluster cannot go on. The failure that is first in the kernel's order ends the run.
+    /// Notes that a cluster cannot go on. The failure that is first in the kernel's order ends the
+    /// run.
     pub(crate) fn note_failure(&mut self, cluster: usize, place: FailurePlace, error: Error) {
         self.failed.push(cluster);
         self.note_error(place, error);
@@ -125,7 +127,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
     }
 
-    /// Ends the run with the failure that is noted, if there is one: writes down what came before it, and forgets the rest.
+    /// Ends the run with the failure that is noted, if there is one: writes down what came before
+    /// it, and forgets the rest.
     pub(crate) fn fail(&mut self) -> Result<(), Error> {
         let Some((place, error)) = self.failure.take() else {
             return Ok(());
@@ -163,8 +166,8 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         Ok(())
     }
 
-    /// Runs until something ends it, or holds it. All mail is then posted, and all clusters stand at
-    /// one instant.
+    /// Runs until something ends it, or holds it. All mail is then posted, and all clusters stand
+    /// at one instant.
     pub(crate) fn run_on(&mut self) -> Result<StopReason, Error> {
         if self.lookaheads.is_empty() {
             self.run_rounds()

@@ -40,7 +40,8 @@ const FEW_GONE: usize = 1024;
 /// Fewer changes of interest in the news for a cluster are left as they are.
 const MANY_CHANGES: usize = 256;
 
-/// A change of interest, as clusters are told it: whose it is, in what, whether it begins, and for mail from when on.
+/// A change of interest, as clusters are told it: whose it is, in what, whether it begins, and for
+/// mail from when on.
 type Change = (u32, Pattern, bool, SimTime);
 
 /// Takes out what comes to nothing for mail that leaves at `until` or later.
@@ -63,8 +64,8 @@ fn condense(changes: &mut Vec<Change>, until: SimTime) {
     });
 }
 
-/// What main passed on, by where it came from and where it went. Main is the first place, the clusters
-/// come after it.
+/// What main passed on, by where it came from and where it went. Main is the first place, the
+/// clusters come after it.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     /// For each place what went from it, and where, in ascending order: most talk to few.
@@ -149,14 +150,16 @@ impl Default for Inbound {
 }
 
 impl Inbound {
-    /// Whether others have begun to listen to something, which it has not been told: its alarms may leave although it does not know.
+    /// Whether others have begun to listen to something, which it has not been told: its alarms may
+    /// leave although it does not know.
     pub(crate) fn brings_listeners(&self) -> bool {
         let mut interest = self.news.interest.iter();
         interest.any(|(_, _, begins, _)| *begins)
     }
 
-    /// Puts the names among the news that this process has heard of since: of agents, and of those that were written to, so that two
-    /// with one id are found where they meet, and all processes write the same traces.
+    /// Puts the names among the news that this process has heard of since: of agents, and of those
+    /// that were written to, so that two with one id are found where they meet, and all processes
+    /// write the same traces.
     #[inline]
     pub(crate) fn tell_names(&mut self) {
         let fresh = AgentId::names_since(&mut self.names_told);
@@ -206,7 +209,8 @@ impl Routing {
         topics
     }
 
-    /// Notes that an agent of a cluster is gone. What a cluster says of agents elsewhere changes nothing.
+    /// Notes that an agent of a cluster is gone. What a cluster says of agents elsewhere changes
+    /// nothing.
     pub(crate) fn bury(&mut self, id: AgentId, cluster: u32) {
         if self.owner(id) != Some(cluster) {
             return;
@@ -268,8 +272,9 @@ impl Routing {
         }
     }
 
-    /// Takes changes of interest out of the news that others have undone, where there are many of them: a cluster that has nothing to
-    /// do is told nothing for long. No mail leaves before `until` any more.
+    /// Takes changes of interest out of the news that others have undone, where there are many of
+    /// them: a cluster that has nothing to do is told nothing for long. No mail leaves before
+    /// `until` any more.
     #[cold]
     pub(crate) fn condense_news(&mut self, until: SimTime) {
         self.has_long_news = false;
@@ -281,8 +286,8 @@ impl Routing {
         }
     }
 
-    /// Notes mail that is relayed to a cluster, from a place as [`Traffic`] counts them. The first of it arrives at `earliest`,
-    /// under a lookahead.
+    /// Notes mail that is relayed to a cluster, from a place as [`Traffic`] counts them. The first
+    /// of it arrives at `earliest`, under a lookahead.
     pub(crate) fn note_mail(
         &mut self,
         from: usize,

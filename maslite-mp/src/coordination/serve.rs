@@ -1,8 +1,8 @@
-//! A run that can be steered: it serves the control queue when a command waits there, and then goes on
-//! as if nothing had been.
+//! A run that can be steered: it serves the control queue when a command waits there, and then goes
+//! on as if nothing had been.
 //!
-//! **Invariant:** while the control queue is served all clusters stand at one instant, between two supersteps, and no mail
-//! waits to be posted.
+//! **Invariant:** while the control queue is served all clusters stand at one instant, between two
+//! supersteps, and no mail waits to be posted.
 
 use std::time::Instant;
 
@@ -97,7 +97,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         if reason == StopReason::Timeout && control_queue.is_stopped() {
             reason = StopReason::Interrupted;
         }
-        // Of an instant that is not over, some clusters have told what happened in it and others will yet.
+        // Of an instant that is not over, some clusters have told what happened in it and others
+        // will yet.
         let is_over = self.lookaheads.is_empty() || reason == StopReason::Idle;
         self.write_trace_before((!is_over).then_some(self.standing.time));
         self.clusters.show(self.standing, self.routing);

@@ -1,4 +1,5 @@
-//! What main knows: where the simulation stands, and what has left its cluster and is not yet where it goes.
+//! What main knows: where the simulation stands, and what has left its cluster and is not yet where
+//! it goes.
 
 use std::collections::BTreeSet;
 

@@ -6,12 +6,11 @@
 //! own, but for what is addressed to it or to agents that only it can find. Horizons are exclusive,
 //! so mail that comes in is in time by construction.
 //!
-//! The last instant of time, [`SimTime::MAX`], has no time after it, so no exclusive horizon can grant
-//! it, and mail between clusters that is sent in it or shortly before arrives in it. Main grants the last
-//! instant when no cluster has an event before it: each cluster goes on until it has nothing to do
-//! in it, then the mail that crosses arrives, and so on.
-//! Source: Chandy, Misra, "Distributed simulation", 1979; the synchronous form with windows is due
-//! to Lubachevsky, 1989.
+//! The last instant of time, [`SimTime::MAX`], has no time after it, so no exclusive horizon can
+//! grant it, and mail between clusters that is sent in it or shortly before arrives in it. Main
+//! grants the last instant when no cluster has an event before it: each cluster goes on until it
+//! has nothing to do in it, then the mail that crosses arrives, and so on. Source: Chandy, Misra,
+//! "Distributed simulation", 1979; the synchronous form with windows is due to Lubachevsky, 1989.
 
 use maslite_core::{SimDuration, SimTime, StopReason};
 
@@ -69,7 +68,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             if let Some((place, _)) = &self.failure {
                 let last = place.time;
                 match next.iter().flatten().min() {
-                    // Clusters that have not come so far may fail earlier, and their part of the trace is missing.
+                    // Clusters that have not come so far may fail earlier, and their part of the
+                    // trace is missing.
                     Some(upcoming) if *upcoming <= last => {
                         let barrier = last.checked_add(SimDuration::from_nanos(1));
                         self.clusters.release();
@@ -128,8 +128,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
     }
 
-    /// Lets every cluster run as far as no other can reach it, and before `barrier`. The earliest event
-    /// of all clusters is at `upcoming`.
+    /// Lets every cluster run as far as no other can reach it, and before `barrier`. The earliest
+    /// event of all clusters is at `upcoming`.
     fn open_windows(
         &mut self,
         next: &[Option<SimTime>],

@@ -1,11 +1,13 @@
-//! Decoders of bytes that another process has written, for whoever throws bytes at them: the targets in `fuzz/`, and the test that
-//! replays their corpus.
+//! Decoders of bytes that another process has written, for whoever throws bytes at them: the
+//! targets in `fuzz/`, and the test that replays their corpus.
 //!
 //! No part of what this crate promises: it may change or go at any time.
 //!
-//! Each function tells how much it has understood, so that a corpus can be seen to reach what it was made for.
+//! Each function tells how much it has understood, so that a corpus can be seen to reach what it
+//! was made for.
 //!
-//! **Invariant:** whatever the bytes are, none of these functions panics, waits, or keeps more than a small multiple of them.
+//! **Invariant:** whatever the bytes are, none of these functions panics, waits, or keeps more than
+//! a small multiple of them.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -42,8 +44,8 @@ enum Word {
     Nothing,
 }
 
-/// Packets as a script has them. Each begins with a number (u16, little endian): its length, and above that 1 if its checksum is
-/// to be put right, without which hardly anything got further.
+/// Packets as a script has them. Each begins with a number (u16, little endian): its length, and
+/// above that 1 if its checksum is to be put right, without which hardly anything got further.
 struct Script<'a>(&'a [u8]);
 
 /// The bit that has a checksum put right.
@@ -73,7 +75,8 @@ impl Packets for Script<'_> {
     }
 }
 
-/// A link over a channel gets these packets, and answers every other message. Tells how many messages arrived.
+/// A link over a channel gets these packets, and answers every other message. Tells how many
+/// messages arrived.
 ///
 /// # Panics
 /// If the link is wrong: more arrives than was sent, or something after it refused a frame.
@@ -123,7 +126,8 @@ impl ring::protocol::Word for Forged {
     fn wake(&self) {}
 }
 
-/// A ring holds these bytes, the first four of which are the indices that the peer claims. Tells how many frames are good.
+/// A ring holds these bytes, the first four of which are the indices that the peer claims. Tells
+/// how many frames are good.
 ///
 /// # Panics
 /// If an index is believed that cannot be, or a frame that is not there.
@@ -148,8 +152,8 @@ pub fn ring(bytes: &[u8]) -> usize {
     ring::well_formed(frames)
 }
 
-/// A control line brings these bytes, behind the first, which says what is expected: an invitation, a Hello, a connect request, or answers
-/// to questions. Tells how many of them were understood.
+/// A control line brings these bytes, behind the first, which says what is expected: an invitation,
+/// a Hello, a connect request, or answers to questions. Tells how many of them were understood.
 #[must_use]
 pub fn handshake(bytes: &[u8]) -> usize {
     /// What a socket takes at once.
@@ -177,8 +181,8 @@ pub fn handshake(bytes: &[u8]) -> usize {
     usize::from(understood)
 }
 
-/// A cluster sends main these bytes behind the first, which says which cluster it is, and what it was granted. Tells whether main
-/// has taken in a report.
+/// A cluster sends main these bytes behind the first, which says which cluster it is, and what it
+/// was granted. Tells whether main has taken in a report.
 #[must_use]
 pub fn to_main(bytes: &[u8]) -> bool {
     let Some((head, message)) = bytes.split_first() else {
@@ -230,7 +234,8 @@ pub fn to_main(bytes: &[u8]) -> bool {
     rounds.read_report(place, task, message).is_ok() && rounds.failure.is_none()
 }
 
-/// Main sends a cluster these bytes. Tells how many mails came with a grant, or one for anything else that was understood.
+/// Main sends a cluster these bytes. Tells how many mails came with a grant, or one for anything
+/// else that was understood.
 #[must_use]
 pub fn to_cluster(bytes: &[u8]) -> usize {
     match wire::take_note::<ToProc>(bytes) {

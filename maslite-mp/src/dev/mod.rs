@@ -1,4 +1,5 @@
-//! Code for tests, benchmarks and fuzzers of this project: bare rings, fuzz entries, and the simulation of faults.
+//! Code for tests, benchmarks and fuzzers of this project: bare rings, fuzz entries, and the
+//! simulation of faults.
 //!
 //! It may use every other room. No other room may use it, and it is no part of the API.
 

@@ -61,7 +61,8 @@ pub enum ControlError {
     /// The simulation has ended.
     #[error("this simulation has ended")]
     Ended,
-    /// The thread that runs the simulation used a [`Controller`](crate::Controller). It would wait for itself.
+    /// The thread that runs the simulation used a [`Controller`](crate::Controller). It would wait
+    /// for itself.
     #[error("the thread that runs a simulation cannot steer it: use another thread")]
     OwnThread,
 }

@@ -1,9 +1,10 @@
-//! Finds out why a process ended: from its exit status, the end of its stderr, and the system's count of kills for lack of
-//! memory.
+//! Finds out why a process ended: from its exit status, the end of its stderr, and the system's
+//! count of kills for lack of memory.
 //!
-//! The status alone is not enough. An abort, a stack overflow and a failed allocation all end with `SIGABRT`; the runtime
-//! writes to stderr which of them happened. The sender of a `SIGKILL` is unknown; if the system sent it for lack of memory, the
-//! system's own count of such kills has risen.
+//! The status alone is not enough. An abort, a stack overflow and a failed allocation all end with
+//! `SIGABRT`; the runtime writes to stderr which of them happened. The sender of a `SIGKILL` is
+//! unknown; if the system sent it for lack of memory, the system's own count of such kills has
+//! risen.
 
 use std::fmt;
 use std::fs;
@@ -13,11 +14,13 @@ use serde::{Deserialize, Serialize};
 
 /// Exit code of a child whose link was lost because its main process is gone.
 pub(crate) const EXIT_LIFELINE_LOST: i32 = 90;
-/// Exit code of a child that refused a message of its main process, or uses another version of the protocol.
+/// Exit code of a child that refused a message of its main process, or uses another version of the
+/// protocol.
 pub(crate) const EXIT_PROTOCOL_MISMATCH: i32 = 91;
 /// Exit code of a child that could not set itself up.
 pub(crate) const EXIT_INIT_FAILED: i32 = 92;
-/// Exit code of a child whose program reached its own start of a simulation instead of the child's entry.
+/// Exit code of a child whose program reached its own start of a simulation instead of the child's
+/// entry.
 pub(crate) const EXIT_ENTRY_MISSING: i32 = 93;
 
 const SIGABRT: i32 = 6;
@@ -53,7 +56,8 @@ pub enum ExitKind {
     DoublePanic,
     /// It was killed, and the system killed processes for lack of memory while it lived.
     OutOfMemory {
-        /// The number of such kills: in its control group if the system counts by group, otherwise on the whole machine.
+        /// The number of such kills: in its control group if the system counts by group, otherwise
+        /// on the whole machine.
         kills: u64,
     },
     /// A signal with this number ended it.
@@ -188,7 +192,8 @@ impl fmt::Display for ExitKind {
     }
 }
 
-/// The signals that end processes in practice. Their numbers are the same on Linux and macOS, but for those of SIGBUS and SIGSYS.
+/// The signals that end processes in practice. Their numbers are the same on Linux and macOS, but
+/// for those of SIGBUS and SIGSYS.
 fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (what, name) = match number {
         1 => ("was ended", "SIGHUP"),
@@ -271,7 +276,8 @@ impl fmt::Display for Explained<'_> {
     }
 }
 
-/// Returns the most informative lines of a stderr: those of the last panic, otherwise the last line.
+/// Returns the most informative lines of a stderr: those of the last panic, otherwise the last
+/// line.
 fn last_words(stderr: &str) -> Option<String> {
     let lines = || stderr.lines().filter(|line| !line.trim().is_empty());
     let panicked = |line: &str| line.starts_with("thread '") && line.contains(" panicked at ");
@@ -296,7 +302,8 @@ pub(crate) struct OomKills {
 }
 
 impl OomKills {
-    /// Begins to count: by control group if the system does, which is exact, otherwise on the whole machine.
+    /// Begins to count: by control group if the system does, which is exact, otherwise on the whole
+    /// machine.
     pub(crate) fn begin() -> Self {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let candidates = files_of_groups(&groups).chain(["/proc/vmstat".to_owned()]);
@@ -316,7 +323,8 @@ impl OomKills {
     }
 }
 
-/// Returns the files with the counts of the groups in `/proc/self/cgroup`, of version 2 and of version 1.
+/// Returns the files with the counts of the groups in `/proc/self/cgroup`, of version 2 and of
+/// version 1.
 fn files_of_groups(groups: &str) -> impl Iterator<Item = String> + '_ {
     groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);

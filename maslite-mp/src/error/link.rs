@@ -6,7 +6,8 @@ use std::{fmt, io};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The peer closed its end, or its process is gone. Messages that it sent before have been delivered.
+    /// The peer closed its end, or its process is gone. Messages that it sent before have been
+    /// delivered.
     #[error("the peer closed the link or its process is gone")]
     Disconnected,
     /// The peer sent a malformed frame. The link cannot be used any more.
@@ -19,12 +20,14 @@ pub enum LinkError {
     BadFrame {
         /// The reason why the frame is malformed.
         reason: FrameFault,
-        /// The number of data frames received before it, modulo 2^32: the sequence number that it should have.
+        /// The number of data frames received before it, modulo 2^32: the sequence number that it
+        /// should have.
         received: u32,
         /// Its first bytes, at most 16.
         head: Vec<u8>,
     },
-    /// The message is longer than the limit of a link. Nothing was sent, and the link can still be used.
+    /// The message is longer than the limit of a link. Nothing was sent, and the link can still be
+    /// used.
     #[error(
         "a message of {length} bytes is over the limit of {limit} bytes: send smaller messages"
     )]
@@ -46,7 +49,8 @@ maslite_core::readable_debug!(enum LinkError {
     Io(source),
 });
 
-/// The ways in which a frame can be malformed. The numbers are stable, so that a report can be looked up.
+/// The ways in which a frame can be malformed. The numbers are stable, so that a report can be
+/// looked up.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// The ways in which a message can be impossible although its frames are well formed. The numbers are stable, so that a report can
-/// be looked up.
+/// The ways in which a message can be impossible although its frames are well formed. The numbers
+/// are stable, so that a report can be looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -70,11 +70,13 @@ maslite_core::readable_debug!(
     }
 );
 
-/// The number of bytes of an impossible message that its error shows: the last bytes, which hold the summary.
+/// The number of bytes of an impossible message that its error shows: the last bytes, which hold
+/// the summary.
 const SHOWN: usize = 64;
 
 impl MessageFault {
-    /// Makes the error with which a run ends when a cluster sends such a message. `time` is the simulated time.
+    /// Makes the error with which a run ends when a cluster sends such a message. `time` is the
+    /// simulated time.
     pub(crate) fn blame(self, cluster: &str, time: SimTime, message: &[u8]) -> Error {
         Error::Protocol {
             cluster: cluster.to_owned(),

@@ -20,7 +20,8 @@ use crate::error::warning::{Limit, TimeBlocker};
 
 /// Why a call or a run failed.
 ///
-/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have ended, and the simulation cannot continue.
+/// After an error from [`MpMain::run`](crate::MpMain::run) all child processes have ended, and the
+/// simulation cannot continue.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -52,8 +53,8 @@ pub enum Error {
         time: SimTime,
         /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
         stderr: String,
-        /// Other processes that ended by themselves before main could stop them, in order. They are consequences of the first
-        /// death, or have the same cause.
+        /// Other processes that ended by themselves before main could stop them, in order. They are
+        /// consequences of the first death, or have the same cause.
         others: Vec<Death>,
     },
     /// During the shutdown the process of a cluster ended before all its agents were torn down: see
@@ -189,7 +190,8 @@ pub enum Error {
         /// The deserialiser's reason.
         why: String,
     },
-    /// The `Serialize` and the `Deserialize` of an agent or a message do not fit each other. No wrong value was delivered.
+    /// The `Serialize` and the `Deserialize` of an agent or a message do not fit each other. No
+    /// wrong value was delivered.
     #[error(
         "{}{what} is not deserialised as it was serialised: {why}; messages and agents cross between clusters without the \
          names of their fields, \
@@ -257,10 +259,12 @@ pub enum Error {
         /// The simulated time, as far as main knows.
         time: SimTime,
     },
-    /// The handler of signals cannot be installed: see [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
+    /// The handler of signals cannot be installed: see
+    /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c).
     #[error("cannot install a handler for Ctrl-C; stop runs with a `StopHandle` instead")]
     Signals(#[source] std::io::Error),
-    /// The control socket cannot be opened: see [`MpMain::open_control`](crate::MpMain::open_control).
+    /// The control socket cannot be opened: see
+    /// [`MpMain::open_control`](crate::MpMain::open_control).
     #[error("cannot open a control socket for simulation {name:?}")]
     ControlSocket {
         /// The name of the simulation.

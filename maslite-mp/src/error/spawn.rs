@@ -14,7 +14,8 @@ pub(crate) const PROTOCOL: u32 = 2;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// The limit of descriptors is too low for this number of clusters, which need five each. No process was started.
+    /// The limit of descriptors is too low for this number of clusters, which need five each. No
+    /// process was started.
     #[error(
         "{asked} clusters need more descriptors than this process has left of its limit of {limit}: start at most {possible}, \
          or raise the limit (`ulimit -n`)"
@@ -27,11 +28,13 @@ pub enum SpawnError {
         /// The limit of open descriptors of this process.
         limit: usize,
     },
-    /// The file of this program has been replaced or deleted since it started, so children would run another program. On Linux
-    /// this does not happen, because children run the same program as main in any case.
+    /// The file of this program has been replaced or deleted since it started, so children would
+    /// run another program. On Linux this does not happen, because children run the same program as
+    /// main in any case.
     #[error("the program {0:?} has been replaced or deleted since it was started: start it again")]
     ProgramReplaced(PathBuf),
-    /// The system refused a resource that every child needs: descriptors, threads or random numbers.
+    /// The system refused a resource that every child needs: descriptors, threads or random
+    /// numbers.
     #[error("the system refused descriptors, threads or random numbers for child processes")]
     Resources(#[source] io::Error),
     /// The process could not be started.
@@ -61,7 +64,8 @@ pub enum SpawnError {
         /// The test that is the entry of child processes, if this program is a test harness: see
         /// [`Registry::entered_by_test`](crate::Registry::entered_by_test).
         test: Option<String>,
-        /// The calls of `enter` that the process passed, and how the registries there differ from the intended one.
+        /// The calls of `enter` that the process passed, and how the registries there differ from
+        /// the intended one.
         passed: Vec<String>,
     },
     /// The process could not set itself up, and reported why.
@@ -187,7 +191,8 @@ impl SpawnError {
     }
 }
 
-/// Shows how a child ended before its handshake, its last output, and what to do. No agent is to blame, because there was none.
+/// Shows how a child ended before its handshake, its last output, and what to do. No agent is to
+/// blame, because there was none.
 struct BeforeHello<'a> {
     exit: ExitKind,
     stderr: &'a str,

@@ -1,5 +1,5 @@
-//! The warning of a run in which simulated time does not move: its time, its duration, which cluster blocks simulated time, and
-//! which clusters wait.
+//! The warning of a run in which simulated time does not move: its time, its duration, which
+//! cluster blocks simulated time, and which clusters wait.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use maslite_core::{AgentId, Phase, Plain, SimTime};
 
 /// Tells that simulated time has not moved for a while in a run.
 ///
-/// `Display` writes one line for people. See [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
+/// `Display` writes one line for people. See
+/// [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
@@ -16,7 +17,8 @@ pub struct Warning {
     pub time: SimTime,
     /// The least time for which it has stood there \[wall\].
     pub stood: Duration,
-    /// The clusters, or main, that are at work or do not answer, and for which the others wait. Never empty.
+    /// The clusters, or main, that are at work or do not answer, and for which the others wait.
+    /// Never empty.
     pub blockers: Vec<TimeBlocker>,
     /// The names of the clusters that wait.
     pub waiting: Vec<String>,
@@ -63,7 +65,8 @@ pub enum Activity {
     Idle,
     /// It does not answer: a signal stopped the process.
     Stopped,
-    /// It does not answer: the terminal has stopped the process (SIGTTOU, SIGTTIN), because the process is not in its foreground.
+    /// It does not answer: the terminal has stopped the process (SIGTTOU, SIGTTIN), because the
+    /// process is not in its foreground.
     StoppedByTerminal,
     /// It does not answer: a debugger holds the process.
     Traced,
@@ -83,9 +86,11 @@ pub enum Activity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// The time to stop after the timeout of a run, or after a [`StopHandle`](crate::StopHandle) stopped it.
+    /// The time to stop after the timeout of a run, or after a [`StopHandle`](crate::StopHandle)
+    /// stopped it.
     Rest(Duration),
-    /// The time of one call of an agent: see [`MpMainBuilder::update_limit`](crate::MpMainBuilder::update_limit).
+    /// The time of one call of an agent: see
+    /// [`MpMainBuilder::update_limit`](crate::MpMainBuilder::update_limit).
     Update(Duration),
     /// The time to answer: see [`MpMainBuilder::answer_limit`](crate::MpMainBuilder::answer_limit).
     Answer(Duration),

@@ -1,6 +1,7 @@
 //! How values become bytes and bytes values: postcard, told where to write and what is left over.
 //!
-//! A struct whose fields are left out one time and not another ([`Strict`](crate::links::strict::Strict)) is refused when it is written.
+//! A struct whose fields are left out one time and not another
+//! ([`Strict`](crate::links::strict::Strict)) is refused when it is written.
 
 use std::fmt;
 
@@ -23,7 +24,8 @@ pub(crate) fn put<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postc
 /// Writes the encoding of a value to the front of some bytes, and tells how many it takes.
 ///
 /// # Errors
-/// Also [`SerializeBufferFull`](postcard::Error::SerializeBufferFull); what is written then is of no use.
+/// Also [`SerializeBufferFull`](postcard::Error::SerializeBufferFull); what is written then is of
+/// no use.
 #[inline]
 pub(crate) fn write<T: Serialize + ?Sized>(value: &T, space: &mut [u8]) -> postcard::Result<usize> {
     postcard::serialize_with_flavor(&Whole(value), Within { space, used: 0 })
@@ -126,8 +128,8 @@ pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, Misread
     }
 }
 
-/// Numbers as wide as they are, little endian: for those that are said again and again, and of which none is worth a look at how
-/// long it is.
+/// Numbers as wide as they are, little endian: for those that are said again and again, and of
+/// which none is worth a look at how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers<const N: usize>(pub(crate) [u64; N]);
 

@@ -6,7 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::RecvFlags;
 
-/// Duplicates the descriptor of a socket of this process at which a packet waits that contains these random bytes.
+/// Duplicates the descriptor of a socket of this process at which a packet waits that contains
+/// these random bytes.
 pub(super) fn socket_with(token: &[u8; 16]) -> io::Result<Option<OwnedFd>> {
     let entries = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd"))?;
     for entry in entries {
@@ -15,9 +16,10 @@ pub(super) fn socket_with(token: &[u8; 16]) -> io::Result<Option<OwnedFd>> {
         let Some(number) = number.filter(|number| *number >= 0) else {
             continue;
         };
-        // SAFETY: no system call gives -1. Another thread may close the descriptor at any time, and open another file under its number. So
-        // nothing is done to it but to look at what waits there, which changes no file. The socket with the token stays open
-        // as long as the caller holds it.
+        // SAFETY: no system call gives -1. Another thread may close the descriptor at any time, and
+        // open another file under its number. So nothing is done to it but to look at what waits
+        // there, which changes no file. The socket with the token stays open as long as the caller
+        // holds it.
         let socket = unsafe { BorrowedFd::borrow_raw(number) };
         if has(socket, token) {
             return Ok(Some(rustix::io::fcntl_dupfd_cloexec(socket, 0)?));

@@ -1,8 +1,8 @@
 //! Messages of any length over a carrier of small packets, without ever blocking in the kernel.
 //!
-//! ipc-channel's `send` blocks once the peer's socket buffer is full, two peers that both send much then wait for each other for
-//! ever, and packets above about 200 KB take a path with hazards of its own. So a message is split into frames of at most 64 KiB,
-//! and few are ever under way.
+//! ipc-channel's `send` blocks once the peer's socket buffer is full, two peers that both send much
+//! then wait for each other for ever, and packets above about 200 KB take a path with hazards of
+//! its own. So a message is split into frames of at most 64 KiB, and few are ever under way.
 //!
 //! # The frame
 //!
@@ -14,27 +14,32 @@
 //! | 9..13 | checksum, u32 LE | CRC-32 (IEEE) of all other bytes, in their order |
 //! | 13.. | payload | of a message; only a Last may have none |
 //!
-//! Both counters wrap. Every frame acknowledges, so that a round of one message each way is one packet each way.
-//! Numbers find frames that were lost, repeated or overtaken; the checksum finds those that are not what was sent.
+//! Both counters wrap. Every frame acknowledges, so that a round of one message each way is one
+//! packet each way. Numbers find frames that were lost, repeated or overtaken; the checksum finds
+//! those that are not what was sent.
 //!
 //! # The rule of credits
 //!
-//! 1. A sender keeps at most [`WINDOW`] = 2 data frames unacknowledged. With two under way it receives until one is acknowledged;
-//!    data frames that arrive meanwhile are kept for `recv` and acknowledged like all others.
-//! 2. A receiver answers a data frame with a Credit at once if it is a Part, or if [`WINDOW`] received frames are now
-//!    unacknowledged. Otherwise the acknowledgement travels in its next data frame.
+//! 1. A sender keeps at most [`WINDOW`] = 2 data frames unacknowledged. With two under way it
+//!    receives until one is acknowledged; data frames that arrive meanwhile are kept for `recv` and
+//!    acknowledged like all others.
+//! 2. A receiver answers a data frame with a Credit at once if it is a Part, or if [`WINDOW`]
+//!    received frames are now unacknowledged. Otherwise the acknowledgement travels in its next
+//!    data frame.
 //!
-//! **No deadlock.** A sender waits only with two frames unacknowledged. When the peer has received both, either a frame it sent
-//! since or rule 2 has acknowledged at least one of them, and the acknowledgement is on its way. The peer does receive
-//! them, because it receives in `recv` and while it waits in `send`; so a sender waits only while its peer does neither: while it
-//! computes. This holds for many messages in one direction without an answer, and for long messages in both directions at once.
+//! **No deadlock.** A sender waits only with two frames unacknowledged. When the peer has received
+//! both, either a frame it sent since or rule 2 has acknowledged at least one of them, and the
+//! acknowledgement is on its way. The peer does receive them, because it receives in `recv` and
+//! while it waits in `send`; so a sender waits only while its peer does neither: while it computes.
+//! This holds for many messages in one direction without an answer, and for long messages in both
+//! directions at once.
 //!
-//! **No send blocks in the kernel.** Unread in one direction are at most two data frames (rule 1) and two Credits: each
-//! acknowledges something new, and the peer can have only two frames that it has not seen acknowledged. Linux
-//! takes four packets of 64 KiB before it blocks.
+//! **No send blocks in the kernel.** Unread in one direction are at most two data frames (rule 1)
+//! and two Credits: each acknowledges something new, and the peer can have only two frames that it
+//! has not seen acknowledged. Linux takes four packets of 64 KiB before it blocks.
 //!
-//! **Nothing malformed is believed.** Every frame that no peer of this version sends is refused with a numbered
-//! [`FrameFault`], and the link is closed to further use.
+//! **Nothing malformed is believed.** Every frame that no peer of this version sends is refused
+//! with a numbered [`FrameFault`], and the link is closed to further use.
 
 use std::collections::VecDeque;
 use std::hint;
@@ -55,7 +60,8 @@ const HEADER: usize = CHECKSUM + 4;
 /// Bytes of the longest frame, header included.
 pub(crate) const FRAME_LIMIT: usize = 64 * 1024;
 
-/// Bytes of the longest message a link carries, so that a corrupt peer ends in an error and not in an exhausted memory.
+/// Bytes of the longest message a link carries, so that a corrupt peer ends in an error and not in
+/// an exhausted memory.
 pub(crate) const MESSAGE_LIMIT: usize = 1024 * 1024 * 1024;
 
 /// Bytes of a malformed frame that its error shows.
@@ -73,7 +79,8 @@ pub(crate) trait Packets: Send {
     fn try_recv(&mut self, into: &mut Vec<u8>) -> Result<bool, LinkError>;
 }
 
-/// A [`Transport`] over packets: splits, assembles and counts. The module's documentation has the protocol.
+/// A [`Transport`] over packets: splits, assembles and counts. The module's documentation has the
+/// protocol.
 #[derive(Debug)]
 pub(crate) struct Framed<P> {
     packets: P,
@@ -99,7 +106,8 @@ pub(crate) struct Framed<P> {
 }
 
 impl<P: Packets> Framed<P> {
-    /// Starts a link over fresh `packets`. Frames are `frame_limit` bytes at most; the peer may use another limit.
+    /// Starts a link over fresh `packets`. Frames are `frame_limit` bytes at most; the peer may use
+    /// another limit.
     pub(crate) fn new(packets: P, frame_limit: usize, wait: Wait) -> Self {
         Self {
             packets,
@@ -117,7 +125,8 @@ impl<P: Packets> Framed<P> {
         }
     }
 
-    /// Receives one frame. Appends the payload of a data frame to `message` and returns true if that completes it.
+    /// Receives one frame. Appends the payload of a data frame to `message` and returns true if
+    /// that completes it.
     fn take(&mut self, message: &mut Vec<u8>) -> Result<bool, LinkError> {
         if self.refused {
             return Err(LinkError::Disconnected);
@@ -147,7 +156,8 @@ impl<P: Packets> Framed<P> {
         if self.window.owes_credit(kind) {
             self.write_frame(PacketKind::Credit, &[]);
             match self.packets.send(&self.outgoing) {
-                // The peer left after its last words. They are good, and the next `recv` finds it gone.
+                // The peer left after its last words. They are good, and the next `recv` finds it
+                // gone.
                 Ok(()) | Err(LinkError::Disconnected) => {}
                 Err(error) => return Err(error),
             }
@@ -283,7 +293,8 @@ fn checksum(numbers: &[u8], payload: &[u8]) -> u32 {
 }
 
 #[cfg(any(test, feature = "dev"))]
-/// Puts the right checksum into a packet that is long enough for one, as a peer that lies well does it.
+/// Puts the right checksum into a packet that is long enough for one, as a peer that lies well does
+/// it.
 pub(crate) fn sign(packet: &mut [u8]) {
     if let Some((header, payload)) = packet.split_first_chunk_mut::<HEADER>() {
         let sum = checksum(&header[..CHECKSUM], payload);
@@ -291,7 +302,8 @@ pub(crate) fn sign(packet: &mut [u8]) {
     }
 }
 
-/// The counters of one end: writes the numbers of frames, judges frames. Pure; all counts are of data frames and wrap.
+/// The counters of one end: writes the numbers of frames, judges frames. Pure; all counts are of
+/// data frames and wrap.
 #[derive(Clone, Debug, Default)]
 struct Window {
     /// Sent by us.

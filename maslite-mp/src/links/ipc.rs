@@ -1,15 +1,17 @@
-//! The packets between processes: a pair of ipc-channel's byte channels, and the rendezvous socket over which a child hands main its ends.
+//! The packets between processes: a pair of ipc-channel's byte channels, and the rendezvous socket
+//! over which a child hands main its ends.
 //!
 //! **Invariant:** no other file names a type of ipc-channel, and none of them is in the public API.
 //!
-//! ipc-channel is used as a plain carrier of bounded packets, because that is the part of it that holds (measured with 0.23.1):
-//! packets stay below its own fragmentation, one pair of channels serves one child, and nothing but the handshake carries
-//! channels. It believes the headers it receives; a child with corrupt memory can therefore make a receive panic, which is
-//! caught here and ends that link.
+//! ipc-channel is used as a plain carrier of bounded packets, because that is the part of it that
+//! holds (measured with 0.23.1): packets stay below its own fragmentation, one pair of channels
+//! serves one child, and nothing but the handshake carries channels. It believes the headers it
+//! receives; a child with corrupt memory can therefore make a receive panic, which is caught here
+//! and ends that link.
 //!
-//! ipc-channel connects two processes by a socket with a path. A process that is killed in that moment would leave the path in the
-//! file system. So the ends of channels cross through a pair of sockets without names ([`RendezvousSocket`]), as the packets
-//! that ipc-channel makes of them.
+//! ipc-channel connects two processes by a socket with a path. A process that is killed in that
+//! moment would leave the path in the file system. So the ends of channels cross through a pair of
+//! sockets without names ([`RendezvousSocket`]), as the packets that ipc-channel makes of them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -34,7 +36,8 @@ use crate::links::frame::{FRAME_LIMIT, Packets};
 const ARRIVED: RecvFlags = RecvFlags::CMSG_CLOEXEC.union(RecvFlags::DONTWAIT);
 const SILENT: SendFlags = SendFlags::NOSIGNAL;
 
-/// A sending and a receiving channel. Holds only its own end of each, so that the peer's death is seen.
+/// A sending and a receiving channel. Holds only its own end of each, so that the peer's death is
+/// seen.
 #[derive(Debug)]
 pub(crate) struct IpcPackets {
     sender: IpcBytesSender,
@@ -43,8 +46,8 @@ pub(crate) struct IpcPackets {
     line: Option<Arc<OwnedFd>>,
 }
 
-/// Ends the link of a peer that is gone, or is given up, also while somebody waits there: who else may hold the peer's ends does not
-/// matter.
+/// Ends the link of a peer that is gone, or is given up, also while somebody waits there: who else
+/// may hold the peer's ends does not matter.
 #[derive(Debug)]
 pub(crate) struct DeathNotice(Weak<OwnedFd>);
 
@@ -125,14 +128,16 @@ fn ipc_error(error: IpcError) -> LinkError {
     }
 }
 
-/// The length of frames such that all that may be unread fits into a channel's buffer, header of ipc-channel included.
+/// The length of frames such that all that may be unread fits into a channel's buffer, header of
+/// ipc-channel included.
 pub(crate) fn frame_limit() -> usize {
     FRAME_LIMIT.min(OsIpcSender::get_max_fragment_size() / 3)
 }
 
 /// Finds out before any child is started whether this process can have channels at all.
 ///
-/// ipc-channel asks for its buffer size once per process, and if it then finds no free descriptor it panics now and ever after.
+/// ipc-channel asks for its buffer size once per process, and if it then finds no free descriptor
+/// it panics now and ever after.
 pub(crate) fn check() -> io::Result<()> {
     let probe = ipc::bytes_channel()?;
     drop(probe);
@@ -213,7 +218,8 @@ impl Parcel {
 
 /// A sending end of ipc-channel and the socket at which its packets arrive as they are.
 ///
-/// ipc-channel does not show its descriptors. The socket is the one at which a token arrives that was sent there.
+/// ipc-channel does not show its descriptors. The socket is the one at which a token arrives that
+/// was sent there.
 fn plain_channel() -> io::Result<(IpcSender<RendezvousMessage>, OwnedFd)> {
     let (sender, receiver) = ipc::channel()?;
     let mut token = [0; 16];
@@ -229,10 +235,11 @@ fn plain_channel() -> io::Result<(IpcSender<RendezvousMessage>, OwnedFd)> {
     Ok((sender, arrives))
 }
 
-/// Where children hand over the ends of their channels: one of a pair of sockets. The other one comes to them over their control lines.
+/// Where children hand over the ends of their channels: one of a pair of sockets. The other one
+/// comes to them over their control lines.
 ///
-/// The messages are taken here as plain packets, which cannot keep anybody waiting and whose files are closed when they are refused, and
-/// passed on to ipc-channel only once they are there.
+/// The messages are taken here as plain packets, which cannot keep anybody waiting and whose files
+/// are closed when they are refused, and passed on to ipc-channel only once they are there.
 pub(crate) struct RendezvousSocket {
     ours: OwnedFd,
     theirs: OwnedFd,
@@ -317,7 +324,8 @@ fn io_error(error: IpcError) -> io::Error {
     }
 }
 
-/// Hands main its ends of two fresh channels, as its child, through the socket that came from main. Returns the child's ends.
+/// Hands main its ends of two fresh channels, as its child, through the socket that came from main.
+/// Returns the child's ends.
 pub(crate) fn hand_over(socket: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;

@@ -1,9 +1,9 @@
 //! Links with jitter: a tool for tests. What a run gives must not depend on when messages arrive.
 //!
-//! A seed says which links delay messages in which direction, and for how long. Between
-//! processes both ends do, so that main's messages to its clusters overtake each other, and so do the
-//! answers. In one thread it is not time that counts but the order of work: there the seed says which
-//! scheduler works as soon as it is told and which one when its answer is awaited.
+//! A seed says which links delay messages in which direction, and for how long. Between processes
+//! both ends do, so that main's messages to its clusters overtake each other, and so do the
+//! answers. In one thread it is not time that counts but the order of work: there the seed says
+//! which scheduler works as soon as it is told and which one when its answer is awaited.
 //!
 //! **Invariant:** a link without jitter has nothing of this around it.
 

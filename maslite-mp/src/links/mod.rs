@@ -1,5 +1,5 @@
-//! Transport: this room carries whole messages in order in both directions, over rings in shared memory, over ipc-channel, or with
-//! delays for tests.
+//! Transport: this room carries whole messages in order in both directions, over rings in shared
+//! memory, over ipc-channel, or with delays for tests.
 //!
 //! It may use `error` only. It must not know the meaning of a message.
 

@@ -1,7 +1,8 @@
 //! A number for what a value tells serde: equal for values that are written alike.
 //!
-//! The entries of maps and the elements of sequences count in any order, because a `HashMap` or a `HashSet` that was
-//! read again has another order. All else counts in order, with the names of fields and variants.
+//! The entries of maps and the elements of sequences count in any order, because a `HashMap` or a
+//! `HashSet` that was read again has another order. All else counts in order, with the names of
+//! fields and variants.
 
 use std::fmt;
 

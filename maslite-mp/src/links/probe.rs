@@ -1,7 +1,8 @@
 //! Whether a type is read as it is written, found out before there is a value of it.
 //!
-//! Its `Deserialize` is given made-up values: each variant of each enum in turn, first with numbers, texts and elements, then
-//! with nothing, then with some of them. What comes out makes a round trip. A type that refuses what was made up says nothing of itself, which is no error: its
+//! Its `Deserialize` is given made-up values: each variant of each enum in turn, first with
+//! numbers, texts and elements, then with nothing, then with some of them. What comes out makes a
+//! round trip. A type that refuses what was made up says nothing of itself, which is no error: its
 //! first values show it. Nothing that was made up is dropped, because dropping it may do something.
 
 use std::collections::BTreeMap;
@@ -154,7 +155,8 @@ impl Maker<'_> {
         made
     }
 
-    /// Whether a part is something rather than nothing: by the round and by how many parts came before.
+    /// Whether a part is something rather than nothing: by the round and by how many parts came
+    /// before.
     fn is_full(&self) -> bool {
         match self.round {
             0 => true,
@@ -459,7 +461,8 @@ mod tests {
         ReadOnly,
         Unit(Unit),
         New(New),
-        /// Nothing comes behind it, so all other variants have the same number where they are written and where they are read.
+        /// Nothing comes behind it, so all other variants have the same number where they are
+        /// written and where they are read.
         #[serde(skip)]
         Private(u64),
     }

@@ -1,8 +1,9 @@
 //! Whether values are read again as they were written.
 //!
-//! A `Serialize` and a `Deserialize` that do not fit each other would deliver other messages than were sent. So values make a
-//! round trip where they are sent: written, read, and written again. In debug builds all of them do; in release builds the first of
-//! each kind, that is, with the same first byte: of an enum that is its variant.
+//! A `Serialize` and a `Deserialize` that do not fit each other would deliver other messages than
+//! were sent. So values make a round trip where they are sent: written, read, and written again. In
+//! debug builds all of them do; in release builds the first of each kind, that is, with the same
+//! first byte: of an enum that is its variant.
 
 use std::fmt;
 

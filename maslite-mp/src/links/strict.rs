@@ -1,7 +1,8 @@
 //! A serializer that refuses a struct whose fields are not all written.
 //!
-//! Values cross without the names of their fields: a reader takes the fields in order. A field that is left out
-//! (`skip_serializing_if`) would be read from the bytes of the field behind it. So it is an error where it is written.
+//! Values cross without the names of their fields: a reader takes the fields in order. A field that
+//! is left out (`skip_serializing_if`) would be read from the bytes of the field behind it. So it
+//! is an error where it is written.
 
 use serde::Serialize;
 use serde::ser::{

@@ -1,12 +1,14 @@
 //! What the kernel asks of a link: whole messages, in order, each way.
 //!
-//! **Invariant:** nothing above this trait knows frames, credits, shared memory or ipc-channel types.
+//! **Invariant:** nothing above this trait knows frames, credits, shared memory or ipc-channel
+//! types.
 //!
-//! A message is written into a [`Draft`], which lies where the link wants it, and read where it arrived. Between processes that is
-//! [`RingLink`](crate::links::ring::RingLink), where both are in shared memory, or [`Framed`](crate::links::frame::Framed) over ipc-channel.
+//! A message is written into a [`Draft`], which lies where the link wants it, and read where it
+//! arrived. Between processes that is [`RingLink`](crate::links::ring::RingLink), where both are in
+//! shared memory, or [`Framed`](crate::links::frame::Framed) over ipc-channel.
 //!
-//! A link keeps what is written of its next message until that is sent, so a message can be written little by little, while other
-//! links are used and messages arrive.
+//! A link keeps what is written of its next message until that is sent, so a message can be written
+//! little by little, while other links are used and messages arrive.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -18,11 +20,12 @@ use crate::links::codec;
 
 /// One end of a link: whole messages of any length, in order, each way.
 pub(crate) trait Transport: Send {
-    /// The message that is sent next, as far as it is written. Nothing is sent of it unless [`send`](Self::send) follows.
+    /// The message that is sent next, as far as it is written. Nothing is sent of it unless
+    /// [`send`](Self::send) follows.
     fn draft(&mut self) -> Result<Draft<'_>, LinkError>;
 
-    /// Hands the message that is written to the peer; the next one begins empty. Blocks only while the peer has not yet received
-    /// earlier parts, and takes in meanwhile what the peer sends.
+    /// Hands the message that is written to the peer; the next one begins empty. Blocks only while
+    /// the peer has not yet received earlier parts, and takes in meanwhile what the peer sends.
     fn send(&mut self) -> Result<(), LinkError>;
 
     /// Waits for the next message. It is there until something is sent or received.
@@ -33,7 +36,8 @@ pub(crate) trait Transport: Send {
         self.recv()
     }
 
-    /// Waits for the next message, together with the draft of the answer: so it can be written while the question is still read.
+    /// Waits for the next message, together with the draft of the answer: so it can be written
+    /// while the question is still read.
     fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError>;
 
     /// Sends a message that is there already, in place of what is written.
@@ -57,18 +61,20 @@ pub(crate) trait Transport: Send {
     }
 }
 
-/// How a link waits for its peer: it looks again and again, then looks and lets others run, then sleeps.
+/// How a link waits for its peer: it looks again and again, then looks and lets others run, then
+/// sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Wait {
     /// How long to look. Worth it only while cores are free.
     pub(crate) spin: Duration,
     /// How long after that to yield the processor between two looks.
     pub(crate) yielding: Duration,
-    /// How long to look first, where that is more, for the one peer that has something to do if it is on another processor: those that
-    /// share ours would be let run for nothing.
+    /// How long to look first, where that is more, for the one peer that has something to do if it
+    /// is on another processor: those that share ours would be let run for nothing.
     pub(crate) glance: Duration,
-    /// If more threads of the machine than this could run, or others have taken the processor from a thread while it looked, it sleeps at once for
-    /// a while. If none, it waits as the user has said, whatever others do.
+    /// If more threads of the machine than this could run, or others have taken the processor from
+    /// a thread while it looked, it sleeps at once for a while. If none, it waits as the user has
+    /// said, whatever others do.
     pub(crate) crowd: Option<u32>,
 }
 
@@ -126,7 +132,8 @@ impl DraftBuffer {
 /// A message that is being written: it and where it lies.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
-    /// Where it is as long as it fits: the same place each time, until it is sent. There may be more of it.
+    /// Where it is as long as it fits: the same place each time, until it is sent. There may be
+    /// more of it.
     space: &'a mut [u8],
     draft_buffer: &'a mut DraftBuffer,
 }
@@ -178,8 +185,8 @@ impl<'a> Draft<'a> {
         draft_buffer.spill.extend_from_slice(bytes);
     }
 
-    /// Appends so many bytes to be written later, whatever they are; at most half of the space that is left, and none in a
-    /// buffer. Tells where they are.
+    /// Appends so many bytes to be written later, whatever they are; at most half of the space that
+    /// is left, and none in a buffer. Tells where they are.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Range<usize> {
         let start = self.len();
         if self.draft_buffer.spilled {
@@ -216,7 +223,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The wall clock, for deadlines and bounded waits of the process layer; simulated time never comes from here.
+/// The wall clock, for deadlines and bounded waits of the process layer; simulated time never comes
+/// from here.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where the process layer reads the wall clock"

@@ -14,15 +14,17 @@ use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::spawn::SpawnError;
 
-/// Descriptors that a child takes here: its control line, its stdout and stderr, the two channels of its link, and what breaks it. One on a
-/// ring takes fewer.
+/// Descriptors that a child takes here: its control line, its stdout and stderr, the two channels
+/// of its link, and what breaks it. One on a ring takes fewer.
 pub(crate) const DESCRIPTORS_PER_CHILD: usize = 6;
 
-/// Descriptors that a start needs for a moment, and what the program's other threads may open meanwhile.
+/// Descriptors that a start needs for a moment, and what the program's other threads may open
+/// meanwhile.
 const SPARE: usize = 24;
 
-/// Opens `/dev/null` as each of the descriptors 0 to 2 that the program has closed, as the system's runtime does when a program starts.
-/// Otherwise the next thing opened, such as the control line of a child, would be what the program prints into.
+/// Opens `/dev/null` as each of the descriptors 0 to 2 that the program has closed, as the system's
+/// runtime does when a program starts. Otherwise the next thing opened, such as the control line of
+/// a child, would be what the program prints into.
 pub(crate) fn open_standard_streams() -> io::Result<()> {
     let is_closed = |stream| fcntl_getfd(stream).is_err();
     while [stdin(), stdout(), stderr()].into_iter().any(is_closed) {
@@ -52,7 +54,8 @@ pub(crate) fn check_descriptors(clusters: usize) -> Result<(), SpawnError> {
     })
 }
 
-/// Refuses more children than this process may ever have descriptors for, whatever else it has open: a question that is asked often.
+/// Refuses more children than this process may ever have descriptors for, whatever else it has
+/// open: a question that is asked often.
 pub(crate) fn check_number(clusters: usize) -> Result<(), SpawnError> {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return Ok(());
@@ -112,7 +115,8 @@ impl Original {
 /// The program of this process, as far as it is known by its path only.
 static PROGRAM: OnceLock<Option<Original>> = OnceLock::new();
 
-/// Looks at this program's file, so that it is noticed if it changes before children are started from it.
+/// Looks at this program's file, so that it is noticed if it changes before children are started
+/// from it.
 pub(crate) fn remember_program() {
     PROGRAM.get_or_init(|| {
         if runs_from_memory() {

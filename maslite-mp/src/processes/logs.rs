@@ -1,14 +1,17 @@
-//! What agents and the kernel record with `tracing` in a child process, and how it comes out in main.
+//! What agents and the kernel record with `tracing` in a child process, and how it comes out in
+//! main.
 //!
-//! In a child a subscriber of ours writes each record into stderr as a line that the pump tells from text
-//! ([`crate::processes::output`]); what is in the pipe survives the child. Main hands each to its own subscriber as if it
-//! had been recorded there, with its cluster as a field, and with the fields of the spans it was made in: the kernel's has simulated time
-//! and agent.
+//! In a child a subscriber of ours writes each record into stderr as a line that the pump tells
+//! from text ([`crate::processes::output`]); what is in the pipe survives the child. Main hands
+//! each to its own subscriber as if it had been recorded there, with its cluster as a field, and
+//! with the fields of the spans it was made in: the kernel's has simulated time and agent.
 //!
-//! A subscriber knows records by the places in the program that make them, which must live for ever. Main makes a [`Mirror`] for each place
-//! in a child; both run the same program, so these are few.
+//! A subscriber knows records by the places in the program that make them, which must live for
+//! ever. Main makes a [`Mirror`] for each place in a child; both run the same program, so these are
+//! few.
 //!
-//! Children record what is of a level that main's subscriber may want, and nothing if there is none. It filters again, by target and all.
+//! Children record what is of a level that main's subscriber may want, and nothing if there is
+//! none. It filters again, by target and all.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -51,8 +54,8 @@ const FIELDS: usize = 32;
 /// The longest message, and the longest other value \[bytes\]; the rest is cut off.
 const LONGEST: (usize, usize) = (256 * 1024, 4 * 1024);
 
-/// How many mirrors there are at most, how many bytes the texts of one have, and those of all: a child with corrupt memory must not
-/// fill main's.
+/// How many mirrors there are at most, how many bytes the texts of one have, and those of all: a
+/// child with corrupt memory must not fill main's.
 const MIRRORS: usize = 65_536;
 const PLACE_LIMIT: usize = 8 * 1024;
 const PLACES_LIMIT: usize = 16 * 1024 * 1024;
@@ -123,7 +126,8 @@ impl Place {
         self.texts().map(str::len).sum()
     }
 
-    /// Whether a child of ours can have written it. The field with the cluster is main's, and what a place is called has no lines.
+    /// Whether a child of ours can have written it. The field with the cluster is main's, and what
+    /// a place is called has no lines.
     fn is_true(&self) -> bool {
         let mut names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         names.sort_unstable();
@@ -329,7 +333,8 @@ impl Subscriber for Recording {
         let mut bytes = vec![RECORD];
         if serde_json::to_writer(&mut bytes, &traveller).is_ok() {
             bytes.push(b'\n');
-            // At once and under the lock, so that it stays whole. If main does not read any more, it needs no records.
+            // At once and under the lock, so that it stays whole. If main does not read any more,
+            // it needs no records.
             let _ = io::stderr().lock().write_all(&bytes);
         }
     }
@@ -417,7 +422,8 @@ fn relay(dispatch: &Dispatch, cluster: &str, record: &[u8]) -> bool {
     if values.len() != place.names.len() || !place.is_true() {
         return false;
     }
-    // A subscriber may panic, because it cannot write for one: that must not end the pump, and with it the run.
+    // A subscriber may panic, because it cannot write for one: that must not end the pump, and with
+    // it the run.
     let relayed = guarded::catch(|| {
         let Some(metadata) = mirror(place) else {
             return false;
@@ -456,7 +462,8 @@ fn tell(
     dispatch.event(&Event::new(metadata, &metadata.fields().value_set(&set)));
 }
 
-/// A value as main's subscriber gets it. What subscribers write as it is has no lines of its own, which would look like other records.
+/// A value as main's subscriber gets it. What subscribers write as it is has no lines of its own,
+/// which would look like other records.
 fn value(name: &str, crossing: &Crossing) -> Box<dyn Value> {
     match crossing {
         Crossing::Bool(value) => Box::new(*value),

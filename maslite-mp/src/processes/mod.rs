@@ -1,4 +1,5 @@
-//! Child processes: this room starts, watches, stops and reaps them, and reads their output and their logs.
+//! Child processes: this room starts, watches, stops and reaps them, and reads their output and
+//! their logs.
 //!
 //! It may use `stall` and the rooms below. It must not know simulated time, agents or routing.
 

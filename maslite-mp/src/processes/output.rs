@@ -1,4 +1,5 @@
-//! What child processes print: read at all times, passed on in whole lines, and the end of it kept for the post-mortem.
+//! What child processes print: read at all times, passed on in whole lines, and the end of it kept
+//! for the post-mortem.
 //!
 //! ```text
 //! child 1 ─ stdout, stderr ──┐              ┌──► main's stdout, stderr: `[north] a line`
@@ -6,11 +7,13 @@
 //! supervisor ── requests ────┘   (a thread) └──► the last 64 KiB of each stderr
 //! ```
 //!
-//! - One thread reads the streams of all children. It blocks in `poll` until one of them has something, and takes at most a buffer of
-//!   each in turn, so none starves the others, and a child that floods is slowed down by its own full pipe.
-//! - It writes whole lines, each at once, past the lock of [`std::io::stdout`]: a program may hold that during a run, and children that
-//!   cannot print would come to a halt.
-//! - What a child printed before its end is passed on before its end is reported, and what it printed in a run before that run returns.
+//! - One thread reads the streams of all children. It blocks in `poll` until one of them has
+//!   something, and takes at most a buffer of each in turn, so none starves the others, and a child
+//!   that floods is slowed down by its own full pipe.
+//! - It writes whole lines, each at once, past the lock of [`std::io::stdout`]: a program may hold
+//!   that during a run, and children that cannot print would come to a halt.
+//! - What a child printed before its end is passed on before its end is reported, and what it
+//!   printed in a run before that run returns.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -34,14 +37,17 @@ use crate::processes::supervision::Watch;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// It is passed on to this process's stdout and stderr line by line, each line with its cluster's name before it: `[north] …`.
-    /// Lines stay whole; one of more than 64 KiB comes in pieces, whose second and further ones begin with `[north]+`.
+    /// It is passed on to this process's stdout and stderr line by line, each line with its
+    /// cluster's name before it: `[north] …`. Lines stay whole; one of more than 64 KiB comes in
+    /// pieces, whose second and further ones begin with `[north]+`.
     #[default]
     Prefixed,
-    /// The children have this process's stdout and stderr. Lines of different clusters may mix, an error does not know what a child
-    /// said last, and what children record with `tracing` does not arrive.
+    /// The children have this process's stdout and stderr. Lines of different clusters may mix, an
+    /// error does not know what a child said last, and what children record with `tracing` does not
+    /// arrive.
     Inherit,
-    /// It is not shown. Errors still know what a child said last, and what children record with `tracing` arrives.
+    /// It is not shown. Errors still know what a child said last, and what children record with
+    /// `tracing` arrives.
     Null,
 }
 
@@ -54,10 +60,12 @@ const LINE: usize = 64 * 1024;
 /// The longest record \[bytes\]; those that are made are shorter.
 const RECORD_LIMIT: usize = 4 * 1024 * 1024;
 
-/// How much is read at most of a stream whose child has ended \[bytes\]. A pipe holds less, unless others still write.
+/// How much is read at most of a stream whose child has ended \[bytes\]. A pipe holds less, unless
+/// others still write.
 const REST: usize = 4 * 1024 * 1024;
 
-/// How long to wait for the thread when it may be stuck, because nobody reads what this process prints.
+/// How long to wait for the thread when it may be stuck, because nobody reads what this process
+/// prints.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
 /// Where a line goes.
@@ -121,7 +129,8 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Asks for all that the child, which has ended, has printed to be passed on, and for the end of its stderr.
+    /// Asks for all that the child, which has ended, has printed to be passed on, and for the end
+    /// of its stderr.
     pub(crate) fn close(&self) -> Closing {
         let (reply, tail) = mpsc::channel();
         self.line.send(PumpRequest::Close(self.key, reply));
@@ -229,7 +238,8 @@ impl Drop for Pump {
     }
 }
 
-/// Connects stdout and stderr of the child to be, as `output` says. `quiet`: its stdout goes nowhere in any case.
+/// Connects stdout and stderr of the child to be, as `output` says. `quiet`: its stdout goes
+/// nowhere in any case.
 pub(crate) fn connect(
     command: &mut Command,
     watch: &mut Watch,

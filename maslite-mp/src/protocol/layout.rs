@@ -1,4 +1,5 @@
-//! What mail is called in errors: who sent it to whom, and which fields it has, in the order in which they are read.
+//! What mail is called in errors: who sent it to whom, and which fields it has, in the order in
+//! which they are read.
 
 use std::any::type_name;
 use std::fmt;

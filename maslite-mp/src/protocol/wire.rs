@@ -1,7 +1,8 @@
 //! All that crosses a link: what main tells a scheduler, and what it answers.
 //!
-//! A message is mail and traces as bytes, if there are any, and behind them a *note*: what is said of them and otherwise, encoded
-//! with postcard. The note comes last because mail is written into a message as it leaves, before anything can be said of it.
+//! A message is mail and traces as bytes, if there are any, and behind them a *note*: what is said
+//! of them and otherwise, encoded with postcard. The note comes last because mail is written into a
+//! message as it leaves, before anything can be said of it.
 //!
 //! ```text
 //! │ mail of a grant, or batches of mail │ trace │ note │ length of the note, u32 LE │

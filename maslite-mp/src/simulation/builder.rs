@@ -65,12 +65,13 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// Holds up messages on links, by chance from a seed: a tool for testing models, and this crate.
-    /// Messages on links chosen by chance take up to 200 µs longer in either direction, and one in 64 up to 3 ms; clusters that run inline work in another order instead.
+    /// Holds up messages on links, by chance from a seed: a tool for testing models, and this
+    /// crate. Messages on links chosen by chance take up to 200 µs longer in either direction, and
+    /// one in 64 up to 3 ms; clusters that run inline work in another order instead.
     ///
-    /// It changes how long a run takes, and nothing else: a digest that differs under it shows a model
-    /// that looks at more than its mail and its clock, or a mistake in this crate. With `None`, as
-    /// without the call, links are what they are, and nothing is paid for it.
+    /// It changes how long a run takes, and nothing else: a digest that differs under it shows a
+    /// model that looks at more than its mail and its clock, or a mistake in this crate. With
+    /// `None`, as without the call, links are what they are, and nothing is paid for it.
     pub fn jitter(mut self, seed: Option<u64>) -> Self {
         self.jitter = seed;
         self
@@ -100,17 +101,19 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// Adds a digest of the trace and a digest of the contents of all messages to every report. What a digest covers is in
-    /// [`Report`](maslite_core::Report). The content digest is the same on every placement, as the other is.
+    /// Adds a digest of the trace and a digest of the contents of all messages to every report.
+    /// What a digest covers is in [`Report`](maslite_core::Report). The content digest is the same
+    /// on every placement, as the other is.
     pub fn content_digest(mut self) -> Self {
         self.digest = true;
         self.content = true;
         self
     }
 
-    /// Hands a line for every delivery to `sink`, in the kernel's one order. How lines
-    /// are written is the registry's matter. Under a lookahead a run that is stopped in the middle of an instant
-    /// leaves what happened in it to the next run, or to the end: other clusters may have lines that go before.
+    /// Hands a line for every delivery to `sink`, in the kernel's one order. How lines are written
+    /// is the registry's matter. Under a lookahead a run that is stopped in the middle of an
+    /// instant leaves what happened in it to the next run, or to the end: other clusters may have
+    /// lines that go before.
     pub fn trace(mut self, sink: impl FnMut(&str) + Send + 'static) -> Self {
         self.trace = Some(Box::new(sink));
         self
@@ -119,32 +122,33 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// How long \[wall\] simulated time may stand still during a run
     /// before there is a [`Warning`]; it is 5 s otherwise. None: there are no warnings.
     ///
-    /// A standstill is found after this time and half of it again at the latest, and warned of once;
-    /// then again when it has lasted twice, four times, … as long.
+    /// A standstill is found after this time and half of it again at the latest, and warned of
+    /// once; then again when it has lasted twice, four times, … as long.
     pub fn warning_after(mut self, patience: Option<Duration>) -> Self {
         self.patience.warning = patience;
         self
     }
 
-    /// Limits how long \[wall\] one call of an agent (`setup`, or an update) may take;
-    /// there is none otherwise. A run in which one takes longer is [`Error::Stuck`](crate::Error::Stuck), which names the
-    /// cluster, the agent and how long it has been at it.
+    /// Limits how long \[wall\] one call of an agent (`setup`, or an update) may take; there is
+    /// none otherwise. A run in which one takes longer is [`Error::Stuck`](crate::Error::Stuck),
+    /// which names the cluster, the agent and how long it has been at it.
     ///
     /// It is found after this time and half of it again at the latest. Time in which the process is
-    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call, the limit
-    /// has no effect.
+    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call,
+    /// the limit has no effect.
     pub fn update_limit(mut self, limit: Option<Duration>) -> Self {
         self.patience.update = limit;
         self
     }
 
-    /// Limits how long \[wall\] main waits for a cluster whose process does not
-    /// get on: a signal has stopped it, it gets no processor time at all, or it waits for main, so that a message
+    /// Limits how long \[wall\] main waits for a cluster whose process does not get on: a signal
+    /// has stopped it, it gets no processor time at all, or it waits for main, so that a message
     /// must have been lost. It is 5 s otherwise; with `None` main waits for ever. A run in which a
-    /// cluster takes longer is [`Error::Stuck`](crate::Error::Stuck). Agents that compute are none of its business, however long they do.
+    /// cluster takes longer is [`Error::Stuck`](crate::Error::Stuck). Agents that compute are none
+    /// of its business, however long they do.
     ///
-    /// It is found after this time and half of it again at the latest. Time in which main is stopped itself, or a debugger
-    /// attached to the cluster, does not count.
+    /// It is found after this time and half of it again at the latest. Time in which main is
+    /// stopped itself, or a debugger attached to the cluster, does not count.
     pub fn answer_limit(mut self, limit: Option<Duration>) -> Self {
         self.patience.answer = limit;
         self
@@ -169,18 +173,20 @@ impl<M: WireMessage> MpMainBuilder<M> {
 
     /// Sets whether a long run writes lines about its progress. By default it does.
     ///
-    /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a run has taken 2 s \[wall\], 4 s, 8 s
-    /// and so on, and in the end once a minute. They say where simulated time is, the share of the run that is done if it has a limit
-    /// of simulated time, events per second, the ratio of simulated to wall time, and which cluster blocks simulated time. A
-    /// [`Controller`](crate::Controller) finds out the same with [`status`](crate::Controller::status).
+    /// They are written to the standard error if it is a terminal, and nowhere otherwise: when a
+    /// run has taken 2 s \[wall\], 4 s, 8 s and so on, and in the end once a minute. They say where
+    /// simulated time is, the share of the run that is done if it has a limit of simulated time,
+    /// events per second, the ratio of simulated to wall time, and which cluster blocks simulated
+    /// time. A [`Controller`](crate::Controller) finds out the same with
+    /// [`status`](crate::Controller::status).
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;
         self
     }
 
-    /// The lookahead of all clusters that have none of their own: the least simulated
-    /// time that mail from one cluster to another takes. Clusters then run at the same time, and are
-    /// part of the model. Zero is no lookahead.
+    /// The lookahead of all clusters that have none of their own: the least simulated time that
+    /// mail from one cluster to another takes. Clusters then run at the same time, and are part of
+    /// the model. Zero is no lookahead.
     pub fn lookahead(mut self, lookahead: SimDuration) -> Self {
         self.lookahead = (lookahead > SimDuration::ZERO).then_some(lookahead);
         self

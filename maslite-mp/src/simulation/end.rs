@@ -21,7 +21,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long `Drop` gives them during a panic.
 const SHORT_GRACE: Duration = Duration::from_millis(500);
 
-/// A cluster has ended without the word that all its agents were torn down: an end that looks clean was none.
+/// A cluster has ended without the word that all its agents were torn down: an end that looks clean
+/// was none.
 fn not_torn_down(cluster: String, end: &mut ChildEnd, time: SimTime) -> Error {
     if end.how == EndKind::Clean {
         end.how = EndKind::Failed(ExitKind::Success);
@@ -77,7 +78,8 @@ impl<M: WireMessage> MpMain<M> {
         if let Some(mut clusters) = self.clusters.take()
             && let Ok(stop) = wire::message(&ToProc::Stop)
         {
-            // The trace is the program's own code: if it panics, the clusters are ended all the same.
+            // The trace is the program's own code: if it panics, the clusters are ended all the
+            // same.
             let (under_way, trace) = (&mut self.under_way, &mut self.trace);
             let write = || under_way.write_trace_before(None, trace);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(write)) {

@@ -13,8 +13,8 @@ use crate::error::control::ControlError;
 use crate::settings::ClusterId;
 use crate::simulation::mp_main::MpMain;
 
-/// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the same
-/// ones during runs.
+/// Commands and requests before and between runs. A [`Controller`](crate::Controller) makes the
+/// same ones during runs.
 ///
 /// They start the clusters, if that has not been done. An error that ends the simulation is one of
 /// [`ControlError::ClusterDied`], [`ControlError::Failed`] and [`ControlError::Ended`].
@@ -27,7 +27,8 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_command(agent.into(), &request)?)
     }
 
-    /// Has several agents answer a command. Their answers, or reasons not to, are in insertion order.
+    /// Has several agents answer a command. Their answers, or reasons not to, are in insertion
+    /// order.
     ///
     /// # Errors
     /// [`ControlError::UnknownCluster`], [`ControlError::Encode`], [`ControlError::Decode`].
@@ -39,8 +40,8 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_command_all(audience, &request)?)
     }
 
-    /// The state of an agent, as a value of its own type. The agent stays where it is: this is how it
-    /// looks now, and changes to it go nowhere.
+    /// The state of an agent, as a value of its own type. The agent stays where it is: this is how
+    /// it looks now, and changes to it go nowhere.
     ///
     /// # Errors
     /// [`ControlError::Agent`] for agents that are unknown or of another type,
@@ -52,9 +53,9 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_state::<M, A>(agent.into())?)
     }
 
-    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is as
-    /// if it had been removed at this very moment: its subscriptions end, mail that it has not read is
-    /// undeliverable, its alarms stay, its id is not used again.
+    /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is
+    /// as if it had been removed at this very moment: its subscriptions end, mail that it has not
+    /// read is undeliverable, its alarms stay, its id is not used again.
     ///
     /// # Errors
     /// As [`inspect`](Self::inspect); the agent then stays.
@@ -87,7 +88,8 @@ impl<M: WireMessage> MpMain<M> {
         self.put(ask_agents(0, u64::MAX)?)
     }
 
-    /// Returns the pending alarms that match the filter, of all agents, in the order in which they will fire.
+    /// Returns the pending alarms that match the filter, of all agents, in the order in which they
+    /// will fire.
     ///
     /// # Errors
     /// Only such that end the simulation.

@@ -41,7 +41,8 @@ use crate::steering::signals;
 /// The longest name of a cluster \[characters\].
 const LONGEST_NAME: usize = 200;
 
-/// Runs a simulation of several clusters: places agents in clusters, grants time, routes mail between clusters.
+/// Runs a simulation of several clusters: places agents in clusters, grants time, routes mail
+/// between clusters.
 ///
 /// ```
 /// use maslite_mp::prelude::*;
@@ -83,7 +84,8 @@ const LONGEST_NAME: usize = 200;
 /// during a panic, stops them, waits a bounded time, kills what is left and reaps every process.
 /// Should this process be killed itself, the clusters' processes end by themselves.
 pub struct MpMain<M: WireMessage> {
-    /// The process that it was made in. A copy of that process, made with `fork`, must not touch what belongs to it.
+    /// The process that it was made in. A copy of that process, made with `fork`, must not touch
+    /// what belongs to it.
     pub(super) owner: u32,
     pub(super) entered: Entered<M>,
     pub(super) placement: Placement,
@@ -171,12 +173,12 @@ impl<M: WireMessage> MpMainBuilder<M> {
 }
 
 impl<M: WireMessage> MpMain<M> {
-    /// A supervisor without clusters, with the default settings: its clusters will be processes. [`builder`](Self::builder) has
-    /// the settings.
+    /// A supervisor without clusters, with the default settings: its clusters will be processes.
+    /// [`builder`](Self::builder) has the settings.
     ///
     /// # Errors
-    /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of message or agent of which a value
-    /// was found that is not read as it is written.
+    /// [`Error::Nested`] in a process that is itself a cluster; [`Error::Asymmetric`] for a type of
+    /// message or agent of which a value was found that is not read as it is written.
     pub fn new(entered: Entered<M>) -> Result<Self, Error> {
         Self::builder(entered).build()
     }
@@ -241,8 +243,9 @@ impl<M: WireMessage> MpMain<M> {
     /// Makes a cluster with a name, for reports and errors.
     ///
     /// # Errors
-    /// [`Error::DuplicateCluster`]; [`Error::BadClusterName`] for a name of more than 200 characters, without any, or with
-    /// characters that a terminal obeys; [`Error::Start`] for more clusters than processes can be started for.
+    /// [`Error::DuplicateCluster`]; [`Error::BadClusterName`] for a name of more than 200
+    /// characters, without any, or with characters that a terminal obeys; [`Error::Start`] for more
+    /// clusters than processes can be started for.
     pub fn new_cluster_named(&mut self, name: &str) -> Result<ClusterId, Error> {
         self.check_number(self.names.len() + 1)?;
         if self.taken_names.contains(name) {
@@ -300,7 +303,8 @@ impl<M: WireMessage> MpMain<M> {
         Ok(())
     }
 
-    /// Adds an agent to the cluster that was made last; to a first one, which it makes, if there is none.
+    /// Adds an agent to the cluster that was made last; to a first one, which it makes, if there is
+    /// none.
     ///
     /// # Errors
     /// As [`add_to`](Self::add_to).
@@ -355,8 +359,9 @@ impl<M: WireMessage> MpMain<M> {
         Ok(())
     }
 
-    /// Whether this process was forked from the one that this simulation belongs to. Its processes, their links and the files are not
-    /// this one's, and the threads that look after them are not here.
+    /// Whether this process was forked from the one that this simulation belongs to. Its processes,
+    /// their links and the files are not this one's, and the threads that look after them are not
+    /// here.
     pub(super) fn is_copy(&self) -> bool {
         std::process::id() != self.owner
     }
@@ -376,13 +381,14 @@ impl<M: WireMessage> MpMain<M> {
         }
     }
 
-    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is posted when the next run starts,
-    /// before anything else.
+    /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is
+    /// posted when the next run starts, before anything else.
     pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything else.
+    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
+    /// else.
     pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }
@@ -391,7 +397,8 @@ impl<M: WireMessage> MpMain<M> {
     /// update. Removing it again changes nothing.
     ///
     /// # Errors
-    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::Model`] if its name and another have one id.
+    /// [`Error::UnknownAgent`] if there was never an agent with this id; [`Error::Model`] if its
+    /// name and another have one id.
     pub fn remove(&mut self, id: impl Into<AgentId>) -> Result<(), Error> {
         let id = id.into();
         check_name(id)?;
@@ -445,11 +452,13 @@ impl<M: WireMessage> MpMain<M> {
         Controller::new(&self.control_queue, &self.entered.registry)
     }
 
-    /// Opens a control socket, through which other processes of this user can ask and steer this simulation until it
-    /// ends: the program `maslite`, and whoever uses [`control`](crate::steering::control). Tells where it is. There is none unless this is called.
+    /// Opens a control socket, through which other processes of this user can ask and steer this
+    /// simulation until it ends: the program `maslite`, and whoever uses
+    /// [`control`](crate::steering::control). Tells where it is. There is none unless this is
+    /// called.
     ///
-    /// `name`: 1 to 32 letters, digits, `-` and `_`, by which people tell simulations apart. A run that is paused
-    /// stays paused until somebody lets it go on, be it through the socket.
+    /// `name`: 1 to 32 letters, digits, `-` and `_`, by which people tell simulations apart. A run
+    /// that is paused stays paused until somebody lets it go on, be it through the socket.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;
@@ -494,21 +503,24 @@ impl<M: WireMessage> MpMain<M> {
         self.control_queue.pause_at_the_start();
     }
 
-    /// Has Ctrl-C (`SIGINT`) and `SIGTERM` end this simulation in good order, from now until it is dropped. For
-    /// programs of which it is the main matter; hosts with signal handlers of their own take a
-    /// [`stop_handle`](Self::stop_handle).
+    /// Has Ctrl-C (`SIGINT`) and `SIGTERM` end this simulation in good order, from now until it is
+    /// dropped. For programs of which it is the main matter; hosts with signal handlers of their
+    /// own take a [`stop_handle`](Self::stop_handle).
     ///
     /// 1. The first signal ends the run that goes on, or the next one, as a [`StopHandle`] does:
     ///    [`StopReason::Interrupted`](maslite_core::StopReason::Interrupted), with a report.
-    /// 2. The second kills the clusters' processes: [`Error::Interrupted`]. (Clusters that run inline go on.)
-    /// 3. The third, or one when no such simulation is left, does what it does to any program: the shell sees 130 or 143.
+    /// 2. The second kills the clusters' processes: [`Error::Interrupted`]. (Clusters that run
+    ///    inline go on.)
+    /// 3. The third, or one when no such simulation is left, does what it does to any program: the
+    ///    shell sees 130 or 143.
     ///
-    /// A run that begins later begins to count again. Several simulations may ask for it; a signal then is for all of
-    /// them. Signals that this process was started to ignore, as `nohup` and `&` in scripts have it, stay ignored.
+    /// A run that begins later begins to count again. Several simulations may ask for it; a signal
+    /// then is for all of them. Signals that this process was started to ignore, as `nohup` and `&`
+    /// in scripts have it, stay ignored.
     ///
     /// # Errors
-    /// [`Error::Signals`] if the program has a handler of its own for one of the signals (known on Linux
-    /// only; elsewhere both are called), or no thread can be had. Nothing has changed then.
+    /// [`Error::Signals`] if the program has a handler of its own for one of the signals (known on
+    /// Linux only; elsewhere both are called), or no thread can be had. Nothing has changed then.
     pub fn stop_on_ctrl_c(&self) -> Result<(), Error> {
         if self.is_copy() || spawn::is_passing() {
             // Signals are for the main process alone.
@@ -523,7 +535,8 @@ impl<M: WireMessage> MpMain<M> {
         self.standing.time
     }
 
-    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its own, and this tells nothing.
+    /// The superstep within this instant that comes next. Under a lookahead each cluster counts its
+    /// own, and this tells nothing.
     #[must_use]
     pub fn superstep(&self) -> u64 {
         self.standing.superstep
@@ -559,7 +572,8 @@ impl<M: WireMessage> MpMain<M> {
         &self.routing.ids
     }
 
-    /// The clusters that have started, each with the process that it runs in, which is this one if they run inline.
+    /// The clusters that have started, each with the process that it runs in, which is this one if
+    /// they run inline.
     #[must_use]
     pub fn pids(&self) -> Vec<(ClusterId, u32)> {
         let started = self.clusters().iter();
@@ -568,7 +582,8 @@ impl<M: WireMessage> MpMain<M> {
             .collect()
     }
 
-    /// The process that a cluster runs in, which is this one if it runs inline; none before it starts.
+    /// The process that a cluster runs in, which is this one if it runs inline; none before it
+    /// starts.
     #[must_use]
     pub fn pid(&self, cluster: ClusterId) -> Option<u32> {
         let place = cluster.place(self.routing.simulation, self.names.len())?;
@@ -577,9 +592,10 @@ impl<M: WireMessage> MpMain<M> {
     }
 }
 
-/// How a simulation ended. `ends`: how each process did, the first cluster's first; empty if the clusters ran inline. `errors`: what
-/// went wrong, the last cluster's first: panics of agents in `teardown` and `Drop`, then clusters whose processes ended before all
-/// their agents were torn down ([`Error::NotTornDown`]).
+/// How a simulation ended. `ends`: how each process did, the first cluster's first; empty if the
+/// clusters ran inline. `errors`: what went wrong, the last cluster's first: panics of agents in
+/// `teardown` and `Drop`, then clusters whose processes ended before all their agents were torn
+/// down ([`Error::NotTornDown`]).
 pub type Shutdown = maslite_core::Shutdown<Error, ChildEnd>;
 
 impl<M: WireMessage> fmt::Debug for MpMain<M> {

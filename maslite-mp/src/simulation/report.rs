@@ -13,27 +13,33 @@ use serde::Serialize;
 use crate::processes::spawn::PROTOCOL;
 use crate::settings::{ClusterId, Link, Placement};
 
-/// What a run over several clusters did: enough to tell whether processes paid, and where the next cut should be. It is also
-/// a [`Report`].
+/// What a run over several clusters did: enough to tell whether processes paid, and where the next
+/// cut should be. It is also a [`Report`].
 ///
-/// Counts go on from run to run, but for [`events`](Self::events); times are of this run. Printed with `{}` it is three lines for
-/// people, and with `{:#}` it is all there is, with an [`advice`](Self::advice).
+/// Counts go on from run to run, but for [`events`](Self::events); times are of this run. Printed
+/// with `{}` it is three lines for people, and with `{:#}` it is all there is, with an
+/// [`advice`](Self::advice).
 ///
 /// # As JSON
 ///
-/// Serialised, and as [`to_json`](Self::to_json), it is one object. Names end in their units, ids and the digest are text, what is not known is
-/// null. Within a version of `schema`, which is 2, fields are added and never changed:
+/// Serialised, and as [`to_json`](Self::to_json), it is one object. Names end in their units, ids
+/// and the digest are text, what is not known is null. Within a version of `schema`, which is 2,
+/// fields are added and never changed:
 ///
-/// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`, `startup_ns`, `ratio`, `events`,
-///   `events_per_s`, `counters` (an object), `digest` (16 hexadecimal digits), `content_digest` (the same,
-///   only if it was asked for), `errors`, `undeliverable` (a list of `time_ns`, `from`,
-///   `to`, `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
-/// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`, `optimised`, `processors`;
-/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`, `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main),
-///   `mails`, `bytes`;
+/// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`,
+///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` (an object), `digest` (16
+///   hexadecimal digits), `content_digest` (the same, only if it was asked for), `errors`,
+///   `undeliverable` (a list of `time_ns`, `from`, `to`, `topic`: the first ten), `never_sent`
+///   (topics that somebody listens to), `advice`;
+/// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
+///   `optimised`, `processors`;
+/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`,
+///   `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main), `mails`,
+///   `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;
-/// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`, `busy_ns`, `blocked_ns`,
-///   `waiting_ns`, `mail_in`, `mail_out`, `awake`, `memory_bytes`, `counters`.
+/// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`,
+///   `busy_ns`, `blocked_ns`, `waiting_ns`, `mail_in`, `mail_out`, `awake`, `memory_bytes`,
+///   `counters`.
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
@@ -88,11 +94,11 @@ pub struct MpReport {
     pub startup: Option<Duration>,
     /// How long main itself was at work \[wall\]: it granted, routed, and handled its own mail.
     pub main_busy: Duration,
-    /// The memory that main's process has in use \[bytes\]; none where the system does not tell, and for runs
-    /// shorter than 10 ms \[wall\], which to ask would make longer.
+    /// The memory that main's process has in use \[bytes\]; none where the system does not tell,
+    /// and for runs shorter than 10 ms \[wall\], which to ask would make longer.
     pub main_memory: Option<u64>,
-    /// The mail that crossed, by where it came from and went, since the simulation began: main first, then the clusters, in the
-    /// order in which they were made. Only where there was some.
+    /// The mail that crossed, by where it came from and went, since the simulation began: main
+    /// first, then the clusters, in the order in which they were made. Only where there was some.
     pub flows: Vec<Flow>,
     /// The clusters, in the order in which they were made.
     pub clusters: Vec<ClusterReport>,
@@ -100,8 +106,8 @@ pub struct MpReport {
     pub versions: Versions,
 }
 
-/// What one cluster did. Counts are since the simulation began, but for [`events`](Self::events); times are of this run, and
-/// `busy`, `blocked` and `waiting` add up to it.
+/// What one cluster did. Counts are since the simulation began, but for [`events`](Self::events);
+/// times are of this run, and `busy`, `blocked` and `waiting` add up to it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterReport {
@@ -129,7 +135,8 @@ pub struct ClusterReport {
     pub mail_out: u64,
     /// How many agents were awake in its last superstep.
     pub awake: u64,
-    /// The memory that its process has in use \[bytes\]; none inline, and as [`MpReport::main_memory`].
+    /// The memory that its process has in use \[bytes\]; none inline, and as
+    /// [`MpReport::main_memory`].
     pub memory: Option<u64>,
     /// What it counted; the supersteps are those in which it had a part.
     pub counters: Counters,
@@ -265,10 +272,11 @@ impl MpReport {
         serde_json::to_string(self).expect("numbers, texts and lists of them can be written")
     }
 
-    /// Whether processes paid or would pay, and which cause costs this run most, in a sentence or two: as far as the times tell.
+    /// Whether processes paid or would pay, and which cause costs this run most, in a sentence or
+    /// two: as far as the times tell.
     ///
-    /// What is measured is wall time. Clusters that have to share processors seem busier than they are, and then nothing is said of
-    /// what one process would take.
+    /// What is measured is wall time. Clusters that have to share processors seem busier than they
+    /// are, and then nothing is said of what one process would take.
     #[must_use]
     pub fn advice(&self) -> String {
         let Some(load) = self.load() else {
@@ -315,7 +323,8 @@ impl MpReport {
             wall, work, most, ..
         } = *load;
         let processors = self.versions.processors;
-        // The heaviest part has to be waited for, and no more parts work at a time than there are processors.
+        // The heaviest part has to be waited for, and no more parts work at a time than there are
+        // processors.
         let at_best = (most + load.main).max((work + load.main) / float(processors as u64));
         let waits = float(self.rounds_in_run) * ROUND;
         if at_best + waits >= wall {
@@ -353,8 +362,8 @@ impl MpReport {
                 "processes paid: on average {at_a_time:.1} of {clusters} clusters were at work at the same time"
             )
         };
-        // What the run would be shorter by: while nobody works, messages are under way; main works alone; the heaviest part works on
-        // when the others have done.
+        // What the run would be shorter by: while nobody works, messages are under way; main works
+        // alone; the heaviest part works on when the others have done.
         let nobody = wall - work - main;
         let alone = load.most - work / float(clusters.min(processors) as u64);
         let (most, cause) = if nobody >= main.max(alone) {

@@ -27,8 +27,9 @@ impl<M: WireMessage> MpMain<M> {
     ///
     /// # Errors
     /// [`Error::Agent`] and [`Error::Model`] for what agents do, [`Error::ClusterDied`],
-    /// [`Error::Link`], [`Error::Stuck`], [`Error::Interrupted`], [`Error::Start`], [`Error::Protocol`], [`Error::Encode`],
-    /// [`Error::Decode`]; all processes have then been stopped, and later runs are [`Error::Ended`].
+    /// [`Error::Link`], [`Error::Stuck`], [`Error::Interrupted`], [`Error::Start`],
+    /// [`Error::Protocol`], [`Error::Encode`], [`Error::Decode`]; all processes have then been
+    /// stopped, and later runs are [`Error::Ended`].
     pub fn run(&mut self, run: Run) -> Result<MpReport, Error> {
         self.run_with_hooks(run, None)
     }
@@ -61,7 +62,8 @@ impl<M: WireMessage> MpMain<M> {
         self.check_usable()?;
         let result = catch_unwind(AssertUnwindSafe(|| self.try_to_run(run, handler)));
         let result = result.unwrap_or_else(|payload| {
-            // A callback of the program has panicked. What it was called for is half done, so nothing can go on.
+            // A callback of the program has panicked. What it was called for is half done, so
+            // nothing can go on.
             let why = "a callback of the program panicked in a run";
             self.control_queue
                 .close(ControlError::Failed(why.to_owned()));
@@ -125,7 +127,8 @@ impl<M: WireMessage> MpMain<M> {
         Ok(report)
     }
 
-    /// The report of a run in which so much mail was taken, and before which so much had been in each cluster.
+    /// The report of a run in which so much mail was taken, and before which so much had been in
+    /// each cluster.
     fn report(&self, run: Report, events: u64, before: &[u64]) -> MpReport {
         let reports = || self.standing.reports.iter().flatten();
         let is_long = run.wall >= LONG;
@@ -166,7 +169,8 @@ impl<M: WireMessage> MpMain<M> {
         flows.collect()
     }
 
-    /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for memory.
+    /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for
+    /// memory.
     fn cluster_reports(&self, before: &[u64], is_long: bool) -> Vec<ClusterReport> {
         let Some(clusters) = &self.clusters else {
             return Vec::new();

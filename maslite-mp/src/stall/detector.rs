@@ -5,8 +5,8 @@
 //! main's thread ── time, state ───────► MainActivity ────┼─► StallDetector, on the supervisor thread ──► Warning
 //! ```
 //!
-//! Those who work only store numbers. The detector compares two looks, half the limit apart; it looks
-//! at main first, which costs nothing, and at the clusters only if main's time has not moved.
+//! Those who work only store numbers. The detector compares two looks, half the limit apart; it
+//! looks at main first, which costs nothing, and at the clusters only if main's time has not moved.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -253,8 +253,8 @@ impl StallDetector {
         }
     }
 
-    /// The time between two looks. After two of them it may be time for a warning. For a limit there are
-    /// more: the first finds that main stands, the second what its clusters are at.
+    /// The time between two looks. After two of them it may be time for a warning. For a limit
+    /// there are more: the first finds that main stands, the second what its clusters are at.
     pub(crate) fn interval(&self) -> Option<Duration> {
         let Patience {
             warning,
@@ -371,7 +371,8 @@ impl StallDetector {
         }
     }
 
-    /// Which cluster is over a limit, by what was noted last. Those of this process never are: nobody could end them.
+    /// Which cluster is over a limit, by what was noted last. Those of this process never are:
+    /// nobody could end them.
     pub(crate) fn overdue(&self, probes: &[Probe], now: Instant) -> Option<(Limit, TimeBlocker)> {
         let main = self.main?;
         let (main_state, _) = main.what;
@@ -465,8 +466,8 @@ impl StallDetector {
         }
     }
 
-    /// Hands out a warning, in a thread of its own: whoever takes it may block, and the supervisor must not.
-    /// One that comes while the last one is still being taken is dropped.
+    /// Hands out a warning, in a thread of its own: whoever takes it may block, and the supervisor
+    /// must not. One that comes while the last one is still being taken is dropped.
     pub(crate) fn warn(&self, warning: Warning) {
         let sink = Arc::clone(&self.sink);
         // Without a thread there is no warning, and nothing else is amiss.
@@ -502,7 +503,8 @@ impl fmt::Debug for StallDetector {
 
 /// What becomes of warnings if nobody asked for them.
 fn write_down(warning: &Warning) {
-    // In one piece, so that nobody else's line comes between; and who has closed the stream misses it.
+    // In one piece, so that nobody else's line comes between; and who has closed the stream misses
+    // it.
     let _ = io::stderr().write_all(format!("warning: {warning}\n").as_bytes());
 }
 

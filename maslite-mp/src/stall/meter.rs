@@ -5,13 +5,14 @@
 //! cluster:  blocked ─┴── busy ──┬─ blocked ──┴────────────┴── busy …
 //! ```
 //!
-//! A cluster is *busy* from a grant to its report. Otherwise it is *blocked* if it had something to do when it last reported, mail
-//! or an alarm, but others must get as far first; and it is *waiting* if it had nothing to do. Main waits while a grant
-//! is under way, and works the rest of the time.
+//! A cluster is *busy* from a grant to its report. Otherwise it is *blocked* if it had something to
+//! do when it last reported, mail or an alarm, but others must get as far first; and it is
+//! *waiting* if it had nothing to do. Main waits while a grant is under way, and works the rest of
+//! the time.
 //!
-//! The clock is read when main begins to wait and when it has all reports: never by a cluster that runs on alone. A
-//! cluster in a process tells how long it was busy, which takes two looks at the clock for a grant. Inline main finds out, with a
-//! look for every report.
+//! The clock is read when main begins to wait and when it has all reports: never by a cluster that
+//! runs on alone. A cluster in a process tells how long it was busy, which takes two looks at the
+//! clock for a grant. Inline main finds out, with a look for every report.
 //!
 //! **Invariant:** the three times of a cluster add up to the wall time of the run.
 
@@ -115,7 +116,8 @@ impl Meter {
         for spent in &mut self.clusters {
             spent.rest(now.saturating_duration_since(spent.until));
             spent.until = now;
-            // A cluster may begin before main, which has told it to, notes that it waits: that time was taken for rest, and it was busy.
+            // A cluster may begin before main, which has told it to, notes that it waits: that time
+            // was taken for rest, and it was busy.
             let run = now.saturating_duration_since(self.began);
             let sum = spent.busy + spent.blocked + spent.waiting;
             let twice = sum.saturating_sub(run);
@@ -133,8 +135,8 @@ impl Meter {
         self.round = now;
     }
 
-    /// Main has the report of a cluster, which says how long it was busy since it was started \[ns\], if it can, and whether it has
-    /// something to do.
+    /// Main has the report of a cluster, which says how long it was busy since it was started
+    /// \[ns\], if it can, and whether it has something to do.
     #[inline]
     pub(crate) fn take_report(&mut self, place: usize, told: u64, has_plans: bool) {
         let Some(spent) = self.clusters.get_mut(place) else {

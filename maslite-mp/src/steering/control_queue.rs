@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A raised flag is all that a run looks at. Raising it also makes the grants under way end after
-//! their superstep, so that the run comes to the queue; an agent at work is not interrupted. There is
-//! no grace for that: only who stops a run has its clusters count as stuck.
+//! their superstep, so that the run comes to the queue; an agent at work is not interrupted. There
+//! is no grace for that: only who stops a run has its clusters count as stuck.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,8 @@ use crate::processes::backend::{Interrupt, Observer};
 use crate::stall::detector::MainActivity;
 use crate::steering::status::{RunState, Status, StatusSnapshot};
 
-/// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does nothing else.
+/// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does
+/// nothing else.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Where a steered run has come to.
@@ -50,7 +51,8 @@ impl Halt {
     }
 }
 
-/// Hands an answer to whoever waits for it, in the thread that has it; none if there will be no answer.
+/// Hands an answer to whoever waits for it, in the thread that has it; none if there will be no
+/// answer.
 type Deliver<T> = Box<dyn FnOnce(Option<T>) + Send>;
 
 /// The answer to an order that somebody waits for. Dropped, it tells that there will be none.
@@ -207,9 +209,9 @@ enum SignalsSeen {
 }
 
 impl ControlQueue {
-    /// Whether somebody wants something. A grant is numbered before this is asked, and whoever wants
-    /// something raises the flag before the last number is looked up: so either the grant is not
-    /// sent, or it ends after its superstep.
+    /// Whether somebody wants something. A grant is numbered before this is asked, and whoever
+    /// wants something raises the flag before the last number is looked up: so either the grant is
+    /// not sent, or it ends after its superstep.
     #[inline]
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
@@ -258,8 +260,8 @@ impl ControlQueue {
         self.wake.notify_all();
     }
 
-    /// A signal for the simulation: the first stops it, the second kills its processes. False if it has no
-    /// use for one.
+    /// A signal for the simulation: the first stops it, the second kills its processes. False if it
+    /// has no use for one.
     pub(crate) fn on_signal(&self) -> bool {
         let mut state = self.lock();
         match state.signals {
@@ -288,7 +290,8 @@ impl ControlQueue {
         self.lock().main_activity = Some(main_activity);
     }
 
-    /// How the simulation stands, with what its clusters say of themselves. They are given about `limit` to answer.
+    /// How the simulation stands, with what its clusters say of themselves. They are given about
+    /// `limit` to answer.
     pub(crate) fn look(&self, limit: Duration) -> Status {
         let state = self.lock();
         let observer = state.observer.clone();
@@ -365,8 +368,8 @@ impl ControlQueue {
         self.lock().over.clone().unwrap_or(ControlError::Ended)
     }
 
-    /// What to do next, for a run whose clusters are at rest. If it is paused, waits for orders until
-    /// `deadline`; but not for orders that nobody can give.
+    /// What to do next, for a run whose clusters are at rest. If it is paused, waits for orders
+    /// until `deadline`; but not for orders that nobody can give.
     pub(crate) fn next(&self, paused: bool, deadline: Option<Instant>) -> Next {
         let mut state = self.lock();
         state.attended = true;
@@ -415,8 +418,8 @@ impl ControlQueue {
         self.lock().controllers += 1;
     }
 
-    /// Whether somebody may look at the snapshot. Between two runs controllers come and go; during one
-    /// there come only copies of those that are there.
+    /// Whether somebody may look at the snapshot. Between two runs controllers come and go; during
+    /// one there come only copies of those that are there.
     pub(crate) fn has_controllers(&self) -> bool {
         self.lock().controllers > 0
     }

@@ -24,12 +24,14 @@ use crate::steering::status::Status;
 
 /// Steers a simulation from threads other than the one that runs it.
 ///
-/// Requests are answered between two supersteps, with all clusters at one instant. Then the run goes on: its trace and digest
-/// are those of a run without requests, unless a command, mail, or taking an agent out changed something. An agent at work is
-/// not interrupted, so only [`status`](Self::status) and [`stop`](Self::stop) answer at once.
+/// Requests are answered between two supersteps, with all clusters at one instant. Then the run
+/// goes on: its trace and digest are those of a run without requests, unless a command, mail, or
+/// taking an agent out changed something. An agent at work is not interrupted, so only
+/// [`status`](Self::status) and [`stop`](Self::stop) answer at once.
 ///
-/// Between runs a request waits for the next run; [`MpMain`](crate::MpMain) has the same calls for that time. When the
-/// simulation has ended, every call is an error. A paused run goes on when the last controller is dropped.
+/// Between runs a request waits for the next run; [`MpMain`](crate::MpMain) has the same calls for
+/// that time. When the simulation has ended, every call is an error. A paused run goes on when the
+/// last controller is dropped.
 ///
 /// ```
 /// use maslite_mp::Halt;
@@ -72,7 +74,8 @@ impl<M: WireMessage> Controller<M> {
     /// Pauses the run after the current superstep. Waits for the pause.
     ///
     /// # Errors
-    /// The error that ended the simulation, or [`ControlError::OwnThread`]. This is true of all calls.
+    /// The error that ended the simulation, or [`ControlError::OwnThread`]. This is true of all
+    /// calls.
     pub fn pause(&self) -> Result<Halt, ControlError> {
         self.submit(ControlCommand::Pause)
     }
@@ -85,8 +88,8 @@ impl<M: WireMessage> Controller<M> {
         self.control_queue.leave(ControlCommand::Resume)
     }
 
-    /// Runs this many supersteps, from a pause or not, and waits for the pause after them. Under a lookahead each cluster
-    /// counts its own supersteps, and all clusters finish the instant.
+    /// Runs this many supersteps, from a pause or not, and waits for the pause after them. Under a
+    /// lookahead each cluster counts its own supersteps, and all clusters finish the instant.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -94,8 +97,8 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::Supersteps(supersteps))
     }
 
-    /// Runs to the end of this instant, and waits for the pause at the beginning of the next one. Under a lookahead an instant
-    /// in which mail leaves a cluster counts as well.
+    /// Runs to the end of this instant, and waits for the pause at the beginning of the next one.
+    /// Under a lookahead an instant in which mail leaves a cluster counts as well.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -103,8 +106,8 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::NextInstant)
     }
 
-    /// Runs until simulated time reaches `time`, and waits for the pause there. Nothing that is due at `time` or later has
-    /// happened. If `time` is in the past, the run pauses now.
+    /// Runs until simulated time reaches `time`, and waits for the pause there. Nothing that is due
+    /// at `time` or later has happened. If `time` is in the past, the run pauses now.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -112,21 +115,23 @@ impl<M: WireMessage> Controller<M> {
         self.go(StepTarget::Until(time))
     }
 
-    /// Ends the present run, or the next one, after the current superstep. Does not wait for the end. A process that does not
-    /// stop within two seconds is killed, and the run returns an error.
+    /// Ends the present run, or the next one, after the current superstep. Does not wait for the
+    /// end. A process that does not stop within two seconds is killed, and the run returns an
+    /// error.
     pub fn stop(&self) {
         self.control_queue.stop();
     }
 
-    /// Returns the status of the simulation, as far as main knows it. Answers at once, without waiting for agents.
+    /// Returns the status of the simulation, as far as main knows it. Answers at once, without
+    /// waiting for agents.
     #[must_use]
     pub fn status(&self) -> Status {
         self.control_queue.snapshot.read()
     }
 
-    /// Returns the status with answers of the clusters: the times of clusters that run alone, the agents at work, the memory of
-    /// their processes. Waits about `limit` for the answers, at most 1 s. For a cluster that does not answer, the status has
-    /// what main knows.
+    /// Returns the status with answers of the clusters: the times of clusters that run alone, the
+    /// agents at work, the memory of their processes. Waits about `limit` for the answers, at most
+    /// 1 s. For a cluster that does not answer, the status has what main knows.
     #[must_use]
     pub fn look(&self, limit: Duration) -> Status {
         self.control_queue.look(limit)
@@ -140,8 +145,9 @@ impl<M: WireMessage> Controller<M> {
         self.send_mail(Mail::new(AgentId::MAIN, to, body))
     }
 
-    /// Sends mail into the simulation, and returns the instant at which it was posted. The mail becomes a part of the trace,
-    /// like mail that the owner queued before a run that began at that instant.
+    /// Sends mail into the simulation, and returns the instant at which it was posted. The mail
+    /// becomes a part of the trace, like mail that the owner queued before a run that began at that
+    /// instant.
     ///
     /// # Errors
     /// As [`pause`](Self::pause), and [`ControlError::Encode`], [`ControlError::Decode`].
@@ -280,7 +286,8 @@ impl<M: WireMessage> Controller<M> {
         answer.recv().map_err(|_| self.control_queue.why_over())
     }
 
-    /// Leaves a command in the control queue, and handles its result in the thread that has it. Does not wait.
+    /// Leaves a command in the control queue, and handles its result in the thread that has it.
+    /// Does not wait.
     pub(crate) fn order_for<T: 'static>(
         &self,
         command: impl FnOnce(Promise<T>) -> ControlCommand,

@@ -1,4 +1,5 @@
-//! Other threads and terminals ask and steer a run here: control queue, controller, control socket, signals and status.
+//! Other threads and terminals ask and steer a run here: control queue, controller, control socket,
+//! signals and status.
 //!
 //! This room may use `cluster` and the rooms below. It must not know how main grants time.
 

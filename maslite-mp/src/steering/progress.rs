@@ -1,11 +1,11 @@
 //! Tells people at a terminal how far a long run has come.
 //!
-//! A line is written to the standard error when a run has taken 2 s, 4 s, 8 s, … and from then on once a minute: whole lines, each in
-//! one piece, so that neither what children print nor what the program prints tears them. Nothing is written where the standard error is no
-//! terminal.
+//! A line is written to the standard error when a run has taken 2 s, 4 s, 8 s, … and from then on
+//! once a minute: whole lines, each in one piece, so that neither what children print nor what the
+//! program prints tears them. Nothing is written where the standard error is no terminal.
 //!
-//! The supervisor thread writes it, when it looks whether the run moves: no thread is there for this alone, and those who run
-//! do nothing for it.
+//! The supervisor thread writes it, when it looks whether the run moves: no thread is there for
+//! this alone, and those who run do nothing for it.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -84,7 +84,8 @@ impl ProgressLines for ProgressReporter {
         status.glance(probes, time);
         let line = format!("{}\n", Line(&status));
         let sink = Arc::clone(&self.sink);
-        // In a thread of its own: a terminal may be stopped, and the supervisor must not be. Without a thread there is no line.
+        // In a thread of its own: a terminal may be stopped, and the supervisor must not be.
+        // Without a thread there is no line.
         let _ = std::thread::Builder::new()
             .name("maslite-progress".to_owned())
             .spawn(move || {
@@ -105,7 +106,8 @@ impl fmt::Debug for ProgressReporter {
 }
 
 fn write_down(line: &str) {
-    // In one piece, so that nobody else's line comes between; and who has closed the stream misses it.
+    // In one piece, so that nobody else's line comes between; and who has closed the stream misses
+    // it.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 

@@ -5,11 +5,12 @@
 //!                                             └──► none has a use for it: the default, which ends this process
 //! ```
 //!
-//! Children never see these signals: each is in a process group of its own, and the terminal's reach
-//! main alone.
+//! Children never see these signals: each is in a process group of its own, and the terminal's
+//! reach main alone.
 //!
-//! The thread, once there, stays for good, since signals belong to the process and not to a simulation. Nothing is
-//! done in a signal handler but what signal-hook does there: it writes to a pipe.
+//! The thread, once there, stays for good, since signals belong to the process and not to a
+//! simulation. Nothing is done in a signal handler but what signal-hook does there: it writes to a
+//! pipe.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

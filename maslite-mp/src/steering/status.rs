@@ -5,7 +5,8 @@
 //! clusters ── ClusterActivity, or an answer over the control line ──► Glance ──┘ (who has a moment)
 //! ```
 //!
-//! **Invariant:** a reader never waits for the thread that runs, and the thread that runs never waits for a reader.
+//! **Invariant:** a reader never waits for the thread that runs, and the thread that runs never
+//! waits for a reader.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,14 +39,15 @@ impl RunState {
     const ALL: [Self; 4] = [Self::Resting, Self::Running, Self::Paused, Self::Ended];
 }
 
-/// The status of a simulation. In JSON, times are whole nanoseconds, and fields have the names in brackets.
+/// The status of a simulation. In JSON, times are whole nanoseconds, and fields have the names in
+/// brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The state.
     pub state: RunState,
-    /// The simulated time (`time_ns`). While a cluster runs alone, the time of its last report, or of its answer if it was
-    /// asked.
+    /// The simulated time (`time_ns`). While a cluster runs alone, the time of its last report, or
+    /// of its answer if it was asked.
     #[serde(rename = "time_ns")]
     pub time: SimTime,
     /// The simulated time at which the run began (`start_ns`); between runs, that of the last run.
@@ -54,7 +56,8 @@ pub struct Status {
     /// The time limit of the run, if it has one (`end_ns`).
     #[serde(rename = "end_ns")]
     pub end: Option<SimTime>,
-    /// The duration of the run so far \[wall\] (`wall_ns`); between runs, the duration of the last run.
+    /// The duration of the run so far \[wall\] (`wall_ns`); between runs, the duration of the last
+    /// run.
     #[serde(rename = "wall_ns", with = "nanos")]
     pub wall: Duration,
     /// Supersteps since the simulation began.
@@ -65,8 +68,8 @@ pub struct Status {
     pub clusters: Vec<ClusterStatus>,
 }
 
-/// The status of a cluster. Times are of the present run, or of the last one. The numbers of mails count from the start of the
-/// simulation.
+/// The status of a cluster. Times are of the present run, or of the last one. The numbers of mails
+/// count from the start of the simulation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClusterStatus {
@@ -81,7 +84,8 @@ pub struct ClusterStatus {
     pub delivered: u64,
     /// Whether main waits for its next report.
     pub at_work: bool,
-    /// The agent at work, by name or number; none if no agent is at work or the cluster was not asked.
+    /// The agent at work, by name or number; none if no agent is at work or the cluster was not
+    /// asked.
     pub agent: Option<String>,
     /// The number of agents that were awake in its last superstep.
     pub awake: u64,
@@ -98,8 +102,8 @@ pub struct ClusterStatus {
     /// The time for which it had no work \[wall\] (`waiting_ns`).
     #[serde(rename = "waiting_ns", with = "nanos")]
     pub waiting: Duration,
-    /// The memory in use by its process \[bytes\]; none inline, on systems that do not tell it, and if the cluster was not
-    /// asked.
+    /// The memory in use by its process \[bytes\]; none inline, on systems that do not tell it, and
+    /// if the cluster was not asked.
     pub memory: Option<u64>,
 }
 
@@ -125,8 +129,8 @@ impl Status {
         self.events as f64 / self.wall.as_secs_f64().max(1e-9)
     }
 
-    /// Returns the names of the clusters for which simulated time waits: the clusters at work that are the farthest behind.
-    /// Empty if no run goes on, or main itself is at work.
+    /// Returns the names of the clusters for which simulated time waits: the clusters at work that
+    /// are the farthest behind. Empty if no run goes on, or main itself is at work.
     #[must_use]
     pub fn blockers(&self) -> Vec<&str> {
         if self.state != RunState::Running {
@@ -160,8 +164,8 @@ impl Status {
             cluster.at_work = busy;
         }
         self.time = self.time.max(time);
-        // Who runs ahead under a lookahead is not where the simulation is. If nobody is at work just now, all have come as far as
-        // they may, and who has nothing to do is behind.
+        // Who runs ahead under a lookahead is not where the simulation is. If nobody is at work
+        // just now, all have come as far as they may, and who has nothing to do is behind.
         let at_work = self.clusters.iter().filter(|cluster| cluster.at_work);
         let least = at_work.map(|cluster| cluster.time).min();
         let farthest = self.clusters.iter().map(|cluster| cluster.time).max();
@@ -169,8 +173,8 @@ impl Status {
     }
 }
 
-/// What main writes down as it goes if somebody may look, for them to read at once. They see each number as it was
-/// a moment ago, not all of one moment.
+/// What main writes down as it goes if somebody may look, for them to read at once. They see each
+/// number as it was a moment ago, not all of one moment.
 #[derive(Debug)]
 pub(crate) struct StatusSnapshot {
     /// From which moments are counted.

@@ -6,8 +6,8 @@ use std::process::Command;
 /// SIGINT and SIGTERM, as bits of a mask of signals.
 const INT_AND_TERM: u64 = 1 << (2 - 1) | 1 << (15 - 1);
 
-/// A program that SIGINT and SIGTERM do what they do by default. `nohup`, and `&` in scripts, start programs that ignore SIGINT, and what
-/// those start ignores it as well.
+/// A program that SIGINT and SIGTERM do what they do by default. `nohup`, and `&` in scripts, start
+/// programs that ignore SIGINT, and what those start ignores it as well.
 pub fn interruptible(program: impl AsRef<OsStr>) -> Command {
     if !ignores_signals() {
         return Command::new(program);

@@ -34,7 +34,8 @@ pub struct Lively {
     restless: u8,
     /// Delays are at least so long [ms].
     patience: u64,
-    /// It mostly sets alarms for itself, and rarely listens: so clusters have long to themselves, and then hear of each other.
+    /// It mostly sets alarms for itself, and rarely listens: so clusters have long to themselves,
+    /// and then hear of each other.
     homely: bool,
 }
 

@@ -59,7 +59,8 @@ pub trait Host<M: WireMessage>: Simulation<M> {
     /// Mail relayed between clusters, and rounds of grants and reports.
     fn traffic(report: &Self::Report) -> (u64, u64);
 
-    /// Builds agents in a cluster by a builder of the registry; in one scheduler, which has none, by `alone`.
+    /// Builds agents in a cluster by a builder of the registry; in one scheduler, which has none,
+    /// by `alone`.
     ///
     /// # Errors
     /// As the host's own calls.
@@ -123,8 +124,9 @@ pub struct Outcome {
     rounds: u64,
 }
 
-/// Plays a story on the host that the setting asks for. Mail between clusters must take the `lookahead` of itself, so that
-/// clusters do not change the result. The deliveries are written to the standard output, if that is wanted.
+/// Plays a story on the host that the setting asks for. Mail between clusters must take the
+/// `lookahead` of itself, so that clusters do not change the result. The deliveries are written to
+/// the standard output, if that is wanted.
 ///
 /// # Errors
 /// What the host or the story says.

@@ -48,7 +48,8 @@ impl Failure {
     }
 }
 
-/// Returns the simulation with this process id, name or path. Without an argument: the only simulation that runs.
+/// Returns the simulation with this process id, name or path. Without an argument: the only
+/// simulation that runs.
 pub(crate) fn choose(asked: Option<&str>) -> Result<Simulation, Failure> {
     let mut known = simulations().map_err(Failure::List)?;
     let names = |known: &[Simulation]| known.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -21,7 +21,8 @@ use choice::Failure;
 
 /// Looks at simulations that run on this machine, and steers them.
 ///
-/// Exit codes: 0 done; 1 the simulation refused the request, or has ended; 2 there is no such simulation, or the arguments are wrong.
+/// Exit codes: 0 done; 1 the simulation refused the request, or has ended; 2 there is no such
+/// simulation, or the arguments are wrong.
 #[derive(Debug, Parser)]
 #[command(name = "maslite", version)]
 struct Options {
@@ -162,7 +163,8 @@ fn list(out: &mut impl Write, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows the status of a simulation repeatedly: on a terminal in place, elsewhere one status after the other.
+/// Shows the status of a simulation repeatedly: on a terminal in place, elsewhere one status after
+/// the other.
 fn watch(
     out: &mut impl Write,
     simulation: &Simulation,

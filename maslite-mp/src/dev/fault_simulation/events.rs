@@ -1,4 +1,5 @@
-//! The state of a made-up world, and the events that change it: packets arrive, children die, time passes.
+//! The state of a made-up world, and the events that change it: packets arrive, children die, time
+//! passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -206,7 +207,8 @@ impl State {
         }
     }
 
-    /// A process ends, if it has not ended before: its link closes, and if that was not expected the others are killed.
+    /// A process ends, if it has not ended before: its link closes, and if that was not expected
+    /// the others are killed.
     pub(super) fn die(&mut self, place: usize, exit: ExitKind, by_us: bool) {
         let child = &mut self.children[place];
         if child.end.is_some() {
@@ -240,7 +242,8 @@ impl State {
         }
     }
 
-    /// Interrupts the run: as the supervisor does, first for main and then for the clusters, at the number of the last grant.
+    /// Interrupts the run: as the supervisor does, first for main and then for the clusters, at the
+    /// number of the last grant.
     pub(super) fn interrupt(&mut self) {
         self.interrupted = true;
         for place in 0..self.children.len() {

@@ -110,7 +110,8 @@ impl Fault {
     }
 }
 
-/// Whether an error is one that these faults may have, each of which struck the link of the cluster named with it.
+/// Whether an error is one that these faults may have, each of which struck the link of the cluster
+/// named with it.
 pub(crate) fn explain(error: &Error, struck: &[(String, Fault)]) -> bool {
     let on = |name: &str, is_it: &dyn Fn(Fault) -> bool| {
         struck

@@ -8,7 +8,8 @@ use crate::links::codec;
 use crate::links::transport::{Draft, DraftBuffer, Transport, Wait};
 use crate::protocol::wire::{self, Destination, Removal, Report, ToMain};
 
-/// Which messages to main are lies, counted from 0 over all links; the number says what of it is changed, and how.
+/// Which messages to main are lies, counted from 0 over all links; the number says what of it is
+/// changed, and how.
 pub(crate) type Lies = std::collections::BTreeMap<u64, u64>;
 
 /// Main's end of a link. It asks for each message whether it is to be a lie.

@@ -1,10 +1,12 @@
-//! A deterministic simulation of main and its clusters over links that lose, repeat, delay and corrupt packets, and of children that are
-//! killed: whatever happens, the result is that of the undisturbed run, or the right error; never a hang.
+//! A deterministic simulation of main and its clusters over links that lose, repeat, delay and
+//! corrupt packets, and of children that are killed: whatever happens, the result is that of the
+//! undisturbed run, or the right error; never a hang.
 //!
-//! A seed says all: the model and how it is divided, how long packets take, where runs are interrupted, which packets meet which faults.
-//! Main, its rounds and windows, the schedulers, the wire and the frames are the real ones; processes, their ends and the wall clock
-//! are made up ([`world`]). The model is that of `tests/multiprocess/lively.rs`: its agents come and go, listen and cease to,
-//! stay awake, stop the run, talk to main.
+//! A seed says all: the model and how it is divided, how long packets take, where runs are
+//! interrupted, which packets meet which faults. Main, its rounds and windows, the schedulers, the
+//! wire and the frames are the real ones; processes, their ends and the wall clock are made up
+//! ([`world`]). The model is that of `tests/multiprocess/lively.rs`: its agents come and go, listen
+//! and cease to, stay awake, stop the run, talk to main.
 //!
 //! A seed that fails is printed, and `play(seed)` performs it again.
 
@@ -222,7 +224,8 @@ impl Play {
         (story, failure, Some(main.shutdown()))
     }
 
-    /// Runs until it is idle, and writes down why it stopped before, but for what belongs to links and steering alone.
+    /// Runs until it is idle, and writes down why it stopped before, but for what belongs to links
+    /// and steering alone.
     fn run(
         &self,
         main: &mut MpMain<Msg>,
@@ -393,7 +396,8 @@ fn a_hundred_thousand_seeds() {
     Tally::of(10_000..110_000);
 }
 
-/// Performs the play of a seed in which clusters lie: with the number of the reason, if that is how it ended.
+/// Performs the play of a seed in which clusters lie: with the number of the reason, if that is how
+/// it ended.
 fn play_with_lies(seed: u64) -> Option<u8> {
     let mut play = Play::new(seed);
     let heard = play.outcome().chronicle.heard;
@@ -411,7 +415,8 @@ fn play_with_lies(seed: u64) -> Option<u8> {
     }
 }
 
-/// What a lie leads to may be wrong, if it is believed; but neither main nor another cluster stumbles over it.
+/// What a lie leads to may be wrong, if it is believed; but neither main nor another cluster
+/// stumbles over it.
 #[test]
 fn lies_are_refused_or_believed() {
     let mut reasons: BTreeMap<u8, u64> = BTreeMap::new();

@@ -1,7 +1,9 @@
-//! The world of a simulated supervisor: links, processes and wall time that are made up, and follow from a seed.
+//! The world of a simulated supervisor: links, processes and wall time that are made up, and follow
+//! from a seed.
 //!
-//! Main and the schedulers are the real ones, and so is the protocol of frames. Each has a thread of its own, but one of them works at
-//! a time: whoever waits hands the turn to the party whose packet arrives first. Time here passes only while nobody works.
+//! Main and the schedulers are the real ones, and so is the protocol of frames. Each has a thread
+//! of its own, but one of them works at a time: whoever waits hands the turn to the party whose
+//! packet arrives first. Time here passes only while nobody works.
 //!
 //! ```text
 //! MpMain ── Framed ── End ─┐                            ┌─ End ── Framed ── MpScheduler
@@ -9,10 +11,12 @@
 //!                          └─ World: turn, time, deaths ┘
 //! ```
 //!
-//! It does what the supervisor of real processes does: a death closes the link of its child, has the others killed and is the reason
-//! that main hears of; and where nobody can move any more, the limit on answers is what ends it.
+//! It does what the supervisor of real processes does: a death closes the link of its child, has
+//! the others killed and is the reason that main hears of; and where nobody can move any more, the
+//! limit on answers is what ends it.
 //!
-//! **Invariant:** whatever is drawn by chance is drawn by whoever has the turn. So a seed always gives the same events.
+//! **Invariant:** whatever is drawn by chance is drawn by whoever has the turn. So a seed always
+//! gives the same events.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

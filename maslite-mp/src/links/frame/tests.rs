@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
-/// Packets in memory. Refuses to hold more than may be unread by the module's argument: two data frames and two credits.
+/// Packets in memory. Refuses to hold more than may be unread by the module's argument: two data
+/// frames and two credits.
 struct Memory {
     tx: SyncSender<Vec<u8>>,
     rx: Receiver<Vec<u8>>,
@@ -171,7 +172,8 @@ fn random_conversations_arrive_in_order() {
     for seed in 1..40 {
         let (mut left, mut right) = linked();
         let talk = |link: &mut Framed<Memory>, mine: u64, theirs: u64| {
-            // Both sides send some, then receive some; the other side's numbers are known from its seed.
+            // Both sides send some, then receive some; the other side's numbers are known from its
+            // seed.
             let (mut out, mut inward) = (Random(mine), Random(theirs));
             for _ in 0..8 {
                 for _ in 0..out.next() % 5 {
@@ -286,7 +288,8 @@ fn packet(kind: u8, sequence: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// An end that has sent 5 frames, of which 4 are acknowledged, and received 7, of which all are acknowledged.
+/// An end that has sent 5 frames, of which 4 are acknowledged, and received 7, of which all are
+/// acknowledged.
 fn in_the_middle() -> Window {
     Window {
         sent: 5,
@@ -393,7 +396,8 @@ fn an_endless_message_is_refused() {
     assert_eq!((reason, received), (FrameFault::MessageTooLarge, 2));
 }
 
-/// Every truncation and every flip of one bit of good frames, and random packets: an answer each time, never a panic.
+/// Every truncation and every flip of one bit of good frames, and random packets: an answer each
+/// time, never a panic.
 #[test]
 fn no_packet_makes_the_decoder_panic() {
     let good = [

@@ -1,15 +1,17 @@
 //! Whether other programs keep the processors busy, so that a thread that waits sleeps at once.
 //!
-//! A thread that sleeps is run soon after it is woken. A thread that yields the processor, or looks for a message until its
-//! time slice is over, is run again when all the others have had a time slice each: milliseconds later. There are two signs:
+//! A thread that sleeps is run soon after it is woken. A thread that yields the processor, or looks
+//! for a message until its time slice is over, is run again when all the others have had a time
+//! slice each: milliseconds later. There are two signs:
 //!
-//! - The system counts the threads that could run. It is asked before a thread waits in any other way than asleep, and not again before
-//!   there is a doubt.
-//! - A yield took long, or a look at the clock came late. Then the thread has lost its time slice, and it sleeps at once for many
-//!   times as long as it has lost.
+//! - The system counts the threads that could run. It is asked before a thread waits in any other
+//!   way than asleep, and not again before there is a doubt.
+//! - A yield took long, or a look at the clock came late. Then the thread has lost its time slice,
+//!   and it sleeps at once for many times as long as it has lost.
 //!
-//! As long as there is no doubt, the coarse clock times the yields: it costs next to nothing, and its ticks are about as long as a
-//! time slice. A yield in which it ticked is a doubt: then the system is asked, and the exact clock times the next yields.
+//! As long as there is no doubt, the coarse clock times the yields: it costs next to nothing, and
+//! its ticks are about as long as a time slice. A yield in which it ticked is a doubt: then the
+//! system is asked, and the exact clock times the next yields.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -22,7 +24,8 @@ use crate::links::transport::now;
 /// A yield that takes longer has lost the time slice.
 const LOSS: Duration = Duration::from_micros(500);
 
-/// How many times as long as the loss a thread sleeps at once: so it loses a twentieth of its time at most.
+/// How many times as long as the loss a thread sleeps at once: so it loses a twentieth of its time
+/// at most.
 const REST: u32 = 20;
 
 /// How long a thread sleeps at once before it asks the system again how many threads could run.
@@ -48,7 +51,8 @@ thread_local! {
     static DOUBT: Cell<u32> = const { Cell::new(DOUBTS) };
 }
 
-/// Whether this thread sleeps at once when it waits. The machine is crowded if more threads than `crowd` could run.
+/// Whether this thread sleeps at once when it waits. The machine is crowded if more threads than
+/// `crowd` could run.
 #[inline]
 pub(super) fn is_resting(crowd: u32) -> bool {
     match STATE.get() {

@@ -9,22 +9,28 @@
 //! | 8..12 | sequence, u32 LE | frames sent before this one in this direction, wraps |
 //! | 12.. | payload | of a message; only a Last may have none |
 //!
-//! A message is written into the free space of the ring, behind room for its header, and published as one frame. Its reader decodes it
-//! where it lies, and gives the space back when it uses the link again. Only a message that outgrows the free space takes a
-//! detour through a buffer, and streams through the ring in parts.
+//! A message is written into the free space of the ring, behind room for its header, and published
+//! as one frame. Its reader decodes it where it lies, and gives the space back when it uses the
+//! link again. Only a message that outgrows the free space takes a detour through a buffer, and
+//! streams through the ring in parts.
 //!
-//! **No deadlock.** Whoever waits for room gives back what it holds and takes in what arrives. So two processes that
-//! both send more than a ring holds both go on; and whoever waits for room waits only while its peer computes.
+//! **No deadlock.** Whoever waits for room gives back what it holds and takes in what arrives. So
+//! two processes that both send more than a ring holds both go on; and whoever waits for room waits
+//! only while its peer computes.
 //!
 //! # Waiting
 //!
-//! In three steps, as [`Wait`] says: look again and again, look and yield the processor, sleep at the bell of this link
-//! ([`protocol`](super::protocol)). Where other programs keep the processors busy, it sleeps at once ([`crowd`](super::crowd)). Now and then both sides tell each other on which processor they are. Who sleeps costs nothing, and who publishes makes a system call only if somebody sleeps.
+//! In three steps, as [`Wait`] says: look again and again, look and yield the processor, sleep at
+//! the bell of this link ([`protocol`](super::protocol)). Where other programs keep the processors
+//! busy, it sleeps at once ([`crowd`](super::crowd)). Now and then both sides tell each other on
+//! which processor they are. Who sleeps costs nothing, and who publishes makes a system call only
+//! if somebody sleeps.
 //!
 //! # Death
 //!
-//! The peer's process may end at any instruction. A child learns of it from its control line, which ends it; main from
-//! the thread that waits for the child's exit, through a [`DeathNotice`]. What a child published before it died is received first.
+//! The peer's process may end at any instruction. A child learns of it from its control line, which
+//! ends it; main from the thread that waits for the child's exit, through a [`DeathNotice`]. What a
+//! child published before it died is received first.
 
 use std::collections::VecDeque;
 use std::hint;
@@ -50,8 +56,8 @@ const SHOWN: usize = 16;
 /// Bytes that a processor fetches at once.
 const LINE: usize = 64;
 
-/// Bytes of a message that are fetched before any is read: all of a short one. Those of a long one come by themselves, as it is read
-/// from one end to the other.
+/// Bytes of a message that are fetched before any is read: all of a short one. Those of a long one
+/// come by themselves, as it is read from one end to the other.
 const NEAR: usize = 512;
 
 /// Bytes that have their pages before a message is begun: most need no more.
@@ -81,7 +87,8 @@ pub(crate) struct RingLink {
     received: u32,
     /// Bytes of the frame that is being read where it lies.
     held: usize,
-    /// The message that is being written: in the free space, or in a buffer if it does not fit there.
+    /// The message that is being written: in the free space, or in a buffer if it does not fit
+    /// there.
     draft_buffer: DraftBuffer,
     /// The message last received, if it came in parts or early.
     message: Vec<u8>,
@@ -142,8 +149,9 @@ fn judge(bytes: &[u8], received: u32) -> Result<Frame, FrameFault> {
     Ok(Frame { length, is_last })
 }
 
-/// Has the processor fetch bytes that another one has written. To ask for all lines at once takes about as long as to wait for the first
-/// of those that a message refers to in turn: its header, the length of its note, the note, the mail.
+/// Has the processor fetch bytes that another one has written. To ask for all lines at once takes
+/// about as long as to wait for the first of those that a message refers to in turn: its header,
+/// the length of its note, the note, the mail.
 #[inline]
 fn fetch(bytes: &[u8]) {
     let each = bytes.iter().step_by(LINE);
@@ -228,7 +236,8 @@ impl RingLink {
         self.peer_died.load(Ordering::SeqCst) || self.ends.bells.is_closed_by_peer()
     }
 
-    /// Waits until something is ready. Disconnected if it is not and the peer is gone, in this order: what the peer did last counts.
+    /// Waits until something is ready. Disconnected if it is not and the peer is gone, in this
+    /// order: what the peer did last counts.
     fn wait_for<T>(
         &mut self,
         spin: Duration,
@@ -242,7 +251,8 @@ impl RingLink {
             Some(crowd) if crowd::is_resting(crowd) => (Duration::ZERO, Duration::ZERO),
             _ => (spin, yielding),
         };
-        // Most messages are there before the first look at the clock, which costs as much as many at the ring.
+        // Most messages are there before the first look at the clock, which costs as much as many
+        // at the ring.
         let mut begin = None;
         let mut spent = || begin.get_or_insert_with(now).elapsed();
         if !spin.is_zero() {
@@ -375,7 +385,8 @@ impl RingLink {
         self.ends.producer.publish(HEADER + length);
     }
 
-    /// Looks how much room there is. More than before comes behind it, so what is written of a message stays where it is.
+    /// Looks how much room there is. More than before comes behind it, so what is written of a
+    /// message stays where it is.
     fn look_for_space(&mut self) -> Result<(), LinkError> {
         // The peer's index is with its processor: fetching it takes longer than all else here.
         if self.ends.producer.free() >= self.ends.capacity() / 4 * 3 {
@@ -402,7 +413,8 @@ impl RingLink {
             self.ends.producer.back(capacity)?;
             return self.stream(message, capacity);
         }
-        // Space is given back first, so that the peer finds it for its answer, and one ring of the bell tells of both.
+        // Space is given back first, so that the peer finds it for its answer, and one ring of the
+        // bell tells of both.
         self.let_go();
         self.publish(length, true);
         protocol::ring(self.ends.bells.peers());

@@ -1,6 +1,7 @@
 //! Links in shared memory, on systems that support them, and their stand-in on other systems.
 //!
-//! **Invariant:** unsafe code of rings is in `sys` alone, and nothing outside this folder depends on it.
+//! **Invariant:** unsafe code of rings is in `sys` alone, and nothing outside this folder depends
+//! on it.
 
 #[cfg_attr(
     not(target_os = "linux"),
@@ -26,9 +27,10 @@ use std::os::fd::OwnedFd;
 
 use crate::links::transport::Wait;
 
-/// Bytes of a ring, for so many clusters. A message lies there in one piece, from when it is written to when it is read, as long as it fits:
-/// two messages with ten thousand mails each do. It takes memory as far as it has been used; the rings of many clusters are
-/// shorter, so that those of a thousand take no more than half a gigabyte.
+/// Bytes of a ring, for so many clusters. A message lies there in one piece, from when it is
+/// written to when it is read, as long as it fits: two messages with ten thousand mails each do. It
+/// takes memory as far as it has been used; the rings of many clusters are shorter, so that those
+/// of a thousand take no more than half a gigabyte.
 #[cfg(target_os = "linux")]
 fn capacity(clusters: usize) -> usize {
     const MIB: usize = 1024 * 1024;
@@ -39,7 +41,8 @@ fn capacity(clusters: usize) -> usize {
     }
 }
 
-/// Makes the memory of a link to one of so many clusters. Returns main's end and what the child needs to open its own.
+/// Makes the memory of a link to one of so many clusters. Returns main's end and what the child
+/// needs to open its own.
 ///
 /// # Errors
 /// What the system says.

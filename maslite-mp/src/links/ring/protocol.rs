@@ -1,25 +1,29 @@
-//! How two processes share a ring of bytes and wake each other: the indices and the bell, without any memory.
+//! How two processes share a ring of bytes and wake each other: the indices and the bell, without
+//! any memory.
 //!
-//! It is generic over the words it works on, so that loom can try every interleaving of it (`model` below).
+//! It is generic over the words it works on, so that loom can try every interleaving of it (`model`
+//! below).
 //!
 //! # The indices
 //!
-//! A ring has one writer, who alone stores `tail`, and one reader, who alone stores `head`. Both count bytes and wrap
-//! modulo 2³². Bytes from `head` to `tail` belong to the reader, the others to the writer; a store with release order hands bytes
-//! over, a load with acquire order takes them. Each side keeps its own index to itself and believes the other's only if it can
-//! be: never more than the capacity apart.
+//! A ring has one writer, who alone stores `tail`, and one reader, who alone stores `head`. Both
+//! count bytes and wrap modulo 2³². Bytes from `head` to `tail` belong to the reader, the others to
+//! the writer; a store with release order hands bytes over, a load with acquire order takes them.
+//! Each side keeps its own index to itself and believes the other's only if it can be: never more
+//! than the capacity apart.
 //!
-//! Bytes are written first and published afterwards, by the one store of `tail`. So a writer that dies in between has published
-//! nothing, and there is no half of a frame to be seen.
+//! Bytes are written first and published afterwards, by the one store of `tail`. So a writer that
+//! dies in between has published nothing, and there is no half of a frame to be seen.
 //!
 //! # The bell
 //!
-//! Each process has one for a link. Who is about to sleep puts [`ASLEEP`] there, looks once more, and sleeps as long as
-//! it finds that value. Who has published or released bytes looks at the bell of the other, and only if somebody sleeps there
-//! it makes a system call. Between the store and the look each side has a fence with sequentially consistent order: so at
-//! least one of them sees what the other stored, and no wake-up is lost. Both store to the bell, and they only swap there, which puts
-//! all its values in one order that everybody can follow.
-//! Source: Dekker's algorithm, in Dijkstra, "Cooperating sequential processes", 1965; the use for sleeping as in Drepper, "Futexes
+//! Each process has one for a link. Who is about to sleep puts [`ASLEEP`] there, looks once more,
+//! and sleeps as long as it finds that value. Who has published or released bytes looks at the bell
+//! of the other, and only if somebody sleeps there it makes a system call. Between the store and
+//! the look each side has a fence with sequentially consistent order: so at least one of them sees
+//! what the other stored, and no wake-up is lost. Both store to the bell, and they only swap there,
+//! which puts all its values in one order that everybody can follow. Source: Dekker's algorithm, in
+//! Dijkstra, "Cooperating sequential processes", 1965; the use for sleeping as in Drepper, "Futexes
 //! are tricky", 2011.
 
 /// The bell's value while its owner is awake.
@@ -159,7 +163,8 @@ fn checked(bytes: usize, limit: u32) -> u32 {
     }
 }
 
-/// Announces that the bell's owner is about to sleep. It looks once more after this, and then calls [`sleep`] or [`stay_awake`].
+/// Announces that the bell's owner is about to sleep. It looks once more after this, and then calls
+/// [`sleep`] or [`stay_awake`].
 pub(crate) fn lie_down<W: Word>(bell: &W) {
     bell.swap(ASLEEP);
     W::fence();
@@ -185,7 +190,8 @@ pub(crate) fn ring<W: Word>(bell: &W) {
     }
 }
 
-/// Wakes the bell's owner in any case: for a third party, on behalf of a peer that died and may have left anything in the word.
+/// Wakes the bell's owner in any case: for a third party, on behalf of a peer that died and may
+/// have left anything in the word.
 pub(crate) fn sound<W: Word>(bell: &W) {
     W::fence();
     bell.swap(AWAKE);
@@ -294,7 +300,8 @@ mod model {
         fn sleep_at(&self, value: u32) {
             let queue = self.queue.lock().unwrap();
             if self.word.load(Ordering::Relaxed) == value {
-                // It may return for nothing, and it may be the model's last hope: so it is not in a loop.
+                // It may return for nothing, and it may be the model's last hope: so it is not in a
+                // loop.
                 drop(self.woken.wait(queue).unwrap());
             }
         }

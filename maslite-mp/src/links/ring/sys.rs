@@ -5,23 +5,27 @@
 //! mapping:  │ words │ ring 0 │ ring 0 │ ring 1 │ ring 1 │
 //! ```
 //!
-//! Each ring is mapped twice in a row, so any run of its bytes up to its capacity is one slice, wherever it begins: messages are
-//! encoded and decoded in place. Main writes ring 0 and the child ring 1.
+//! Each ring is mapped twice in a row, so any run of its bytes up to its capacity is one slice,
+//! wherever it begins: messages are encoded and decoded in place. Main writes ring 0 and the child
+//! ring 1.
 //!
-//! The file has no name (memfd) and is sealed against shrinking, so nobody can cut it short, which would end whoever touches it with
-//! SIGBUS. Seals do not keep a process that has the file from punching holes into it: the pages then read as zeros.
+//! The file has no name (memfd) and is sealed against shrinking, so nobody can cut it short, which
+//! would end whoever touches it with SIGBUS. Seals do not keep a process that has the file from
+//! punching holes into it: the pages then read as zeros.
 //!
-//! A ring gets its pages as it is filled for the first time: making all of them would take a good part of a child's start. The writer
-//! asks the system for them before it writes, so a lack of memory is an error, and never SIGBUS. A system that cannot be asked
-//! (Linux before 5.14) makes all at once.
+//! A ring gets its pages as it is filled for the first time: making all of them would take a good
+//! part of a child's start. The writer asks the system for them before it writes, so a lack of
+//! memory is an error, and never SIGBUS. A system that cannot be asked (Linux before 5.14) makes
+//! all at once.
 //!
 //! # What is safe whom against
 //!
-//! All that a peer can store into the words is checked or harmless: an index that cannot be is an error, any other keeps us within our
-//! mapping. The bytes of a message are lent as a slice while they belong to us, and a peer that keeps to the protocol does not
-//! touch them then. Peers are the same program from the same build; one whose memory is corrupt may write anywhere, also there,
-//! and then a message may change while it is decoded. No process can keep another from that which shares memory with it; who
-//! does not want to share any takes the channel.
+//! All that a peer can store into the words is checked or harmless: an index that cannot be is an
+//! error, any other keeps us within our mapping. The bytes of a message are lent as a slice while
+//! they belong to us, and a peer that keeps to the protocol does not touch them then. Peers are the
+//! same program from the same build; one whose memory is corrupt may write anywhere, also there,
+//! and then a message may change while it is decoded. No process can keep another from that which
+//! shares memory with it; who does not want to share any takes the channel.
 
 use std::fmt;
 use std::io;
@@ -141,8 +145,9 @@ struct Region {
 /// Bytes of a ring that get their pages at a time.
 const STEP: usize = 64 * 1024;
 
-// SAFETY: the mapping belongs to no thread. What `Region` itself gives out by shared reference are atomics; bytes are reached through
-// `Producer` and `Consumer` alone, of which there is one each for a mapping.
+// SAFETY: the mapping belongs to no thread. What `Region` itself gives out by shared reference are
+// atomics; bytes are reached through `Producer` and `Consumer` alone, of which there is one each
+// for a mapping.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -207,8 +212,9 @@ impl Region {
             (page + 3 * capacity, capacity, page + capacity),
         ];
         for (place, length, offset) in parts {
-            // SAFETY: `place + length` is within the mapping just made, which nobody else has seen and which this replaces
-            // piece by piece. The file is long enough and stays so, since it is sealed.
+            // SAFETY: `place + length` is within the mapping just made, which nobody else has seen
+            // and which this replaces piece by piece. The file is long enough and stays so, since
+            // it is sealed.
             unsafe {
                 rustix::mm::mmap(
                     base.as_ptr().add(place).cast(),
@@ -238,9 +244,10 @@ impl Region {
     }
 
     fn words(&self) -> &Words {
-        // SAFETY: the mapping begins with a page that is at least as long as `Words`, aligned to it, filled with zeros or what was
-        // stored since, and never reached in another way. All of `Words` is atomics, for which every bit pattern is valid and
-        // which others may store to at any time.
+        // SAFETY: the mapping begins with a page that is at least as long as `Words`, aligned to
+        // it, filled with zeros or what was stored since, and never reached in another way. All of
+        // `Words` is atomics, for which every bit pattern is valid and which others may store to at
+        // any time.
         unsafe { self.base.cast::<Words>().as_ref() }
     }
 
@@ -259,7 +266,8 @@ impl Region {
 #[cfg(not(miri))]
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; the last owner of the region is dropped, and slices of it are bound to its owners.
+        // SAFETY: our own mapping; the last owner of the region is dropped, and slices of it are
+        // bound to its owners.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped_length()) };
     }
 }
@@ -270,7 +278,8 @@ pub(crate) struct Producer {
     region: Arc<Region>,
     side: Side,
     writer: Writer,
-    /// So many of the ring's bytes have their pages. As long as that is not all, what is written next is among them.
+    /// So many of the ring's bytes have their pages. As long as that is not all, what is written
+    /// next is among them.
     backed: usize,
 }
 
@@ -306,16 +315,18 @@ impl Producer {
         Ok(())
     }
 
-    /// The bytes that could be written when last looked and have their pages, all of them in one slice.
+    /// The bytes that could be written when last looked and have their pages, all of them in one
+    /// slice.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         let mut free = self.writer.free();
         if self.backed < self.region.capacity {
             free = free.min(self.backed - self.writer.place());
         }
-        // SAFETY: `place` is below the capacity and `free` not above it, so the slice lies within the two mappings of the
-        // ring and holds no byte of it twice. The bytes are ours until published: the reader believes only `tail`, which this
-        // producer alone stores. There is one producer for this ring in this mapping, and it is borrowed mutably.
+        // SAFETY: `place` is below the capacity and `free` not above it, so the slice lies within
+        // the two mappings of the ring and holds no byte of it twice. The bytes are ours until
+        // published: the reader believes only `tail`, which this producer alone stores. There is
+        // one producer for this ring in this mapping, and it is borrowed mutably.
         unsafe {
             let place = self.region.ring(self.side).add(self.writer.place());
             slice::from_raw_parts_mut(place, free)
@@ -353,8 +364,9 @@ impl Consumer {
     /// The bytes there were when last looked, all of them in one slice.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: bounds as in `Producer::space`. The bytes are ours until released, which needs this consumer mutably; a
-        // peer that keeps to the protocol writes only to others (the module's documentation says what follows if it does not).
+        // SAFETY: bounds as in `Producer::space`. The bytes are ours until released, which needs
+        // this consumer mutably; a peer that keeps to the protocol writes only to others (the
+        // module's documentation says what follows if it does not).
         unsafe {
             let place = self.region.ring(self.peer).add(self.reader.place());
             slice::from_raw_parts(place, self.reader.there())
@@ -400,7 +412,8 @@ impl Bells {
         &self.wait_state_of(self.side.peer()).bell
     }
 
-    /// Tells the peer on which processor we are, and whether it was on another one when it last said so.
+    /// Tells the peer on which processor we are, and whether it was on another one when it last
+    /// said so.
     pub(crate) fn compare_processors(&self) -> bool {
         let processor = processor();
         let (own, peer) = (
@@ -468,8 +481,9 @@ impl Ends {
     }
 }
 
-/// Makes the memory of a link, with rings of so many bytes: a power of two and a multiple of the page. Returns main's ends and the file for
-/// the child, which is closed when this process executes another program.
+/// Makes the memory of a link, with rings of so many bytes: a power of two and a multiple of the
+/// page. Returns main's ends and the file for the child, which is closed when this process executes
+/// another program.
 ///
 /// # Errors
 /// What the system says: no memfd, no memory, no descriptor, no address space.
@@ -487,7 +501,8 @@ pub(crate) fn create(capacity: usize) -> io::Result<(Ends, OwnedFd)> {
     Ok((Ends::new(region, Side::Main)?, file))
 }
 
-/// Refuses a file that is longer than files may be: the system would end this process with a signal (SIGXFSZ).
+/// Refuses a file that is longer than files may be: the system would end this process with a signal
+/// (SIGXFSZ).
 fn check_file_limit(length: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if limit < length => Err(io::Error::new(
@@ -519,8 +534,8 @@ pub(super) fn pair(capacity: usize) -> (Ends, Ends) {
 #[cfg(all(test, miri))]
 pub(super) use heap::pair;
 
-/// Memory from the heap in place of a mapping, which Miri does not know. A ring and its second mapping are different memory, so
-/// no message may cross the end of the ring.
+/// Memory from the heap in place of a mapping, which Miri does not know. A ring and its second
+/// mapping are different memory, so no message may cross the end of the ring.
 #[cfg(miri)]
 mod heap {
     use std::alloc::{Layout, alloc_zeroed, dealloc};

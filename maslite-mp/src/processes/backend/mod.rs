@@ -1,4 +1,5 @@
-//! What runs the clusters: starts them, makes them come to rest, tells why one is gone, and ends them all.
+//! What runs the clusters: starts them, makes them come to rest, tells why one is gone, and ends
+//! them all.
 //!
 //! ```text
 //! Clusters ──► Backend ─┬─ Inline: a signal that the schedulers of this thread look at
@@ -53,13 +54,15 @@ pub(crate) trait Backend: Send {
     /// What other threads look at the clusters with.
     fn observer(&self) -> Option<Arc<dyn Observer>>;
 
-    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched whether the clusters get on.
+    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched
+    /// whether the clusters get on.
     fn begin_loading(&self) {}
 
     /// The clusters have their agents.
     fn end_loading(&self) {}
 
-    /// Begins a run that is interrupted at `deadline`, if there is one. Returns what others can interrupt it with.
+    /// Begins a run that is interrupted at `deadline`, if there is one. Returns what others can
+    /// interrupt it with.
     fn begin_run(
         &mut self,
         timeout: Option<Duration>,
@@ -75,11 +78,13 @@ pub(crate) trait Backend: Send {
     /// Lets grants be sent again although the run was interrupted.
     fn release(&mut self) {}
 
-    /// The number of the next grant, and whether the run is interrupted. In this order: a grant that is
-    /// sent although the run is not interrupted is then one that an interrupt ends. `is_requested`: whether a command waits.
+    /// The number of the next grant, and whether the run is interrupted. In this order: a grant
+    /// that is sent although the run is not interrupted is then one that an interrupt ends.
+    /// `is_requested`: whether a command waits.
     fn next_grant(&mut self, is_requested: &dyn Fn() -> bool) -> (u64, bool);
 
-    /// Whether clusters run apart from main, so that one can die and tells itself how long it was busy.
+    /// Whether clusters run apart from main, so that one can die and tells itself how long it was
+    /// busy.
     fn is_apart(&self) -> bool;
 
     /// Why the clusters were stopped, if that becomes known in time.
@@ -94,9 +99,10 @@ pub(crate) trait Backend: Send {
     /// Kills all clusters, and returns when nothing is left of them.
     fn kill_all(&mut self);
 
-    /// Waits up to `grace` for the end of clusters that were told to stop, kills those that are left, and hands what they said last to
-    /// `heard`, with the number of the link it came over. Also tells whether they were heard to their ends: then a cluster that has not
-    /// said something has not said it.
+    /// Waits up to `grace` for the end of clusters that were told to stop, kills those that are
+    /// left, and hands what they said last to `heard`, with the number of the link it came over.
+    /// Also tells whether they were heard to their ends: then a cluster that has not said something
+    /// has not said it.
     fn hear_out(
         &mut self,
         links: Vec<Box<dyn Transport>>,
@@ -179,8 +185,8 @@ pub(crate) trait Interrupt: Send {
 
 /// Looks at clusters, and ends them, from any thread.
 pub(crate) trait Observer: Send + Sync {
-    /// Asks all clusters what they are at, and waits at most about `limit` for each half of the way: to be heard, and to be
-    /// answered. None if nobody answers.
+    /// Asks all clusters what they are at, and waits at most about `limit` for each half of the
+    /// way: to be heard, and to be answered. None if nobody answers.
     fn probe(&self, limit: Duration) -> Option<Vec<Probe>>;
 
     /// Kills all clusters, whether there is a run or not.
@@ -196,7 +202,8 @@ pub(crate) fn explain(
     time: SimTime,
 ) -> Error {
     let cluster = cluster.to_owned();
-    // A closed link has a reason, which may be known a little later; one that was refused here is a reason itself.
+    // A closed link has a reason, which may be known a little later; one that was refused here is a
+    // reason itself.
     let limit = match error {
         LinkError::Disconnected | LinkError::Io(_) => NEWS_LIMIT,
         LinkError::BadFrame { .. } | LinkError::TooLarge { .. } => Duration::ZERO,

@@ -114,7 +114,8 @@ impl Backend for Processes {
         grace: Duration,
         heard: &mut dyn FnMut(usize, &[u8]),
     ) -> (Vec<ChildEnd>, bool) {
-        // Links are read while their ends are awaited: last words may be longer than what a link holds.
+        // Links are read while their ends are awaited: last words may be longer than what a link
+        // holds.
         let (say, said) = mpsc::channel();
         let listen = move || {
             hear(links, |number, message| {

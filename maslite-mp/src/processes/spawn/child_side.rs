@@ -1,7 +1,7 @@
 //! The child's side of a start, and of the control line from then on.
 //!
-//! **Invariant:** from the handshake on a thread reads the control line, and ends the process when that closes; before, who shakes hands
-//! reads it. So no child outlives main.
+//! **Invariant:** from the handshake on a thread reads the control line, and ends the process when
+//! that closes; before, who shakes hands reads it. So no child outlives main.
 
 use std::env;
 use std::ffi::OsStr;
@@ -59,7 +59,8 @@ pub(crate) struct ChildSide {
     pub(crate) cluster: u32,
 }
 
-/// Whether this process was started as a child of ours. Such a process must not start a simulation of its own.
+/// Whether this process was started as a child of ours. Such a process must not start a simulation
+/// of its own.
 pub(crate) fn is_child() -> bool {
     let is_marked = || marked_parent().is_some_and(|parent| parent == parent_id() || is_orphan());
     // What tells an orphan is gone once it has taken its control line.
@@ -69,10 +70,12 @@ pub(crate) fn is_child() -> bool {
 /// The process id of this process, if it is a child that has come to an `enter`.
 static STARTED_AS_CHILD: OnceLock<u32> = OnceLock::new();
 
-/// Whether this process, which has the marker and another parent, is a child whose main process has died since it was started. What
-/// agents start inherits the marker, but it has no control line, and rarely a process group of its own.
+/// Whether this process, which has the marker and another parent, is a child whose main process has
+/// died since it was started. What agents start inherits the marker, but it has no control line,
+/// and rarely a process group of its own.
 ///
-/// Without this a child that loses its main process before it gets here would take itself for a main process, and begin anew.
+/// Without this a child that loses its main process before it gets here would take itself for a
+/// main process, and begin anew.
 fn is_orphan() -> bool {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let is_socket = stdin.is_ok_and(|stdin| UnixStream::from(stdin).local_addr().is_ok());
@@ -116,9 +119,11 @@ struct Guest {
     memory: Option<OwnedFd>,
 }
 
-/// Sets this process up as a child, if it is one, and main meant this call of `enter`. `wait` is for the child's end of the link.
+/// Sets this process up as a child, if it is one, and main meant this call of `enter`. `wait` is
+/// for the child's end of the link.
 ///
-/// From the handshake on a thread of this process reads its control line, and ends the process when main is gone.
+/// From the handshake on a thread of this process reads its control line, and ends the process when
+/// main is gone.
 pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
     if !is_child() {
         return Arrival::Main;
@@ -163,8 +168,9 @@ pub(crate) fn is_passing() -> bool {
     matches!(*progress, Progress::Passing(_)) && is_child()
 }
 
-/// Ends this process if it is a child that has not come to the `enter` that main meant: clusters of its own would be started in main
-/// as well, and theirs would have clusters again. It cannot get past what the program does with their results.
+/// Ends this process if it is a child that has not come to the `enter` that main meant: clusters of
+/// its own would be started in main as well, and theirs would have clusters again. It cannot get
+/// past what the program does with their results.
 pub(super) fn refuse_to_start() {
     if !is_passing() {
         return;
@@ -288,7 +294,8 @@ impl Guest {
                 if is_gone(&end) && control.line.local_addr().is_ok() {
                     die();
                 }
-                // Main may live. Somebody here has closed the line, and perhaps something else has its number.
+                // Main may live. Somebody here has closed the line, and perhaps something else has
+                // its number.
                 end_telling();
             })
             .map_err(ChildError::refused("no thread can be started"))?;
@@ -329,7 +336,8 @@ impl ChildSide {
         }
     }
 
-    /// The link is broken. If that is because main is gone, ends this process and all that its agents have started: main cannot.
+    /// The link is broken. If that is because main is gone, ends this process and all that its
+    /// agents have started: main cannot.
     pub(crate) fn end_with_main(&self) {
         if self.watch.as_ref().is_some_and(|main| main.is_going()) {
             die();
@@ -354,9 +362,11 @@ impl ChildSide {
     }
 }
 
-/// Leaves `/dev/null` in the place of the control line, so that nothing an agent does or starts reads main's bytes.
+/// Leaves `/dev/null` in the place of the control line, so that nothing an agent does or starts
+/// reads main's bytes.
 ///
-/// The line itself is read without a buffer: `std::io::stdin()` would take bytes that are not its own.
+/// The line itself is read without a buffer: `std::io::stdin()` would take bytes that are not its
+/// own.
 fn leave_nothing_in_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
@@ -381,9 +391,10 @@ fn show_as(cluster: u32) {
 #[cfg(not(target_os = "linux"))]
 fn show_as(_: u32) {}
 
-/// Makes the kernel wake this process when the thread that started it is gone. Until now it would have killed it
-/// ([`Program::death_signal`](super::Program::death_signal)), and only it: from here on there are agents, what they start is to end as well, and only this process can see to that. Its control
-/// thread does, which the kernel has to wake if the process has been stopped.
+/// Makes the kernel wake this process when the thread that started it is gone. Until now it would
+/// have killed it ([`Program::death_signal`](super::Program::death_signal)), and only it: from here
+/// on there are agents, what they start is to end as well, and only this process can see to that.
+/// Its control thread does, which the kernel has to wake if the process has been stopped.
 #[cfg(target_os = "linux")]
 fn wake_with_end_of_parent() {
     let parent = parent_id();
@@ -408,7 +419,8 @@ const NEWS_LIMIT: Timespec = Timespec {
 pub(super) struct MainWatch {
     /// The control line: it closes when no process holds main's end.
     pub(super) line: UnixStream,
-    /// The process itself, since one that it has forked may hold that end. None where the system cannot tell.
+    /// The process itself, since one that it has forked may hold that end. None where the system
+    /// cannot tell.
     process: Option<OwnedFd>,
 }
 
@@ -418,8 +430,8 @@ impl MainWatch {
         Self { line, process }
     }
 
-    /// Waits until the line or the process shows one of these events; not for ever, if there is a limit. Tells whether the line does, and
-    /// whether the process has ended.
+    /// Waits until the line or the process shows one of these events; not for ever, if there is a
+    /// limit. Tells whether the line does, and whether the process has ended.
     fn look(&self, events: PollFlags, limit: Option<&Timespec>) -> io::Result<(bool, bool)> {
         let mut both = vec![PollFd::new(&self.line, events)];
         let process = self.process.as_ref();
@@ -497,8 +509,8 @@ fn is_gone(end: &io::Result<()>) -> bool {
     matches!(kind, Err(BrokenPipe | ConnectionReset | UnexpectedEof))
 }
 
-/// Ends this process with a code that says why, or without one if that takes long: destructors and handlers run beside the agents'
-/// thread, and one of them may wait for ever.
+/// Ends this process with a code that says why, or without one if that takes long: destructors and
+/// handlers run beside the agents' thread, and one of them may wait for ever.
 fn end_telling() -> ! {
     let watch = thread::Builder::new().name("maslite-end".to_owned());
     let watching = watch.spawn(|| {
@@ -511,9 +523,10 @@ fn end_telling() -> ! {
     exit(EXIT_LIFELINE_LOST)
 }
 
-/// Ends this process at once, and all in its process group: what its agents have started. Not by `exit`: that runs destructors and
-/// handlers beside the agents' thread, and one of them may wait for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does
-/// the same, and nobody reads the exit code.
+/// Ends this process at once, and all in its process group: what its agents have started. Not by
+/// `exit`: that runs destructors and handlers beside the agents' thread, and one of them may wait
+/// for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does the same, and nobody
+/// reads the exit code.
 fn die() -> ! {
     let this = getpid();
     // It fails if an agent has taken this process to another group; that one is none of ours.

@@ -1,14 +1,17 @@
 //! Which call of `enter` a child process is for.
 //!
-//! A program may enter several registries, and the same code may enter several times. So a registry has a [`Signature`], a call of
-//! `enter` is a [`Point`], and the invitation of a child names the point that main meant. The child returns from every other `enter`
-//! as main did, and becomes a cluster at that one:
+//! A program may enter several registries, and the same code may enter several times. So a registry
+//! has a [`Signature`], a call of `enter` is a [`Point`], and the invitation of a child names the
+//! point that main meant. The child returns from every other `enter` as main did, and becomes a
+//! cluster at that one:
 //!
-//! - A registry whose builders capture nothing is known by its signature: all calls that enter it are alike, and the first one is taken.
-//! - What builders capture cannot be compared between processes. Such a registry is entered at the place of the call in the source, and at its
-//!   number among all calls from there.
-//! - A test harness runs nothing but the test that [`entered_by_test`](crate::Registry::entered_by_test) names, so there the signature
-//!   decides alone.
+//! - A registry whose builders capture nothing is known by its signature: all calls that enter it
+//!   are alike, and the first one is taken.
+//! - What builders capture cannot be compared between processes. Such a registry is entered at the
+//!   place of the call in the source, and at its number among all calls from there.
+//! - A test harness runs nothing but the test that
+//!   [`entered_by_test`](crate::Registry::entered_by_test) names, so there the signature decides
+//!   alone.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -126,7 +129,8 @@ pub(super) enum Meant {
     Elsewhere,
 }
 
-/// FNV-1a: the same number in every process of a program, unlike the hasher of the standard library.
+/// FNV-1a: the same number in every process of a program, unlike the hasher of the standard
+/// library.
 struct Fnv(u64);
 
 impl Default for Fnv {

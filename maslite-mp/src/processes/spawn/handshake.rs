@@ -8,9 +8,10 @@
 //! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
 //! | main | [`ConnectRequest`] | if the link is to be a channel: the socket through which to hand it over comes with it |
 //!
-//! An invitation begins with the protocol's number (u32, little endian), so that it is understood that it is not. Each message of main is a
-//! length (u16, little endian), then itself in postcard. They are short: writing one does not wait for the child to read it. The length of
-//! what a child says is a u32.
+//! An invitation begins with the protocol's number (u32, little endian), so that it is understood
+//! that it is not. Each message of main is a length (u16, little endian), then itself in postcard.
+//! They are short: writing one does not wait for the child to read it. The length of what a child
+//! says is a u32.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -197,7 +198,8 @@ impl ConnectRequest {
         send_with(control, &framed(self)?, Some(socket))
     }
 
-    /// Reads it, and takes the socket. The system drops that without a word if this process may open no more files.
+    /// Reads it, and takes the socket. The system drops that without a word if this process may
+    /// open no more files.
     pub(crate) fn read(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
         let mut length = [0; 2];
         let socket = receive_with(control, &mut length)?;

@@ -1,4 +1,5 @@
-//! Main's side of a start: invites all children of a call, hears who they are, and lets those in whose link is a channel.
+//! Main's side of a start: invites all children of a call, hears who they are, and lets those in
+//! whose link is a channel.
 //!
 //! ```text
 //! start ──► supervisor thread: invite_all ──► a process for each
@@ -6,7 +7,8 @@
 //!              let_all_in ◄── main's ends of channels, through one socket for all
 //! ```
 //!
-//! All of it waits for control lines and that socket at once, up to the deadline. The waiter of a child that ends closes its control line.
+//! All of it waits for control lines and that socket at once, up to the deadline. The waiter of a
+//! child that ends closes its control line.
 //!
 //! **Invariant:** when [`start`] returns an error, no process of the call is left.
 
@@ -76,7 +78,8 @@ pub(crate) struct MainSide {
     pub(crate) carrier: Link,
 }
 
-/// Starts the children on the supervisor's thread and returns main's sides, in the order of the clusters.
+/// Starts the children on the supervisor's thread and returns main's sides, in the order of the
+/// clusters.
 ///
 /// # Errors
 ///
@@ -326,8 +329,8 @@ fn remaining(until: Option<Instant>) -> Option<Timespec> {
     Timespec::try_from(remaining).ok()
 }
 
-/// Has the children whose links are channels hand over main's ends, until all have done so or something went wrong. Returns main's ends of
-/// all links, in the order of the children.
+/// Has the children whose links are channels hand over main's ends, until all have done so or
+/// something went wrong. Returns main's ends of all links, in the order of the children.
 fn let_all_in(
     signs: &Receiver<Exited>,
     invited: &mut [Invited<'_>],
@@ -368,7 +371,8 @@ fn let_all_in(
     Ok(ends.into_iter().flatten().collect())
 }
 
-/// Makes the sockets through which the children whose links are channels hand them over, and gives them theirs.
+/// Makes the sockets through which the children whose links are channels hand them over, and gives
+/// them theirs.
 fn ask_for_channels(
     invited: &[Invited<'_>],
     ends: &[Option<Ends>],
@@ -397,7 +401,8 @@ fn ask_for_channels(
 struct News {
     /// Channels were handed over.
     channels: bool,
-    /// These children, who have not been let in, have ended, or say what no child says: their indices.
+    /// These children, who have not been let in, have ended, or say what no child says: their
+    /// indices.
     gone: Vec<usize>,
 }
 

@@ -1,7 +1,9 @@
-//! Starts child processes and shakes hands with them: main's side ([`start`]) and the child's ([`child_side`]).
+//! Starts child processes and shakes hands with them: main's side ([`start`]) and the child's
+//! ([`child_side`]).
 //!
-//! A child is the same executable, told apart by the environment variable [`MARKER`], which holds its parent's process id. It counts
-//! only in a direct child of that parent, or in one that has lost it, so a program that an agent starts is no child of ours.
+//! A child is the same executable, told apart by the environment variable [`MARKER`], which holds
+//! its parent's process id. It counts only in a direct child of that parent, or in one that has
+//! lost it, so a program that an agent starts is no child of ours.
 //!
 //! ```text
 //! main                                             child
@@ -15,19 +17,24 @@
 //!  takes the ends  ◄────────────── main's ends ───  hands them over through the socket
 //! ```
 //!
-//! If both have mapped the memory, it is the link. The sockets have no names. So nothing of a start is ever in the file system.
+//! If both have mapped the memory, it is the link. The sockets have no names. So nothing of a start
+//! is ever in the file system.
 //!
-//! - All children of one call are started before the first handshake: they load at the same time, and none inherits the
-//!   descriptors of another's handshake. For the same reason the whole process makes one start at a time.
-//! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not through arguments or
-//!   environment, which others can read.
-//! - No step can hang: main waits for all control lines and its socket at once, up to the deadline, and the end of a child closes its line.
-//! - If anything fails, all children of the call are killed and reaped before the error is returned.
+//! - All children of one call are started before the first handshake: they load at the same time,
+//!   and none inherits the descriptors of another's handshake. For the same reason the whole
+//!   process makes one start at a time.
+//! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not
+//!   through arguments or environment, which others can read.
+//! - No step can hang: main waits for all control lines and its socket at once, up to the deadline,
+//!   and the end of a child closes its line.
+//! - If anything fails, all children of the call are killed and reaped before the error is
+//!   returned.
 //!
 //! # The child's standard streams
 //!
-//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place; stdout and stderr are pipes to main,
-//! unless it lends them its own (see [`Output`](crate::processes::output::Output)).
+//! stdin is the control line, a socket both ways, and the agents find `/dev/null` in its place;
+//! stdout and stderr are pipes to main, unless it lends them its own (see
+//! [`Output`](crate::processes::output::Output)).
 
 mod child_side;
 pub(crate) mod entry;

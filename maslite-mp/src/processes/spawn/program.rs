@@ -1,7 +1,8 @@
 //! The program that children run: this very one, with the input that it had itself.
 //!
-//! What stands before `enter` runs in a child as it ran in main, so it must see the same: the arguments, among them the name of the
-//! program; and the working directory and the environment that main had when it came to its first `enter`.
+//! What stands before `enter` runs in a child as it ran in main, so it must see the same: the
+//! arguments, among them the name of the program; and the working directory and the environment
+//! that main had when it came to its first `enter`.
 
 use std::env;
 use std::ffi::OsString;
@@ -29,7 +30,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// This executable as a test harness that runs nothing but the ignored test `name`, which is the entry of child processes.
+    /// This executable as a test harness that runs nothing but the ignored test `name`, which is
+    /// the entry of child processes.
     pub(crate) fn test_entry(name: &str) -> Self {
         Self {
             exe: None,
@@ -57,8 +59,9 @@ impl Program {
 }
 
 impl Program {
-    /// What children are sent when main is gone, until they ask for something else. Only the first thread of a process can do that, and
-    /// the harness enters in another one: there they are woken from the beginning.
+    /// What children are sent when main is gone, until they ask for something else. Only the first
+    /// thread of a process can do that, and the harness enters in another one: there they are woken
+    /// from the beginning.
     #[cfg(target_os = "linux")]
     pub(super) fn death_signal(&self) -> Signal {
         match self.test {
@@ -98,7 +101,8 @@ pub(super) fn directory_to_go_to() -> Option<PathBuf> {
     env::current_dir().ok()
 }
 
-/// Says so if a process could not be started because the directory that it was to be started in is gone.
+/// Says so if a process could not be started because the directory that it was to be started in is
+/// gone.
 pub(super) fn explain_failure(error: io::Error) -> io::Error {
     match other_directory() {
         Some(directory) if !directory.is_dir() => io::Error::new(
@@ -125,7 +129,8 @@ impl Origin {
     }
 }
 
-/// The executable that is running, even if another file has taken its path since, under the name that it was started by.
+/// The executable that is running, even if another file has taken its path since, under the name
+/// that it was started by.
 pub(super) fn own_executable() -> io::Result<Command> {
     let mut command = if limits::runs_from_memory() {
         Command::new(limits::OWN_PROGRAM)

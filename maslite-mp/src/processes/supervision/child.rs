@@ -33,10 +33,12 @@ pub(crate) const ASK: u8 = b'?';
 
 pub(super) const SIGKILL: i32 = 9;
 
-/// No answer is as long as this \[bytes\]. What comes beyond is left in the socket, where a child that floods it has to wait.
+/// No answer is as long as this \[bytes\]. What comes beyond is left in the socket, where a child
+/// that floods it has to wait.
 pub(super) const ANSWER_LENGTH: usize = 1 << 20;
 
-/// What a child answers when asked what it is at: a length (u32, little endian), then this in postcard.
+/// What a child answers when asked what it is at: a length (u32, little endian), then this in
+/// postcard.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     busy: bool,
@@ -103,7 +105,8 @@ impl Lifeline {
         }
     }
 
-    /// Breaks the link. Whoever waits at main's end of it is woken, whatever has become of the child.
+    /// Breaks the link. Whoever waits at main's end of it is woken, whatever has become of the
+    /// child.
     pub(super) fn cut(&self) {
         if let Line::Tied(cut) = mem::replace(&mut *self.lock(), Line::Cut) {
             cut();
@@ -152,8 +155,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Writes to its control line, if there is room. There is none only if it has not read for hundreds of commands, and a child that has
-    /// closed the line is about to be found dead.
+    /// Writes to its control line, if there is room. There is none only if it has not read for
+    /// hundreds of commands, and a child that has closed the line is about to be found dead.
     pub(super) fn tell(&self, bytes: &[u8]) -> bool {
         let flags = SendFlags::DONTWAIT | NO_SIGNAL;
         let sent = retry_on_intr(|| rustix::net::send(&self.control, bytes, flags));
@@ -246,7 +249,8 @@ impl Watched {
         }
     }
 
-    /// Whether its end was its own, and no consequence of another's. Where the system keeps no status, who was killed died of that.
+    /// Whether its end was its own, and no consequence of another's. Where the system keeps no
+    /// status, who was killed died of that.
     pub(super) fn ended_itself(&self) -> bool {
         match self.exit {
             None => false,
@@ -281,8 +285,8 @@ impl Watched {
     }
 }
 
-/// Waits for the end of a process, and kills whatever it has started and left in its process group. Until it is reaped, its id is
-/// also the group's, and nobody else's.
+/// Waits for the end of a process, and kills whatever it has started and left in its process group.
+/// Until it is reaped, its id is also the group's, and nobody else's.
 pub(super) fn kill_group_at_end(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(pid) = pid else {
@@ -294,7 +298,8 @@ pub(super) fn kill_group_at_end(pid: u32) {
     let _ = kill_process_group(pid, Signal::KILL);
 }
 
-/// Whether a child was stopped because it used a terminal in whose foreground it is not: children are in process groups of their own.
+/// Whether a child was stopped because it used a terminal in whose foreground it is not: children
+/// are in process groups of their own.
 fn is_stopped_by_terminal(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let stop = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Numbers the grants of all clusters, and tells whether the run is interrupted.
 ///
-/// The order of the two counts: `MpMain` issues a number and *then* asks [`interrupted`](Self::interrupted); the supervisor marks the run as interrupted and
-/// *then* reads the last number. So each grant is either covered by the interrupt, or `MpMain` sees in time that it must not be sent.
+/// The order of the two counts: `MpMain` issues a number and *then* asks
+/// [`interrupted`](Self::interrupted); the supervisor marks the run as interrupted and *then* reads
+/// the last number. So each grant is either covered by the interrupt, or `MpMain` sees in time that
+/// it must not be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     /// The last number issued.
@@ -14,8 +16,8 @@ pub(crate) struct Grants {
     pub(super) run: AtomicU64,
     /// The run that is interrupted, as counted by `run`.
     pub(super) interrupted: AtomicU64,
-    /// The supervisor looks now and then whether the run moves, until it finds that there is none. Runs that follow each other
-    /// closely need not tell it of every one.
+    /// The supervisor looks now and then whether the run moves, until it finds that there is none.
+    /// Runs that follow each other closely need not tell it of every one.
     pub(super) watched: AtomicBool,
 }
 
@@ -25,7 +27,8 @@ impl Grants {
         self.issued.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Whether the run under way is interrupted: then only grants that bring all clusters to one instant may still be sent.
+    /// Whether the run under way is interrupted: then only grants that bring all clusters to one
+    /// instant may still be sent.
     pub(crate) fn interrupted(&self) -> bool {
         self.current_run()
             .is_some_and(|run| self.interrupted.load(Ordering::SeqCst) == run)

@@ -1,4 +1,5 @@
-//! Watches the child processes: learns of every exit, stops all when one dies, interrupts and ends runs in time, reaps everything.
+//! Watches the child processes: learns of every exit, stops all when one dies, interrupts and ends
+//! runs in time, reaps everything.
 //!
 //! ```text
 //! MpMain ── commands ──┐
@@ -6,26 +7,33 @@
 //! waiter of child 2 ───┘
 //! ```
 //!
-//! One supervisor thread lives from [`Supervisor::new`] to [`Supervisor::wait_all`]; one waiter thread per child blocks until its
-//! child exits. All of them wait for events, none polls.
+//! One supervisor thread lives from [`Supervisor::new`] to [`Supervisor::wait_all`]; one waiter
+//! thread per child blocks until its child exits. All of them wait for events, none polls.
 //!
-//! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the first unexpected exit is
-//!   recorded and all other children are killed. That closes their links: `MpMain`, wherever it waits, gets
-//!   [`Disconnected`](crate::error::link::LinkError::Disconnected) and asks [`Supervisor::first_death`] for the reason.
-//! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two kinds of commands: `H` and eight bytes, little endian,
-//!   *interrupt all grants up to this number*; and `?`, *what are you at*, to which a thread of the child answers at once with an [`Answer`],
-//!   whatever its agents do. It is the child's lifeline as well: when it closes, because this process is gone, the child ends itself.
-//! - **Questions.** They are asked only when something stands still: see [`StallDetector`](crate::stall::detector::StallDetector). All children are asked, then all answers are
-//!   awaited, up to one deadline. Who owes an answer is not asked again, so a stopped child costs that wait once.
-//! - **Interrupts.** [`Grants`] numbers the grants. An interrupt names the last number issued, so that it ends what is under way and nothing later.
-//!   Children that are still at it after a further grace are stuck, and all are killed.
-//! - **Groups.** Each child leads a process group. When it ends, and before it is reaped, the rest of its group is killed, so that nothing
-//!   an agent has started stays behind.
-//! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with a used pid; nobody
-//!   else's children are touched.
+//! - **Fail-stop.** With synchronised simulated time a lost cluster makes the run wrong. So the
+//!   first unexpected exit is recorded and all other children are killed. That closes their links:
+//!   `MpMain`, wherever it waits, gets
+//!   [`Disconnected`](crate::error::link::LinkError::Disconnected) and asks
+//!   [`Supervisor::first_death`] for the reason.
+//! - **Control line.** A child's stdin is a socket. It carries the invitation and after it two
+//!   kinds of commands: `H` and eight bytes, little endian, *interrupt all grants up to this
+//!   number*; and `?`, *what are you at*, to which a thread of the child answers at once with an
+//!   [`Answer`], whatever its agents do. It is the child's lifeline as well: when it closes,
+//!   because this process is gone, the child ends itself.
+//! - **Questions.** They are asked only when something stands still: see
+//!   [`StallDetector`](crate::stall::detector::StallDetector). All children are asked, then all
+//!   answers are awaited, up to one deadline. Who owes an answer is not asked again, so a stopped
+//!   child costs that wait once.
+//! - **Interrupts.** [`Grants`] numbers the grants. An interrupt names the last number issued, so
+//!   that it ends what is under way and nothing later. Children that are still at it after a
+//!   further grace are stuck, and all are killed.
+//! - **Groups.** Each child leads a process group. When it ends, and before it is reaped, the rest
+//!   of its group is killed, so that nothing an agent has started stays behind.
+//! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with
+//!   a used pid; nobody else's children are touched.
 //!
-//! **Invariant:** children are started on the supervisor thread, because Linux ties the death signal of a child to the thread that
-//! started it.
+//! **Invariant:** children are started on the supervisor thread, because Linux ties the death
+//! signal of a child to the thread that started it.
 
 mod child;
 mod grants;
@@ -61,7 +69,8 @@ pub(crate) enum Failure {
         pid: u32,
         exit: ExitKind,
     },
-    /// A cluster is over a limit. If the blocker does not say which, whoever waits for its answer knows.
+    /// A cluster is over a limit. If the blocker does not say which, whoever waits for its answer
+    /// knows.
     Stuck {
         limit: Limit,
         blocker: Option<Box<TimeBlocker>>,
@@ -108,22 +117,23 @@ pub(crate) struct RunInterrupter {
 }
 
 impl RunInterrupter {
-    /// Interrupts the run under way: its children end their grants after the superstep they are in. Does nothing if there is none.
+    /// Interrupts the run under way: its children end their grants after the superstep they are in.
+    /// Does nothing if there is none.
     pub(crate) fn interrupt_now(&self) {
         // A supervisor that is gone has no run.
         let _ = self.events.send(Event::InterruptNow { run: self.run });
     }
 
-    /// Has the grants under way end after the superstep they are in, and nothing more: the run goes on,
-    /// and nobody counts as stuck.
+    /// Has the grants under way end after the superstep they are in, and nothing more: the run goes
+    /// on, and nobody counts as stuck.
     pub(crate) fn interrupt_for_request(&self) {
         let _ = self
             .events
             .send(Event::InterruptForRequest { run: self.run });
     }
 
-    /// Asks all children what they are at, and waits at most about `limit` for each half of the way: to be heard, and to be
-    /// answered. None if nobody answers, or the supervisor is busy.
+    /// Asks all children what they are at, and waits at most about `limit` for each half of the
+    /// way: to be heard, and to be answered. None if nobody answers, or the supervisor is busy.
     pub(crate) fn glance(&self, limit: Duration) -> Option<Vec<Probe>> {
         let (reply, answer) = mpsc::channel();
         let job = Job(Box::new(move |watch| {
@@ -152,7 +162,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the supervisor thread. `interrupt_grace`: how long an interrupted run may go on before its children count as stuck.
+    /// Starts the supervisor thread. `interrupt_grace`: how long an interrupted run may go on
+    /// before its children count as stuck.
     pub(crate) fn new(interrupt_grace: Duration) -> io::Result<Self> {
         let (events, receiver) = mpsc::channel();
         let shared = Arc::new(Shared::default());
@@ -201,7 +212,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins a run, which is interrupted at `deadline` if there is one. Ends the run before, if it was not disarmed.
+    /// Begins a run, which is interrupted at `deadline` if there is one. Ends the run before, if it
+    /// was not disarmed.
     pub(crate) fn interrupt_at(&self, deadline: Option<Instant>) {
         self.disarm();
         let run = self.grants.run.fetch_add(1, Ordering::SeqCst) + 1;
@@ -226,7 +238,8 @@ impl Supervisor {
         }
     }
 
-    /// Why the children were stopped. Waits up to `limit` for the news, which may be later than the disconnection it explains.
+    /// Why the children were stopped. Waits up to `limit` for the news, which may be later than the
+    /// disconnection it explains.
     pub(crate) fn first_death(&self, limit: Duration) -> Option<Failure> {
         let state = self.shared.lock();
         let (state, _) = self
@@ -237,7 +250,8 @@ impl Supervisor {
         state.failure.clone()
     }
 
-    /// Who ended without being told to, the first one first, and what each said last. Waits for the end of all children, which have been killed.
+    /// Who ended without being told to, the first one first, and what each said last. Waits for the
+    /// end of all children, which have been killed.
     pub(crate) fn post_mortem(&self) -> Vec<Death> {
         self.run_job(Watch::post_mortem).unwrap_or_default()
     }
@@ -262,14 +276,15 @@ impl Supervisor {
         let _ = self.events.send(Event::ExpectExits);
     }
 
-    /// Waits up to `grace` for all children to end, kills those that have not, and reaps all. Calls after the first return
-    /// the same and take no time.
+    /// Waits up to `grace` for all children to end, kills those that have not, and reaps all. Calls
+    /// after the first return the same and take no time.
     pub(crate) fn wait_all(&mut self, grace: Duration) -> Vec<ChildEnd> {
         if let Some(thread) = self.thread.take() {
             let (reply, ends) = mpsc::channel();
             let _ = self.events.send(Event::Finish { grace, reply });
             self.ends = ends.recv().unwrap_or_default();
-            // An error would be its panic, which has been reported; the children are then ended by their lifelines.
+            // An error would be its panic, which has been reported; the children are then ended by
+            // their lifelines.
             let _ = thread.join();
         }
         self.ends.clone()

@@ -21,10 +21,12 @@ use crate::links::transport::now;
 use crate::processes::output::{self, Closing, Outlet, Pump};
 use crate::stall::detector::{Probe, ProgressLines, StallDetector};
 
-/// How long an answer may take before its child counts as not answering. So long, at most, the news of a death may be late.
+/// How long an answer may take before its child counts as not answering. So long, at most, the news
+/// of a death may be late.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 
-/// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck with it.
+/// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck
+/// with it.
 pub(super) const REAP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many times longer children may take to end while one of them is reporting a panic.
@@ -63,12 +65,14 @@ pub(crate) struct Watch {
     pub(crate) progress_reporter: Option<Box<dyn ProgressLines>>,
     expecting_exits: bool,
     kills: OomKills,
-    /// Reads what children print, from the first that is to be heard. After them, because it ends when they have let go of it.
+    /// Reads what children print, from the first that is to be heard. After them, because it ends
+    /// when they have let go of it.
     pub(super) pump: Option<Pump>,
 }
 
 impl Watch {
-    /// With no child yet. Events come from what clones of the sender tell; `interrupt_grace` is how long an interrupted run may go on.
+    /// With no child yet. Events come from what clones of the sender tell; `interrupt_grace` is how
+    /// long an interrupted run may go on.
     pub(super) fn new(
         (sender, events): (Sender<Event>, Receiver<Event>),
         shared: Arc<Shared>,
@@ -100,7 +104,8 @@ impl Watch {
         }
     }
 
-    /// Puts a child under supervision. `exited` is called by its waiter thread, once, before the exit counts here.
+    /// Puts a child under supervision. `exited` is called by its waiter thread, once, before the
+    /// exit counts here.
     ///
     /// # Errors
     ///
@@ -168,7 +173,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes what breaks main's end of the link to a child, which is used once that has ended or is given up.
+    /// Takes what breaks main's end of the link to a child, which is used once that has ended or is
+    /// given up.
     pub(crate) fn link(&mut self, pid: u32, cut: impl Fn() + Send + 'static) {
         if let Some(child) = self.children.iter().find(|child| child.pid == pid) {
             child.link.tie(cut);
@@ -180,8 +186,9 @@ impl Watch {
         self.children.len()
     }
 
-    /// Kills, reaps and forgets the children adopted after the first `kept`: a start that failed. Tells of those that had ended before,
-    /// by their clusters, how they did and what they said last.
+    /// Kills, reaps and forgets the children adopted after the first `kept`: a start that failed.
+    /// Tells of those that had ended before, by their clusters, how they did and what they said
+    /// last.
     pub(crate) fn disown(&mut self, kept: usize) -> Vec<(u32, ExitKind, String)> {
         let expecting = mem::replace(&mut self.expecting_exits, true);
         for child in &mut self.children[kept..] {
@@ -248,7 +255,8 @@ impl Watch {
             Event::KillAll => self.fail(Failure::Interrupted),
             Event::Look => self.look(),
             Event::ExpectExits => self.expecting_exits = true,
-            // A Finish is only ever sent once, and taken out before: see `run`; the others are for a run that is over.
+            // A Finish is only ever sent once, and taken out before: see `run`; the others are for
+            // a run that is over.
             Event::Finish { .. }
             | Event::InterruptNow { .. }
             | Event::InterruptForRequest { .. } => {}
@@ -334,8 +342,8 @@ impl Watch {
         self.detector.interval().into_iter().chain(telling).min()
     }
 
-    /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so. Tells how far it has come, if
-    /// that is due. Does so again after a while.
+    /// Looks whether the run under way moves; warns if it does not, and ends it if a limit says so.
+    /// Tells how far it has come, if that is due. Does so again after a while.
     fn look(&mut self) {
         let Some(interval) = self.interval() else {
             return;
@@ -427,8 +435,8 @@ impl Watch {
         }
     }
 
-    /// Records the first failure, kills all children, and breaks all links. The ends of the children would break them too, but there are
-    /// processes that the system cannot end.
+    /// Records the first failure, kills all children, and breaks all links. The ends of the
+    /// children would break them too, but there are processes that the system cannot end.
     fn fail(&mut self, failure: Failure) {
         // Before the killing, so that whoever is woken by it finds the reason.
         self.shared.lock().failure.get_or_insert(failure);
@@ -437,7 +445,8 @@ impl Watch {
         self.children.iter().for_each(|child| child.link.cut());
     }
 
-    /// Handles events until all children from the first `kept` on have exited, or `until` has passed.
+    /// Handles events until all children from the first `kept` on have exited, or `until` has
+    /// passed.
     fn await_exits(&mut self, kept: usize, until: Option<Instant>) {
         while self.children[kept..]
             .iter()
@@ -470,7 +479,8 @@ impl Watch {
         deaths.collect()
     }
 
-    /// Reads the last words of the children from the first `kept` on that have ended, and draws conclusions.
+    /// Reads the last words of the children from the first `kept` on that have ended, and draws
+    /// conclusions.
     fn explain_exits(&mut self, kept: usize) {
         let kills = self.kills.since();
         let until = now().checked_add(output::LIMIT);
@@ -502,7 +512,8 @@ impl Watch {
         self.expecting_exits = true;
         let begin = now();
         self.await_exits(0, begin.checked_add(grace));
-        // With a backtrace a panic takes longer to report than all else together, and would be lost.
+        // With a backtrace a panic takes longer to report than all else together, and would be
+        // lost.
         for _ in 0..PANIC_GRACES {
             if grace.is_zero() || !self.is_panic_reported() {
                 break;
@@ -519,7 +530,8 @@ impl Watch {
             .iter_mut()
             .map(|child| child.end(begin))
             .collect();
-        // Lifelines go last: until its child is reaped, closing one would race with the kill for the blame.
+        // Lifelines go last: until its child is reaped, closing one would race with the kill for
+        // the blame.
         self.children.clear();
         self.shared.lock().over = true;
         self.shared.changed.notify_all();

@@ -43,7 +43,8 @@ impl Fault {
         let cluster = cluster.to_owned();
         match self {
             Self::Agent(error) => match error {
-                // Which cluster heard of the second name is chance; an exchange is not of one cluster.
+                // Which cluster heard of the second name is chance; an exchange is not of one
+                // cluster.
                 maslite_core::Error::BadId(IdError::Collision(..))
                 | maslite_core::Error::EndlessExchange { .. } => Error::Model(error),
                 source => Error::Agent { cluster, source },

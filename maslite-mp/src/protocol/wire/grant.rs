@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::links::codec::Numbers;
 use crate::protocol::rare::{Blank, Rare};
 
-/// Leave to do something, and all a scheduler must know first. Before it in the message is the mail that has come for it.
+/// Leave to do something, and all a scheduler must know first. Before it in the message is the mail
+/// that has come for it.
 #[derive(Debug)]
 pub(crate) struct Grant {
     /// How manieth grant of all; an interrupt names the last one it ends.
@@ -66,7 +67,8 @@ pub(crate) struct News {
     pub(crate) interest: Vec<(u32, Pattern, bool, SimTime)>,
     /// The insertion indices of agents that were reported as added, in the order of the reports.
     pub(crate) numbers: Vec<u64>,
-    /// Agents that are to leave; and when, if the simulation's owner has not said so between two runs.
+    /// Agents that are to leave; and when, if the simulation's owner has not said so between two
+    /// runs.
     pub(crate) dismissed: Vec<(AgentId, Option<SimTime>)>,
     /// What an `Answer` is about.
     #[serde(with = "serde_bytes")]
@@ -76,8 +78,8 @@ pub(crate) struct News {
 /// Bits of a number that say which task it is. Those behind them say what of it is given.
 const GIVEN: u32 = 8;
 
-/// What to do. Before anything but `Setup`, `Match` and `Answer` the mail that waits is posted, that of the
-/// grant included.
+/// What to do. Before anything but `Setup`, `Match` and `Answer` the mail that waits is posted,
+/// that of the grant included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Call `setup` of all new agents. Nothing is posted.

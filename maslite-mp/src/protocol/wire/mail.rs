@@ -20,9 +20,11 @@ use crate::protocol::wire::note::{END, take_measured};
 /// | 8 | the receiver, if it is an agent |
 /// | 8, 8 | when it arrives and when it left, under a lookahead |
 ///
-/// Numbers have a fixed width and are little endian: there may be millions of them in a second, and none leaves the machine.
+/// Numbers have a fixed width and are little endian: there may be millions of them in a second, and
+/// none leaves the machine.
 ///
-/// Each mail has its length, so a message that reads fewer or more bytes than it wrote harms no other mail, and is noticed.
+/// Each mail has its length, so a message that reads fewer or more bytes than it wrote harms no
+/// other mail, and is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MailHead {
     pub(crate) key: MailKey,
@@ -31,7 +33,8 @@ pub(crate) struct MailHead {
     /// When it arrives and when it left, under a lookahead; otherwise zero.
     pub(crate) arrives: SimTime,
     pub(crate) left: SimTime,
-    /// It is for those who listen to such mail: its receiver lives in another cluster, which counts it.
+    /// It is for those who listen to such mail: its receiver lives in another cluster, which counts
+    /// it.
     pub(crate) is_copy: bool,
 }
 

@@ -49,7 +49,8 @@ pub(crate) struct Report {
     pub(crate) trace: u32,
 }
 
-/// What of a report is not a number, in the last bits of one of its numbers: the first of them first.
+/// What of a report is not a number, in the last bits of one of its numbers: the first of them
+/// first.
 pub(super) const FLAGS: u32 = 7;
 
 impl Report {

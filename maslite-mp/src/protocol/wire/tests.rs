@@ -81,7 +81,8 @@ fn mail_comes_out_of_a_batch_as_it_went_in() {
     assert!(MailHead::take(&mut &[16_u8; 64][..]).is_err());
 }
 
-/// A message that reads fewer or more bytes than it wrote is found, and the mail behind it is what it was.
+/// A message that reads fewer or more bytes than it wrote is found, and the mail behind it is what
+/// it was.
 #[test]
 fn mail_that_reads_other_than_it_wrote_harms_no_other() {
     let [head, ..] = heads()[..] else {

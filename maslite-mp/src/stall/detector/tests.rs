@@ -190,7 +190,8 @@ fn who_holds_the_clock_and_who_waits() {
     assert_eq!(activity_after(silent, silent, MainState::Handler), both);
 }
 
-/// The first look finds that main stands, the second what the clusters are at; then four seconds pass.
+/// The first look finds that main stands, the second what the clusters are at; then four seconds
+/// pass.
 #[test]
 fn who_takes_too_long_is_over_a_limit() {
     let silent = |activity| {

@@ -1,6 +1,7 @@
 //! Who may speak to a control socket: processes of this user, and the superuser.
 //!
-//! The socket lies in a directory that only its user may enter, and the system says which user is at the other end of a connection.
+//! The socket lies in a directory that only its user may enter, and the system says which user is
+//! at the other end of a connection.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -45,8 +46,8 @@ pub(super) fn check_private(directory: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
-/// Whether the process at the other end is this user's, or the superuser's. Where the system does not tell, the modes of socket and
-/// directory alone decide.
+/// Whether the process at the other end is this user's, or the superuser's. Where the system does
+/// not tell, the modes of socket and directory alone decide.
 pub(super) fn is_this_user(socket: &UnixStream) -> bool {
     #[cfg(target_os = "linux")]
     {

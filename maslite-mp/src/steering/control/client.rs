@@ -46,8 +46,8 @@ maslite_core::readable_debug!(
     }
 );
 
-/// Asks the simulation with this control socket. Waits for the answer, for at most `limit` \[wall\] if there is one: a pause, for one,
-/// waits for agents at work.
+/// Asks the simulation with this control socket. Waits for the answer, for at most `limit` \[wall\]
+/// if there is one: a pause, for one, waits for agents at work.
 ///
 /// ```no_run
 /// use maslite_mp::control::{ask, protocol::Request, simulations};

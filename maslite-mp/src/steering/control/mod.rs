@@ -1,20 +1,24 @@
-//! Steering a simulation from another process of the same user: its control socket, and who speaks to it.
+//! Steering a simulation from another process of the same user: its control socket, and who speaks
+//! to it.
 //!
 //! ```text
 //! maslite, or a program ── a request, a line of JSON ──► Unix socket ──► a thread of main ──► Controller
 //!                      ◄── an answer, a line of JSON ──
 //! ```
 //!
-//! A simulation has a socket only if its program opens one: [`MpMain::open_control`](crate::MpMain::open_control). The socket lies in a
-//! directory that only its user may enter, has mode 0600 itself, and who connects under another user is sent away. Whoever may
-//! speak to it may read and stop the simulation, and nothing else: no request brings code, files or agents in.
+//! A simulation has a socket only if its program opens one:
+//! [`MpMain::open_control`](crate::MpMain::open_control). The socket lies in a directory that only
+//! its user may enter, has mode 0600 itself, and who connects under another user is sent away.
+//! Whoever may speak to it may read and stop the simulation, and nothing else: no request brings
+//! code, files or agents in.
 //!
 //! - [`protocol`]: what is asked and answered, with a version.
 //! - [`simulations`]: those that can be spoken to.
 //! - [`ask`]: asks one of them.
 //!
-//! **Invariant:** nothing that comes out of the socket, and nobody at its other end, holds up a run or changes its trace: requests are
-//! bounded in length, clients and their requests in number, and answers wait in memory of this process until they are read.
+//! **Invariant:** nothing that comes out of the socket, and nobody at its other end, holds up a run
+//! or changes its trace: requests are bounded in length, clients and their requests in number, and
+//! answers wait in memory of this process until they are read.
 
 mod access;
 mod client;

@@ -1,12 +1,14 @@
 //! Where control sockets lie, and which simulations have one.
 //!
-//! `$XDG_RUNTIME_DIR/maslite/<pid>-<name>.sock`, or below the directory for temporary files where there is no such variable. Beside it
-//! lies `<pid>-<name>.lock`.
+//! `$XDG_RUNTIME_DIR/maslite/<pid>-<name>.sock`, or below the directory for temporary files where
+//! there is no such variable. Beside it lies `<pid>-<name>.lock`.
 //!
-//! **Invariant:** the directory belongs to this user and nobody else may enter it, or it is not used.
+//! **Invariant:** the directory belongs to this user and nobody else may enter it, or it is not
+//! used.
 //!
-//! **Invariant:** whoever makes or removes a socket holds the lock of its name. The system lets go of it when the process that holds it ends,
-//! however that comes, and process ids repeat: in a container main may always be process 1. So a process id alone tells nothing.
+//! **Invariant:** whoever makes or removes a socket holds the lock of its name. The system lets go
+//! of it when the process that holds it ends, however that comes, and process ids repeat: in a
+//! container main may always be process 1. So a process id alone tells nothing.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
@@ -82,7 +84,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Takes the name, and removes what a dead process has left there. None if somebody alive has it.
+    /// Takes the name, and removes what a dead process has left there. None if somebody alive has
+    /// it.
     ///
     /// # Errors
     /// If there cannot be a lock.
@@ -148,7 +151,8 @@ fn named(path: PathBuf) -> Option<Simulation> {
     is_name(&name).then_some(Simulation { pid, name, path })
 }
 
-/// The simulations of this user that can be spoken to, by process and name. What dead ones have left is removed.
+/// The simulations of this user that can be spoken to, by process and name. What dead ones have
+/// left is removed.
 ///
 /// # Errors
 /// If their directory cannot be read, or is not this user's alone. That there is none is no error.

@@ -1,17 +1,19 @@
 //! What is asked of a simulation through its control socket, and the answers.
 //!
-//! A request is one line of JSON, an answer another: `{"version":1,"request":"pause"}` is answered with
-//! `{"version":1,"reply":{"paused":{"time_ns":3000000000}}}`. A client asks as often as it likes, one thing after the other.
-//! Times are whole nanoseconds.
+//! A request is one line of JSON, an answer another: `{"version":1,"request":"pause"}` is answered
+//! with `{"version":1,"reply":{"paused":{"time_ns":3000000000}}}`. A client asks as often as it
+//! likes, one thing after the other. Times are whole nanoseconds.
 //!
-//! **Invariant:** what is not a request of this version is answered with [`Reply::Refused`], and nothing happens.
+//! **Invariant:** what is not a request of this version is answered with [`Reply::Refused`], and
+//! nothing happens.
 
 use maslite_core::SimTime;
 use serde::{Deserialize, Serialize};
 
 use crate::steering::status::Status;
 
-/// The version of the protocol. A client and a simulation of different versions do not understand each other.
+/// The version of the protocol. A client and a simulation of different versions do not understand
+/// each other.
 pub const VERSION: u32 = 1;
 
 /// The longest request, with its end of line \[bytes\].
@@ -55,8 +57,8 @@ pub enum Request {
     Resume,
     /// End the run. Answered at once with [`Reply::Done`].
     Stop,
-    /// The agents, in insertion order. Answered with [`Reply::Agents`]; whoever wants more than one answer has, asks from the index after
-    /// the last one on.
+    /// The agents, in insertion order. Answered with [`Reply::Agents`]; whoever wants more than one
+    /// answer has, asks from the index after the last one on.
     Agents {
         /// The least insertion index.
         from: u64,
@@ -141,7 +143,8 @@ pub struct AgentView {
     pub type_name: String,
     /// The name of the cluster where it lives.
     pub cluster: String,
-    /// Its state as its type serialises it; none if it cannot be shown. In it other agents are numbers.
+    /// Its state as its type serialises it; none if it cannot be shown. In it other agents are
+    /// numbers.
     pub state: Option<serde_json::Value>,
     /// Why there is no state.
     pub no_state: Option<String>,

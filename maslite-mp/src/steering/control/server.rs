@@ -7,11 +7,13 @@
 //! ```
 //!
 //! - It blocks until something happens: a request, an answer, the end.
-//! - There are at most [`CLIENTS`]; one more takes the place of whoever has been silent the longest. So those who say nothing, and
-//!   those who wait for ever, keep nobody out.
-//! - At most [`AT_WORK`] clients wait for the run; one more is refused, unless it asks for a pause, which ends the wait of all
-//!   who wait for one. The request of a client that has left does not count.
-//! - A client's next request is read when it has taken the answer to the last one. Who takes none holds up itself.
+//! - There are at most [`CLIENTS`]; one more takes the place of whoever has been silent the
+//!   longest. So those who say nothing, and those who wait for ever, keep nobody out.
+//! - At most [`AT_WORK`] clients wait for the run; one more is refused, unless it asks for a pause,
+//!   which ends the wait of all who wait for one. The request of a client that has left does not
+//!   count.
+//! - A client's next request is read when it has taken the answer to the last one. Who takes none
+//!   holds up itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -318,8 +320,8 @@ impl Server {
         }
     }
 
-    /// Makes room by whoever has been silent the longest; if all wait for the run, by whoever has waited the longest. False if there
-    /// is nobody.
+    /// Makes room by whoever has been silent the longest; if all wait for the run, by whoever has
+    /// waited the longest. False if there is nobody.
     fn send_off_the_silent(&mut self) -> bool {
         let silent = self
             .clients

@@ -1,4 +1,5 @@
-//! The extended language of scenarios: births, removals, pauses and errors. Random stories, and a naive program of the rules.
+//! The extended language of scenarios: births, removals, pauses and errors. Random stories, and a
+//! naive program of the rules.
 
 pub mod generator;
 pub mod naive;

@@ -1,4 +1,5 @@
-//! What a story must tell, worked out once more without the kernel, as slowly and as plainly as can be.
+//! What a story must tell, worked out once more without the kernel, as slowly and as plainly as can
+//! be.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -69,7 +70,8 @@ impl<'a> Person<'a> {
     }
 }
 
-/// What sets actions off: the sender and topic of mail, none in setup and teardown, where `ttl` is fixed.
+/// What sets actions off: the sender and topic of mail, none in setup and teardown, where `ttl` is
+/// fixed.
 #[derive(Clone, Copy)]
 struct Cause {
     mail: Option<(u64, Topic)>,

@@ -114,7 +114,8 @@ pub enum Action {
     Panic {
         unless: Topic,
     },
-    /// The agent sends itself the message that it reacts to once more, so often and until it has had mail about a topic.
+    /// The agent sends itself the message that it reacts to once more, so often and until it has
+    /// had mail about a topic.
     Spin {
         until: Topic,
         #[serde(deserialize_with = "times")]

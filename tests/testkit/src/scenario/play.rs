@@ -120,7 +120,8 @@ pub fn has_notes(scenario: &Scenario) -> bool {
 pub enum Cut {
     /// It failed; the trace ends with the failure.
     Failed(Error),
-    /// Agents had more to say in one run than a report holds. With fewer supersteps in a run a report holds all.
+    /// Agents had more to say in one run than a report holds. With fewer supersteps in a run a
+    /// report holds all.
     Untold,
 }
 
@@ -321,7 +322,8 @@ where
                 Run::until(end.min(self.stage.simulation.now().saturating_add(piece)))
             }
         };
-        // Without a limit every reaction uses up some ttl, so no exchange is endless, however long it is.
+        // Without a limit every reaction uses up some ttl, so no exchange is endless, however long
+        // it is.
         let limit = self.scenario.run.supersteps_per_instant;
         let mut run = run.supersteps_per_instant(limit.unwrap_or(u64::MAX));
         if let Some(supersteps) = self.pieces.supersteps {

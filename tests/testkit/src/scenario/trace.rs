@@ -1,4 +1,5 @@
-//! The trace: a line of JSON for every delivery, and for what else happens to agents and to the run.
+//! The trace: a line of JSON for every delivery, and for what else happens to agents and to the
+//! run.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,7 +10,8 @@ use maslite_core::{AgentId, Delivery, Observer, SimTime};
 
 use crate::scenario::agent::ScenarioMessage;
 
-/// A place in the kernel's order: instant, superstep, and who is at work in it. Main comes before all agents.
+/// A place in the kernel's order: instant, superstep, and who is at work in it. Main comes before
+/// all agents.
 pub type Place = (SimTime, u64, u64);
 
 /// Who is at work, as a place tells it: the agent with this insertion index.
@@ -85,7 +87,8 @@ impl<W: Write + Send + 'static> Trace<W> {
         }
     }
 
-    /// Writes down the lines that wait, with others between them, before the lines of the same place.
+    /// Writes down the lines that wait, with others between them, before the lines of the same
+    /// place.
     pub fn settle(&self, notes: impl IntoIterator<Item = (Place, String)>) {
         let mut book = self.book();
         let lines = book.waiting.as_mut().map(mem::take).unwrap_or_default();

@@ -103,7 +103,8 @@ fn exchanges_in_every_way_of_waiting() {
     }
 }
 
-/// It is written little by little, in its place as long as it fits there, while the ring is used the other way.
+/// It is written little by little, in its place as long as it fits there, while the ring is used
+/// the other way.
 #[test]
 #[cfg_attr(miri, ignore = "messages cross the end of the ring")]
 fn a_draft_is_kept_until_it_is_sent() {

@@ -1,4 +1,5 @@
-//! Children that are killed, exit, or cannot be killed: main hears of it, whoever holds the ends of the link.
+//! Children that are killed, exit, or cannot be killed: main hears of it, whoever holds the ends of
+//! the link.
 
 use super::*;
 
@@ -32,7 +33,8 @@ fn breaks(mut side: MainSide) {
     assert!(matches!(error, LinkError::Disconnected), "{error:?}");
 }
 
-/// Holds the sockets of a child, as a process does that it has forked. None if the system does not allow it.
+/// Holds the sockets of a child, as a process does that it has forked. None if the system does not
+/// allow it.
 fn held_sockets(pid: u32) -> Option<Vec<OwnedFd>> {
     let process = pidfd_open(pid_of(pid), PidfdFlags::empty()).ok()?;
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;

@@ -11,7 +11,8 @@ fn dying_main_entry() {
     kill(id());
 }
 
-/// The children have inherited their main process's standard error, so its end shows that they are gone too.
+/// The children have inherited their main process's standard error, so its end shows that they are
+/// gone too.
 #[test]
 fn no_child_outlives_its_main_process() {
     let begin = now();
@@ -35,7 +36,8 @@ fn main_with_programs_entry() {
     kill(id());
 }
 
-/// As above: what agents have started has inherited standard error as well. One child of each link is stopped, so it must be woken.
+/// As above: what agents have started has inherited standard error as well. One child of each link
+/// is stopped, so it must be woken.
 #[test]
 fn what_agents_have_started_does_not_outlive_a_killed_main_process() {
     if !cfg!(target_os = "linux") {

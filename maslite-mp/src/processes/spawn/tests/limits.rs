@@ -1,4 +1,5 @@
-//! Limits and circumstances of a start: descriptors, lengths of files, directories, a program that was replaced.
+//! Limits and circumstances of a start: descriptors, lengths of files, directories, a program that
+//! was replaced.
 
 use super::*;
 
@@ -126,7 +127,8 @@ fn no_place_for_files_entry() {
     }
 }
 
-/// Nothing of a start is in the file system, not even for a moment: a main process that is killed then would leave it there.
+/// Nothing of a start is in the file system, not even for a moment: a main process that is killed
+/// then would leave it there.
 #[test]
 fn a_start_needs_no_directory_for_temporary_files_and_no_umask() {
     let too_long = format!("/{}", "a".repeat(89));

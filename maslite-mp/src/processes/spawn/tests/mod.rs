@@ -1,4 +1,5 @@
-//! The children of these tests are this test program, started for one of the ignored "tests" named `…_entry`.
+//! The children of these tests are this test program, started for one of the ignored "tests" named
+//! `…_entry`.
 
 use super::child_side::{MainWatch, obey, take_stdin};
 use super::entry::{Point, Signature};
@@ -267,8 +268,9 @@ fn introduce(change: impl FnOnce(&mut Hello)) -> (UnixStream, Invitation) {
     (stdin, invitation)
 }
 
-/// Runs another entry in a process of its own, with its own directory for temporary files, and waits for it and for all that hold
-/// its standard error. Returns what is left in that directory, too.
+/// Runs another entry in a process of its own, with its own directory for temporary files, and
+/// waits for it and for all that hold its standard error. Returns what is left in that directory,
+/// too.
 fn run_alone(entry: &str) -> (ExitStatus, String, usize) {
     let temp = env::temp_dir().join(format!("maslite-{}-{entry}", id()));
     fs::create_dir(&temp).expect("it is new");
