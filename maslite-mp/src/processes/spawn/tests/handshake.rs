@@ -15,7 +15,8 @@ fn a_child_that_ends_before_its_hello() {
         panic!("{error:?}");
     };
     assert_eq!(*exit, ExitKind::Success);
-    let test = "no ignored test of this program is called \"processes::spawn::tests::handshake::forgetful_entry\"";
+    let test = "no ignored test of this program has the name \
+        \"processes::spawn::tests::handshake::forgetful_entry\"";
     assert!(error.to_string().contains(test), "{error}");
 }
 
