@@ -34,7 +34,8 @@ impl<M: WireMessage> MpMain<M> {
         self.run_with_hooks(run, None)
     }
 
-    /// Runs, and hands mail addressed to [`AgentId::MAIN`] to `handler`, between two supersteps.
+    /// Runs, and hands mail addressed to [`AgentId::MAIN`](maslite_core::AgentId::MAIN) to
+    /// `handler`, between two supersteps.
     ///
     /// # Errors
     /// As [`run`](Self::run).
