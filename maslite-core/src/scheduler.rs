@@ -195,7 +195,7 @@ impl<M: Message> Scheduler<M> {
     /// All agents, in insertion order.
     ///
     /// # Errors
-    /// None: it has the shape of [`Simulation::agents`].
+    /// None: it has the shape of [`Simulation::agents`](crate::Simulation::agents).
     pub fn agents(&mut self) -> Result<Vec<AgentInfo>, CommandError> {
         let agents = self.engine.agents().map(|(id, agent)| {
             let index = self.engine.index(id).unwrap_or(u64::MAX);
@@ -546,7 +546,7 @@ impl<M: Message> Scheduler<M> {
     /// will fire.
     ///
     /// # Errors
-    /// None: it has the shape of [`Simulation::alarms`].
+    /// None: it has the shape of [`Simulation::alarms`](crate::Simulation::alarms).
     pub fn alarms(&mut self, filter: AlarmFilter) -> Result<Vec<PendingAlarm>, CommandError> {
         Ok(self.engine.alarms(filter))
     }

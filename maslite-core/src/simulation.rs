@@ -240,7 +240,7 @@ impl<C> AgentInfo<C> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Shutdown<E = crate::Error, P = std::convert::Infallible> {
-    /// How long it took [wall].
+    /// How long it took \[wall\].
     pub took: Duration,
     /// How each process ended; empty if there were none.
     pub ends: Vec<P>,

@@ -32,7 +32,7 @@ pub struct Lively {
     born: u64,
     /// How often it may still act without mail.
     restless: u8,
-    /// Delays are at least so long [ms].
+    /// Delays are at least so long \[ms\].
     patience: u64,
     /// It mostly sets alarms for itself, and rarely listens: so clusters have long to themselves,
     /// and then hear of each other.

@@ -18,9 +18,9 @@ pub struct Outcome {
     pub unheard: u64,
     pub supersteps: u64,
     pub alarms_pending: u64,
-    /// Where the clock stands [ms].
+    /// Where the clock stands \[ms\].
     pub now_ms: u64,
-    /// The instants that there were [ms].
+    /// The instants that there were \[ms\].
     pub instants_ms: BTreeSet<u64>,
 }
 

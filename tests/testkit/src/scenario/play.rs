@@ -25,7 +25,7 @@ pub struct Stage<S: Simulation<ScenarioMessage>> {
 pub struct Pieces {
     /// The most supersteps of a run.
     pub supersteps: Option<u64>,
-    /// The most simulated time of a run [ms], where the scenario has a time limit.
+    /// The most simulated time of a run \[ms\], where the scenario has a time limit.
     pub millis: Option<u64>,
     /// Each run asks a predicate that never holds.
     pub watched: bool,
