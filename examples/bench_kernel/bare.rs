@@ -363,7 +363,7 @@ pub(crate) fn hold(pending: u64) -> Hold {
 }
 
 impl Hold {
-    /// Fires so many alarms.
+    /// Fires `events` alarms.
     pub(crate) fn run(&mut self, events: u64) -> u64 {
         for _ in 0..events {
             let Some(Reverse((time, key))) = self.heap.pop() else {
@@ -433,7 +433,7 @@ pub(crate) fn clearing(pending: u64) -> Clearing {
 const HOLDERS_RANGE: std::ops::Range<u64> = 0..HOLDERS;
 
 impl Clearing {
-    /// Fires so many alarms.
+    /// Fires `events` alarms.
     pub(crate) fn run(&mut self, events: u64) -> u64 {
         for number in 0..events {
             let Some(&Reverse((time, key))) = self.hold.heap.peek() else {

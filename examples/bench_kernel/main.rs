@@ -287,7 +287,7 @@ fn hold(runs: usize, pending: u64) -> Outcome<Pair> {
     })
 }
 
-/// So many alarms with skewed times.
+/// Measures a queue of `pending` alarms with skewed times.
 fn skewed(runs: usize, skew: Skew, pending: u64) -> Outcome<Pair> {
     let (mut model, mut bare) = (models::skewed(skew, pending)?, bare::skewed(skew, pending));
     let events = 1_000_000;

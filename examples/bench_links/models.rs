@@ -274,8 +274,8 @@ pub(crate) fn round_trip(main: &mut MpMain<Msg>, trips: u64) -> Result<(), Error
     main.add_to(two, 2, Answerer)
 }
 
-/// An agent that sends streams of so many messages a superstep, and those in another cluster that
-/// get them.
+/// Adds an agent that sends `mails` messages a superstep, and agents in another cluster that get
+/// them.
 pub(crate) fn crossing(main: &mut MpMain<Msg>, mails: u64) -> Result<(), Error> {
     let (one, two) = (main.new_cluster(), main.new_cluster());
     let (next, bursts) = (0, 0);

@@ -211,15 +211,13 @@ fn kill(chaos: &mut Chaos, victims: usize) -> Round {
     Ok(took)
 }
 
-/// Whoever is killed is most likely about to write into a link or to read from it, and main as
-/// well.
+/// The killed cluster is most likely about to write into a link or to read from it, and so is main.
 fn kill_under_load(chaos: &mut Chaos) -> Round {
     chaos.stage.balls = 1_000;
     kill(chaos, 1)
 }
 
-/// Whoever is found at a random moment of the start is killed. If nobody is there yet, nothing is
-/// wrong.
+/// Kills a cluster that exists at a random moment of the start. A round without one is right.
 fn kill_at_start(chaos: &mut Chaos) -> Round {
     let mut main = players(Placement::Processes, chaos.stage, None)?;
     let after = random_time(chaos, 15);

@@ -135,7 +135,8 @@ fn it_dies_with_its_agent_and_other_alarms_of_it_do_not() {
     });
     world.add(1, mortal);
     world.add_idle(2);
-    let report = world.run_until_idle();
+    // With an end, so that an alarm that outlives its agent fails the test instead of hanging it.
+    let report = world.run(Run::until(SimTime::from_secs(1)));
     world.log.is(&[
         "0/0 1 is set up",
         "0/0 2 is set up",

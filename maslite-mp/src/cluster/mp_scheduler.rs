@@ -124,7 +124,7 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    /// The same, held in another way.
+    /// Sets what interrupts a grant of this cluster.
     pub(crate) fn interrupted_by(mut self, interrupts: InterruptSource) -> Self {
         self.gateway.interrupts = interrupts;
         self
