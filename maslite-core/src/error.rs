@@ -208,6 +208,8 @@ pub enum Phase {
     Teardown,
     /// `Drop`, after its removal or at the end.
     Drop,
+    /// `Agent::command`, or another request that looks at the agent or replaces it.
+    Request,
 }
 
 impl fmt::Display for Phase {
@@ -217,6 +219,7 @@ impl fmt::Display for Phase {
             Self::Update => "update",
             Self::Teardown => "teardown",
             Self::Drop => "drop",
+            Self::Request => "request",
         })
     }
 }

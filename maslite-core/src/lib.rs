@@ -181,6 +181,6 @@ pub mod internal {
     pub use crate::mailing_list::MailingList;
     pub use crate::message::{MailKey, Message};
     pub use crate::plain::is_command;
-    pub use crate::progress::{Progress, Sample};
+    pub use crate::progress::{Progress, RequestGuard, Sample};
     pub use crate::run::{LostKey, Predicate, lost_when_posted};
 }

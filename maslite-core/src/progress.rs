@@ -1,7 +1,7 @@
 //! Shows other threads how far an engine has come, and which agent it calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ pub struct Progress {
     delivered: AtomicU64,
     /// How many agents were awake in the last superstep before that.
     awake: AtomicU64,
+    /// How many requests have begun.
+    requests: AtomicU64,
     /// The agent of each slot. It is locked to add an agent and to take a sample.
     agents: Mutex<Vec<AgentId>>,
 }
@@ -41,12 +43,15 @@ pub struct Sample {
     /// The agent called last, if known.
     pub agent: Option<AgentId>,
     /// The method that this agent executes; none between calls. Two equal samples with a phase
-    /// belong to the same call, because an agent is called once in a superstep.
+    /// belong to the same call, because an agent is called once in a superstep, and requests are
+    /// counted.
     pub phase: Option<Phase>,
     /// The number of mails that agents had taken when time last moved.
     pub delivered: u64,
     /// How many agents were awake in the last superstep before that.
     pub awake: u64,
+    /// How many requests to agents have begun.
+    pub requests: u64,
 }
 
 const PHASE_BITS: u32 = 3;
@@ -62,6 +67,7 @@ impl Default for Progress {
             position: AtomicU64::new(pack(0, NOBODY, 0)),
             delivered: AtomicU64::new(0),
             awake: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             agents: Mutex::default(),
         }
     }
@@ -79,6 +85,7 @@ impl Progress {
             phase: phase_of(position),
             delivered: self.delivered.load(Ordering::Relaxed),
             awake: self.awake.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
         }
     }
 
@@ -132,9 +139,29 @@ impl Progress {
             Phase::Update => 2,
             Phase::Teardown => 3,
             Phase::Drop => 4,
+            Phase::Request => 5,
         };
         let position = pack(superstep, slot, phase);
         self.position.store(position, Ordering::Relaxed);
+    }
+
+    /// Stores that an agent answers a request, until the guard is dropped.
+    pub(crate) fn begin_request(self: &Arc<Self>, superstep: u64, slot: u32) -> RequestGuard {
+        let before = self.position.load(Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed) + 1;
+        self.requests.store(requests, Ordering::Relaxed);
+        self.begin_call(superstep, slot, Phase::Request);
+        RequestGuard(Arc::clone(self), before)
+    }
+}
+
+/// Takes the position back that stood before a request, also when the request panics.
+#[derive(Debug)]
+pub struct RequestGuard(Arc<Progress>, u64);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.position.store(self.1, Ordering::Relaxed);
     }
 }
 
@@ -153,7 +180,8 @@ fn phase_of(position: u64) -> Option<Phase> {
         1 => Some(Phase::Setup),
         2 => Some(Phase::Update),
         3 => Some(Phase::Teardown),
-        _ => Some(Phase::Drop),
+        4 => Some(Phase::Drop),
+        _ => Some(Phase::Request),
     }
 }
 
@@ -180,6 +208,7 @@ mod tests {
             phase,
             delivered: 0,
             awake: 0,
+            requests: 0,
         };
         assert_eq!(progress.sample(), seen);
         progress.begin_call(7, 0, Phase::Update);
@@ -193,6 +222,15 @@ mod tests {
         (seen.superstep, seen.phase) = (8, None);
         assert_eq!(progress.sample(), seen);
         assert_eq!(progress.at_work(), None);
+        let progress = Arc::new(progress);
+        let request = progress.begin_request(8, 0);
+        let mut answering = seen;
+        (answering.agent, answering.phase) = (Some(AgentId::from(0)), Some(Phase::Request));
+        answering.requests = 1;
+        assert_eq!(progress.sample(), answering);
+        drop(request);
+        seen.requests = 1;
+        assert_eq!(progress.sample(), seen);
         progress.count(20, 2);
         (seen.delivered, seen.awake) = (20, 2);
         assert_eq!(progress.sample(), seen);

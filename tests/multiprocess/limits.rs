@@ -2,13 +2,16 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
-use maslite_mp::{Activity, Error, Limit};
+use maslite_mp::{Activity, ControlError, Error, Limit};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::test_placement::{PROCESSES, TestPlacement};
+use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
 use crate::workers::{
     Gate, Msg, When, Worker, agents, clusters, clusters_with, exists, go, pids, signal, stop,
     stop_by,
@@ -210,4 +213,91 @@ fn time_in_a_debugger_does_not_count() {
     assert_eq!(report.now, SimTime::from_secs(3));
     drop(main);
     debugger.wait().unwrap();
+}
+
+/// Whether this process is one in which a [`Sphinx`] was set up. It is not a part of its state,
+/// since registration writes states of all kinds.
+static ASKED_FOR_EVER: AtomicBool = AtomicBool::new(false);
+
+/// After its setup it cannot be looked at, nor asked, nor replaced: that does not end.
+#[derive(Debug, Default, Deserialize)]
+struct Sphinx {
+    riddles: u8,
+}
+
+impl Sphinx {
+    fn answer(&self) {
+        while ASKED_FOR_EVER.load(Ordering::Relaxed) {
+            std::thread::park();
+        }
+    }
+}
+
+impl Serialize for Sphinx {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.answer();
+        let mut fields = serializer.serialize_struct("Sphinx", 1)?;
+        fields.serialize_field("riddles", &self.riddles)?;
+        fields.end()
+    }
+}
+
+impl Drop for Sphinx {
+    fn drop(&mut self) {
+        self.answer();
+    }
+}
+
+impl Agent<Msg> for Sphinx {
+    fn setup(&mut self, _: &mut Context<'_, Msg>) {
+        ASKED_FOR_EVER.store(true, Ordering::Relaxed);
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, _: &mut Context<'_, Msg>) {}
+
+    fn command(&mut self, _: Msg) -> Result<Msg, Refusal> {
+        self.answer();
+        Err(Refusal::new("it has no answer"))
+    }
+}
+
+fn sphinxes() -> Entered<Msg> {
+    let registry = Registry::new().with::<Worker>().with::<Sphinx>();
+    registry.entered_by_test("limits::child").enter()
+}
+
+#[test]
+#[ignore = "where child processes start"]
+fn child() {
+    let _ = sphinxes();
+}
+
+/// In each way in which an agent can be asked, between two runs and during one.
+#[test]
+fn a_request_over_the_limit_of_an_update_is_an_error_that_names_the_agent() {
+    type Ask = fn(&mut MpMain<Msg>) -> Result<(), ControlError>;
+    let ways: [Ask; 4] = [
+        |main| main.inspect::<Sphinx>(2).map(drop),
+        |main| main.take_out::<Sphinx>(2).map(drop),
+        |main| main.command(2, Msg::Go).map(drop),
+        |main| main.replace(2, Worker::Farewell),
+    ];
+    for (placement, ask) in PROCESSES.into_iter().cycle().zip(ways) {
+        let settings = MpMain::builder(sphinxes()).on(placement);
+        let mut main = settings.update_limit(Some(LIMIT)).build().unwrap();
+        let _first = main.new_cluster();
+        let second = main.new_cluster();
+        main.add_to(second, 2, Sphinx::default()).unwrap();
+        main.run(Run::until_idle()).unwrap();
+        let pids = pids(&main);
+        let ControlError::Failed(why) = ask(&mut main).unwrap_err() else {
+            panic!("{placement:?}");
+        };
+        let over =
+            "cluster 2 has an agent that took longer than the limit of 40ms, at 0 s or later";
+        let doing = "has been answering a request for agent 2 for ";
+        let text = format!("{over}: cluster 2 (process {}) {doing}", pids[1]);
+        assert!(why.starts_with(&text), "{why}");
+        assert!(!pids.iter().any(|pid| exists(*pid)));
+    }
 }

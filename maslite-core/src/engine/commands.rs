@@ -6,8 +6,18 @@ use crate::agent::Agent;
 use crate::command::CommandError;
 use crate::message::Message;
 use crate::panics::{self, Panic};
+use crate::progress::RequestGuard;
 
 impl<M: Message> Engine<M> {
+    /// Shows other threads that this agent answers a request, until the guard is dropped. There is
+    /// nothing to show of an agent that is not here.
+    #[must_use]
+    pub fn begin_request(&self, id: AgentId) -> Option<RequestGuard> {
+        let slot = self.slot(id)?;
+        let superstep = self.kernel.superstep;
+        Some(self.kernel.progress.begin_request(superstep, slot))
+    }
+
     /// Has an agent answer a command.
     ///
     /// # Errors

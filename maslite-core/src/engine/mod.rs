@@ -454,7 +454,7 @@ impl<M: Message> Engine<M> {
         match phase {
             Phase::Update => agent.update(&mut context),
             Phase::Setup => agent.setup(&mut context),
-            Phase::Teardown | Phase::Drop => agent.teardown(&mut context),
+            Phase::Teardown | Phase::Drop | Phase::Request => agent.teardown(&mut context),
         }
     }
 
@@ -495,7 +495,7 @@ fn call_in_span<M: Message>(agent: &mut dyn Agent<M>, context: &mut Context<'_, 
     span.in_scope(|| match phase {
         Phase::Update => agent.update(context),
         Phase::Setup => agent.setup(context),
-        Phase::Teardown | Phase::Drop => agent.teardown(context),
+        Phase::Teardown | Phase::Drop | Phase::Request => agent.teardown(context),
     });
 }
 

@@ -160,8 +160,12 @@ fn try_to_answer<M: WireMessage>(
             });
             say(&said.collect::<Vec<_>>(), into)
         }
-        ClusterRequest::State { agent, kind } => say(&state(engine, registry, agent, &kind), into),
+        ClusterRequest::State { agent, kind } => {
+            let _at_work = engine.begin_request(agent);
+            say(&state(engine, registry, agent, &kind), into)
+        }
         ClusterRequest::TakeOut { agent, kind } => {
+            let _at_work = engine.begin_request(agent);
             let state = state(engine, registry, agent, &kind).and_then(|state| {
                 // What main could not read would be lost.
                 revive(registry, agent, &kind, &state)?;
@@ -173,6 +177,7 @@ fn try_to_answer<M: WireMessage>(
             say(&state, into)
         }
         ClusterRequest::Replace { agent, kind, state } => {
+            let _at_work = engine.begin_request(agent);
             let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
                 engine.replace(agent, new)?;
                 Ok(())
@@ -207,6 +212,7 @@ fn command<M: WireMessage>(
     agent: AgentId,
     body: &[u8],
 ) -> Result<Vec<u8>, ControlError> {
+    let _at_work = engine.begin_request(agent);
     let request: M = decode(body, || format!("a command for agent {agent}"))?;
     let reply = engine.command(agent, request)?;
     encode(&reply, || format!("the answer of agent {agent}"))
@@ -230,6 +236,7 @@ fn show<M: WireMessage>(
     registry: &Registry<M>,
     id: AgentId,
 ) -> Result<Shown, ControlError> {
+    let _at_work = engine.begin_request(id);
     let mut alarms = engine.alarms(AlarmFilter::all());
     alarms.retain(|alarm| alarm.setter == id);
     let agent = engine.agent(id).ok_or(CommandError::UnknownAgent(id))?;

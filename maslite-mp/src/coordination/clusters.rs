@@ -278,14 +278,14 @@ impl Clusters {
         explain(&*self.backend, name, *pid, error, time)
     }
 
-    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched
+    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is watched
     /// whether the clusters get on.
-    pub(crate) fn begin_loading(&self) {
-        self.backend.begin_loading();
+    pub(crate) fn begin_watching(&self) {
+        self.backend.begin_watching();
     }
 
-    pub(crate) fn end_loading(&self) {
-        self.backend.end_loading();
+    pub(crate) fn end_watching(&self) {
+        self.backend.end_watching();
     }
 
     /// Begins a run that is interrupted at `deadline`, if there is one, or when the control queue

@@ -206,6 +206,7 @@ impl TimeBlocker {
                     Phase::Update => "updating",
                     Phase::Teardown => "tearing down",
                     Phase::Drop => "dropping",
+                    Phase::Request => "answering a request for",
                 };
                 write!(f, "{doing} agent {agent}")?;
             }

@@ -129,9 +129,10 @@ impl<M: WireMessage> MpMainBuilder<M> {
         self
     }
 
-    /// Limits how long \[wall\] one call of an agent (`setup`, or an update) may take; there is
-    /// none otherwise. A run in which one takes longer is [`Error::Stuck`](crate::Error::Stuck),
-    /// which names the cluster, the agent and how long it has been at it.
+    /// Limits how long \[wall\] one call of an agent (`setup`, an update, a command or another
+    /// request to it) may take; there is none otherwise. If one takes longer, the simulation ends
+    /// with [`Error::Stuck`](crate::Error::Stuck), which names the cluster, the agent and how long
+    /// it has been at it.
     ///
     /// It is found after this time and half of it again at the latest. Time in which the process is
     /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call,

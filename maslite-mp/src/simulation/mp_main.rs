@@ -427,7 +427,10 @@ impl<M: WireMessage> MpMain<M> {
             clusters, routing, standing, under_way, trace, format, nothing,
         );
         rounds.lookaheads = lookaheads;
+        // An agent may take too long over it, and a process may stand still.
+        rounds.clusters.begin_watching();
         let replies = rounds.ask(&places, request);
+        rounds.clusters.end_watching();
         let replies = replies.inspect_err(|error| self.abandon(error))?;
         Ok(replies_of(&self.routing, places, replies))
     }

@@ -109,7 +109,7 @@ impl<M: WireMessage> MpMain<M> {
         if self.calls.is_empty() {
             return Ok(());
         }
-        clusters.begin_loading();
+        clusters.begin_watching();
         let calls = std::mem::take(&mut self.calls);
         // All clusters build at the same time; who they built decides the indices of the rest.
         let order: Vec<(u32, bool)> = calls
@@ -155,7 +155,7 @@ impl<M: WireMessage> MpMain<M> {
             let indices = std::mem::take(&mut indices[place]);
             tell(clusters, place, &ToProc::AssignIndices(indices), time)?;
         }
-        clusters.end_loading();
+        clusters.end_watching();
         Ok(())
     }
 }

@@ -79,27 +79,27 @@ impl Backend for Inline {
         Some(Arc::clone(&self.activities) as _)
     }
 
-    fn begin_loading(&self) {
+    fn begin_watching(&self) {
         if let Some(supervisor) = &self.supervisor {
             supervisor.interrupt_at(None);
         }
     }
 
-    fn end_loading(&self) {
+    fn end_watching(&self) {
         if let Some(supervisor) = &self.supervisor {
             supervisor.disarm();
         }
     }
 
     fn begin_run(&mut self, timeout: Option<Duration>, _: Option<Instant>) -> Box<dyn Interrupt> {
-        self.begin_loading();
+        self.begin_watching();
         self.over = false;
         self.timeout_timer = timeout.map(|timeout| TimeoutTimer::start(&self.signal, timeout));
         Box::new(Arc::clone(&self.signal))
     }
 
     fn end_run(&mut self) {
-        self.end_loading();
+        self.end_watching();
         self.timeout_timer = None;
         self.signal.lower(u32::MAX);
     }

@@ -54,12 +54,12 @@ pub(crate) trait Backend: Send {
     /// What other threads look at the clusters with.
     fn observer(&self) -> Option<Arc<dyn Observer>>;
 
-    /// From here to the beginning of a run, or to [`end_loading`](Self::end_loading), it is watched
+    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is watched
     /// whether the clusters get on.
-    fn begin_loading(&self) {}
+    fn begin_watching(&self) {}
 
-    /// The clusters have their agents.
-    fn end_loading(&self) {}
+    /// The clusters have their agents, or have answered a request.
+    fn end_watching(&self) {}
 
     /// Begins a run that is interrupted at `deadline`, if there is one. Returns what others can
     /// interrupt it with.

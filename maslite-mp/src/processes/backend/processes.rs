@@ -60,11 +60,11 @@ impl Backend for Processes {
         Some(Arc::new(self.0.interrupter()))
     }
 
-    fn begin_loading(&self) {
+    fn begin_watching(&self) {
         self.0.interrupt_at(None);
     }
 
-    fn end_loading(&self) {
+    fn end_watching(&self) {
         self.0.disarm();
     }
 
