@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Adder, AgentId, SimTime};
 
 /// The number of removed agents whose adders are remembered.
 const REMEMBERED: usize = 1_000;
 
 /// Who added the living agents, and the agents that were removed last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adders {
     /// Who added each agent that was added by an agent.
     agents: BTreeMap<AgentId, (AgentId, SimTime)>,

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::agent_types::AgentTypes;
 use crate::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{AskedFor, Engine};
 use crate::message::{Delivery, Message};
 use crate::trace::Observer;
 
@@ -25,6 +26,8 @@ pub struct SchedulerBuilder<M: Message> {
     observer: Option<Observer<M>>,
     sink: Option<LineSink>,
     format: TraceFormat<M>,
+    pub(crate) agent_types: AgentTypes<M>,
+    pub(crate) amnesia: Option<AskedFor<M>>,
 }
 
 impl<M: Message> Default for SchedulerBuilder<M> {
@@ -37,6 +40,8 @@ impl<M: Message> Default for SchedulerBuilder<M> {
             observer: None,
             sink: None,
             format: |delivery, line| delivery.write_json(line),
+            agent_types: AgentTypes::new(),
+            amnesia: None,
         }
     }
 }
@@ -125,6 +130,32 @@ impl<M: Message> SchedulerBuilder<M> {
     /// [`JsonLines`](crate::JsonLines) for one that writes them down.
     pub fn observe(mut self, observer: impl Into<Observer<M>>) -> Self {
         self.observer = Some(observer.into());
+        self
+    }
+
+    /// Sets the agent types whose state can be saved and restored.
+    pub fn agent_types(mut self, types: AgentTypes<M>) -> Self {
+        self.agent_types = types;
+        self
+    }
+
+    /// Has the scheduler forget everything after every n-th superstep, and come back from what was
+    /// saved of it: a tool for testing models, and this crate. The agents go through their
+    /// encoding, so all that they know must be in it. `None`, as without the call, and 0 are never.
+    ///
+    /// It changes how long a run takes, and nothing else: a digest that differs under it shows an
+    /// agent whose encoding leaves something out, or a mistake in this crate. The types of all
+    /// agents must be among the [agent types](Self::agent_types): otherwise the run is
+    /// [`Error::Unsaved`](crate::Error::Unsaved). Old agents are dropped, and not torn down.
+    ///
+    /// The environment variable `MASLITE_AMNESIA=n` asks the same of every scheduler that is not
+    /// told by this call. It keeps agents of types that are not registered, and messages, as they
+    /// are.
+    pub fn amnesia(mut self, every: Option<u64>) -> Self
+    where
+        M: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        self.amnesia = Some(AskedFor::new(every));
         self
     }
 

@@ -114,6 +114,16 @@ const K: [u64; 7] = [
 ];
 
 impl DigestSum {
+    /// Goes on from a digest.
+    #[must_use]
+    pub fn resumed(digest: Digest) -> Self {
+        let sum = digest.0;
+        Self {
+            sum,
+            ..Self::default()
+        }
+    }
+
     /// Returns the digest of the deliveries so far.
     #[must_use]
     pub fn value(&self) -> Digest {
@@ -166,6 +176,16 @@ pub struct ContentSum {
 const CONTENT_K: u64 = 0x3f84_d5b5_b547_0917;
 
 impl ContentSum {
+    /// Goes on from a content digest.
+    #[must_use]
+    pub fn resumed(digest: Digest) -> Self {
+        let sum = digest.0;
+        Self {
+            sum,
+            ..Self::default()
+        }
+    }
+
     /// Returns the content digest of the deliveries so far.
     #[must_use]
     pub fn value(&self) -> Digest {

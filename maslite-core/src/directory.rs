@@ -62,6 +62,19 @@ impl Directory {
         usize::try_from(id.as_u64().wrapping_sub(self.base)).ok()
     }
 
+    /// A directory without agents, when those with these ids have gone.
+    pub(crate) fn after(removed: IdSet) -> Self {
+        Self {
+            removed,
+            ..Self::default()
+        }
+    }
+
+    /// The ids of the agents that are gone.
+    pub(crate) fn removed(&self) -> &IdSet {
+        &self.removed
+    }
+
     /// Makes an id known that was not.
     pub(crate) fn insert(&mut self, id: AgentId, slot: u32) {
         self.count += 1;

@@ -146,6 +146,28 @@ pub enum Error {
         /// The serialiser's reason.
         why: String,
     },
+    /// The state of an agent cannot be saved: its type is not registered, or cannot be serialised.
+    #[error("at {time} the state of agent {agent} of type {kind} cannot be saved: {why}")]
+    Unsaved {
+        /// The agent.
+        agent: AgentId,
+        /// Its type.
+        kind: Box<str>,
+        /// When \[simulated\].
+        time: SimTime,
+        /// The reason.
+        why: Box<str>,
+    },
+    /// A saved state cannot be restored.
+    #[error("at {time} {what} cannot be restored from what was saved: {why}")]
+    Unrestored {
+        /// The agent, or the part of the state.
+        what: Box<str>,
+        /// When \[simulated\].
+        time: SimTime,
+        /// The reason.
+        why: Box<str>,
+    },
     /// The program started a run after a run that failed.
     #[error(
         "an earlier run ended with an error or with a panic of a callback, so this simulation cannot continue: build a new one"
@@ -171,6 +193,8 @@ crate::readable_debug!(enum Error {
     NothingToReplyTo { agent, time },
     EndlessExchange { time, limit, agents },
     Undigested { topic, sender, agent, time, why },
+    Unsaved { agent, kind, time, why },
+    Unrestored { what, time, why },
     Failed,
 });
 

@@ -1,6 +1,8 @@
 //! A set of ids that only grows, and takes few bytes for each id.
 
 use rustc_hash::FxHashSet;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::AgentId;
 
@@ -16,7 +18,7 @@ const FEW: usize = 256;
 /// Most ids are packed in ascending order, as differences with 7 bits in a byte: ids that were
 /// counted up take about one byte each, ids without any order about eight. The ids that were added
 /// last are in a hash table, which holds at most a sixteenth of all ids.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct IdSet {
     /// The first id of each block, and where the differences to the others begin.
     blocks: Vec<(u64, usize)>,
@@ -69,6 +71,20 @@ impl IdSet {
         })
     }
 
+    /// All ids, in ascending order.
+    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        let mut recent: Vec<u64> = self.recent.iter().copied().collect();
+        recent.sort_unstable();
+        let mut recent = recent.into_iter().peekable();
+        let packed = (0..self.blocks.len()).flat_map(|block| self.block(block));
+        let mut packed = packed.peekable();
+        std::iter::from_fn(move || match (packed.peek(), recent.peek()) {
+            (Some(packed_id), Some(recent_id)) if recent_id < packed_id => recent.next(),
+            (Some(_), _) => packed.next(),
+            (None, _) => recent.next(),
+        })
+    }
+
     /// Packs all ids again, together with those that were added since the last packing.
     fn pack(&mut self) {
         let mut added: Vec<u64> = self.recent.drain().collect();
@@ -106,6 +122,40 @@ impl IdSet {
         }
         self.packed += 1;
         *last = id;
+    }
+}
+
+/// Sets are equal if their ids are.
+impl PartialEq for IdSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for IdSet {}
+
+/// As the difference of each id to the id before it, in ascending order.
+impl Serialize for IdSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut last = 0;
+        let differences: Vec<u64> = self
+            .iter()
+            .map(|id| id - std::mem::replace(&mut last, id))
+            .collect();
+        differences.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IdSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (mut set, mut last) = (Self::default(), 0_u64);
+        for (place, difference) in Vec::<u64>::deserialize(deserializer)?.iter().enumerate() {
+            let id = last.checked_add(*difference);
+            let id = id.filter(|id| place == 0 || *id > last);
+            let id = id.ok_or_else(|| D::Error::custom("ids of a set do not ascend"))?;
+            set.push(id, &mut last);
+        }
+        Ok(set)
     }
 }
 
@@ -160,6 +210,19 @@ mod tests {
                 assert_eq!(is_there, number < 5_000, "kind {kind}, {number}");
             }
         }
+    }
+
+    #[test]
+    fn a_set_is_read_as_it_was_written() {
+        let mut set = IdSet::default();
+        for number in 0..1_000 {
+            let written = postcard::to_stdvec(&set).unwrap();
+            let read: IdSet = postcard::from_bytes(&written).unwrap();
+            assert_eq!(read, set, "{number} ids");
+            set.insert(AgentId::from_u64(mixed(number)));
+        }
+        let ascending: Result<IdSet, _> = postcard::from_bytes(&[3, 7, 0, 1]);
+        ascending.expect_err("an id is there twice");
     }
 
     #[test]

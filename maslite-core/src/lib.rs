@@ -99,6 +99,7 @@
 
 mod adders;
 mod agent;
+mod agent_types;
 mod alarm;
 mod alarm_queue;
 mod builder;
@@ -131,6 +132,7 @@ mod topic;
 mod trace;
 
 pub use agent::{Agent, Context};
+pub use agent_types::AgentTypes;
 pub use alarm::{Alarm, AlarmFilter, PendingAlarm};
 pub use alarm_queue::AlarmId;
 pub use builder::{SchedulerBuilder, TraceFormat};
@@ -177,6 +179,7 @@ pub mod prelude {
 /// may change with every version.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::agent_types::AgentCodec;
     pub use crate::engine::*;
     pub use crate::mailing_list::MailingList;
     pub use crate::message::{MailKey, Message};

@@ -308,6 +308,33 @@ impl MailingList {
         topics
     }
 
+    /// The topics about which mail came by while somebody listened, and those of them that nobody
+    /// has asked for yet; each in the order of their letters.
+    pub(crate) fn heard(&self) -> (Vec<Topic>, Vec<Topic>) {
+        let is_heard = |number: u32| {
+            self.by_topic
+                .get(number as usize)
+                .is_some_and(|it| it.is_heard)
+        };
+        let numbered = self.topics.numbered();
+        let mut heard: Vec<_> = numbered
+            .filter(|(_, number)| is_heard(*number))
+            .map(|(topic, _)| topic)
+            .collect();
+        heard.sort_unstable();
+        let mut fresh = self.freshly_heard.clone();
+        fresh.sort_unstable();
+        (heard, fresh)
+    }
+
+    /// Takes up what [`heard`](Self::heard) told.
+    pub(crate) fn restore_heard(&mut self, (heard, fresh): (Vec<Topic>, Vec<Topic>)) {
+        for topic in heard {
+            self.topic_list(topic).is_heard = true;
+        }
+        self.freshly_heard = fresh;
+    }
+
     /// Takes the topics about which mail came by for the first time, since the last time.
     pub fn take_heard(&mut self) -> Vec<Topic> {
         std::mem::take(&mut self.freshly_heard)
@@ -402,14 +429,20 @@ impl MailingList {
 
     fn list(&mut self, pattern: &Pattern) -> &mut Vec<u32> {
         let key = self.key(pattern);
-        if pattern.kind() == TOPIC_ALONE {
-            let number = key.2 as usize;
-            if self.by_topic.len() <= number {
-                self.by_topic.resize_with(number + 1, TopicList::default);
-            }
-            return &mut self.by_topic[number].subscribers;
+        if pattern.kind() == TOPIC_ALONE
+            && let Some(topic) = pattern.topic
+        {
+            return &mut self.topic_list(topic).subscribers;
         }
         self.lists[pattern.kind()].entry(key).or_default()
+    }
+
+    fn topic_list(&mut self, topic: Topic) -> &mut TopicList {
+        let number = self.topics.number(topic) as usize;
+        if self.by_topic.len() <= number {
+            self.by_topic.resize_with(number + 1, TopicList::default);
+        }
+        &mut self.by_topic[number]
     }
 
     /// Forgets a list that became empty, and its kind if it was the last of it.

@@ -140,6 +140,10 @@ pub struct MailKey {
 }
 
 impl MailKey {
+    /// Before and after all places that there are.
+    pub(crate) const FIRST: Self = Self::of_owner(SimTime::ZERO, 0);
+    pub(crate) const LAST: Self = Self::of_main(SimTime::MAX, u64::MAX);
+
     /// The place of mail that the simulation's owner queued.
     #[must_use]
     pub const fn of_owner(sent_at: SimTime, sequence: u64) -> Self {
@@ -294,6 +298,10 @@ impl<M> Envelope<M> {
     #[inline]
     pub(crate) fn is(&self, marks: u8) -> bool {
         self.marks & marks != 0
+    }
+
+    pub(crate) fn marks(&self) -> u8 {
+        self.marks
     }
 
     #[inline]

@@ -59,6 +59,11 @@ impl Periodic {
         }
     }
 
+    /// When the alarm that stands for it now is due.
+    pub(crate) fn due(&self) -> SimTime {
+        self.due
+    }
+
     /// The next time at which it is due, which is after `now`; those that were missed are left out.
     /// None beyond the end of time.
     pub(crate) fn next(&self, now: SimTime) -> Option<SimTime> {

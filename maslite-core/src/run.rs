@@ -464,6 +464,9 @@ pub struct Report {
     /// Topics with subscribers for which no mail was posted since: no agent sent any, or the name
     /// is misspelt.
     pub silent: Vec<Topic>,
+    /// How often a scheduler forgot everything and was restored from its saved state, since the
+    /// simulation began. 0 without [`amnesia`](crate::SchedulerBuilder::amnesia).
+    pub amnesias: u64,
 }
 
 impl Report {
@@ -483,6 +486,7 @@ impl Report {
             errors: Vec::new(),
             lost: Vec::new(),
             silent: Vec::new(),
+            amnesias: 0,
         }
     }
 

@@ -21,9 +21,11 @@ use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
 use crate::simulation::{AgentInfo, Shutdown, StopHandle};
 use crate::{AgentId, AlarmFilter, Digest, Pattern, SimDuration, SimTime};
 
+mod amnesia;
 mod controller;
 mod face;
 
+use amnesia::Memory;
 pub use controller::Controller;
 use controller::Outside;
 
@@ -65,6 +67,8 @@ pub struct Scheduler<M: Message> {
     failed: bool,
     /// The first mail that nobody got.
     lost: Vec<(LostKey, LostMail)>,
+    /// What it forgets by, if it does.
+    memory: Option<Memory<M>>,
 }
 
 impl<M: Message> Default for Scheduler<M> {
@@ -98,6 +102,7 @@ impl<M: Message> SchedulerBuilder<M> {
             }),
             failed: false,
             lost: Vec::new(),
+            memory: Memory::new(self.amnesia, self.agent_types),
         }
     }
 }
@@ -340,6 +345,7 @@ impl<M: Message> Scheduler<M> {
         self.lost.truncate(Report::LOST_KEPT);
         report.lost = self.lost.iter().map(|(_, lost)| *lost).collect();
         report.silent = self.engine.silent_topics();
+        report.amnesias = self.memory.as_ref().map_or(0, Memory::count);
         Ok(report)
     }
 
@@ -461,7 +467,11 @@ impl<M: Message> Scheduler<M> {
             supersteps_per_instant: run.supersteps_per_instant,
         };
         let before = self.engine.counters().supersteps;
-        let rest = match self.engine.run(&limits, hooks)? {
+        let rest = match &mut self.memory {
+            None => self.engine.run(&limits, hooks),
+            Some(memory) => memory.run(&mut self.engine, &limits, hooks),
+        };
+        let rest = match rest? {
             Rest::Supersteps if over => Rest::Horizon,
             rest => rest,
         };

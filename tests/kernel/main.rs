@@ -4,6 +4,7 @@ mod actor;
 
 mod acceptance;
 mod alarm_order;
+mod amnesia;
 mod chance;
 mod commands;
 mod continuation;

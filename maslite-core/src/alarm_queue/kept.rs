@@ -1,6 +1,7 @@
 //! Alarms that must be found by their handles, or do not fit an entry: they are kept apart.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::pool::NONE;
 use super::{Load, Pending};
@@ -141,19 +142,34 @@ impl<W: Load> Kept<W> {
 
     /// The nodes of what a setter has set; all alarms are kept by now.
     pub(super) fn nodes_of(&mut self, setter: AgentId) -> Vec<u32> {
+        self.nodes_in((setter, 0, 0)..=(setter, u64::MAX, u32::MAX))
+    }
+
+    /// The nodes of what a setter has set by one call; all alarms are kept by now.
+    pub(super) fn nodes_of_call(&mut self, setter: AgentId, sequence: u64) -> Vec<u32> {
+        self.nodes_in((setter, sequence, 0)..=(setter, sequence, u32::MAX))
+    }
+
+    fn nodes_in(&mut self, range: RangeInclusive<(AgentId, u64, u32)>) -> Vec<u32> {
         self.unasked = 0;
         let by_setter = self.by_setter.get_or_insert_with(|| {
             let kept = self.alarms.iter().filter_map(Place::pending);
             kept.map(|(node, alarm)| index_key(node, &alarm.load))
                 .collect()
         });
-        let range = by_setter.range((setter, 0, 0)..=(setter, u64::MAX, u32::MAX));
+        let range = by_setter.range(range);
         range.map(|(_, _, node)| *node).collect()
     }
 
     pub(super) fn nodes(&self) -> Vec<u32> {
         let kept = self.alarms.iter().filter_map(Place::pending);
         kept.map(|(node, _)| node).collect()
+    }
+
+    /// What is pending at a place.
+    pub(super) fn at(&self, place: u32) -> Option<&W> {
+        let (_, alarm) = self.alarms.get(place as usize)?.pending()?;
+        Some(&alarm.load)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {

@@ -10,9 +10,10 @@
 //! in between. What handles need lies apart, a word for each alarm. What does not fit an entry is
 //! kept apart, too.
 
-use crate::message::{ELSEWHERE, Envelope, LEFT, MailKey, REQUIRED};
+use crate::message::{ELSEWHERE, Envelope, FOREIGN, LEFT, MailKey, REQUIRED};
 use crate::{AgentId, SimTime};
 
+mod export;
 mod hand;
 mod kept;
 mod pool;
@@ -21,6 +22,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use export::Lies;
 pub use states::AlarmId;
 
 use hand::Hand;
@@ -87,7 +89,7 @@ impl<M> Load for Envelope<M> {
     }
 
     fn is_clearable(&self) -> bool {
-        !self.is(LEFT)
+        !self.is(LEFT | FOREIGN)
     }
 }
 
@@ -186,7 +188,7 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         let id = self.states.add((setter, load.key().sequence()), flags);
         self.place(Entry {
             time: time.as_nanos(),
-            node: id.node,
+            node: id.hint.node,
             kept: NONE,
             load: Some(load),
         });
@@ -204,10 +206,10 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         let sequence = alarm.load.key().sequence();
         let id = self.states.add((setter, sequence), KEPT);
         self.kept.was_set(self.pending);
-        let kept = self.kept.insert(id.node, alarm);
+        let kept = self.kept.insert(id.hint.node, alarm);
         self.place(Entry {
             time,
-            node: id.node,
+            node: id.hint.node,
             kept,
             load: None,
         });
@@ -493,26 +495,38 @@ fn rank<W: Load, P: Pack>(kept: &Kept<W>, entry: &Entry<P>) -> (u64, MailKey) {
 
 /// By handle and by setter.
 impl<W: Load, P: Pack> AlarmQueue<W, P> {
-    /// The alarm behind a handle, if it has neither fired nor been cleared, and is kept apart.
+    /// The alarm behind a handle of this queue, if it has neither fired nor been cleared, and is
+    /// kept apart.
     pub(crate) fn pending(&mut self, id: AlarmId) -> Option<&mut Pending<W>> {
-        self.states.pending(id)?;
-        self.kept.of_node_mut(id.node)
+        let (node, _) = self.states.pending(id)?;
+        self.kept.of_node_mut(node)
     }
 
     /// Clears one alarm of `setter`. False if it fired, was cleared, or is not the setter's.
-    pub(crate) fn clear(&mut self, setter: AgentId, id: AlarmId) -> bool {
+    pub(crate) fn clear(&mut self, setter: AgentId, id: AlarmId, unpack: impl Fn(P) -> W) -> bool {
         if id.setter != setter {
             return false;
         }
         match self.states.pending(id) {
-            None => false,
-            Some(flags) if flags & KEPT != 0 => self.clear_kept(id.node),
-            Some(flags) => {
+            None if self.states.is_hinted(id) => false,
+            None => self.clear_unhinted(id, unpack),
+            Some((node, flags)) if flags & KEPT != 0 => self.clear_kept(node),
+            Some((node, flags)) => {
                 self.required -= usize::from(flags & IS_REQUIRED != 0);
-                self.count_cleared(id.node);
+                self.count_cleared(node);
                 true
             }
         }
+    }
+
+    /// Clears an alarm whose handle does not tell where it is, as one that was saved with its
+    /// agent.
+    #[cold]
+    fn clear_unhinted(&mut self, id: AlarmId, unpack: impl Fn(P) -> W) -> bool {
+        self.keep_all(unpack);
+        let (setter, sequence) = id.origin();
+        let mut nodes = self.kept.nodes_of_call(setter, sequence).into_iter();
+        nodes.any(|node| self.clear_kept(node))
     }
 
     fn clear_kept(&mut self, node: u32) -> bool {
@@ -574,12 +588,16 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
 
     /// The nodes of the alarms of one setter, or of all; they are all kept apart from now on.
     fn nodes_of(&mut self, setter: Option<AgentId>, unpack: impl Fn(P) -> W) -> Vec<u32> {
-        if self.packs() {
-            self.unpack_where(|_| true, unpack);
-        }
+        self.keep_all(unpack);
         match setter {
             Some(setter) => self.kept.nodes_of(setter),
             None => self.kept.nodes(),
+        }
+    }
+
+    fn keep_all(&mut self, unpack: impl Fn(P) -> W) {
+        if self.packs() {
+            self.unpack_where(|_| true, unpack);
         }
     }
 

@@ -122,6 +122,11 @@ impl<P> Pool<P> {
     }
 
     /// Every place, vacant ones included.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<P>> {
+        self.entries.iter()
+    }
+
+    /// Every place, vacant ones included.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<P>> {
         self.entries.iter_mut()
     }

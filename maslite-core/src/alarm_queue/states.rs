@@ -1,30 +1,76 @@
 //! The state of each alarm, a word: what a handle is checked against.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use super::pool::NONE;
 use crate::AgentId;
 
-/// A handle to a pending alarm. It stays valid, and means nothing else, after the alarm fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A handle to a pending alarm. It stays valid, and means nothing else, after the alarm fired. An
+/// agent may keep it in its state: it also stays valid where that state is saved and restored.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct AlarmId {
     pub(super) setter: AgentId,
     /// The sequence number of the call that set it.
     pub(super) sequence: u64,
-    /// How many alarms its queue had been given when this one was set, with it.
+    /// Where the alarm is. It says nothing that setter and sequence do not say.
+    #[serde(skip)]
+    pub(super) hint: Hint,
+}
+
+/// Where an alarm is in the queue that it was set in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hint {
+    /// How many alarms the queue had been given when this one was set, with it. 0: not known.
     pub(super) number: u64,
     pub(super) node: u32,
 }
 
+impl Hint {
+    const UNKNOWN: Self = Self {
+        number: 0,
+        node: NONE,
+    };
+}
+
+impl Default for Hint {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}
+
+impl PartialEq for AlarmId {
+    fn eq(&self, other: &Self) -> bool {
+        self.origin() == other.origin()
+    }
+}
+
+impl Eq for AlarmId {}
+
+impl Hash for AlarmId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.origin().hash(state);
+    }
+}
+
 impl AlarmId {
-    /// A handle to no alarm.
-    #[cfg(test)]
+    /// The handle of an alarm that may be anywhere in its queue, or in none.
     pub(crate) fn of(setter: AgentId, sequence: u64) -> Self {
         Self {
             setter,
             sequence,
-            number: 0,
-            node: NONE,
+            hint: Hint::UNKNOWN,
+        }
+    }
+
+    /// The handle of an alarm that is in no queue any more.
+    pub(crate) fn of_fired(setter: AgentId, sequence: u64) -> Self {
+        let number = u64::MAX;
+        Self {
+            setter,
+            sequence,
+            hint: Hint { number, node: NONE },
         }
     }
 
@@ -51,6 +97,8 @@ pub(super) struct States {
     free: u32,
     /// The number of the alarm that was set last.
     number: u64,
+    /// The numbers up to this one were given before the queue was restored: they say nothing here.
+    forgotten: u64,
 }
 
 impl Default for States {
@@ -59,6 +107,7 @@ impl Default for States {
             words: Vec::new(),
             free: NONE,
             number: 0,
+            forgotten: 0,
         }
     }
 }
@@ -82,11 +131,11 @@ impl States {
                 crate::narrow(self.words.len() - 1)
             }
         };
+        let number = self.number;
         AlarmId {
             setter,
             sequence,
-            number: self.number,
-            node,
+            hint: Hint { number, node },
         }
     }
 
@@ -102,10 +151,28 @@ impl States {
         self.words[node as usize] & CLEARED != 0
     }
 
-    /// The flags of the alarm behind a handle, if it is pending.
-    pub(super) fn pending(&self, id: AlarmId) -> Option<u64> {
-        let word = *self.words.get(id.node as usize)?;
-        (word >> FLAGS == id.number && word & PENDING != 0).then_some(word & ((1 << FLAGS) - 1))
+    /// The node and the flags of the alarm behind a handle, if it is pending and the handle tells
+    /// where.
+    pub(super) fn pending(&self, id: AlarmId) -> Option<(u32, u64)> {
+        let Hint { number, node } = id.hint;
+        let word = *self.words.get(node as usize)?;
+        let is_pending = word >> FLAGS == number && word & PENDING != 0;
+        is_pending.then_some((node, word & ((1 << FLAGS) - 1)))
+    }
+
+    /// Whether a handle tells where its alarm is, if it is pending.
+    pub(super) fn is_hinted(&self, id: AlarmId) -> bool {
+        id.hint.number > self.forgotten
+    }
+
+    /// How many alarms have been numbered.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Goes on behind the numbers that were given before: handles with those tell nothing.
+    pub(super) fn number_from(&mut self, number: u64) {
+        (self.number, self.forgotten) = (number, number);
     }
 
     /// Notes that a pending alarm is cleared.
@@ -119,11 +186,11 @@ impl States {
 
     /// The handle of a pending alarm.
     pub(super) fn handle(&self, (setter, sequence): (AgentId, u64), node: u32) -> AlarmId {
+        let number = self.words[node as usize] >> FLAGS;
         AlarmId {
             setter,
             sequence,
-            number: self.words[node as usize] >> FLAGS,
-            node,
+            hint: Hint { number, node },
         }
     }
 

@@ -153,9 +153,12 @@ fn fire(queue: &mut Queue, naive: &mut Naive, now: &mut u64) -> Result<(), TestC
 
 fn clear(queue: &mut Queue, held: &(u64, Test, AlarmId)) -> Result<(), TestCaseError> {
     let (_, load, id) = held;
-    prop_assert!(!queue.clear(AgentId::from(99), *id), "not the setter's");
-    prop_assert!(queue.clear(load.setter, *id));
-    prop_assert!(!queue.clear(load.setter, *id));
+    prop_assert!(
+        !queue.clear(AgentId::from(99), *id, |load| load),
+        "not the setter's"
+    );
+    prop_assert!(queue.clear(load.setter, *id, |load| load));
+    prop_assert!(!queue.clear(load.setter, *id, |load| load));
     Ok(())
 }
 
@@ -276,7 +279,7 @@ fn holds(pending: u64, events: u64, delay: fn(&mut u64) -> u64) {
             if let Some((id, load, due)) = timeout.take()
                 && due > now
             {
-                assert!(queue.clear(load.setter, id));
+                assert!(queue.clear(load.setter, id, |load| load));
                 gone.insert(load.key);
             }
             timeout = Some((id, load, time));
@@ -367,7 +370,10 @@ fn clearing_everything_again_and_again_keeps_memory_bounded() {
         }
         let setter = AgentId::from(round);
         if round % 2 == 0 {
-            assert!(ids.into_iter().all(|id| queue.clear(setter, id)));
+            assert!(
+                ids.into_iter()
+                    .all(|id| queue.clear(setter, id, |load| load))
+            );
         } else {
             assert_eq!(
                 queue.clear_where(Some(setter), |load| load, |_| true),
@@ -441,7 +447,7 @@ fn alarms_are_packed_again_when_nobody_asks_for_a_while() {
     let mut sequence = 10;
     while !queue.packs() {
         let id = set(&mut queue, sequence, load(0, 1, sequence), true);
-        assert!(queue.clear(AgentId::from(1), id));
+        assert!(queue.clear(AgentId::from(1), id, |load| load));
         sequence += 1;
         assert!(sequence < 20_000);
     }
@@ -459,7 +465,7 @@ fn a_handle_means_nothing_else_when_its_place_is_used_again() {
     assert_eq!(queue.next_time(), Some(SimTime::from_nanos(5)));
     assert!(queue.pop_due(SimTime::from_nanos(5)).is_some());
     let new = set(&mut queue, 7, load(5, 1, 1), true);
-    assert!(!queue.clear(one, old), "it fired");
-    assert!(!queue.clear(two, new), "another agent set it");
-    assert!(queue.clear(one, new));
+    assert!(!queue.clear(one, old, |load| load), "it fired");
+    assert!(!queue.clear(two, new, |load| load), "another agent set it");
+    assert!(queue.clear(one, new, |load| load));
 }

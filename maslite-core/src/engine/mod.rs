@@ -10,15 +10,20 @@ use tracing::level_filters::LevelFilter;
 use tracing::{error_span, trace};
 
 mod ahead;
+mod amnesia;
 mod births;
 mod commands;
 mod failures;
 mod neighbours;
+mod saving;
 mod state;
 
+pub use amnesia::{Amnesia, Forgetful, Forgetting, Through};
+pub(crate) use amnesia::{AskedFor, keep};
 pub use commands::discard;
 pub use failures::guard_model;
 pub use neighbours::{Newborn, Outgoing};
+pub use saving::{EngineState, KeptAgents};
 
 pub use crate::adders::Adders;
 use crate::agent::{Agent, Birth, Context};

@@ -21,6 +21,13 @@ pub(crate) struct Departure {
     key: MailKey,
 }
 
+impl Departure {
+    /// The setter and the key of the alarm.
+    pub(super) fn of(&self) -> (AgentId, MailKey) {
+        (self.setter, self.key)
+    }
+}
+
 impl Load for Departure {
     fn key(&self) -> MailKey {
         self.key
@@ -48,7 +55,7 @@ pub(crate) struct Ahead {
     pub(super) subscribed_at: BTreeMap<(u32, Pattern), SimTime>,
     /// How long mail from elsewhere was under way. Mail names its place here: there are as many as
     /// others have different lookaheads.
-    delays: Vec<SimDuration>,
+    pub(super) delays: Vec<SimDuration>,
     /// Agents that others removed, by the time at which that holds.
     pub(crate) dismissals: BTreeMap<SimTime, Vec<AgentId>>,
     /// Setups are under way: what they subscribe to holds from the start.
@@ -65,6 +72,18 @@ impl Ahead {
             dismissals: BTreeMap::new(),
             starting: false,
         }
+    }
+
+    /// The same at the beginning of a simulation.
+    pub(crate) fn anew(&self) -> Box<Self> {
+        Box::new(Self::new(self.lookahead))
+    }
+
+    /// Has it decided at `time` whether an alarm leaves.
+    pub(super) fn depart_at(&mut self, time: SimTime, alarm: AlarmId, of: (AgentId, MailKey)) {
+        let (setter, key) = of;
+        let departure = Departure { alarm, setter, key };
+        self.departures.set_packed(time, setter, departure);
     }
 
     /// The place of a delay among those of mail from elsewhere, counted from 1.
@@ -88,13 +107,8 @@ impl<M: Message> Kernel<M> {
         let lookahead = ahead.lookahead.as_nanos();
         let earlier = alarm.time.as_nanos().saturating_sub(lookahead);
         let time = SimTime::from_nanos(earlier).max(self.now);
-        let setter = alarm.load.sender;
-        let departure = Departure {
-            alarm: id,
-            setter,
-            key: alarm.load.key,
-        };
-        ahead.departures.set_packed(time, setter, departure);
+        let of = (alarm.load.sender, alarm.load.key);
+        ahead.depart_at(time, id, of);
     }
 
     pub(crate) fn is_starting(&mut self, starting: bool) {

@@ -151,6 +151,40 @@ impl<M: Message> Kernel<M> {
             .and_then(NonZeroU32::new)
     }
 
+    /// Packs an alarm that is set again, if it can be; returns it otherwise.
+    pub(super) fn repack(&self, envelope: Envelope<M>) -> Result<Packed<M>, Envelope<M>> {
+        let [_, rank, sequence] = envelope.key.to_numbers();
+        let Whereabouts::Here(setter) = self.directory.find(envelope.sender) else {
+            return Err(envelope);
+        };
+        let index = rank
+            .checked_sub(1)
+            .and_then(|index| u32::try_from(index).ok());
+        let (Some(index), Ok(sequence)) = (index, u32::try_from(sequence)) else {
+            return Err(envelope);
+        };
+        let required = envelope.is(REQUIRED);
+        let to = self.packable(setter, required, envelope.receiver());
+        let (Some(to), false) = (to, envelope.is(!REQUIRED)) else {
+            return Err(envelope);
+        };
+        let set_at = envelope.key.sent_at();
+        let Envelope {
+            body: Some(body), ..
+        } = envelope
+        else {
+            return Err(envelope);
+        };
+        Ok(Packed {
+            set_at,
+            index,
+            setter,
+            sequence,
+            to,
+            body,
+        })
+    }
+
     /// Sets an alarm that does not lie in the queue itself, with these marks.
     #[inline(never)]
     pub(super) fn set_alarm_apart(
@@ -190,7 +224,10 @@ impl<M: Message> Kernel<M> {
         if id.origin().0 == setter && self.end_periodic(id) {
             return true;
         }
-        let cleared = self.alarms.clear(setter, id);
+        let slots = &self.slots;
+        let cleared = self
+            .alarms
+            .clear(setter, id, |alarm| alarm.kept_apart(slots));
         self.counters.alarms_cleared += u64::from(cleared);
         cleared
     }

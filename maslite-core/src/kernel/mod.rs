@@ -14,9 +14,12 @@ mod inbox;
 mod periodics;
 mod posting;
 mod reading;
+mod saved;
+mod saving;
 mod slots;
 
 pub(crate) use ahead::Ahead;
+pub(crate) use saved::KernelState;
 pub(crate) use slots::Turn;
 
 use alarms::Packed;
@@ -40,6 +43,16 @@ use crate::{AgentId, SimTime};
 pub(crate) struct Content<M> {
     pub(crate) sum: ContentSum,
     pub(crate) add: fn(&mut ContentSum, u64, &M) -> Result<(), String>,
+}
+
+impl<M> Content<M> {
+    /// The same before the first delivery.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            sum: ContentSum::default(),
+            add: self.add,
+        }
+    }
 }
 
 pub(crate) struct Kernel<M: Message> {

@@ -92,7 +92,10 @@ impl<M: Message> Kernel<M> {
         };
         // It may have fired and wait to be taken.
         let (setter, _) = handle.origin();
-        let was_pending = self.alarms.clear(setter, ended.current);
+        let slots = &self.slots;
+        let was_pending = self
+            .alarms
+            .clear(setter, ended.current, |alarm| alarm.kept_apart(slots));
         self.counters.alarms_cleared += u64::from(was_pending);
         true
     }

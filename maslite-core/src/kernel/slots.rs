@@ -42,7 +42,7 @@ const NEWBORN: u8 = 2;
 /// Its `teardown` takes the place of its next update.
 const LEAVING: u8 = 4;
 /// It wants to be updated in every superstep there is.
-const KEPT_AWAKE: u8 = 8;
+pub(super) const KEPT_AWAKE: u8 = 8;
 /// It is no more.
 const GONE: u8 = 16;
 

@@ -1,0 +1,127 @@
+//! How agents are written down and read again, each by its type.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::agent::Agent;
+use crate::message::Message;
+
+/// Writes agents down and reads them again.
+pub trait AgentCodec<M: Message> {
+    /// Appends the state of an agent. Returns the name of its type; none if the type is not known.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    fn encode(&self, agent: &dyn Agent<M>, into: &mut Vec<u8>) -> Result<Option<&str>, String>;
+
+    /// Makes an agent of a type from its state.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String>;
+}
+
+/// The agent types of a model whose state can be saved and restored: those with serde's traits.
+///
+/// A [`Scheduler`](crate::Scheduler) needs them for [`amnesia`](crate::SchedulerBuilder::amnesia).
+///
+/// ```
+/// use maslite_core::{Agent, AgentTypes, Run, Scheduler};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, maslite_core::Message, Serialize, Deserialize)]
+/// enum Msg { Order }
+/// #[derive(Serialize, Deserialize)]
+/// struct Cook { orders: u32 }
+/// impl Agent<Msg> for Cook {
+///     fn receive(&mut self, _: maslite_core::Mail<Msg>, _: &mut maslite_core::Context<'_, Msg>) {
+///         self.orders += 1;
+///     }
+/// }
+///
+/// let types = AgentTypes::new().with::<Cook>();
+/// let mut scheduler = Scheduler::builder().agent_types(types).amnesia(Some(1)).build();
+/// scheduler.add("cook", Cook { orders: 0 })?;
+/// scheduler.send("cook", Msg::Order);
+/// assert_eq!(scheduler.run(Run::until_idle())?.amnesias, 1);
+/// assert_eq!(scheduler.agent::<Cook>("cook").map(|cook| cook.orders), Some(1));
+/// # Ok::<(), maslite_core::Error>(())
+/// ```
+pub struct AgentTypes<M: Message> {
+    by_name: BTreeMap<&'static str, AgentType<M>>,
+    names: BTreeMap<TypeId, &'static str>,
+}
+
+/// How agents of one type are written and read.
+struct AgentType<M: Message> {
+    encode: fn(&dyn Any, Vec<u8>) -> postcard::Result<Vec<u8>>,
+    decode: Decode<M>,
+}
+
+type Decode<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
+
+impl<M: Message> AgentTypes<M> {
+    /// No types.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an agent type.
+    #[must_use]
+    pub fn with<A: Agent<M> + Serialize + DeserializeOwned>(mut self) -> Self {
+        let name = type_name::<A>();
+        self.names.insert(TypeId::of::<A>(), name);
+        let agent_type = AgentType {
+            encode: |agent, into| match agent.downcast_ref::<A>() {
+                Some(agent) => postcard::to_extend(agent, into),
+                None => Err(postcard::Error::SerdeSerCustom),
+            },
+            decode: |state| {
+                let (agent, rest) = postcard::take_from_bytes::<A>(state)?;
+                match rest {
+                    [] => Ok(Box::new(agent)),
+                    _ => Err(postcard::Error::SerdeDeCustom),
+                }
+            },
+        };
+        self.by_name.insert(name, agent_type);
+        self
+    }
+}
+
+impl<M: Message> AgentCodec<M> for AgentTypes<M> {
+    fn encode(&self, agent: &dyn Agent<M>, into: &mut Vec<u8>) -> Result<Option<&str>, String> {
+        let any: &dyn Any = agent;
+        let Some(name) = self.names.get(&any.type_id()) else {
+            return Ok(None);
+        };
+        let encode = self.by_name[name].encode;
+        *into = encode(any, std::mem::take(into)).map_err(|why| why.to_string())?;
+        Ok(Some(name))
+    }
+
+    fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {
+        let known = self.by_name.get(kind).ok_or("its type is not registered")?;
+        (known.decode)(state).map_err(|why| why.to_string())
+    }
+}
+
+impl<M: Message> Default for AgentTypes<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: Message> fmt::Debug for AgentTypes<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
+}

@@ -1,0 +1,40 @@
+//! All pending alarms, to be saved; and what a queue that is restored must know of the one before.
+
+use super::pool::NONE;
+use super::{AlarmQueue, Load, Pack};
+use crate::SimTime;
+
+/// How a pending alarm lies in its queue.
+pub(crate) enum Lies<'a, W, P> {
+    Packed(&'a P),
+    Apart(&'a W),
+}
+
+impl<W: Load, P: Pack> AlarmQueue<W, P> {
+    /// Every pending alarm with the time it is due, in no order. The queue stays as it is.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SimTime, Lies<'_, W, P>)> {
+        self.pool.iter().filter_map(|entry| {
+            let time = SimTime::from_nanos(entry.time);
+            if let Some(load) = &entry.load {
+                let is_cleared = self.states.is_cleared(entry.node);
+                return (!is_cleared).then_some((time, Lies::Packed(load)));
+            }
+            if entry.kept == NONE {
+                return None;
+            }
+            let load = self.kept.at(entry.kept)?;
+            Some((time, Lies::Apart(load)))
+        })
+    }
+
+    /// How many alarms have been set, also in the queues that this one was restored from.
+    pub(crate) fn numbered(&self) -> u64 {
+        self.states.number()
+    }
+
+    /// Begins a queue that is restored, from one in which so many alarms had been set. Handles of
+    /// that one are looked up by who set them.
+    pub(crate) fn number_from(&mut self, numbered: u64) {
+        self.states.number_from(numbered);
+    }
+}

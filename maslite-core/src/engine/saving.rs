@@ -1,0 +1,267 @@
+//! An engine as one value, and an engine made of such a value.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Newborn};
+use crate::agent::Agent;
+use crate::agent_types::AgentCodec;
+use crate::directory::NONE;
+use crate::error::Error;
+use crate::kernel::{Content, KernelState};
+use crate::message::Message;
+use crate::{AgentId, SimTime};
+
+/// All that an engine knows between two supersteps, its agents included, but for the settings of
+/// its host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EngineState<M> {
+    kernel: KernelState<M>,
+    agents: AgentStates,
+    next_index: u64,
+    /// Agents that nobody has asked for yet, each with its slot, if it is still there.
+    newborn: Vec<(Option<u32>, Newborn)>,
+    /// The slots of agents that wait for their insertion indices; none for those that have gone.
+    unnumbered: Vec<Option<u32>>,
+    /// How many agents were awake in the last superstep, and the slot of the last of them.
+    awake_last: (u32, Option<u32>),
+}
+
+/// The states of agents, in the order of their slots.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct AgentStates {
+    /// The names of their types.
+    kinds: Vec<String>,
+    /// Of each agent its type, and how many bytes its state takes. [`NONE`] is the type of an agent
+    /// whose state is not among these.
+    agents: Vec<(u32, u32)>,
+    #[serde(with = "serde_bytes")]
+    states: Vec<u8>,
+}
+
+/// Agents whose states cannot be saved, by their slots.
+pub type KeptAgents<M> = Vec<Option<Box<dyn Agent<M>>>>;
+
+impl AgentStates {
+    fn kind(&mut self, name: &str) -> u32 {
+        let known = self.kinds.iter().position(|known| known == name);
+        let place = known.unwrap_or_else(|| {
+            self.kinds.push(name.to_owned());
+            self.kinds.len() - 1
+        });
+        crate::narrow(place)
+    }
+
+    /// Adds an agent that `codec` knows. False if it does not.
+    fn push<M: Message>(
+        &mut self,
+        agent: &dyn Agent<M>,
+        codec: &dyn AgentCodec<M>,
+    ) -> Result<bool, String> {
+        let before = self.states.len();
+        let Some(name) = codec.encode(agent, &mut self.states)? else {
+            return Ok(false);
+        };
+        let bytes = crate::narrow(self.states.len() - before);
+        let kind = self.kind(name);
+        self.agents.push((kind, bytes));
+        Ok(true)
+    }
+}
+
+impl<M: Message> Engine<M> {
+    /// Whether it is between two supersteps, so that it can be saved.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.births.is_empty() && self.kernel.is_at_rest()
+    }
+
+    /// All that it knows, its agents included. It stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unsaved`] for the first agent that `codec` cannot write down.
+    ///
+    /// # Panics
+    /// If it is not [at rest](Self::is_at_rest).
+    pub fn export(&self, codec: &dyn AgentCodec<M>) -> Result<EngineState<M>, Error> {
+        let mut agents = AgentStates::default();
+        for (id, agent) in self.agents() {
+            let is_known = agents.push(agent, codec);
+            let is_known = is_known.map_err(|why| self.unsaved(id, agent, &why))?;
+            if !is_known {
+                return Err(self.unsaved(id, agent, UNREGISTERED));
+            }
+        }
+        Ok(self.export_with(agents))
+    }
+
+    /// As [`export`](Self::export), but for agents of types that `codec` does not know: they are
+    /// taken out, and lie in `kept` at their slots.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export), for agents of types that it knows.
+    ///
+    /// # Panics
+    /// If it is not [at rest](Self::is_at_rest).
+    pub fn export_and_keep(
+        &mut self,
+        codec: &dyn AgentCodec<M>,
+        kept: &mut KeptAgents<M>,
+    ) -> Result<EngineState<M>, Error> {
+        let mut agents = AgentStates::default();
+        let mut slots = std::mem::take(&mut self.agents);
+        let mut result = Ok(());
+        for (slot, place) in (0..).zip(&mut slots) {
+            let Some(agent) = place else { continue };
+            match agents.push(agent.as_ref(), codec) {
+                Ok(true) => kept.push(None),
+                Ok(false) => {
+                    agents.agents.push((NONE, 0));
+                    kept.push(place.take());
+                }
+                Err(why) => {
+                    let id = self.kernel.slots[slot].id;
+                    result = result.and(Err(self.unsaved(id, agent.as_ref(), &why)));
+                }
+            }
+        }
+        self.agents = slots;
+        result.map(|()| self.export_with(agents))
+    }
+
+    fn unsaved(&self, agent: AgentId, it: &dyn Agent<M>, why: &str) -> Error {
+        Error::Unsaved {
+            agent,
+            kind: it.type_name().into(),
+            time: self.now(),
+            why: why.into(),
+        }
+    }
+
+    fn export_with(&self, agents: AgentStates) -> EngineState<M> {
+        assert!(self.is_at_rest(), "an engine is saved between supersteps");
+        let renumbered = self.kernel.number_slots();
+        let number = |slot: u32| {
+            let number = renumbered.get(slot as usize).copied();
+            number.filter(|number| *number != NONE)
+        };
+        let newborn = self.newborn.iter();
+        let last = self.updating.last().copied().and_then(number);
+        EngineState {
+            kernel: self.kernel.export(),
+            agents,
+            next_index: self.next_index,
+            newborn: newborn
+                .map(|(slot, newborn)| (number(*slot), newborn.clone()))
+                .collect(),
+            unnumbered: self.unnumbered.iter().map(|slot| number(*slot)).collect(),
+            awake_last: (crate::narrow(self.updating.len()), last),
+        }
+    }
+
+    /// Drops all agents and forgets all but the settings of its host.
+    ///
+    /// # Errors
+    /// [`Error::AgentPanicked`] if an agent panics while it is dropped.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        let mut fresh = Self::new(self.kernel.seed);
+        let (old, new) = (&mut self.kernel, &mut fresh.kernel);
+        new.has_neighbours = old.has_neighbours;
+        new.changed_interest = old.changed_interest.as_ref().map(|_| Vec::new());
+        new.ahead = old.ahead.as_ref().map(|ahead| ahead.anew());
+        new.digest = old.digest.as_ref().map(|_| Default::default());
+        new.content = old.content.as_ref().map(Content::anew);
+        new.observer = old.observer.take();
+        new.observed_by = old.observed_by;
+        let progress = std::sync::Arc::clone(&old.progress);
+        let dropped = self.release_all();
+        fresh.show_progress(progress);
+        *self = fresh;
+        dropped
+    }
+
+    /// Takes up a state, with the agents that were kept when it was exported. The engine is new, or
+    /// was [reset](Self::reset), and has the settings of its host.
+    ///
+    /// # Errors
+    /// [`Error::Unrestored`].
+    pub fn restore(
+        &mut self,
+        state: EngineState<M>,
+        codec: &dyn AgentCodec<M>,
+        kept: KeptAgents<M>,
+    ) -> Result<(), Error> {
+        let now = state.kernel.now;
+        self.agents = restored_agents(&state, codec, kept)?;
+        let slots = self.agents.len();
+        let check = state.kernel.check();
+        check.map_err(|why| unrestored("the state of the kernel", now, why))?;
+        let slot = |slot: Option<u32>| slot.filter(|it| (*it as usize) < slots).unwrap_or(NONE);
+        self.kernel.restore(state.kernel);
+        self.next_index = state.next_index;
+        let newborn = state.newborn.into_iter();
+        self.newborn = newborn.map(|(place, it)| (slot(place), it)).collect();
+        self.unnumbered = state.unnumbered.into_iter().map(slot).collect();
+        let (awake, last) = state.awake_last;
+        // Only how many they were, and the last of them, is asked for.
+        self.updating = vec![NONE; awake as usize];
+        if let Some(place) = self.updating.last_mut() {
+            *place = slot(last);
+        }
+        // Those that were set up are known by their flags.
+        self.set_up = 0;
+        let progress = &self.kernel.progress;
+        progress.stand_at(self.kernel.now, self.kernel.superstep);
+        progress.rest_at(self.kernel.superstep, slot(last));
+        Ok(())
+    }
+}
+
+const UNREGISTERED: &str = "its type is not registered: register it, or run without saving states";
+
+fn unrestored(what: &str, time: SimTime, why: &str) -> Error {
+    Error::Unrestored {
+        what: what.into(),
+        time,
+        why: why.into(),
+    }
+}
+
+/// The agents of a state, in the order of their slots.
+fn restored_agents<M: Message>(
+    state: &EngineState<M>,
+    codec: &dyn AgentCodec<M>,
+    kept: KeptAgents<M>,
+) -> Result<KeptAgents<M>, Error> {
+    let now = state.kernel.now;
+    let AgentStates {
+        kinds,
+        agents,
+        states,
+    } = &state.agents;
+    if agents.len() != state.kernel.slots.len() {
+        let why = "there are more or fewer than the kernel knows";
+        return Err(unrestored("the agents", now, why));
+    }
+    let (mut rest, mut kept) = (&states[..], kept.into_iter());
+    let mut decode = |kind: u32, bytes: u32| {
+        let kept = kept.next().flatten();
+        if kind == NONE {
+            return kept.ok_or_else(|| "it was not saved".to_owned());
+        }
+        let kind = kinds.get(kind as usize).ok_or("its type is not named")?;
+        let cut = rest.split_at_checked(bytes as usize);
+        let (state, others) = cut.ok_or("its state is cut")?;
+        rest = others;
+        let agent = codec.decode(kind, state);
+        agent.map_err(|why| format!("as {kind}, {why}"))
+    };
+    let agents = agents.iter().zip(&state.kernel.slots);
+    let agents = agents.map(|((kind, bytes), entry)| {
+        let agent = decode(*kind, *bytes);
+        let what = || format!("agent {}", entry.id);
+        agent
+            .map(Some)
+            .map_err(|why| unrestored(&what(), now, &why))
+    });
+    agents.collect()
+}

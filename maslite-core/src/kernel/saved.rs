@@ -1,0 +1,155 @@
+//! The state of a kernel between two supersteps, as one value.
+//!
+//! It says nothing of how a kernel keeps it: links and places in queues are not in it. Slots are
+//! those of the kernel that is restored: they are numbered without gaps, in insertion order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::adders::Adders;
+use crate::id_set::IdSet;
+use crate::mailing_list::Pattern;
+use crate::message::{MailKey, Receiver};
+use crate::rng::AgentRng;
+use crate::run::{AgentError, Counters, LostKey, LostMail, StopReason};
+use crate::{AgentId, Digest, SimDuration, SimTime, Topic};
+
+/// All that a kernel knows between two supersteps, but for the settings of its host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct KernelState<M> {
+    pub(crate) now: SimTime,
+    pub(crate) superstep: u64,
+    pub(crate) others_listen: bool,
+    pub(crate) local: u64,
+    /// The agents that are there, in insertion order.
+    pub(crate) slots: Vec<SlotState>,
+    /// Mail in inboxes, in the order in which it was posted.
+    pub(crate) posted: Vec<MailState<M>>,
+    pub(crate) outbox: Vec<MailState<M>>,
+    /// Mail that its reader has left for its next turn, with the slot of the reader.
+    pub(crate) unread: Vec<(u32, MailState<M>)>,
+    pub(crate) unseen: bool,
+    /// The ids of all agents that are gone.
+    pub(crate) removed: IdSet,
+    pub(crate) adders: Adders,
+    /// The topics that were heard of, and those that nobody has asked for yet.
+    pub(crate) heard: (Vec<Topic>, Vec<Topic>),
+    /// In the order in which they are due.
+    pub(crate) alarms: Vec<AlarmState<M>>,
+    /// How many alarms have been set.
+    pub(crate) alarms_numbered: u64,
+    pub(crate) periodics: Vec<PeriodicState>,
+    pub(crate) ahead: Option<AheadState>,
+    pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
+    pub(crate) changed_interest: Vec<(Pattern, bool, SimTime)>,
+    /// Agents that have gone and that nobody has asked for yet.
+    pub(crate) gone: Vec<AgentId>,
+    pub(crate) main_listens: bool,
+    pub(crate) main_delivered: u64,
+    pub(crate) main_sequence: u64,
+    pub(crate) stopped_by: Option<(u64, StopReason)>,
+    pub(crate) lost: Vec<(LostKey, LostMail)>,
+    pub(crate) first_lost: Vec<LostKey>,
+    pub(crate) unread_lost: u64,
+    pub(crate) errors: Vec<AgentError>,
+    pub(crate) stop_at_error: bool,
+    pub(crate) counters: Counters,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) content: Option<Digest>,
+}
+
+/// What a kernel knows of an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SlotState {
+    pub(crate) id: AgentId,
+    pub(crate) index: u64,
+    pub(crate) sequence: u64,
+    pub(crate) delivered: u64,
+    pub(crate) rng: Option<AgentRng>,
+    pub(crate) flags: u8,
+    /// The places of its mail among all that is in inboxes, oldest first.
+    pub(crate) inbox: Vec<u32>,
+    /// What it listens to, and under a lookahead since when.
+    pub(crate) patterns: Vec<(Pattern, Option<SimTime>)>,
+}
+
+/// Mail under way, or an alarm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MailState<M> {
+    pub(crate) key: MailKey,
+    pub(crate) sender: AgentId,
+    pub(crate) receiver: Receiver,
+    pub(crate) marks: u8,
+    /// Under a lookahead: the place of its delay, counted from 1.
+    pub(crate) origin: u16,
+    /// The slot of its receiver, if that was found out already.
+    pub(crate) slot: Option<u32>,
+    pub(crate) body: M,
+}
+
+/// A pending alarm; under a lookahead also mail from elsewhere that is under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AlarmState<M> {
+    pub(crate) time: SimTime,
+    pub(crate) mail: MailState<M>,
+}
+
+/// A periodic alarm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeriodicState {
+    pub(crate) setter: AgentId,
+    /// The sequence numbers of its handle, and of the alarm that stands for it now.
+    pub(crate) handle: u64,
+    pub(crate) current: u64,
+    pub(crate) period: SimDuration,
+    pub(crate) due: SimTime,
+    pub(crate) receiver: Receiver,
+    pub(crate) topic: Topic,
+}
+
+/// What a kernel knows under a lookahead.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AheadState {
+    pub(crate) departures: Vec<DepartureState>,
+    pub(crate) delays: Vec<SimDuration>,
+    pub(crate) dismissals: BTreeMap<SimTime, Vec<AgentId>>,
+}
+
+/// When it is decided whether an alarm leaves. The alarm may have been cleared.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DepartureState {
+    pub(crate) time: SimTime,
+    pub(crate) setter: AgentId,
+    pub(crate) key: MailKey,
+}
+
+impl<M> KernelState<M> {
+    /// Whether all that it says of slots and of mail is there.
+    ///
+    /// # Errors
+    /// What is not.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let slots = self.slots.len() as u64;
+        let is_slot = |slot: u32| u64::from(slot) < slots;
+        let mails = self.posted.iter().chain(&self.outbox);
+        let mails = mails.chain(self.unread.iter().map(|(_, mail)| mail));
+        let mut mails = mails.chain(self.alarms.iter().map(|alarm| &alarm.mail));
+        let delays = self.ahead.as_ref().map_or(0, |ahead| ahead.delays.len());
+        if !mails.all(|mail| mail.slot.is_none_or(is_slot) && usize::from(mail.origin) <= delays)
+            || !self.unread.iter().all(|(slot, _)| is_slot(*slot))
+        {
+            return Err("mail is for an agent that is not there");
+        }
+        let mut inboxes = self.slots.iter().flat_map(|slot| &slot.inbox);
+        if !inboxes.all(|mail| (*mail as usize) < self.posted.len()) {
+            return Err("an inbox has mail that is not there");
+        }
+        let mut ids: Vec<_> = self.slots.iter().map(|slot| slot.id).collect();
+        ids.sort_unstable();
+        if !ids.is_sorted_by(|first, second| first < second) {
+            return Err("two agents have one id");
+        }
+        Ok(())
+    }
+}

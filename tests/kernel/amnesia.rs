@@ -1,0 +1,180 @@
+//! A scheduler that forgets everything and comes back from its saved state goes on as if nothing
+//! had been.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use maslite_core::{
+    Agent, AgentTypes, Alarm, AlarmId, Context, Error, Mail, Message, Run, Scheduler, SimDuration,
+    SimTime,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Message, Serialize, Deserialize)]
+enum Msg {
+    Late,
+    Early,
+    Clear,
+}
+
+/// Keeps the handle of an alarm, and clears the alarm later.
+#[derive(Serialize, Deserialize, Default)]
+struct Holder {
+    late: Option<AlarmId>,
+    /// What came of clearing it, each time.
+    cleared: Vec<bool>,
+    heard: u32,
+}
+
+impl Agent<Msg> for Holder {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        let late = Alarm::after(SimDuration::from_secs(9)).to(ctx.id());
+        self.late = Some(ctx.set_alarm(late, Msg::Late));
+        for _ in 0..3 {
+            ctx.alarm_in(SimDuration::from_secs(5), Msg::Early);
+        }
+        ctx.alarm_in(SimDuration::from_secs(1), Msg::Clear);
+        ctx.alarm_in(SimDuration::from_secs(2), Msg::Clear);
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        self.heard += 1;
+        if let (Msg::Clear, Some(late)) = (mail.body, self.late) {
+            self.cleared.push(ctx.clear_alarm(late));
+        }
+    }
+}
+
+#[test]
+fn a_handle_that_an_agent_keeps_stays_good() {
+    for every in [None, Some(1), Some(2)] {
+        let types = AgentTypes::new().with::<Holder>();
+        let settings = Scheduler::builder().agent_types(types).amnesia(every);
+        let mut scheduler = settings.build();
+        for id in 1..=2 {
+            scheduler.add(id, Holder::default()).unwrap();
+        }
+        let report = scheduler.run(Run::until_idle()).unwrap();
+        assert_eq!(report.now, SimTime::from_secs(5), "{every:?}");
+        assert_eq!(report.counters.alarms_cleared, 2);
+        // Both are set up before the first superstep, and awake in it.
+        let amnesias = every.map_or(0, |every| report.counters.supersteps / every);
+        assert_eq!((report.counters.supersteps, report.amnesias), (4, amnesias));
+        for id in 1..=2 {
+            let holder: &Holder = scheduler.agent(id).unwrap();
+            assert_eq!((&holder.cleared[..], holder.heard), (&[true, false][..], 5));
+        }
+    }
+}
+
+/// The same agents, whose types are not registered: they are kept, and so are their handles.
+#[test]
+fn a_handle_of_an_agent_that_is_kept_stays_good() {
+    // Other tests would be asked, too.
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "amnesia::kept_by_the_environment", "--ignored"])
+        .env("MASLITE_AMNESIA", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "runs with an environment of its own"]
+fn kept_by_the_environment() {
+    let mut scheduler = Scheduler::new();
+    scheduler.add(1, Holder::default()).unwrap();
+    let report = scheduler.run(Run::until_idle()).unwrap();
+    assert_eq!((report.counters.supersteps, report.amnesias), (4, 4));
+    let holder: &Holder = scheduler.agent(1).unwrap();
+    assert_eq!((&holder.cleared[..], holder.heard), (&[true, false][..], 5));
+}
+
+/// Counts how many of it were dropped.
+#[derive(Serialize, Deserialize)]
+struct Dropped {
+    #[serde(skip)]
+    count: Arc<AtomicU32>,
+}
+
+impl Agent<Msg> for Dropped {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        ctx.alarm_in(SimDuration::from_secs(1), Msg::Early);
+    }
+
+    fn teardown(&mut self, _: &mut Context<'_, Msg>) {
+        panic!("nobody is torn down when a scheduler forgets");
+    }
+}
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn agents_that_are_forgotten_are_dropped_and_not_torn_down() {
+    let types = AgentTypes::new().with::<Dropped>();
+    let settings = Scheduler::builder().agent_types(types).amnesia(Some(1));
+    let mut scheduler = settings.build();
+    let first = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&first);
+    scheduler.add(1, Dropped { count }).unwrap();
+    let report = scheduler.run(Run::until_idle()).unwrap();
+    assert_eq!(report.amnesias, 2);
+    assert_eq!(first.load(Ordering::Relaxed), 1);
+    let now: &Dropped = scheduler.agent(1).unwrap();
+    assert_eq!(now.count.load(Ordering::Relaxed), 0);
+}
+
+/// Is written as nothing.
+#[derive(Serialize, Deserialize)]
+struct Mute;
+
+impl Agent<Msg> for Mute {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        ctx.alarm_in(SimDuration::from_secs(1), Msg::Early);
+    }
+}
+
+/// Is read as one byte more than was written.
+#[derive(Serialize)]
+struct Swollen;
+
+impl<'de> Deserialize<'de> for Swollen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u8::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+impl Agent<Msg> for Swollen {}
+
+#[test]
+fn what_cannot_be_saved_or_restored_is_an_error_that_names_it() {
+    let run = |types: AgentTypes<Msg>| {
+        let settings = Scheduler::builder().agent_types(types).amnesia(Some(1));
+        let mut scheduler = settings.build();
+        scheduler.add("mute", Mute).unwrap();
+        scheduler.add("swollen", Swollen).unwrap();
+        scheduler.run(Run::until_idle()).unwrap_err()
+    };
+    let error = run(AgentTypes::new().with::<Swollen>());
+    assert!(matches!(error, Error::Unsaved { .. }));
+    assert_eq!(
+        error.to_string(),
+        "at 0 s the state of agent mute of type kernel::amnesia::Mute cannot be saved: \
+         its type is not registered: register it, or run without saving states"
+    );
+    let error = run(AgentTypes::new().with::<Mute>().with::<Swollen>());
+    assert!(matches!(error, Error::Unrestored { .. }));
+    assert_eq!(
+        error.to_string(),
+        "at 0 s agent swollen cannot be restored from what was saved: \
+         as kernel::amnesia::Swollen, Hit the end of buffer, expected more data"
+    );
+}
