@@ -72,6 +72,11 @@ impl Forgetting {
         supersteps >= self.next
     }
 
+    /// How often it has forgotten since this was last asked.
+    pub fn take_count(&mut self) -> u64 {
+        std::mem::take(&mut self.count)
+    }
+
     /// Notes that it forgets after so many supersteps.
     pub fn note(&mut self, supersteps: u64) {
         let every = self.amnesia.every;

@@ -274,6 +274,17 @@ impl<M: Message> Engine<M> {
         changed.is_some_and(|changed| !changed.is_empty())
     }
 
+    /// What all agents here listen to, once for each agent.
+    pub fn all_subscriptions(&self) -> impl Iterator<Item = Pattern> + '_ {
+        self.kernel.mailing_list.iter().map(|(_, pattern)| pattern)
+    }
+
+    /// The subscriptions made (true) and withdrawn since they were last taken, with the time.
+    #[must_use]
+    pub fn changed_interest(&self) -> &[(Pattern, bool, SimTime)] {
+        self.kernel.changed_interest.as_deref().unwrap_or_default()
+    }
+
     /// Takes the subscriptions made (true) and withdrawn since the last time, with the time.
     pub fn take_changed_interest(&mut self) -> Vec<(Pattern, bool, SimTime)> {
         self.kernel

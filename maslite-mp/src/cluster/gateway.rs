@@ -119,6 +119,41 @@ impl<M: WireMessage> Gateway<M> {
         }
     }
 
+    /// Forgets all but what the host gave it, and what belongs to the grant at hand.
+    pub(super) fn reset(&mut self) {
+        let fresh = Self::new(self.interrupts.clone());
+        let old = std::mem::replace(self, fresh);
+        self.ahead = old.ahead.map(|ahead| Ahead {
+            others: ahead.others,
+            limit: ahead.limit,
+            ..Ahead::new(ahead.lookahead)
+        });
+        self.grant = old.grant;
+        self.passes = old.passes;
+        self.outbound = old.outbound;
+        self.failure = old.failure;
+        self.trips = old.trips;
+        self.local_trips = old.local_trips;
+        self.full = old.full;
+    }
+
+    /// Counts how many agents here subscribed to a pattern, as far as that was asked for.
+    pub(super) fn count_listeners(&mut self, engine: &Engine<M>) {
+        self.listeners.clear();
+        for pattern in engine.all_subscriptions() {
+            *self.listeners.entry(pattern).or_default() += 1;
+        }
+        for (pattern, begins, _) in engine.changed_interest().iter().rev() {
+            let listeners = self.listeners.entry(*pattern).or_default();
+            *listeners = if *begins {
+                *listeners - 1
+            } else {
+                *listeners + 1
+            };
+        }
+        self.listeners.retain(|_, listeners| *listeners > 0);
+    }
+
     pub(super) fn writing<'b, 'd>(
         &'b mut self,
         draft: &'b mut Draft<'d>,

@@ -9,5 +9,7 @@ pub(crate) mod enter;
 mod gateway;
 pub(crate) mod inline;
 pub(crate) mod mp_scheduler;
+mod names;
 pub(crate) mod outbound;
 pub(crate) mod registry;
+pub(crate) mod state;

@@ -14,16 +14,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maslite_core::internal::{
-    Engine, FailurePlace, FailureStage, Import, Limits, Rest, guard_model,
+    Engine, FailurePlace, FailureStage, Forgetful, Forgetting, Import, Limits, Rest, guard_model,
 };
-use maslite_core::{AgentId, Digest, Message, Pattern, SimTime};
+use maslite_core::{Digest, Message, Pattern, SimTime};
 
 use crate::cluster::answers::{
     fault, give_up, misread, put, send, undecodable, unsayable, write_alone,
 };
 use crate::cluster::commands;
-use crate::cluster::gateway::{Ahead, Gateway};
+use crate::cluster::gateway::{Ahead, Gateway, OpenGateway};
+use crate::cluster::names::Names;
 use crate::cluster::registry::{AgentSet, Registry, WireMessage};
+use crate::cluster::state::{self, ClusterState, Parts, TRACE_LIMIT};
 use crate::error::message_fault::MessageFault;
 use crate::links::jitter::{Jitter, JitterLink};
 use crate::links::transport::{Draft, Wait, now};
@@ -35,9 +37,6 @@ use crate::protocol::wire::{
     ToProc, TraceLine,
 };
 use crate::stall::detector::ClusterActivity;
-
-/// How many deliveries a cluster that runs on its own keeps for the trace before it reports.
-const TRACE_LIMIT: usize = 10_000;
 
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
@@ -60,41 +59,8 @@ pub(crate) struct MpScheduler<M: Message> {
     /// How long it worked under grants, if it is to tell.
     busy: Option<Duration>,
     names: Names,
-}
-
-/// What this process has heard of names: main is to hear it too, unless it is the same process.
-#[derive(Default)]
-struct Names {
-    /// So many have been told, or come from main.
-    known: usize,
-    /// Heard of otherwise, and not told yet.
-    pending: Vec<String>,
-    /// Main is another process.
-    is_told: bool,
-}
-
-impl Names {
-    /// Takes the names that main has not heard of.
-    fn take(&mut self) -> Vec<String> {
-        if !self.is_told {
-            return Vec::new();
-        }
-        let mut names = std::mem::take(&mut self.pending);
-        names.extend(AgentId::names_since(&mut self.known));
-        names
-    }
-
-    /// Takes in names that main tells.
-    fn learn(&mut self, names: &[String]) {
-        if names.is_empty() {
-            return;
-        }
-        self.pending = self.take();
-        for name in names {
-            let _ = AgentId::named(name);
-        }
-        let _ = AgentId::names_since(&mut self.known);
-    }
+    /// When it forgets everything, if it does.
+    forgetting: Option<Forgetting>,
 }
 
 /// What a scheduler has to say to a message of main.
@@ -121,6 +87,7 @@ impl<M: WireMessage> MpScheduler<M> {
             cluster_activity: Arc::default(),
             busy: None,
             names: Names::default(),
+            forgetting: None,
         }
     }
 
@@ -219,6 +186,7 @@ impl<M: WireMessage> MpScheduler<M> {
         self.engine.join_neighbours();
         self.wait = Some(settings.wait);
         self.jitter = settings.jitter;
+        self.forgetting = settings.amnesia.map(Forgetting::new);
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
             self.gateway.ahead = Some(Ahead::new(lookahead));
@@ -342,21 +310,24 @@ impl<M: WireMessage> MpScheduler<M> {
         let mut reply = Vec::new();
         let done = guard_model(None, stands, || {
             self.take_in(mail, task)?;
-            Ok::<_, Fault>(match task {
-                Task::Rematch => {
-                    let mut open = self.gateway.writing(draft);
-                    open.rematch(&mut self.engine, &interest);
-                    Ok(())
+            Ok::<_, Fault>(
+                match task {
+                    Task::Rematch => {
+                        let mut open = self.gateway.writing(draft);
+                        open.rematch(&mut self.engine, &interest);
+                        Ok(())
+                    }
+                    Task::Answer => {
+                        commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+                        Ok(())
+                    }
+                    Task::RunAlone { .. } | Task::Window { .. } => {
+                        self.run_on(task, number, supersteps_per_instant, draft)
+                    }
+                    _ => self.step_on(task, supersteps_per_instant, draft),
                 }
-                Task::Answer => {
-                    commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
-                    Ok(())
-                }
-                Task::RunAlone { .. } | Task::Window { .. } => {
-                    self.run_on(task, number, supersteps_per_instant, draft)
-                }
-                _ => self.step_on(task, supersteps_per_instant, draft),
-            })
+                .and_then(|()| self.forget_if_due()),
+            )
         });
         let mut failure = match done {
             Ok(done) => done?.err().map(|error| {
@@ -466,11 +437,78 @@ impl<M: WireMessage> MpScheduler<M> {
             }
             _ => {}
         }
-        let rest = self.engine.run(&limits, &mut self.gateway.writing(draft))?;
+        let rest = self.run_engine(&limits, draft)?;
         if let (Task::RunAlone { .. }, Rest::Asked(reason)) = (task, rest) {
             self.gateway.stopped = Some((0, reason));
         }
         Ok(())
+    }
+
+    fn run_engine(
+        &mut self,
+        limits: &Limits,
+        draft: &mut Draft<'_>,
+    ) -> Result<Rest, maslite_core::Error> {
+        let mut hooks = self.gateway.writing(draft);
+        let Some(forgetting) = &mut self.forgetting else {
+            return self.engine.run(limits, &mut hooks);
+        };
+        let (registry, trace, names) = (&*self.registry, &*self.trace, &mut self.names);
+        let forget = |engine: &mut Engine<M>, hooks: &mut OpenGateway<'_, '_, M>, amnesia| {
+            let gateway = &mut *hooks.gateway;
+            let mut parts = Parts {
+                registry,
+                engine,
+                gateway,
+                trace,
+                names,
+            };
+            parts.forget(amnesia)
+        };
+        let mut hooks = Forgetful::new(&mut hooks, forgetting, forget);
+        self.engine.run(limits, &mut hooks)
+    }
+
+    /// Forgets everything and comes back, if that is due after the last superstep.
+    fn forget_if_due(&mut self) -> Result<(), maslite_core::Error> {
+        let supersteps = self.engine.counters().supersteps;
+        let due = self.forgetting.as_mut();
+        let Some(forgetting) = due.filter(|forgetting| forgetting.is_due(supersteps)) else {
+            return Ok(());
+        };
+        forgetting.note(supersteps);
+        let amnesia = forgetting.amnesia;
+        self.parts().forget(amnesia)
+    }
+
+    fn parts(&mut self) -> Parts<'_, M> {
+        Parts {
+            registry: &self.registry,
+            engine: &mut self.engine,
+            gateway: &mut self.gateway,
+            trace: &self.trace,
+            names: &mut self.names,
+        }
+    }
+
+    /// All that the cluster is between two grants, but for its settings.
+    ///
+    /// # Errors
+    /// [`Unsaved`](maslite_core::Error::Unsaved) for the first agent that cannot be saved.
+    #[allow(dead_code, reason = "recovery calls it")]
+    pub(crate) fn export(&self) -> Result<ClusterState<M>, Fault> {
+        let engine = self.engine.export(&*self.registry).map_err(fault)?;
+        let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
+        Ok(state::export(engine, gateway, trace, names))
+    }
+
+    /// Becomes the cluster that was exported. It must be new, and have been told its settings.
+    ///
+    /// # Errors
+    /// [`Unrestored`](maslite_core::Error::Unrestored) for what cannot be restored.
+    #[allow(dead_code, reason = "recovery calls it")]
+    pub(crate) fn restore(&mut self, state: ClusterState<M>) -> Result<(), Fault> {
+        self.parts().rebuild(state).map_err(fault)
     }
 
     /// The place before the superstep that comes next.
@@ -598,6 +636,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 errors: engine.take_errors(),
                 lost: engine.take_lost(),
                 heard: engine.take_heard(),
+                amnesias: self.forgetting.as_mut().map_or(0, Forgetting::take_count),
                 reply,
                 failure,
             }),

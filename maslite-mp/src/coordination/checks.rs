@@ -123,7 +123,9 @@ impl ReportContext<'_> {
             Task::RunAlone { supersteps, .. } => supersteps.min(MOST),
             Task::Window { .. } => MOST,
         };
-        let is_granted = report.supersteps <= granted && report.superstep <= MOST;
+        let is_granted = report.supersteps <= granted
+            && report.superstep <= MOST
+            && report.events.amnesias <= report.supersteps;
         is_granted.then_some(()).ok_or(MessageFault::Supersteps)
     }
 

@@ -186,6 +186,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let lost = mem::take(&mut events.lost).into_iter();
         lost.for_each(|(key, lost)| self.standing.note_lost(key, lost));
         self.standing.heard.extend(events.heard.drain(..));
+        self.standing.amnesias += events.amnesias;
         if !events.errors.is_empty() {
             let name = &self.clusters.list[place].name;
             let errors = mem::take(&mut events.errors);

@@ -33,6 +33,8 @@ pub(crate) struct Standing {
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// Topics about which mail came by while somebody listened.
     pub(crate) heard: BTreeSet<Topic>,
+    /// How often a cluster has forgotten everything and come back.
+    pub(crate) amnesias: u64,
     pub(crate) digest: DigestSum,
     /// Of the contents, if one is kept.
     pub(crate) content: Option<ContentSum>,

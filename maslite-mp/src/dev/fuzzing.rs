@@ -494,6 +494,7 @@ mod tests {
             wait: Wait::default(),
             jitter: None,
             lookahead: None,
+            amnesia: None,
         };
         let load = vec![
             Call::Add {

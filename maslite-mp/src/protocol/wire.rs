@@ -17,6 +17,7 @@ mod mail;
 mod note;
 mod report;
 
+use maslite_core::internal::Amnesia;
 use maslite_core::{AgentId, SimDuration};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) jitter: Option<Jitter>,
     /// The least simulated time that its mail to other clusters takes, if it is not zero.
     pub(crate) lookahead: Option<SimDuration>,
+    /// When it forgets everything, if it does.
+    pub(crate) amnesia: Option<Amnesia>,
 }
 
 /// One call of `add` or `build`.

@@ -23,6 +23,7 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) lookahead: Option<SimDuration>,
     pub(crate) waiting: Waiting,
     pub(crate) jitter: Option<u64>,
+    pub(crate) amnesia: Option<Option<u64>>,
     pub(crate) carrier: Link,
     pub(crate) output: Output,
     pub(crate) trace: Option<TraceSink>,
@@ -43,6 +44,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             lookahead: None,
             waiting: Waiting::default(),
             jitter: None,
+            amnesia: None,
             carrier: Link::default(),
             output: Output::default(),
             trace: None,
@@ -74,6 +76,23 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// `None`, as without the call, links are what they are, and nothing is paid for it.
     pub fn jitter(mut self, seed: Option<u64>) -> Self {
         self.jitter = seed;
+        self
+    }
+
+    /// Has every cluster forget everything after every n-th superstep of its own, and come back
+    /// from what was saved of it: a tool for testing models, and this crate. The agents go through
+    /// their encoding, so all that they know must be in it. `None`, as without the call, and 0 are
+    /// never.
+    ///
+    /// It changes how long a run takes, and nothing else: a digest that differs under it shows an
+    /// agent whose encoding leaves something out, or a mistake in this crate. The types of all
+    /// agents must be registered, also of those that builders make: otherwise the run is
+    /// [`Unsaved`](maslite_core::Error::Unsaved). Old agents are dropped, and not torn down.
+    ///
+    /// The environment variable `MASLITE_AMNESIA=n` asks the same of every simulation that is not
+    /// told by this call. It keeps agents of types that are not registered as they are.
+    pub fn amnesia(mut self, every: Option<u64>) -> Self {
+        self.amnesia = Some(every);
         self
     }
 

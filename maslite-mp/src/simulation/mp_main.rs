@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
+use maslite_core::internal::Amnesia;
 use maslite_core::{
     Adder, Agent, AgentError, AgentId, Counters, Digest, Mail, Receiver, Run, SimDuration, SimTime,
     StopHandle,
@@ -99,6 +100,7 @@ pub struct MpMain<M: WireMessage> {
     pub(super) kept_lookaheads: Vec<Option<SimDuration>>,
     pub(super) waiting: Waiting,
     pub(super) jitter: Option<u64>,
+    pub(super) amnesia: Option<Amnesia>,
     pub(super) carrier: Link,
     pub(super) output: Output,
     pub(super) trace: Option<TraceSink>,
@@ -149,6 +151,10 @@ impl<M: WireMessage> MpMainBuilder<M> {
             kept_lookaheads: Vec::new(),
             waiting: self.waiting,
             jitter: self.jitter,
+            amnesia: match self.amnesia {
+                Some(every) => Amnesia::every(every),
+                None => Amnesia::of_environment(),
+            },
             carrier: self.carrier,
             output: self.output,
             trace: self.trace,

@@ -28,8 +28,8 @@ use crate::settings::{ClusterId, Link, Placement};
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`,
 ///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` (an object), `digest` (16
-///   hexadecimal digits), `content_digest` (the same, only if it was asked for), `errors`,
-///   `undeliverable` (a list of `time_ns`, `from`, `to`, `topic`: the first ten), `never_sent`
+///   hexadecimal digits), `content_digest` (the same, only if it was asked for), `amnesias` (only
+///   if there was one), `errors`, `undeliverable` (a list of `time_ns`, `from`, `to`, `topic`: the first ten), `never_sent`
 ///   (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
 ///   `optimised`, `processors`;

@@ -122,6 +122,7 @@ impl<M: WireMessage> MpMain<M> {
         report.errors.clone_from(&self.standing.errors);
         report.lost = self.standing.lost.iter().map(|(_, lost)| *lost).collect();
         report.silent = self.routing.silent_topics(&self.standing.heard);
+        report.amnesias = self.standing.amnesias;
         let events = report.counters.delivered - delivered;
         let mut report = self.report(report, events, &before);
         report.rounds_in_run = self.standing.rounds - rounds_before;

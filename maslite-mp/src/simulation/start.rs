@@ -90,6 +90,7 @@ impl<M: WireMessage> MpMain<M> {
         for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),
+                amnesia: self.amnesia,
                 seed: self.seed,
                 digest: self.digest,
                 content: self.content,

@@ -143,7 +143,7 @@ impl MailHead {
 }
 
 /// One delivery, as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TraceLine {
     pub(crate) time: SimTime,
     pub(crate) superstep: u64,

@@ -168,6 +168,8 @@ pub(crate) struct Events {
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// Topics about which mail came by for the first time.
     pub(crate) heard: Vec<Topic>,
+    /// How often it has forgotten everything and come back.
+    pub(crate) amnesias: u64,
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
@@ -204,6 +206,7 @@ impl Blank for Events {
         errors: Vec::new(),
         lost: Vec::new(),
         heard: Vec::new(),
+        amnesias: 0,
         reply: Vec::new(),
         failure: None,
     };

@@ -22,6 +22,9 @@ struct Fields<'a> {
     /// Absent unless it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_digest: Option<Digest>,
+    /// Absent unless there was one.
+    #[serde(skip_serializing_if = "is_zero")]
+    amnesias: u64,
     errors: Vec<ErrorFields<'a>>,
     undeliverable: Vec<LostFields>,
     never_sent: &'a [Topic],
@@ -41,6 +44,11 @@ struct Fields<'a> {
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize)]
@@ -130,6 +138,7 @@ impl Serialize for MpReport {
             counters: &self.counters,
             digest: self.digest,
             content_digest: self.content_digest,
+            amnesias: self.amnesias,
             errors: errors.collect(),
             undeliverable: lost.collect(),
             never_sent: &self.silent,
