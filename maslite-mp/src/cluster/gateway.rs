@@ -90,6 +90,52 @@ impl Ahead {
         self.limit_to(arrives);
         arrives
     }
+
+    /// Mail leaves at `left` and is due at `due`; copies of it go to `listeners` clusters. Returns
+    /// when it leaves and when it arrives, counts it if it is held back, and limits how far this
+    /// cluster may run before main has brought answers to it.
+    #[inline]
+    fn depart(
+        &mut self,
+        to: Option<Destination>,
+        listeners: usize,
+        left: SimTime,
+        due: SimTime,
+    ) -> (SimTime, SimTime) {
+        let arrives = left.saturating_add(self.lookahead);
+        // What would arrive after the end of time arrives at the end, as if it had left in time.
+        let left = arrives.saturating_sub(self.lookahead);
+        let late = u64::from(due < arrives);
+        if to == Some(Destination::Main) {
+            self.held_back_to_main += late;
+            self.held_back += late.min(listeners as u64);
+        } else {
+            self.held_back += late;
+        }
+        if matches!(to, Some(Destination::Main | Destination::Owner)) {
+            self.limit_to(arrives);
+        } else if let Some(others) = self.others {
+            self.limit_to(arrives.saturating_add(others));
+        }
+        (left, arrives)
+    }
+}
+
+/// Reads a message from what was written of it, and compares the two. A message that cannot be read
+/// is no fault here: it is an error where it arrives.
+fn make_round_trip<M: WireMessage>(
+    head: &MailHead,
+    body: &M,
+    bytes: &[u8],
+    trips: &mut Trips,
+) -> Result<(), Fault> {
+    match round_trip::make(body, bytes, &mut trips.scratch) {
+        Err(Difference::Other(why)) => {
+            let what = layout::name_mail(head, body.topic());
+            Err(Fault::Asymmetric { what, why })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The gateway while mail leaves through it, into the message to main.
@@ -393,30 +439,10 @@ impl<M: WireMessage> OpenGateway<'_, '_, M> {
         let Some(first) = to.or_else(|| others.next().copied().map(Destination::Cluster)) else {
             return false;
         };
-        let (mut left, mut arrives) = (left, SimTime::ZERO);
-        match ahead {
-            None => left = SimTime::ZERO,
-            Some(ahead) => {
-                arrives = left.saturating_add(ahead.lookahead);
-                // What would arrive after the end of time arrives at the end, as if it had left in
-                // time.
-                left = arrives.saturating_sub(ahead.lookahead);
-                let late = u64::from(due < arrives);
-                match to {
-                    Some(Destination::Main) => {
-                        ahead.held_back_to_main += late;
-                        // Of what others listen to as well.
-                        ahead.held_back += late.min(interested.len() as u64);
-                    }
-                    _ => ahead.held_back += late,
-                }
-                if matches!(to, Some(Destination::Main | Destination::Owner)) {
-                    ahead.limit_to(arrives);
-                } else if let Some(others) = ahead.others {
-                    ahead.limit_to(arrives.saturating_add(others));
-                }
-            }
-        }
+        let (left, arrives) = match ahead {
+            None => (SimTime::ZERO, SimTime::ZERO),
+            Some(ahead) => ahead.depart(to, interested.len(), left, due),
+        };
         let Outgoing {
             key,
             sender,
@@ -436,12 +462,9 @@ impl<M: WireMessage> OpenGateway<'_, '_, M> {
             Ok(encoded) => {
                 let bytes = outbound.body(encoded, &head, self.draft);
                 if trips.wants(bytes)
-                    && let Err(Difference::Other(why)) =
-                        round_trip::make(body, bytes, &mut trips.scratch)
+                    && let Err(fault) = make_round_trip(&head, body, bytes, trips)
                 {
-                    // One that cannot be read is an error where it arrives.
-                    let what = layout::name_mail(&head, body.topic());
-                    failure.get_or_insert(Fault::Asymmetric { what, why });
+                    failure.get_or_insert(fault);
                 }
                 for cluster in others {
                     if first != Destination::Cluster(*cluster) {
