@@ -310,26 +310,24 @@ impl<M: WireMessage> MpScheduler<M> {
         let mut reply = Vec::new();
         let done = guard_model(None, stands, || {
             self.take_in(mail, task)?;
-            Ok::<_, Fault>(
-                match task {
-                    Task::Rematch => {
-                        let mut open = self.gateway.writing(draft);
-                        open.rematch(&mut self.engine, &interest);
-                        Ok(())
-                    }
-                    Task::Answer => {
-                        commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
-                        Ok(())
-                    }
-                    Task::RunAlone { .. } | Task::Window { .. } => {
-                        self.run_on(task, number, supersteps_per_instant, draft)
-                    }
-                    _ => self.step_on(task, supersteps_per_instant, draft),
+            let done = match task {
+                Task::Rematch => {
+                    let mut open = self.gateway.writing(draft);
+                    open.rematch(&mut self.engine, &interest);
+                    Ok(())
                 }
-                .and_then(|()| self.forget_if_due()),
-            )
+                Task::Answer => {
+                    commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
+                    Ok(())
+                }
+                Task::RunAlone { .. } | Task::Window { .. } => {
+                    self.run_on(task, number, supersteps_per_instant, draft)
+                }
+                _ => self.step_on(task, supersteps_per_instant, draft),
+            };
+            Ok::<_, Fault>(done.and_then(|()| self.forget_if_due()))
         });
-        let mut failure = match done {
+        let failed = match done {
             Ok(done) => done?.err().map(|error| {
                 let place = self.engine.failed_at();
                 let place = place.expect("the engine tells where an error was");
@@ -338,15 +336,20 @@ impl<M: WireMessage> MpScheduler<M> {
             // Code of a message, where no agent was at work.
             Err(error) => Some((self.place_of_next(), Fault::Agent(error))),
         };
-        if let Some(fault) = self.gateway.failure.take() {
-            failure.get_or_insert_with(|| (self.place_of_handover(), fault));
-        }
+        let failure = self.failure_to_report(failed);
         if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
             *busy += begin.elapsed();
         }
-        let failure = failure.map(|(place, fault)| Box::new(Failure { place, fault }));
         let supersteps = self.engine.counters().supersteps - before;
         self.report(supersteps, reply, failure, draft)
+    }
+
+    /// The failure of a grant: what failed in it, or else mail that could not be handed over.
+    fn failure_to_report(&mut self, failed: Option<(FailurePlace, Fault)>) -> Option<Box<Failure>> {
+        let unsent = self.gateway.failure.take();
+        let unsent = unsent.map(|fault| (self.place_of_handover(), fault));
+        let (place, fault) = failed.or(unsent)?;
+        Some(Box::new(Failure { place, fault }))
     }
 
     /// Takes in the mail of a grant, and posts it with what waits here.
