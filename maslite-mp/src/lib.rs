@@ -159,6 +159,7 @@ mod error;
 mod links;
 mod processes;
 mod protocol;
+mod recovery;
 mod settings;
 mod simulation;
 mod stall;
@@ -181,8 +182,9 @@ pub use crate::simulation::builder::MpMainBuilder;
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
+pub use error::recovery::{NotRecovered, Recovered};
 pub use error::spawn::{ChildError, SpawnError};
-pub use error::warning::{Activity, Limit, TimeBlocker, Warning};
+pub use error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
 pub use error::{Chain, Error};
 pub use maslite_core::Plain;
 
@@ -190,6 +192,7 @@ pub use cluster::commands::{AgentInfo, Answers, Audience};
 pub use error::control::ControlError;
 pub use processes::output::Output;
 pub use processes::supervision::{ChildEnd, EndKind};
+pub use recovery::Recovery;
 pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
 pub use steering::control;
 pub use steering::control_queue::Halt;
@@ -207,8 +210,8 @@ pub mod prelude {
 
     pub use crate::{
         Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
-        Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Registry,
-        Shutdown, Waiting, Warning,
+        Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Recovery,
+        Registry, Shutdown, Waiting, Warning,
     };
 }
 

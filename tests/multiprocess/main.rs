@@ -27,6 +27,7 @@ mod names;
 mod periodic;
 mod placement;
 mod race;
+mod recovery;
 mod refusals;
 mod report;
 mod request_sequences;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use maslite_mp::MpMainBuilder;
 use maslite_mp::core::Phase;
 use maslite_mp::prelude::*;
-use maslite_mp::{Activity, TimeBlocker, Warning};
+use maslite_mp::{Activity, Standstill, TimeBlocker, Warning};
 
 use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 use crate::workers::{Gate, Msg, Worker, agents, clusters_with, go, pids, signal};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(40);
 
 /// Warnings of standstills, as they come.
-struct Warnings(Receiver<Warning>);
+struct Warnings(Receiver<Standstill>);
 
 /// These settings with little patience.
 fn impatient(settings: MpMainBuilder<Msg>) -> (MpMainBuilder<Msg>, Warnings) {
@@ -27,7 +27,9 @@ fn impatient(settings: MpMainBuilder<Msg>) -> (MpMainBuilder<Msg>, Warnings) {
     let settings = settings
         .warning_after(Some(PATIENCE))
         .warnings(move |warning| {
-            let _ = sender.send(warning.clone());
+            if let Warning::Standstill(it) = warning {
+                let _ = sender.send(it.clone());
+            }
         });
     (settings, Warnings(warnings))
 }
@@ -50,7 +52,7 @@ fn impatient_with(
 impl Warnings {
     /// Waits for one in which a cluster blocks simulated time in this way. A loaded machine may
     /// give others before, in which a process had no time to begin.
-    fn with(&self, fits: impl Fn(&TimeBlocker) -> bool) -> Warning {
+    fn with(&self, fits: impl Fn(&TimeBlocker) -> bool) -> Standstill {
         loop {
             let warning = self.0.recv_timeout(LONG).expect("such a warning");
             if warning.blockers.iter().any(&fits) {

@@ -1,6 +1,7 @@
 //! Mail from and to other clusters, as a cluster sees it: which mail leaves, when, and who listens
 //! to it elsewhere.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,10 @@ pub(super) struct Gateway<M> {
     pub(super) grant: u64,
     /// How often its run has come by. It does something before it is interrupted.
     pub(super) passes: u64,
+    /// The pass after which an interrupt ended the grant at hand; 0 if none did.
+    pub(super) interrupted_at: Cell<u64>,
+    /// The grant at hand is a replay, and this is what that number was then.
+    pub(super) replayed: Option<u64>,
     /// The clusters of agents that are elsewhere, as far as known.
     pub(super) routes: FxHashMap<AgentId, u32>,
     /// What other clusters listen to; they are its subscribers.
@@ -151,6 +156,8 @@ impl<M: WireMessage> Gateway<M> {
             ahead: None,
             grant: 0,
             passes: 0,
+            interrupted_at: Cell::new(0),
+            replayed: None,
             routes: FxHashMap::default(),
             others: MailingList::default(),
             listeners: BTreeMap::new(),
@@ -206,6 +213,20 @@ impl<M: WireMessage> Gateway<M> {
     ) -> OpenGateway<'b, 'd, M> {
         let gateway = self;
         OpenGateway { gateway, draft }
+    }
+
+    /// Whether an interrupt ends the grant at hand after this pass, which is noted. A grant does
+    /// something before it is interrupted.
+    #[inline]
+    fn is_interrupted(&self) -> bool {
+        let ends = match self.replayed {
+            None => self.passes > 1 && self.interrupts.covers(self.grant),
+            Some(pass) => self.passes == pass,
+        };
+        if ends {
+            self.interrupted_at.set(self.passes);
+        }
+        ends
     }
 
     pub(super) fn change_interest(&mut self, cluster: u32, pattern: Pattern, begins: bool) {
@@ -506,7 +527,7 @@ impl<M: WireMessage> EngineHooks<M> for OpenGateway<'_, '_, M> {
     fn wants_attention(&self) -> bool {
         let gateway = &*self.gateway;
         gateway.failure.is_some()
-            || gateway.passes > 1 && gateway.interrupts.covers(gateway.grant)
+            || gateway.is_interrupted()
             || gateway.ahead.is_none() && gateway.full.load(Ordering::Relaxed)
     }
 

@@ -32,6 +32,7 @@ use crate::links::transport::{Draft, Wait, now};
 use crate::processes::backend::InterruptSource;
 use crate::processes::spawn::ChildSide;
 use crate::protocol::rare::Rare;
+use crate::protocol::replay::{mark_of_loaded, mark_of_report};
 use crate::protocol::wire::{
     self, Call, Events, Failure, Fault, Grant, Loaded, News, Report, Settings, Task, ToMain,
     ToProc, TraceLine,
@@ -41,8 +42,8 @@ use crate::stall::detector::ClusterActivity;
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
     registry: Arc<Registry<M>>,
-    engine: Engine<M>,
-    gateway: Gateway<M>,
+    pub(super) engine: Engine<M>,
+    pub(super) gateway: Gateway<M>,
     /// Agents that wait for their insertion indices, as one list per call.
     loaded: Vec<AgentSet<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
@@ -57,7 +58,9 @@ pub(crate) struct MpScheduler<M: Message> {
     /// What others see of it while it works.
     cluster_activity: Arc<ClusterActivity>,
     /// How long it worked under grants, if it is to tell.
-    busy: Option<Duration>,
+    pub(super) busy: Option<Duration>,
+    /// In a replay: the mark of the answer that it has just written.
+    pub(super) told: u64,
     names: Names,
     /// When it forgets everything, if it does.
     forgetting: Option<Forgetting>,
@@ -86,6 +89,7 @@ impl<M: WireMessage> MpScheduler<M> {
             jitter: None,
             cluster_activity: Arc::default(),
             busy: None,
+            told: 0,
             names: Names::default(),
             forgetting: None,
         }
@@ -150,7 +154,11 @@ impl<M: WireMessage> MpScheduler<M> {
         reply
     }
 
-    fn try_to_obey(&mut self, message: &[u8], draft: &mut Draft<'_>) -> Result<Reply, Fault> {
+    pub(super) fn try_to_obey(
+        &mut self,
+        message: &[u8],
+        draft: &mut Draft<'_>,
+    ) -> Result<Reply, Fault> {
         let (note, mail) =
             wire::take_note(message).map_err(|why| undecodable("a message of main", why))?;
         Ok(match note {
@@ -160,13 +168,20 @@ impl<M: WireMessage> MpScheduler<M> {
             }
             ToProc::Load(calls) => {
                 let calls = calls.into_iter();
-                let loaded: Result<_, Fault> = calls.map(|call| self.load(call)).collect();
-                write_alone(&ToMain::Loaded(loaded?), draft);
+                let loaded: Result<Vec<_>, Fault> = calls.map(|call| self.load(call)).collect();
+                let loaded = loaded?;
+                self.told = mark_of_loaded(&loaded);
+                write_alone(&ToMain::Loaded(loaded), draft);
                 Reply::Answer
             }
             ToProc::AssignIndices(indices) => {
                 self.assign_indices(&indices)?;
                 Reply::Nothing
+            }
+            ToProc::Replay(replay) => {
+                let replayed = self.replay(&replay, mail)?;
+                write_alone(&ToMain::Replayed(replayed), draft);
+                Reply::Answer
             }
             ToProc::Grant(grant) => {
                 self.obey_grant(grant, mail, draft)?;
@@ -284,6 +299,7 @@ impl<M: WireMessage> MpScheduler<M> {
     ) -> Result<(), Fault> {
         draft.clear();
         self.gateway.outbound.begin();
+        self.gateway.interrupted_at.set(0);
         let Grant {
             number,
             task,
@@ -641,6 +657,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 heard: engine.take_heard(),
                 amnesias: self.forgetting.as_mut().map_or(0, Forgetting::take_count),
                 reply,
+                interrupted_at: gateway.interrupted_at.get(),
                 failure,
             }),
             counters: engine.counters(),
@@ -660,6 +677,12 @@ impl<M: WireMessage> MpScheduler<M> {
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
         };
+        if gateway.replayed.is_some() {
+            self.told = match report.events.failure {
+                None => mark_of_report(&report),
+                Some(_) => 0,
+            };
+        }
         draft.extend(&self.lines);
         wire::put_note(&ToMain::Report(report), draft).map_err(unsayable)
     }

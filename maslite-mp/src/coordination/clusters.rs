@@ -9,6 +9,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::state::Standing;
 use crate::error::Error;
 use crate::error::link::LinkError;
+use crate::error::recovery::Recovered;
 use crate::links::jitter::Jitter;
 use crate::links::transport::{Draft, Transport, Wait};
 use crate::processes::backend::{
@@ -17,6 +18,7 @@ use crate::processes::backend::{
 use crate::processes::output::Output;
 use crate::processes::spawn::SpawnError;
 use crate::processes::supervision::{ChildEnd, Supervisor};
+use crate::recovery::{Kept, Restart};
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{
     MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,
@@ -32,21 +34,29 @@ pub(crate) struct Cluster {
     pub(crate) pid: u32,
     /// What carries its messages; none if it runs inline.
     pub(crate) carrier: Option<Link>,
-    link: Option<Box<dyn Transport>>,
+    pub(super) link: Option<Box<dyn Transport>>,
     /// Mail for it that cannot be in the message to it yet.
     aside: Vec<u8>,
     pub(crate) snapshot: Arc<ClusterSnapshot>,
+    /// What is kept of it, if it is to come back.
+    pub(super) kept: Option<Box<Kept>>,
 }
 
 /// All clusters.
 pub(crate) struct Clusters {
     pub(crate) list: Vec<Cluster>,
-    backend: Box<dyn Backend>,
+    pub(super) backend: Box<dyn Backend>,
     pub(crate) control_queue: Arc<ControlQueue>,
     /// Where the thread that runs shows what it is at.
     pub(crate) main_activity: Arc<MainActivity>,
     /// Where the time of runs goes.
     pub(crate) meter: Meter,
+    /// How clusters are brought back, if any is to be.
+    pub(super) restart: Option<Restart>,
+    /// The clusters that were brought back, in order.
+    pub(crate) recovered: Vec<Recovered>,
+    /// How main waits.
+    pub(super) wait: Wait,
 }
 
 impl Clusters {
@@ -98,6 +108,9 @@ impl Clusters {
             backend,
             control_queue,
             main_activity,
+            restart: None,
+            recovered: Vec::new(),
+            wait: Wait::default(),
         }
     }
 
@@ -123,12 +136,14 @@ impl Clusters {
             carrier: None,
             link: None,
             aside: Vec::new(),
+            kept: None,
         });
     }
 
     /// Sets how main waits, and tells how the clusters are to wait.
     pub(crate) fn wait(&mut self, waiting: Waiting) -> Wait {
         let wait = waiting.steps(self.list.len());
+        self.wait = wait;
         for cluster in &mut self.list {
             if let Some(link) = &mut cluster.link {
                 link.wait_as(wait);
@@ -224,8 +239,22 @@ impl Clusters {
         }
     }
 
-    /// Says what has been written to a cluster.
-    pub(crate) fn send(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
+    /// Says what has been written to a cluster. `is_to_be_answered`: its answer is awaited before
+    /// anything else is said to it.
+    pub(crate) fn send(
+        &mut self,
+        place: usize,
+        is_to_be_answered: bool,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        if self.list[place].kept.is_some() {
+            self.keep(place, is_to_be_answered, time)?;
+        }
+        self.hand_over(place, time)
+    }
+
+    /// Hands what has been written, and kept, to a cluster.
+    pub(super) fn hand_over(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
         let cluster = &mut self.list[place];
         self.main_activity.set(MainState::SendTo(place), time);
         let sent = match &mut cluster.link {
@@ -233,27 +262,32 @@ impl Clusters {
             None => Err(LinkError::Disconnected),
         };
         self.main_activity.set(MainState::Routing, time);
-        sent.map_err(|error| self.explain(place, error, time))
+        match sent {
+            Ok(()) => {
+                if let Some(kept) = &mut cluster.kept {
+                    kept.given();
+                }
+                Ok(())
+            }
+            // What was to be said is kept, and told the new process.
+            Err(error) => self.recover(place, error, time),
+        }
     }
 
     /// Waits for the answer of a cluster.
-    pub(crate) fn recv(&mut self, place: usize, time: SimTime) -> Result<&[u8], Error> {
-        let Self {
-            list,
-            backend,
-            main_activity,
-            ..
-        } = self;
-        let cluster = &mut list[place];
-        main_activity.set(MainState::WaitFor(place), time);
-        let Cluster {
-            name, pid, link, ..
-        } = cluster;
-        let received = link
-            .as_mut()
-            .map_or(Err(LinkError::Disconnected), |link| link.recv());
-        main_activity.set(MainState::Routing, time);
-        received.map_err(|error| explain(&**backend, name, *pid, error, time))
+    pub(crate) fn recv(&mut self, place: usize, time: SimTime) -> Result<Vec<u8>, Error> {
+        loop {
+            self.main_activity.set(MainState::WaitFor(place), time);
+            let received = match &mut self.list[place].link {
+                Some(link) => link.recv().map(<[u8]>::to_vec),
+                None => Err(LinkError::Disconnected),
+            };
+            self.main_activity.set(MainState::Routing, time);
+            match received {
+                Ok(message) => return Ok(message),
+                Err(error) => self.recover(place, error, time)?,
+            }
+        }
     }
 
     /// Lends the link to a cluster that owes an answer.

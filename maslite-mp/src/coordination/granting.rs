@@ -112,7 +112,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             what: "a grant".to_owned(),
             why: why.to_string(),
         })?;
-        self.clusters.send(place, time)
+        self.clusters.send(place, true, time)
     }
 
     /// Whether clusters did anything of what they were granted, now and then at least.

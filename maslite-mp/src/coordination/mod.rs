@@ -8,6 +8,7 @@ pub(crate) mod checks;
 pub(crate) mod clusters;
 mod granting;
 pub(crate) mod main_mail;
+mod recover;
 pub(crate) mod reports;
 pub(crate) mod rounds;
 pub(crate) mod routing;

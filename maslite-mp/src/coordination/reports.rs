@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::codec;
 use crate::protocol::layout;
+use crate::protocol::replay::mark_of_report;
 use crate::protocol::wire::{
     self, BadBody, Destination, Events, MailFlaw, MailHead, Report, Task, ToMain, TraceLine,
 };
@@ -46,22 +47,28 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         task: Task,
         is_last: bool,
     ) -> Result<bool, Error> {
-        // The report is read where the link has it, so the link is lent meanwhile.
-        let mut link = self.clusters.lend(place, self.standing.time)?;
-        let received = if is_last {
-            link.recv_last()
-        } else {
-            link.recv()
-        };
-        self.clusters
-            .main_activity
-            .set(MainState::Routing, self.standing.time);
-        let result = match received {
-            Ok(message) => self.read_report(place, task, message),
-            Err(error) => Err(self.clusters.explain(place, error, self.standing.time)),
-        };
-        self.clusters.give_back(place, link);
-        result
+        loop {
+            // The report is read where the link has it, so the link is lent meanwhile.
+            let mut link = self.clusters.lend(place, self.standing.time)?;
+            let received = if is_last {
+                link.recv_last()
+            } else {
+                link.recv()
+            };
+            self.clusters
+                .main_activity
+                .set(MainState::Routing, self.standing.time);
+            let broken = match received {
+                Ok(message) => {
+                    let result = self.read_report(place, task, message);
+                    self.clusters.give_back(place, link);
+                    return result;
+                }
+                Err(error) => error,
+            };
+            self.clusters.give_back(place, link);
+            self.clusters.recover(place, broken, self.standing.time)?;
+        }
     }
 
     /// Takes in the bytes of one.
@@ -79,11 +86,17 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 self.note_failure(place, at, error);
                 return Ok(false);
             }
-            Ok((ToMain::Loaded(_) | ToMain::Bye(_), _)) => {
+            Ok((ToMain::Loaded(_) | ToMain::Replayed(_) | ToMain::Bye(_), _)) => {
                 return Err(self.blame(place, MessageFault::Untimely.into(), message));
             }
             Err(_) => return Err(self.blame(place, MessageFault::Undecodable.into(), message)),
         };
+        self.clusters.note_answer(
+            place,
+            report.events.interrupted_at,
+            || mark_of_report(&report),
+            report.busy,
+        );
         self.examine(place, task, &report, before)
             .map_err(|flaw| self.blame(place, flaw, message))?;
         self.pass_on(place, &report, before)?;

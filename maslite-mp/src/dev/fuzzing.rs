@@ -460,6 +460,7 @@ mod tests {
                 time: NOON,
             }],
             reply: vec![1, 2, 3],
+            interrupted_at: 4,
             ..Events::default()
         };
         let grant = |task| {

@@ -62,6 +62,9 @@ pub enum ExitKind {
     },
     /// A signal with this number ended it.
     Signal(i32),
+    /// Main killed it, because it did not answer in time:
+    /// [`MpMainBuilder::answer_limit`](crate::MpMainBuilder::answer_limit).
+    NoAnswer,
     /// The system did not keep the exit status, for instance because the program ignores `SIGCHLD`.
     Unknown,
 }
@@ -137,6 +140,7 @@ impl ExitKind {
             Self::StackOverflow
                 | Self::AllocationFailed { .. }
                 | Self::OutOfMemory { .. }
+                | Self::NoAnswer
                 | Self::Signal(SIGKILL)
         )
     }
@@ -187,6 +191,7 @@ impl fmt::Display for ExitKind {
                 "was killed (SIGKILL), most likely by the system for lack of memory: its count of such kills, oom_kill, rose by {kills}"
             ),
             Self::Signal(number) => write_signal(*number, f),
+            Self::NoAnswer => f.write_str("did not answer in time, and main killed it"),
             Self::Unknown => f.write_str("ended with an unknown exit status"),
         }
     }
@@ -224,7 +229,7 @@ fn write_signal(number: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// The end of a cluster's process, with the evidence of its cause.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {
     /// Its cluster.
@@ -233,7 +238,9 @@ pub struct Death {
     pub pid: u32,
     /// How it ended.
     pub exit: ExitKind,
-    /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main.
+    /// The end of its stderr, at most 64 KiB; empty if its stderr was not piped to main, and in the
+    /// status of a simulation.
+    #[serde(skip)]
     pub stderr: String,
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod death;
 pub(crate) mod link;
 pub(crate) mod message_fault;
+pub(crate) mod recovery;
 pub(crate) mod spawn;
 pub(crate) mod warning;
 
@@ -15,6 +16,7 @@ use maslite_core::{AgentId, Plain, SimTime};
 use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
+use crate::error::recovery::NotRecovered;
 use crate::error::spawn::SpawnError;
 use crate::error::warning::{Limit, TimeBlocker};
 
@@ -56,6 +58,22 @@ pub enum Error {
         /// Other processes that ended by themselves before main could stop them, in order. They are
         /// consequences of the first death, or have the same cause.
         others: Vec<Death>,
+    },
+    /// A cluster that was to be brought back ([`Recovery::restart`](crate::Recovery::restart)) was
+    /// not.
+    #[error(
+        "cluster {cluster} was not brought back at {time}: {reason}; its deaths: {}; all clusters were stopped",
+        Listed(.deaths)
+    )]
+    NotRecovered {
+        /// The cluster.
+        cluster: String,
+        /// Why not.
+        reason: NotRecovered,
+        /// The simulated time, as far as main knows.
+        time: SimTime,
+        /// All deaths of its process, the first one first.
+        deaths: Vec<Death>,
     },
     /// During the shutdown the process of a cluster ended before all its agents were torn down: see
     /// [`Shutdown::errors`](crate::Shutdown::errors).
@@ -228,6 +246,11 @@ pub enum Error {
         "cluster {0} has started, so its lookahead cannot be changed: set it before the first run"
     )]
     LateLookahead(String),
+    /// The cluster has started, and what happens at its death cannot change any more.
+    #[error(
+        "cluster {0} has started, so its recovery cannot be changed: set it before the first run"
+    )]
+    LateRecovery(String),
     /// The handle belongs to another simulation.
     #[error(
         "cluster number {0} does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
@@ -284,6 +307,7 @@ maslite_core::readable_debug!(enum Error {
     Agent { cluster, source },
     Model(source),
     ClusterDied { cluster, pid, exit, time, stderr, others },
+    NotRecovered { cluster, reason, time, deaths },
     NotTornDown { cluster, pid, exit, stderr, time },
     Stuck { cluster, blocker, limit, time },
     Link { cluster, time, source },
@@ -300,6 +324,7 @@ maslite_core::readable_debug!(enum Error {
     BadClusterName(source),
     MissingLookahead(source),
     LateLookahead(source),
+    LateRecovery(source),
     UnknownCluster(source),
     UnknownAgent(source),
     Nested,
@@ -358,6 +383,19 @@ impl Error {
             stderr: first.stderr,
             others,
         }
+    }
+}
+
+/// Shows deaths.
+struct Listed<'a>(&'a [Death]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, death) in self.0.iter().enumerate() {
+            let before = if place == 0 { "" } else { ", " };
+            write!(f, "{before}{death}")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,18 +1,58 @@
-//! The warning of a run in which simulated time does not move: its time, its duration, which
-//! cluster blocks simulated time, and which clusters wait.
+//! What a run goes on in spite of: clusters that were brought back, and simulated time that does not
+//! move, with its time, its duration, which cluster blocks it, and which clusters wait.
 
 use std::fmt;
 use std::time::Duration;
 
 use maslite_core::{AgentId, Phase, Plain, SimTime};
 
-/// Tells that simulated time has not moved for a while in a run.
+use crate::error::recovery::Recovered;
+
+/// Tells of what a run goes on in spite of.
 ///
 /// `Display` writes one line for people. See
 /// [`MpMainBuilder::warnings`](crate::MpMainBuilder::warnings).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Warning {
+pub enum Warning {
+    /// Simulated time has not moved for a while.
+    Standstill(Standstill),
+    /// A cluster lost its process and was brought back.
+    Recovered(Recovered),
+    /// Main has told a cluster more than its log may hold, so that the cluster cannot be brought
+    /// back any more.
+    LogFull {
+        /// The name of the cluster.
+        cluster: String,
+        /// The simulated time.
+        time: SimTime,
+        /// The limit of its log \[bytes\].
+        limit: usize,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standstill(standstill) => standstill.fmt(f),
+            Self::Recovered(recovered) => recovered.fmt(f),
+            Self::LogFull {
+                cluster,
+                time,
+                limit,
+            } => write!(
+                f,
+                "at {time} what main told cluster {cluster} exceeded the limit of {limit} bytes, so that it cannot be brought \
+                 back any more: raise the limit with `Recovery::log_limit`"
+            ),
+        }
+    }
+}
+
+/// Tells that simulated time has not moved for a while in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standstill {
     /// The simulated time; under a lookahead, the time of the clusters that block it.
     pub time: SimTime,
     /// The least time for which it has stood there \[wall\].
@@ -112,7 +152,7 @@ impl fmt::Display for Limit {
     }
 }
 
-impl fmt::Display for Warning {
+impl fmt::Display for Standstill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             time,
@@ -261,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_warning_reads_well() {
-        let mut warning = Warning {
+        let mut warning = Standstill {
             time: SimTime::from_nanos(3_200_000_000),
             stood: Duration::from_secs(5),
             blockers: vec![north()],
@@ -292,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_line_stays_short_with_a_thousand_clusters() {
-        let warning = Warning {
+        let warning = Standstill {
             time: SimTime::ZERO,
             stood: Duration::from_secs(5),
             blockers: vec![north(); 500],

@@ -91,6 +91,10 @@ impl Transport for JitterLink {
         self.link.draft()
     }
 
+    fn salvage(&mut self) -> Vec<u8> {
+        self.link.salvage()
+    }
+
     fn send(&mut self) -> Result<(), LinkError> {
         if self.delays_sent {
             self.delay();

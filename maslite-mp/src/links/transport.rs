@@ -40,6 +40,12 @@ pub(crate) trait Transport: Send {
     /// while the question is still read.
     fn recv_to_answer(&mut self) -> Result<(&[u8], Draft<'_>), LinkError>;
 
+    /// What is written of the next message, also if the link is broken.
+    fn salvage(&mut self) -> Vec<u8> {
+        let draft = self.draft();
+        draft.map_or_else(|_| Vec::new(), |mut draft| draft.bytes().to_vec())
+    }
+
     /// Sends a message that is there already, in place of what is written.
     fn say(&mut self, message: &[u8]) -> Result<(), LinkError> {
         let mut draft = self.draft()?;

@@ -4,4 +4,5 @@
 
 pub(crate) mod layout;
 pub(crate) mod rare;
+pub(crate) mod replay;
 pub(crate) mod wire;

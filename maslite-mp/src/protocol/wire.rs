@@ -15,6 +15,7 @@ mod fault;
 mod grant;
 mod mail;
 mod note;
+mod replay;
 mod report;
 
 use maslite_core::internal::Amnesia;
@@ -31,6 +32,7 @@ pub(crate) use mail::{
     write_mail,
 };
 pub(crate) use note::{message, put_note, take_measured, take_note};
+pub(crate) use replay::{Difference, Replay, Replayed};
 pub(crate) use report::{Batch, Batches, Destination, Events, Failure, Removal, Report};
 
 /// What main tells a scheduler.
@@ -46,6 +48,8 @@ pub(crate) enum ToProc {
     Grant(Grant),
     /// Tear the agents down and end; answered by [`ToMain::Bye`].
     Stop,
+    /// Obey what was said to the process before this one; answered by [`ToMain::Replayed`].
+    Replay(Replay),
 }
 
 /// What a scheduler answers.
@@ -56,6 +60,7 @@ pub(crate) enum ToMain {
     /// It cannot go on, and has sent all it will.
     Failed(Fault),
     Bye(Option<maslite_core::Error>),
+    Replayed(Replayed),
 }
 
 /// What a scheduler must know before anything else.

@@ -9,6 +9,7 @@ use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::state::TraceSink;
 use crate::error::warning::Warning;
 use crate::processes::output::Output;
+use crate::recovery::Recovery;
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{Patience, WarningSink};
 
@@ -30,6 +31,7 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) patience: Patience,
     pub(crate) warnings: Option<WarningSink>,
     pub(crate) progress: bool,
+    pub(crate) recovery: Recovery,
 }
 
 impl<M: WireMessage> MpMainBuilder<M> {
@@ -51,6 +53,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             patience: Patience::default(),
             warnings: None,
             progress: true,
+            recovery: Recovery::stop(),
         }
     }
 
@@ -201,6 +204,28 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// [`status`](crate::Controller::status).
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// Sets what happens when the process of a cluster dies, for all clusters that have no
+    /// [policy of their own](crate::MpMain::set_recovery). By default the run ends. Inline no
+    /// cluster can die, so it has no effect.
+    ///
+    /// With [`Recovery::restart`] the cluster gets a new process, which is told again what main told
+    /// the lost one, and the run goes on to the same trace and the same digest. Main keeps what it
+    /// tells each cluster, up to a limit. An agent that panics still ends the run.
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
+    /// # fn show(agents: Entered<Msg>) {
+    /// let settings = MpMain::builder(agents)
+    ///     .recovery(Recovery::restart().at_most(3, Duration::from_secs(60)));
+    /// # }
+    /// ```
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
         self
     }
 

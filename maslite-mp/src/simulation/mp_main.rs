@@ -31,6 +31,7 @@ use crate::processes::output::Output;
 use crate::processes::supervision::ChildEnd;
 use crate::processes::{limits, spawn};
 use crate::protocol::wire::Call;
+use crate::recovery::Recovery;
 use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::stall::detector::{Patience, WarningSink};
@@ -96,6 +97,9 @@ pub struct MpMain<M: WireMessage> {
     /// Of each cluster; none where none was declared.
     pub(super) lookaheads: Vec<Option<SimDuration>>,
     pub(super) lookahead: Option<SimDuration>,
+    /// Of each cluster; none where the one of all holds.
+    pub(super) recoveries: Vec<Option<Recovery>>,
+    pub(super) recovery: Recovery,
     /// Of each cluster that has started: it keeps this one.
     pub(super) kept_lookaheads: Vec<Option<SimDuration>>,
     pub(super) waiting: Waiting,
@@ -148,6 +152,8 @@ impl<M: WireMessage> MpMainBuilder<M> {
             content: self.content,
             lookaheads: Vec::new(),
             lookahead: self.lookahead,
+            recoveries: Vec::new(),
+            recovery: self.recovery,
             kept_lookaheads: Vec::new(),
             waiting: self.waiting,
             jitter: self.jitter,
@@ -237,6 +243,20 @@ impl<M: WireMessage> MpMain<M> {
         Ok(())
     }
 
+    /// Sets what happens when the process of this cluster dies, in place of what holds for all:
+    /// [`MpMainBuilder::recovery`](crate::MpMainBuilder::recovery).
+    ///
+    /// # Errors
+    /// [`Error::UnknownCluster`]; [`Error::LateRecovery`] for a cluster that has started.
+    pub fn set_recovery(&mut self, cluster: ClusterId, recovery: Recovery) -> Result<(), Error> {
+        let place = self.check(cluster)? as usize;
+        if place < self.kept_lookaheads.len() {
+            return Err(Error::LateRecovery(self.names[place].clone()));
+        }
+        self.recoveries[place] = Some(recovery);
+        Ok(())
+    }
+
     /// Makes a cluster, named by its number from 1.
     pub fn new_cluster(&mut self) -> ClusterId {
         let mut number = self.names.len() + 1;
@@ -279,6 +299,7 @@ impl<M: WireMessage> MpMain<M> {
         self.taken_names.insert(name.clone());
         self.names.push(name);
         self.lookaheads.push(None);
+        self.recoveries.push(None);
         self.routing.add_cluster();
         self.standing.reports.push(None);
         cluster

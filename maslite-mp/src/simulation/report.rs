@@ -10,6 +10,7 @@ use std::time::Duration;
 use maslite_core::{Counters, Report, SimDuration};
 use serde::Serialize;
 
+use crate::error::recovery::Recovered;
 use crate::processes::spawn::PROTOCOL;
 use crate::settings::{ClusterId, Link, Placement};
 
@@ -39,7 +40,9 @@ use crate::settings::{ClusterId, Link, Placement};
 /// - `main`: `busy_ns`, `memory_bytes`;
 /// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`,
 ///   `busy_ns`, `blocked_ns`, `waiting_ns`, `mail_in`, `mail_out`, `awake`, `memory_bytes`,
-///   `counters`.
+///   `counters`;
+/// - `recoveries`, only if there were some: a list of `cluster`, `pid`, `death` (text), `time_ns`,
+///   `took_ns` and `messages`.
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
@@ -102,6 +105,9 @@ pub struct MpReport {
     pub flows: Vec<Flow>,
     /// The clusters, in the order in which they were made.
     pub clusters: Vec<ClusterReport>,
+    /// The clusters that lost their processes and were brought back, in order, since the simulation
+    /// began.
+    pub recoveries: Vec<Recovered>,
     /// What ran it.
     pub versions: Versions,
 }

@@ -150,6 +150,10 @@ impl<M: WireMessage> MpMain<M> {
             main_memory: is_long.then(|| memory_of(std::process::id())).flatten(),
             flows: self.flows(),
             clusters: self.cluster_reports(before, is_long),
+            recoveries: self
+                .clusters
+                .as_ref()
+                .map_or_else(Vec::new, |clusters| clusters.recovered.clone()),
             versions: Versions::here(),
             run,
         }

@@ -9,7 +9,9 @@ use crate::coordination::clusters::Clusters;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::jitter::Jitter;
+use crate::protocol::replay::mark_of_loaded;
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
+use crate::recovery::{Recovery, Restart};
 use crate::simulation::mp_main::MpMain;
 
 fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
@@ -18,7 +20,12 @@ fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> 
         what: "a message to a cluster".to_owned(),
         why: why.to_string(),
     })?;
-    clusters.send(place, time)
+    if matches!(what, ToProc::Settings(_)) {
+        // It is the beginning of every process of this cluster, and no part of its log.
+        return clusters.send_settings(place, time);
+    }
+    let is_answered = matches!(what, ToProc::Load(_));
+    clusters.send(place, is_answered, time)
 }
 
 /// What so many calls made in a cluster.
@@ -30,14 +37,17 @@ fn recv_loaded(
 ) -> Result<Vec<Loaded>, Error> {
     let cluster = clusters.list[place].name.clone();
     let message = clusters.recv(place, time)?;
-    let reason = match wire::take_note(message) {
-        Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => return Ok(loaded),
+    let reason = match wire::take_note(&message) {
+        Ok((ToMain::Loaded(loaded), _)) if loaded.len() == calls => {
+            clusters.note_answer(place, 0, || mark_of_loaded(&loaded), 0);
+            return Ok(loaded);
+        }
         Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
         Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
-        Ok((ToMain::Report(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
+        Ok((ToMain::Report(_) | ToMain::Replayed(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
         Err(_) => MessageFault::Undecodable,
     };
-    Err(reason.blame(&cluster, time, message))
+    Err(reason.blame(&cluster, time, &message))
 }
 
 impl<M: WireMessage> MpMain<M> {
@@ -87,6 +97,18 @@ impl<M: WireMessage> MpMain<M> {
         let time = self.standing.time;
         let fresh = clusters.start(&self.entered, self.carrier, self.output)?;
         let wait = clusters.wait(self.waiting);
+        if let Some(first) = fresh.first() {
+            let restart = Restart {
+                model: Box::new(self.entered.clone()),
+                carrier: self.carrier,
+                output: self.output,
+                jitter: self.jitter,
+            };
+            let policies = self.recoveries.iter();
+            let policies = policies.map(|own| own.unwrap_or(self.recovery));
+            let policies: Vec<Recovery> = policies.collect();
+            clusters.keep_from(*first, restart, &policies);
+        }
         for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use maslite_core::SimTime;
 use maslite_core::internal::{Progress, Sample};
 
-use crate::error::warning::{Activity, Limit, TimeBlocker, Warning};
+use crate::error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
 
 /// What a cluster shows of itself.
 #[derive(Debug, Default)]
@@ -309,7 +309,7 @@ impl StallDetector {
     }
 
     /// Looks at the clusters, when main's time has not moved. Some if it is time to warn.
-    pub(crate) fn consider(&mut self, probes: &[Probe], now: Instant) -> Option<Warning> {
+    pub(crate) fn consider(&mut self, probes: &[Probe], now: Instant) -> Option<Standstill> {
         let stand = self.stand?;
         let moved = probes.iter().enumerate().any(|(place, probe)| {
             let before = match self.clusters.get(place) {
@@ -338,7 +338,7 @@ impl StallDetector {
         });
         let (blockers, waiting) = self.blockers(probes, now);
         let times = blockers.iter().filter_map(|blocker| blocker.time);
-        Some(Warning {
+        Some(Standstill {
             time: times.min().unwrap_or_else(|| self.main_activity.time()),
             stood,
             blockers,
@@ -467,14 +467,18 @@ impl StallDetector {
     }
 
     /// Hands out a warning, in a thread of its own: whoever takes it may block, and the supervisor
-    /// must not. One that comes while the last one is still being taken is dropped.
+    /// must not. One of a standstill that comes while the last one is still being taken is dropped.
     pub(crate) fn warn(&self, warning: Warning) {
         let sink = Arc::clone(&self.sink);
         // Without a thread there is no warning, and nothing else is amiss.
         let _ = thread::Builder::new()
             .name("maslite-warning".to_owned())
             .spawn(move || {
-                if let Ok(mut sink) = sink.try_lock() {
+                let sink = match &warning {
+                    Warning::Standstill(_) => sink.try_lock().ok(),
+                    Warning::Recovered(_) | Warning::LogFull { .. } => sink.lock().ok(),
+                };
+                if let Some(mut sink) = sink {
                     sink(&warning);
                 }
             });

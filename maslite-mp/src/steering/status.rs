@@ -16,6 +16,7 @@ use maslite_core::SimTime;
 use maslite_core::clock::wall;
 use serde::{Deserialize, Serialize};
 
+use crate::error::recovery::{Recovered, nanos};
 use crate::stall::detector::{Probe, ProbeAnswer};
 use crate::stall::meter::Spent;
 
@@ -66,6 +67,9 @@ pub struct Status {
     pub events: u64,
     /// The clusters that have been started.
     pub clusters: Vec<ClusterStatus>,
+    /// The clusters that lost their processes and were brought back, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<Recovered>,
 }
 
 /// The status of a cluster. Times are of the present run, or of the last one. The numbers of mails
@@ -185,6 +189,7 @@ pub(crate) struct StatusSnapshot {
     delivered_by_main: AtomicU64,
     run: Mutex<RunSnapshot>,
     clusters: Mutex<Vec<Arc<ClusterSnapshot>>>,
+    recoveries: Mutex<Vec<Recovered>>,
 }
 
 /// What stays the same in a run.
@@ -326,6 +331,7 @@ impl Default for StatusSnapshot {
                 delivered: 0,
             }),
             clusters: Mutex::default(),
+            recoveries: Mutex::default(),
         }
     }
 }
@@ -419,7 +425,19 @@ impl StatusSnapshot {
             supersteps: self.supersteps.load(Ordering::Relaxed),
             events: delivered.saturating_sub(run.delivered),
             clusters,
+            recoveries: self.recoveries().clone(),
         }
+    }
+
+    /// A cluster was brought back.
+    pub(crate) fn note_recovery(&self, recovered: Recovered) {
+        self.recoveries().push(recovered);
+    }
+
+    fn recoveries(&self) -> MutexGuard<'_, Vec<Recovered>> {
+        self.recoveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) -> MutexGuard<'_, RunSnapshot> {
@@ -428,26 +446,6 @@ impl StatusSnapshot {
 
     fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterSnapshot>>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Wall times as whole nanoseconds.
-pub(crate) mod nanos {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        time: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(super::nanos_of(*time))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        Ok(Duration::from_nanos(u64::deserialize(deserializer)?))
     }
 }
 

@@ -94,6 +94,9 @@ pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
             it.memory.map_or("-".to_owned(), mebibytes),
         );
     }
+    for recovered in &status.recoveries {
+        let _ = writeln!(text, "recovery: {}", long(&recovered.to_string()));
+    }
     text
 }
 

@@ -30,7 +30,7 @@ impl<M: WireMessage> Backend for Simulated<M> {
     fn start(&mut self, clusters: &[NewCluster], _: &Start<'_>) -> Result<Vec<Started>, Error> {
         let started = clusters.iter().map(|NewCluster { index, name }| {
             let scheduler = MpScheduler::new(Arc::clone(&self.registry));
-            let (link, pid) = self.world.start(name, scheduler);
+            let (link, pid) = self.world.start(*index, name, scheduler);
             Started {
                 index: *index,
                 pid,
@@ -73,6 +73,14 @@ impl<M: WireMessage> Backend for Simulated<M> {
 
     fn post_mortem(&self) -> Vec<Death> {
         self.world.post_mortem()
+    }
+
+    fn contain_deaths(&mut self, contained: &[bool]) {
+        self.world.contain_deaths(contained);
+    }
+
+    fn bury(&mut self, _: usize, pid: u32) -> Option<Death> {
+        self.world.bury(pid)
     }
 
     fn expect_exits(&self) {

@@ -31,6 +31,8 @@ pub(crate) struct Nature {
     pub(crate) latency: u64,
     pub(crate) faults: Plan,
     pub(crate) lies: Lies,
+    /// The clusters that are killed when so many packets have been sent.
+    pub(crate) kills: BTreeMap<u64, Vec<usize>>,
     /// A run that goes on when so many packets have been sent is interrupted.
     pub(crate) interrupts: BTreeSet<u64>,
 }
@@ -49,6 +51,8 @@ pub(super) enum Waits {
     Packet(usize),
     /// News of a death, until then.
     News(u64),
+    /// The end of a child, until then.
+    End(usize, u64),
     /// The end of all children.
     Ends,
 }
@@ -76,6 +80,10 @@ pub(super) struct Way {
 
 #[derive(Debug)]
 pub(super) struct Child {
+    pub(super) cluster: usize,
+    pub(super) exit: Option<ExitKind>,
+    /// Main knows of its end, and has gone on without it.
+    pub(super) is_buried: bool,
     pub(super) name: String,
     pub(super) pid: u32,
     pub(super) to_proc: Way,
@@ -110,6 +118,10 @@ pub(super) struct State {
     pub(super) expecting_exits: bool,
     pub(super) failure: Option<Failure>,
     pub(super) deaths: Vec<Death>,
+    /// The clusters whose deaths are their own matter.
+    pub(super) contained: Vec<bool>,
+    /// The last grant that was interrupted.
+    pub(super) interrupted_up_to: u64,
     pub(super) tasks: BTreeMap<&'static str, u64>,
 }
 
@@ -155,6 +167,10 @@ impl State {
             Some(Waits::Packet(place)) => self.children[place].to_main.wake(self.now),
             Some(Waits::News(until)) => {
                 let known = self.failure.is_some();
+                Some((if known { self.now } else { until }, u64::MAX))
+            }
+            Some(Waits::End(place, until)) => {
+                let known = self.failure.is_some() || self.children[place].end.is_some();
                 Some((if known { self.now } else { until }, u64::MAX))
             }
             Some(Waits::Ends) => {
@@ -207,6 +223,17 @@ impl State {
         }
     }
 
+    /// The process that a cluster has now is killed.
+    pub(super) fn kill(&mut self, cluster: usize) {
+        let place = self
+            .children
+            .iter()
+            .rposition(|child| child.cluster == cluster);
+        if let Some(place) = place {
+            self.die(place, ExitKind::Signal(9), false);
+        }
+    }
+
     /// A process ends, if it has not ended before: its link closes, and if that was not expected
     /// the others are killed.
     pub(super) fn die(&mut self, place: usize, exit: ExitKind, by_us: bool) {
@@ -219,10 +246,12 @@ impl State {
             ExitKind::Success => EndKind::Clean,
             other => EndKind::Failed(other),
         });
+        child.exit = Some(exit);
         child.to_proc.packets.clear();
         child.to_proc.closed = true;
         child.to_main.closed = true;
-        if by_us || self.expecting_exits {
+        let is_contained = self.contained.get(child.cluster).copied().unwrap_or(false);
+        if by_us || self.expecting_exits || is_contained {
             return;
         }
         let (name, pid) = (child.name.clone(), child.pid);
@@ -246,6 +275,7 @@ impl State {
     /// number of the last grant.
     pub(super) fn interrupt(&mut self) {
         self.interrupted = true;
+        self.interrupted_up_to = self.grants;
         for place in 0..self.children.len() {
             let at = self.now + self.latency();
             self.happen(at, Event::Interrupt(place, self.grants));

@@ -14,6 +14,8 @@ mod backend;
 mod events;
 mod faults;
 mod lies;
+#[cfg(test)]
+mod recovery;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,7 @@ use crate::error::control::ControlError;
 use crate::error::message_fault::MessageFault;
 use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
+use crate::recovery::Recovery;
 use crate::settings::{Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::mp_main::{MpMain, Shutdown};
@@ -66,6 +69,7 @@ struct Play {
     /// Somebody stops the run when main has heard so many mails.
     stop: Option<u64>,
     nature: Nature,
+    recovery: Recovery,
     /// How to plan faults.
     chance: AgentRng,
 }
@@ -125,8 +129,10 @@ impl Play {
                 latency: [2, 100, 1_000][chance.random_range(0..3_usize)],
                 faults: Plan::new(),
                 lies: Lies::new(),
+                kills: BTreeMap::new(),
                 interrupts: BTreeSet::new(),
             },
+            recovery: Recovery::stop(),
             chance,
         }
     }
@@ -160,6 +166,7 @@ impl Play {
             .lookahead(SimDuration::from_millis(self.lookahead))
             .waiting(Waiting::Block)
             .warning_after(None)
+            .recovery(self.recovery)
             .digest()
             .trace(move |line| written.lock().unwrap().push(line.to_owned()))
     }

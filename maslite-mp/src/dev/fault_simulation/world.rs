@@ -59,6 +59,8 @@ pub(crate) struct World {
 pub(crate) struct Chronicle {
     /// How many packets were sent.
     pub(crate) packets: u64,
+    /// How many processes there were.
+    pub(crate) processes: usize,
     /// How many messages main took in.
     pub(crate) heard: u64,
     /// The faults that came about, with the names of the clusters whose links they struck.
@@ -89,6 +91,8 @@ impl World {
                 expecting_exits: false,
                 failure: None,
                 deaths: Vec::new(),
+                contained: Vec::new(),
+                interrupted_up_to: 0,
                 tasks: BTreeMap::new(),
             }),
             bell: Condvar::new(),
@@ -98,14 +102,19 @@ impl World {
     /// Starts a child. Returns main's end of its link, and its process id.
     pub(crate) fn start<M: WireMessage>(
         self: &Arc<Self>,
+        cluster: usize,
         name: &str,
         scheduler: MpScheduler<M>,
     ) -> (Box<dyn Transport>, u32) {
-        let interrupts = Arc::new(AtomicU64::new(0));
         let mut state = self.lock();
+        // A new process of a cluster is told of the interrupt that the lost one was told of.
+        let interrupts = Arc::new(AtomicU64::new(state.interrupted_up_to));
         let (place, frame_limit) = (state.children.len(), state.nature.frame_limit);
         let pid = FIRST_PID + u32::try_from(place).unwrap_or(0);
         state.children.push(Child {
+            cluster,
+            exit: None,
+            is_buried: false,
             name: name.to_owned(),
             pid,
             to_proc: Way::default(),
@@ -130,7 +139,7 @@ impl World {
             link: end(Party::Child(place)),
             world: Arc::clone(self),
         };
-        let number = u32::try_from(place).unwrap_or(0);
+        let number = u32::try_from(cluster).unwrap_or(0);
         let side = ChildSide::in_memory(Box::new(link), interrupts, number);
         let world = Arc::clone(self);
         let live = move || {
@@ -185,6 +194,28 @@ impl World {
         state.failure.clone()
     }
 
+    pub(crate) fn contain_deaths(&self, contained: &[bool]) {
+        self.lock().contained = contained.to_vec();
+    }
+
+    /// Ends what is left of a child whose link is broken, and tells how it died.
+    pub(crate) fn bury(&self, pid: u32) -> Option<Death> {
+        let mut state = self.lock();
+        let place = state.children.iter().position(|child| child.pid == pid)?;
+        if state.failure.is_none() && state.children[place].end.is_none() {
+            let until = state.now + micros(NEWS_LIMIT);
+            state = self.wait(state, Waits::End(place, until));
+        }
+        if state.failure.is_some() {
+            return None;
+        }
+        state.die(place, ExitKind::NoAnswer, true);
+        let child = &mut state.children[place];
+        child.is_buried = true;
+        let exit = child.exit.unwrap_or(ExitKind::Unknown);
+        Some(Death::bare(child.name.clone(), pid, exit))
+    }
+
     pub(crate) fn post_mortem(&self) -> Vec<Death> {
         self.lock().deaths.clone()
     }
@@ -206,15 +237,17 @@ impl World {
         if state.children.iter().any(|child| !child.is_over) {
             state = self.wait(state, Waits::Ends);
         }
-        let children = (0..).zip(&state.children);
-        let ends = children.map(|(cluster, child)| ChildEnd {
-            cluster,
+        let mut children: Vec<_> = state.children.iter().collect();
+        children.retain(|child| !child.is_buried);
+        children.sort_by_key(|child| child.cluster);
+        let ends = children.into_iter().map(|child| ChildEnd {
+            cluster: u32::try_from(child.cluster).unwrap_or(0),
             pid: child.pid,
             how: child.end.unwrap_or(EndKind::Leaked),
             took: Duration::ZERO,
             stderr: String::new(),
         });
-        let ends = ends.collect();
+        let ends: Vec<ChildEnd> = ends.collect();
         let threads = state.children.iter_mut();
         let threads: Vec<_> = threads.filter_map(|child| child.thread.take()).collect();
         drop(state);
@@ -235,6 +268,7 @@ impl World {
         let state = self.lock();
         Chronicle {
             packets: state.packets,
+            processes: state.children.len(),
             heard: state.heard,
             struck: state.struck.clone(),
             tasks: state.tasks.clone(),
@@ -306,6 +340,12 @@ impl World {
         }
         let number = state.packets;
         state.packets += 1;
+        if let Some(clusters) = state.nature.kills.remove(&number) {
+            clusters.iter().for_each(|cluster| state.kill(*cluster));
+            if state.children[place].end.is_some() {
+                return Err(LinkError::Disconnected);
+            }
+        }
         if state.running && state.nature.interrupts.contains(&number) {
             state.interrupt();
         }

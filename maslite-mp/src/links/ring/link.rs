@@ -489,6 +489,14 @@ impl Transport for RingLink {
         ))
     }
 
+    fn salvage(&mut self) -> Vec<u8> {
+        // Without a look at what the peer says of it.
+        let space = free(&mut self.ends.producer);
+        Draft::within(space, &mut self.draft_buffer)
+            .bytes()
+            .to_vec()
+    }
+
     fn send(&mut self) -> Result<(), LinkError> {
         let mut draft_buffer = mem::take(&mut self.draft_buffer);
         let sent = self.send_draft_buffer(&draft_buffer);

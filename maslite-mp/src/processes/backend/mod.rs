@@ -23,6 +23,7 @@ use maslite_core::internal::Signal;
 use crate::error::Error;
 use crate::error::death::{Death, ExitKind};
 use crate::error::link::LinkError;
+use crate::error::warning::Warning;
 use crate::links::jitter::{Jitter, JitterLink};
 use crate::links::transport::Transport;
 use crate::processes::output::Output;
@@ -92,6 +93,30 @@ pub(crate) trait Backend: Send {
 
     /// Which clusters ended without being told to, the first one first.
     fn post_mortem(&self) -> Vec<Death>;
+
+    /// From here on the death of a cluster of which this holds leaves the others alive, and
+    /// [`bury`](Self::bury) tells of it.
+    fn contain_deaths(&mut self, contained: &[bool]) {
+        let _ = contained;
+    }
+
+    /// Ends what is left of a cluster whose link is broken, whether it has died by itself or not,
+    /// and tells how it died. None if all clusters are to end, or it never was a process.
+    fn bury(&mut self, cluster: usize, pid: u32) -> Option<Death> {
+        let _ = (cluster, pid);
+        None
+    }
+
+    /// From here on, or no longer, a cluster is brought back, and whoever waits for the clusters to
+    /// come to rest is patient.
+    fn be_patient(&self, patient: bool) {
+        let _ = patient;
+    }
+
+    /// Hands out a warning.
+    fn warn(&self, warning: Warning) {
+        let _ = warning;
+    }
 
     /// From here on clusters may end: they are told to.
     fn expect_exits(&self);

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::{Backend, Interrupt, NewCluster, Observer, Start, Started, hear};
+use super::{Backend, Interrupt, NEWS_LIMIT, NewCluster, Observer, Start, Started, hear};
 use crate::error::Error;
 use crate::error::death::Death;
+use crate::error::warning::Warning;
 use crate::links::transport::{Transport, Wait};
 use crate::processes::logs::Log;
 use crate::processes::spawn::{self, START_DEADLINE, StartPlan};
@@ -97,6 +98,22 @@ impl Backend for Processes {
 
     fn post_mortem(&self) -> Vec<Death> {
         self.0.post_mortem()
+    }
+
+    fn contain_deaths(&mut self, contained: &[bool]) {
+        self.0.contain_deaths(contained);
+    }
+
+    fn bury(&mut self, _: usize, pid: u32) -> Option<Death> {
+        self.0.bury(pid, NEWS_LIMIT)
+    }
+
+    fn be_patient(&self, patient: bool) {
+        self.0.be_patient(patient);
+    }
+
+    fn warn(&self, warning: Warning) {
+        self.0.warn(warning);
     }
 
     fn expect_exits(&self) {

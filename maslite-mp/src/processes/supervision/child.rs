@@ -145,6 +145,8 @@ pub(super) struct Watched {
     pub(super) stderr: String,
     /// By us, while it lived.
     pub(super) killed: bool,
+    /// By us, because it did not answer.
+    pub(super) given_up: bool,
     /// It was asked and has not answered.
     pub(super) owes_answer: bool,
     /// What of an answer has arrived.

@@ -35,6 +35,7 @@
 //! **Invariant:** children are started on the supervisor thread, because Linux ties the death
 //! signal of a child to the thread that started it.
 
+mod burial;
 mod child;
 mod grants;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::child::{INTERRUPT, Lifeline, Watched, kill_group_at_end};
 use super::grants::Grants;
 use super::{ChildEnd, Event, Failure, Job, Shared};
 use crate::error::death::{Death, ExitKind, OomKills};
-use crate::error::warning::Limit;
+use crate::error::warning::{Limit, Warning};
 use crate::links::transport::now;
 use crate::processes::output::{self, Closing, Outlet, Pump};
 use crate::stall::detector::{Probe, ProgressLines, StallDetector};
@@ -31,6 +31,13 @@ pub(super) const REAP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many times longer children may take to end while one of them is reporting a panic.
 const PANIC_GRACES: usize = 5;
+
+/// What tells a child that its grants up to this one are interrupted.
+fn interrupt_message(up_to: u64) -> [u8; 9] {
+    let mut bytes = [INTERRUPT; 9];
+    bytes[1..].copy_from_slice(&up_to.to_le_bytes());
+    bytes
+}
 
 /// What to do next without being told. There is one of each kind at most.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +71,12 @@ pub(crate) struct Watch {
     /// Tells people how far a run has come, if they want to know.
     pub(crate) progress_reporter: Option<Box<dyn ProgressLines>>,
     expecting_exits: bool,
+    /// By cluster: its death is its own matter, and the others live on.
+    pub(super) contained: Vec<bool>,
+    /// A cluster is being brought back, so none counts as stuck because a run does not end.
+    pub(super) patient: bool,
+    /// The last grant that was interrupted.
+    interrupted_up_to: u64,
     kills: OomKills,
     /// Reads what children print, from the first that is to be heard. After them, because it ends
     /// when they have let go of it.
@@ -91,6 +104,9 @@ impl Watch {
             detector: StallDetector::default(),
             progress_reporter: None,
             expecting_exits: false,
+            contained: Vec::new(),
+            patient: false,
+            interrupted_up_to: 0,
             kills: OomKills::begin(),
             pump: None,
         }
@@ -164,6 +180,7 @@ impl Watch {
             exit: None,
             stderr: String::new(),
             killed: false,
+            given_up: false,
             owes_answer: false,
             arrived: Vec::new(),
             #[cfg(test)]
@@ -178,7 +195,13 @@ impl Watch {
     pub(crate) fn link(&mut self, pid: u32, cut: impl Fn() + Send + 'static) {
         if let Some(child) = self.children.iter().find(|child| child.pid == pid) {
             child.link.tie(cut);
+            if self.interrupted_up_to > 0 {
+                // It may take the place of one that was told.
+                child.tell(&interrupt_message(self.interrupted_up_to));
+            }
         }
+        // One that was brought back was adopted last.
+        self.children.sort_by_key(|child| child.cluster);
     }
 
     /// How many children have been adopted so far.
@@ -230,7 +253,7 @@ impl Watch {
     }
 
     /// Waits for the next event. None when `until` has passed without one.
-    fn next(&self, until: Option<Instant>) -> Option<Event> {
+    pub(super) fn next(&self, until: Option<Instant>) -> Option<Event> {
         match until {
             Some(until) => self
                 .events
@@ -241,7 +264,7 @@ impl Watch {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Job(Job(job)) => job(self),
             Event::Exited { child, status, at } => self.record_exit(child, status, at),
@@ -288,6 +311,10 @@ impl Watch {
 
     /// The children that were interrupted are still at it.
     fn give_up(&mut self, run: u64) {
+        if self.patient {
+            self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
+            return;
+        }
         let probes = self.ask_all(ANSWER_LIMIT);
         if self.grants.current_run() != Some(run) {
             // They came to rest at the last moment.
@@ -380,11 +407,10 @@ impl Watch {
             return;
         }
         if let Some(warning) = warning {
-            self.detector.warn(warning);
+            self.detector.warn(Warning::Standstill(warning));
         }
         if let Some((limit, blocker)) = self.detector.overdue(&probes, now()) {
-            let blocker = Some(Box::new(blocker));
-            self.fail(Failure::Stuck { limit, blocker });
+            self.end_overdue(limit, blocker);
         }
     }
 
@@ -404,8 +430,8 @@ impl Watch {
     /// Tells the children to end the grants issued so far.
     fn end_grants(&mut self) {
         let up_to = self.grants.issued.load(Ordering::SeqCst);
-        let mut bytes = [INTERRUPT; 9];
-        bytes[1..].copy_from_slice(&up_to.to_le_bytes());
+        self.interrupted_up_to = up_to;
+        let bytes = interrupt_message(up_to);
         for child in self
             .children
             .iter_mut()
@@ -428,21 +454,32 @@ impl Watch {
             pid: child.pid,
             exit,
         };
-        let (pid, killed) = (child.pid, child.killed);
+        let (pid, killed, cluster) = (child.pid, child.killed, child.cluster);
         self.shared.lock().alive.retain(|alive| alive.1 != pid);
-        if !self.expecting_exits && !killed {
+        if !self.expecting_exits && !killed && !self.is_contained(cluster) {
             self.fail(failure);
         }
+        self.shared.changed.notify_all();
     }
 
     /// Records the first failure, kills all children, and breaks all links. The ends of the
     /// children would break them too, but there are processes that the system cannot end.
-    fn fail(&mut self, failure: Failure) {
+    pub(super) fn fail(&mut self, failure: Failure) {
         // Before the killing, so that whoever is woken by it finds the reason.
         self.shared.lock().failure.get_or_insert(failure);
         self.shared.changed.notify_all();
         self.children.iter_mut().for_each(Watched::kill);
         self.children.iter().for_each(|child| child.link.cut());
+    }
+
+    /// Whether all children are to end.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.lock().failure.is_some()
+    }
+
+    /// The system's kills for lack of memory since this supervisor began.
+    pub(super) fn kills_since_begin(&self) -> u64 {
+        self.kills.since()
     }
 
     /// Handles events until all children from the first `kept` on have exited, or `until` has

@@ -173,6 +173,8 @@ pub(crate) struct Events {
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
+    /// The pass of the engine's loop after which an interrupt ended the grant; 0 if none did.
+    pub(crate) interrupted_at: u64,
     /// Why it cannot go on. What came before the failure is in this report.
     pub(crate) failure: Option<Box<Failure>>,
 }
@@ -208,6 +210,7 @@ impl Blank for Events {
         heard: Vec::new(),
         amnesias: 0,
         reply: Vec::new(),
+        interrupted_at: 0,
         failure: None,
     };
 }

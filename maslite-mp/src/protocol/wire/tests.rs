@@ -164,6 +164,7 @@ fn report(flags: usize, busy: bool) -> Report {
         earliest: SimTime::ZERO,
     };
     let events = Events {
+        interrupted_at: u64::from(busy) * 7,
         removals: vec![Removal {
             id: AgentId::from(10),
             by: AgentId::from(11),

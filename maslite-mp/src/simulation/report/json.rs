@@ -44,6 +44,19 @@ struct Fields<'a> {
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
+    /// Absent unless there were some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recoveries: Vec<RecoveryFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct RecoveryFields<'a> {
+    cluster: &'a str,
+    pid: u32,
+    death: String,
+    time_ns: u64,
+    took_ns: u64,
+    messages: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
@@ -125,6 +138,14 @@ impl Serialize for MpReport {
             to: lost.to.to_string(),
             topic: lost.topic,
         });
+        let recoveries = self.recoveries.iter().map(|it| RecoveryFields {
+            cluster: &it.cluster,
+            pid: it.pid,
+            death: it.death.to_string(),
+            time_ns: it.time.as_nanos(),
+            took_ns: nanos(it.took),
+            messages: it.messages,
+        });
         Fields {
             schema: 2,
             stopped_by: self.stopped_by.name(),
@@ -161,6 +182,7 @@ impl Serialize for MpReport {
                 memory_bytes: self.main_memory,
             },
             clusters: clusters.collect(),
+            recoveries: recoveries.collect(),
         }
         .serialize(serializer)
     }

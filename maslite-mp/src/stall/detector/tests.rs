@@ -59,7 +59,7 @@ impl Scene {
     }
 
     /// The next look, so much later.
-    fn look_after(&mut self, wait: Duration) -> Option<Warning> {
+    fn look_after(&mut self, wait: Duration) -> Option<Standstill> {
         self.now += wait;
         if self.detector.main_moves(1, self.now) {
             return None;
@@ -97,7 +97,7 @@ impl Scene {
         })
     }
 
-    fn look(&mut self) -> Option<Warning> {
+    fn look(&mut self) -> Option<Standstill> {
         self.look_after(INTERVAL)
     }
 

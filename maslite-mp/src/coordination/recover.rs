@@ -1,0 +1,173 @@
+//! How a cluster whose link broke comes back, without the knowledge of those who use it.
+//!
+//! Main notices a death where it uses the link next: when it says something, or waits for an
+//! answer. There the cluster is brought back, what was said and not answered is said again, and the
+//! mail that was written for it is put into the next message.
+
+use maslite_core::SimTime;
+use tracing::warn;
+
+use crate::coordination::clusters::Clusters;
+use crate::error::Error;
+use crate::error::link::LinkError;
+use crate::error::recovery::Recovered;
+use crate::error::warning::Warning;
+use crate::links::transport::now;
+use crate::processes::backend::NewCluster;
+use crate::recovery::{Kept, Recovery, Restart, Trouble, bring_back};
+
+impl Clusters {
+    /// Has the clusters at and behind a place come back if their processes die, as their policies
+    /// say.
+    pub(crate) fn keep_from(&mut self, place: usize, restart: Restart, policies: &[Recovery]) {
+        if !self.backend.is_apart() || policies.iter().all(|policy| !policy.restarts) {
+            return;
+        }
+        for (cluster, policy) in self.list.iter_mut().zip(policies).skip(place) {
+            cluster.kept = policy.restarts.then(|| Box::new(Kept::new(*policy)));
+        }
+        let contained = self.list.iter().map(|cluster| cluster.kept.is_some());
+        let contained: Vec<bool> = contained.collect();
+        self.backend.contain_deaths(&contained);
+        self.restart = Some(restart);
+    }
+
+    /// Keeps what is about to be said to a cluster.
+    pub(super) fn keep(
+        &mut self,
+        place: usize,
+        is_to_be_answered: bool,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        let cluster = &mut self.list[place];
+        let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) else {
+            return Ok(());
+        };
+        match link.draft() {
+            Ok(mut draft) => {
+                if !kept.log.note(draft.bytes(), is_to_be_answered) {
+                    let warning = Warning::LogFull {
+                        cluster: cluster.name.clone(),
+                        time,
+                        limit: kept.log.limit(),
+                    };
+                    warn!(target: "maslite", "{warning}");
+                    self.backend.warn(warning);
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.explain(place, error, time)),
+        }
+    }
+
+    /// Says the first thing to a cluster, its settings, which has been written: every process of
+    /// the cluster begins with it.
+    pub(crate) fn send_settings(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
+        let cluster = &mut self.list[place];
+        if let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) {
+            match link.draft() {
+                Ok(mut draft) => kept.log.begin(draft.bytes()),
+                Err(error) => return Err(self.explain(place, error, time)),
+            }
+        }
+        self.hand_over(place, time)
+    }
+
+    /// Notes that a cluster has answered: with an answer of this mark, after an interrupt in this
+    /// pass, and when it had worked so long \[ns\].
+    #[inline]
+    pub(crate) fn note_answer(
+        &mut self,
+        place: usize,
+        pass: u64,
+        mark: impl FnOnce() -> u64,
+        busy: u64,
+    ) {
+        if let Some(kept) = &mut self.list[place].kept {
+            kept.answered(pass, mark(), busy);
+        }
+    }
+
+    /// The link to a cluster broke. Brings the cluster back if that is wanted.
+    ///
+    /// # Errors
+    /// Why the link broke, or why the cluster cannot come back.
+    #[cold]
+    pub(crate) fn recover(
+        &mut self,
+        place: usize,
+        error: LinkError,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        let is_lost = matches!(error, LinkError::Disconnected | LinkError::Io(_));
+        let Some(mut kept) = self.list[place].kept.take().filter(|_| is_lost) else {
+            return Err(self.explain(place, error, time));
+        };
+        self.backend.be_patient(true);
+        let result = self.recover_kept(place, error, &mut kept, time);
+        self.backend.be_patient(false);
+        self.list[place].kept = Some(kept);
+        result
+    }
+
+    fn recover_kept(
+        &mut self,
+        place: usize,
+        mut error: LinkError,
+        kept: &mut Kept,
+        time: SimTime,
+    ) -> Result<(), Error> {
+        let begin = now();
+        let link = self.list[place].link.as_mut();
+        let salvaged = link.map(|link| link.salvage()).unwrap_or_default();
+        let cluster = NewCluster {
+            index: place,
+            name: self.list[place].name.clone(),
+        };
+        let (mut started, messages) = loop {
+            let pid = self.list[place].pid;
+            let Some(death) = self.backend.bury(place, pid) else {
+                return Err(self.explain(place, error, time));
+            };
+            kept.lose(death, now(), time)?;
+            let Some(restart) = &self.restart else {
+                return Err(self.explain(place, error, time));
+            };
+            let wait = self.wait;
+            match bring_back(&mut *self.backend, restart, &cluster, kept, wait, time) {
+                Ok(back) => break back,
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Died(pid, again)) => {
+                    self.list[place].pid = pid;
+                    error = again;
+                }
+            }
+        };
+        if !salvaged.is_empty()
+            && let Ok(mut draft) = started.link.draft()
+        {
+            draft.extend(&salvaged);
+        }
+        let cluster = &mut self.list[place];
+        cluster.pid = started.pid;
+        cluster.snapshot.lives_in(started.pid);
+        cluster.carrier = started.carrier;
+        cluster.link = Some(started.link);
+        if let Some(death) = kept.last_death() {
+            let recovered = Recovered {
+                cluster: cluster.name.clone(),
+                pid: started.pid,
+                death: death.clone(),
+                time,
+                took: begin.elapsed(),
+                messages,
+            };
+            warn!(target: "maslite", "{recovered}");
+            self.backend.warn(Warning::Recovered(recovered.clone()));
+            let snapshot = &self.control_queue.snapshot;
+            snapshot.note_recovery(recovered.clone());
+            self.recovered.push(recovered);
+        }
+        Ok(())
+    }
+}

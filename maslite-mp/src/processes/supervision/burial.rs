@@ -1,0 +1,117 @@
+//! The end of one child while the others live on: its cluster gets another process.
+
+use std::time::{Duration, Instant};
+
+use super::child::Watched;
+use super::watch::{REAP_LIMIT, Watch};
+use super::{Failure, Supervisor};
+use crate::error::death::{Death, ExitKind};
+use crate::error::warning::{Limit, TimeBlocker, Warning};
+use crate::links::transport::now;
+use crate::processes::output::Closing;
+use crate::processes::output::LIMIT as OUTPUT_LIMIT;
+
+impl Supervisor {
+    /// From here on the death of a cluster of which this holds leaves the others alive.
+    pub(crate) fn contain_deaths(&self, contained: &[bool]) {
+        let contained = contained.to_vec();
+        self.run_job(move |watch| watch.contained = contained);
+    }
+
+    /// From here on, or no longer, no child counts as stuck because a run does not end.
+    pub(crate) fn be_patient(&self, patient: bool) {
+        self.run_job(move |watch| watch.patient = patient);
+    }
+
+    /// Hands out a warning.
+    pub(crate) fn warn(&self, warning: Warning) {
+        self.run_job(move |watch| watch.detector.warn(warning));
+    }
+
+    /// Ends what is left of a child whose link is broken, and tells how it ended; if it has not
+    /// ended within `limit`, it is killed. None if all are to end, or there is no such child.
+    pub(crate) fn bury(&self, pid: u32, limit: Duration) -> Option<Death> {
+        self.run_job(move |watch| watch.bury(pid, limit)).flatten()
+    }
+}
+
+impl Watch {
+    /// Whether the death of a cluster leaves the others alive.
+    pub(super) fn is_contained(&self, cluster: u32) -> bool {
+        self.contained
+            .get(cluster as usize)
+            .copied()
+            .unwrap_or(false)
+    }
+
+    /// Ends the cluster that is over a limit, or all of them.
+    pub(super) fn end_overdue(&mut self, limit: Limit, blocker: TimeBlocker) {
+        let contained = &self.contained;
+        let is_contained = |child: &Watched| contained.get(child.cluster as usize) == Some(&true);
+        let mut children = self.children.iter_mut();
+        let child = children.find(|child| Some(child.pid) == blocker.pid && is_contained(child));
+        match (child, limit) {
+            // Whoever waits for its answer hears of it by its link.
+            (Some(child), Limit::Answer(_)) => {
+                child.given_up = true;
+                child.kill();
+                child.link.cut();
+            }
+            _ => {
+                let blocker = Some(Box::new(blocker));
+                self.fail(Failure::Stuck { limit, blocker });
+            }
+        }
+    }
+
+    fn place_of(&self, pid: u32) -> Option<usize> {
+        self.children.iter().position(|child| child.pid == pid)
+    }
+
+    fn bury(&mut self, pid: u32, limit: Duration) -> Option<Death> {
+        self.await_exit(pid, now().checked_add(limit));
+        let place = self.place_of(pid)?;
+        if self.children[place].exit.is_none() {
+            let child = &mut self.children[place];
+            child.given_up = true;
+            child.kill();
+            self.await_exit(pid, now().checked_add(REAP_LIMIT));
+        }
+        if self.has_failed() {
+            return None;
+        }
+        let place = self.place_of(pid)?;
+        let kills = self.kills_since_begin();
+        let mut child = self.children.remove(place);
+        let closing = child.outlet.take().map(|outlet| outlet.close());
+        let stderr = closing.map(|closing: Closing| closing.wait(now().checked_add(OUTPUT_LIMIT)));
+        let stderr = stderr.unwrap_or_default();
+        let exit = match child.exit {
+            _ if child.given_up => ExitKind::NoAnswer,
+            Some((exit, _)) => exit.explained(&stderr, kills),
+            None => ExitKind::Unknown,
+        };
+        if child.exit.is_some()
+            && let Some(waiter) = child.waiter.take()
+        {
+            let _ = waiter.join();
+        }
+        let mut death = Death::bare(child.name.clone(), pid, exit);
+        death.stderr = stderr;
+        Some(death)
+    }
+
+    /// Handles events until a child has ended, all are to end, or `until` has passed.
+    fn await_exit(&mut self, pid: u32, until: Option<Instant>) {
+        let lives = |watch: &Self| {
+            let place = watch.place_of(pid);
+            place.is_some_and(|place| watch.children[place].exit.is_none())
+        };
+        while lives(self) && !self.has_failed() {
+            let Some(event) = self.next(until) else {
+                return;
+            };
+            self.handle(event);
+        }
+    }
+}

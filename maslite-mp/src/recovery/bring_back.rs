@@ -1,0 +1,132 @@
+//! Starts one process anew, and brings it to where the lost one was.
+
+use maslite_core::SimTime;
+
+use super::kept::Kept;
+use crate::error::Error;
+use crate::error::link::LinkError;
+use crate::error::message_fault::MessageFault;
+use crate::error::recovery::NotRecovered;
+use crate::error::spawn::SpawnError;
+use crate::links::jitter::Jitter;
+use crate::links::transport::{Transport, Wait};
+use crate::processes::backend::{Backend, Model, NewCluster, Start, Started};
+use crate::processes::output::Output;
+use crate::protocol::wire::{self, Replay, Replayed, ToMain, ToProc};
+use crate::settings::Link;
+
+/// How a process is started anew.
+pub(crate) struct Restart {
+    pub(crate) model: Box<dyn Model + Send>,
+    pub(crate) carrier: Link,
+    pub(crate) output: Output,
+    pub(crate) jitter: Option<u64>,
+}
+
+/// Why a cluster is not back.
+pub(crate) enum Trouble {
+    /// Its link broke: its new process, with this id, died.
+    Died(u32, LinkError),
+    /// Nothing helps.
+    Final(Error),
+}
+
+/// Starts the process of a cluster anew, and tells it what the lost one was told. Whatever waits
+/// for an answer is sent again. Also tells how many messages were replayed.
+pub(crate) fn bring_back(
+    backend: &mut dyn Backend,
+    restart: &Restart,
+    cluster: &NewCluster,
+    kept: &mut Kept,
+    wait: Wait,
+    time: SimTime,
+) -> Result<(Started, u64), Trouble> {
+    let start = Start {
+        model: &*restart.model,
+        carrier: restart.carrier,
+        output: restart.output,
+    };
+    let started = backend.start(std::slice::from_ref(cluster), &start);
+    let mut started = started.map_err(Trouble::Final)?;
+    let Some(mut started) = started.pop() else {
+        let lost = std::io::Error::other("no process was started");
+        return Err(Trouble::Final(SpawnError::Resources(lost).into()));
+    };
+    started.link.wait_as(wait);
+    if let Some(seed) = restart.jitter {
+        let jitter = Jitter::main_side(seed, cluster.index);
+        started.link = backend.add_jitter(started.link, jitter);
+    }
+    let messages = match replay(&mut *started.link, &cluster.name, kept, time) {
+        Ok(messages) => messages,
+        Err(Stopped::Link(error)) => return Err(Trouble::Died(started.pid, error)),
+        Err(Stopped::Final(error)) => return Err(Trouble::Final(error)),
+    };
+    Ok((started, messages))
+}
+
+/// Why a replay stopped.
+enum Stopped {
+    Link(LinkError),
+    Final(Error),
+}
+
+impl From<LinkError> for Stopped {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+fn replay(
+    link: &mut dyn Transport,
+    cluster: &str,
+    kept: &mut Kept,
+    time: SimTime,
+) -> Result<u64, Stopped> {
+    link.say(kept.log.settings())?;
+    let mut messages = 0;
+    let mut difference = None;
+    for records in kept.log.parts().into_iter().flatten() {
+        let mut draft = link.draft()?;
+        draft.clear();
+        draft.extend(records);
+        let note = ToProc::Replay(Replay { busy: kept.busy });
+        wire::put_note(&note, &mut draft).map_err(|why| {
+            Stopped::Final(Error::Encode {
+                what: "a replay".to_owned(),
+                why: why.to_string(),
+            })
+        })?;
+        link.send()?;
+        let replayed = hear(link, cluster, time)?;
+        messages += replayed.messages;
+        difference = replayed.difference;
+        if difference.is_some() {
+            break;
+        }
+    }
+    if let Some(difference) = difference {
+        let reason = NotRecovered::Differs {
+            grant: difference.grant,
+            stands: difference.stands,
+        };
+        return Err(Stopped::Final(kept.refuse(reason, time)));
+    }
+    if let Some(message) = kept.log.outstanding() {
+        link.say(message)?;
+    }
+    kept.given();
+    Ok(messages)
+}
+
+/// Waits for the answer to a replay.
+fn hear(link: &mut dyn Transport, cluster: &str, time: SimTime) -> Result<Replayed, Stopped> {
+    let message = link.recv()?;
+    let reason = match wire::take_note(message) {
+        Ok((ToMain::Replayed(replayed), _)) => return Ok(replayed),
+        Ok((ToMain::Failed(fault), _)) => return Err(Stopped::Final(fault.blame(cluster))),
+        Ok(_) => MessageFault::Untimely,
+        Err(_) => MessageFault::Undecodable,
+    };
+    Err(Stopped::Final(reason.blame(cluster, time, message)))
+}

@@ -1,0 +1,176 @@
+//! What main told one cluster since it was started, as a replay needs it.
+//!
+//! **Invariant:** at most one message waits for its answer, and it is the last one.
+
+use crate::protocol::replay::{Outcome, RECORD_HEAD};
+
+/// About so many bytes of records are replayed in one message \[bytes\].
+const CHUNK: usize = 256 * 1024;
+
+/// The messages of main to one cluster, and what became of them.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The first message of all, which is no part of a replay.
+    settings: Vec<u8>,
+    /// Records, one behind the other.
+    chunks: Vec<Vec<u8>>,
+    /// Where in the last chunk the record of the message is that waits for its answer.
+    awaiting: Option<usize>,
+    bytes: usize,
+    limit: usize,
+    messages: u64,
+    /// The limit was reached, and nothing is kept.
+    is_full: bool,
+}
+
+impl Log {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            settings: Vec::new(),
+            chunks: Vec::new(),
+            awaiting: None,
+            bytes: 0,
+            limit,
+            messages: 0,
+            is_full: false,
+        }
+    }
+
+    /// Keeps the first message.
+    pub(crate) fn begin(&mut self, settings: &[u8]) {
+        self.settings = settings.to_vec();
+    }
+
+    pub(crate) fn settings(&self) -> &[u8] {
+        &self.settings
+    }
+
+    /// Keeps a message that is about to be sent. False if it has just become too much: then nothing
+    /// is kept from here on.
+    #[inline]
+    pub(crate) fn note(&mut self, message: &[u8], is_to_be_answered: bool) -> bool {
+        debug_assert!(self.awaiting.is_none(), "one answer is awaited at a time");
+        self.messages += 1;
+        if self.is_full {
+            return true;
+        }
+        self.bytes += RECORD_HEAD + message.len();
+        if self.bytes > self.limit {
+            self.is_full = true;
+            self.bytes = 0;
+            self.chunks = Vec::new();
+            return false;
+        }
+        let chunk = match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk,
+            _ => self.next_chunk(),
+        };
+        let start = chunk.len();
+        chunk.extend_from_slice(&Outcome::default().head(message.len()));
+        chunk.extend_from_slice(message);
+        self.awaiting = is_to_be_answered.then_some(start);
+        true
+    }
+
+    #[cold]
+    fn next_chunk(&mut self) -> &mut Vec<u8> {
+        let room = if self.chunks.is_empty() { 0 } else { CHUNK };
+        let place = self.chunks.len();
+        self.chunks.push(Vec::with_capacity(room));
+        &mut self.chunks[place]
+    }
+
+    /// Notes the answer to the last message.
+    #[inline]
+    pub(crate) fn answered(&mut self, pass: u64, mark: u64) {
+        let Some((start, chunk)) = self.awaiting.take().zip(self.chunks.last_mut()) else {
+            return;
+        };
+        let outcome = Outcome {
+            answered: true,
+            pass,
+            mark,
+        };
+        let length = chunk.len() - start - RECORD_HEAD;
+        let head = outcome.head(length);
+        chunk[start..start + RECORD_HEAD].copy_from_slice(&head);
+    }
+
+    /// What is to be replayed, in parts; none if it was too much to be kept.
+    pub(crate) fn parts(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let last = self.chunks.len().wrapping_sub(1);
+        let parts = self.chunks.iter().enumerate();
+        let parts = parts.map(move |(place, chunk)| match self.awaiting {
+            Some(start) if place == last => &chunk[..start],
+            _ => &chunk[..],
+        });
+        (!self.is_full).then(|| parts.filter(|part| !part.is_empty()))
+    }
+
+    /// The message that waits for its answer.
+    pub(crate) fn outstanding(&self) -> Option<&[u8]> {
+        let (start, chunk) = self.awaiting.zip(self.chunks.last())?;
+        Some(&chunk[start + RECORD_HEAD..])
+    }
+
+    /// How many messages there were so far. The last of them has this number.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::replay::take_record;
+
+    fn records(log: &Log) -> Vec<(Vec<u8>, bool, u64)> {
+        let mut all = Vec::new();
+        for mut part in log.parts().unwrap() {
+            while let Some(record) = take_record(&mut part) {
+                let outcome = record.outcome;
+                all.push((record.message.to_vec(), outcome.answered, outcome.pass));
+            }
+            assert!(part.is_empty());
+        }
+        all
+    }
+
+    #[test]
+    fn what_was_answered_is_replayed_and_the_last_message_is_not() {
+        let mut log = Log::new(1 << 30);
+        log.begin(b"settings");
+        let long = vec![7; CHUNK];
+        assert!(log.note(b"load", true));
+        log.answered(0, 5);
+        assert!(log.note(b"indices", false));
+        assert!(log.note(&long, true));
+        log.answered(3, 6);
+        assert_eq!(log.outstanding(), None);
+        assert!(log.note(b"grant", true));
+        assert_eq!(log.outstanding(), Some(&b"grant"[..]));
+        let expected = [
+            (b"load".to_vec(), true, 0),
+            (b"indices".to_vec(), false, 0),
+            (long, true, 3),
+        ];
+        assert_eq!(records(&log), expected);
+        assert_eq!((log.settings(), log.messages()), (&b"settings"[..], 4));
+    }
+
+    #[test]
+    fn a_log_never_exceeds_its_limit() {
+        let mut log = Log::new(100);
+        assert!(log.note(&[1; 60], true));
+        log.answered(0, 0);
+        assert!(!log.note(&[1; 60], true), "it is told once");
+        log.answered(0, 0);
+        assert!(log.note(&[1; 60], true));
+        assert!(log.parts().is_none());
+        assert_eq!(log.bytes, 0);
+    }
+}
