@@ -43,6 +43,10 @@ struct Options {
     /// Delay messages between main and the clusters randomly, from a seed. This changes no result.
     #[arg(long = "shake", value_name = "SEED")]
     jitter: Option<u64>,
+    /// Have every cluster forget everything after this many supersteps, and come back from its
+    /// saved state. This changes no result.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    amnesia: Option<u64>,
     /// Run in pieces of this many supersteps. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice: Option<u64>,
@@ -201,10 +205,13 @@ fn perform(
         millis: options.slice_ms,
         watched: options.watch,
         to_errors: options.stop_at_error,
+        amnesia: options.amnesia,
     };
     let (result, steering) = match options.placement {
         Where::Alone => {
-            let mut stage = Stage::alone(options.seed, scenario, trace);
+            let settings = Scheduler::builder().seed(options.seed);
+            let settings = settings.amnesia(options.amnesia);
+            let mut stage = Stage::alone(settings, scenario, trace);
             let handle = stage.simulation.stop_handle();
             let steering = options
                 .steer
@@ -225,6 +232,7 @@ fn perform(
                 .placement(placement)
                 .link(link)
                 .jitter(options.jitter)
+                .amnesia(options.amnesia)
                 .seed(options.seed);
             let mut stage = Stage::clusters(settings, scenario, trace)?;
             let main = &stage.simulation;

@@ -98,3 +98,29 @@ fn a_steered_scenario_tells_the_same() {
         }
     }
 }
+
+#[test]
+fn a_scenario_that_is_forgotten_again_and_again_tells_the_same() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    let file = stories.join("random_3.json");
+    let expected = std::fs::read_to_string(file.with_extension("summary")).unwrap();
+    let trace = std::fs::read_to_string(file.with_extension("jsonl")).unwrap();
+    // Each cluster counts its own supersteps.
+    for (placement, every, amnesias) in [
+        ("alone", "1", 28),
+        ("inline", "1", 42),
+        ("processes", "2", 20),
+    ] {
+        let lines = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{placement}.forgotten"));
+        let arguments = ["--placement", placement, "--amnesia", every, "--trace"];
+        let paths = [lines.to_str().unwrap(), file.to_str().unwrap()];
+        let told = told("scenario", &[&arguments[..], &paths].concat());
+        let summary = expected.trim_end().strip_suffix('}').unwrap();
+        assert_eq!(
+            told.trim_end(),
+            format!(r#"{summary}, "amnesias": {amnesias}}}"#)
+        );
+        assert_eq!(std::fs::read_to_string(lines).unwrap(), trace);
+    }
+}

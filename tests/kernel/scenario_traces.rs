@@ -1,10 +1,11 @@
 //! A scenario's trace is the specification's to the byte.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use maslite_core::{Mail, Report, Run, Scheduler, SimTime};
+use maslite_core::{AgentTypes, Mail, Report, Run, Scheduler, SimTime};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use maslite_testkit::scenario::file::Scenario;
 use maslite_testkit::scenario::trace::Trace;
@@ -35,9 +36,16 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     pub(crate) fn new(scenario: &Scenario) -> Self {
+        Self::with_amnesia(scenario, None)
+    }
+
+    /// The same in a scheduler that forgets everything after so many supersteps.
+    fn with_amnesia(scenario: &Scenario, amnesia: Option<u64>) -> Self {
         let text = Shared::default();
         let trace = Trace::new(text.clone());
         let mut scheduler = Scheduler::builder()
+            .agent_types(AgentTypes::new().with::<Scripted>())
+            .amnesia(amnesia)
             .digest()
             .observe(trace.observer())
             .build();
@@ -83,11 +91,24 @@ pub(crate) fn same_trace(got: &str, expected: &str, of: &str) {
 
 #[test]
 fn random_scenarios_give_the_trace_of_the_model() {
+    assert!(deliveries_of_random_scenarios(0..600, None) > 100_000);
+}
+
+#[test]
+fn a_scheduler_that_forgets_gives_it_too() {
+    for every in 1..=3 {
+        let seeds = every * 1_000..every * 1_000 + 200;
+        assert!(deliveries_of_random_scenarios(seeds, Some(every)) > 30_000);
+    }
+}
+
+/// Compares scenarios with the specification; returns how much was delivered.
+fn deliveries_of_random_scenarios(seeds: Range<u64>, amnesia: Option<u64>) -> u64 {
     let mut deliveries = 0;
-    for seed in 0..600 {
+    for seed in seeds {
         let scenario = generator::scenario(seed);
         let expected = naive::run(&scenario, u64::MAX).unwrap();
-        let mut loaded = Loaded::new(&scenario);
+        let mut loaded = Loaded::with_amnesia(&scenario, amnesia);
         let report = loaded.run(whole(&scenario));
         let of = format!("seed {seed}: {}", serde_json::to_string(&scenario).unwrap());
         same_trace(&loaded.trace(), &expected.trace, &of);
@@ -105,12 +126,11 @@ fn random_scenarios_give_the_trace_of_the_model() {
             now_ms: report.now.as_nanos() / 1_000_000,
         };
         assert_eq!(got, expected, "{of}");
+        let amnesias = amnesia.map_or(0, |every| counters.supersteps / every);
+        assert_eq!(report.amnesias, amnesias, "{of}");
         deliveries += counters.delivered;
     }
-    assert!(
-        deliveries > 100_000,
-        "only {deliveries}: too tame a generator"
-    );
+    deliveries
 }
 
 /// The golden traces were printed by the specification's own program.

@@ -5,7 +5,7 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, PROCESSES, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -137,7 +137,7 @@ fn errors_are_collected_in_one_order_in_every_split() {
             let errors = expected.iter().map(|run| run.2.len()).sum::<usize>();
             assert!(errors > 10, "{errors}");
             assert_eq!(expected.len() > 10, stops);
-            for placement in ALL {
+            for placement in ALL_AND_FORGETFUL {
                 for clusters in [1, 2, 3] {
                     let got = in_clusters(breaks, stops, clusters, placement, 0);
                     assert_eq!(got, expected, "{clusters} {placement:?} {stops}");
@@ -168,7 +168,7 @@ fn under_a_lookahead_placement_changes_nothing() {
 
 #[test]
 fn an_error_names_agent_cluster_and_time() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
         let cluster = main.new_cluster_named("shop floor").unwrap();
         main.add_to(cluster, "mill", Machine { breaks: 1 }).unwrap();

@@ -4,7 +4,7 @@
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::test_placement::{ALL, PlacedOn, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -136,7 +136,7 @@ fn it_is_the_same_on_every_placement() {
         "{:?}",
         expected.1
     );
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         for clusters in 1..=3 {
             let told = in_clusters(placement, clusters, 7);
             assert_eq!(told, expected, "{placement:?}, {clusters} clusters");
@@ -149,7 +149,7 @@ fn it_tells_runs_apart_in_which_other_things_are_said() {
     let (seven, eight) = (alone(7).0, alone(8).0);
     assert_eq!(seven[0], eight[0]);
     assert_ne!(seven[1], eight[1]);
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         assert_eq!(in_clusters(placement, 2, 8).0, eight, "{placement:?}");
     }
 }
@@ -163,7 +163,7 @@ fn under_a_lookahead_it_is_the_same_on_every_placement() {
     let mut seen = Vec::new();
     for clusters in 1..=3 {
         let inline = ahead(TestPlacement::Inline, clusters, 7, lookahead);
-        for placement in ALL {
+        for placement in ALL_AND_FORGETFUL {
             let told = ahead(placement, clusters, 7, lookahead);
             assert_eq!(told, inline, "{placement:?}, {clusters} clusters");
         }

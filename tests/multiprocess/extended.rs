@@ -76,11 +76,13 @@ fn perform(
     };
     let result = match place {
         Place::Alone => {
-            let mut stage = Stage::alone(0, scenario, Some(&trace));
+            let settings = Scheduler::builder().amnesia(pieces.amnesia);
+            let mut stage = Stage::alone(settings, scenario, Some(&trace));
             play(scenario, pieces, &mut stage, Some(&trace))
         }
         Place::Clusters(placement) => {
             let settings = MpMain::builder(agents()).on(placement).jitter(jitter);
+            let settings = settings.amnesia(pieces.amnesia);
             let mut stage = Stage::clusters(settings, scenario, Some(&trace)).unwrap();
             play(scenario, pieces, &mut stage, Some(&trace))
         }
@@ -88,11 +90,26 @@ fn perform(
     trace.finish().unwrap();
     let trace = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let (summary, error) = match result {
-        Ok(summary) => (Some(summary.to_json()), None),
+        Ok(summary) => (Some(without_amnesias(&summary.to_json(), pieces)), None),
         Err(Cut::Failed(error)) => (None, Some(error)),
         Err(Cut::Untold) => panic!("too much for a report"),
     };
     (Told { trace, summary }, error)
+}
+
+/// A summary without the count of amnesias, which is there if they were asked for.
+fn without_amnesias(summary: &str, pieces: Pieces) -> String {
+    let cut = summary.split_once(r#", "amnesias": "#);
+    assert_eq!(cut.is_some(), pieces.amnesia.is_some(), "{summary}");
+    match cut {
+        Some((before, count)) => {
+            let amnesias: u64 = count.strip_suffix('}').unwrap().parse().unwrap();
+            let has_steps = !summary.contains(r#""supersteps": 0,"#);
+            assert!(amnesias > 0 || pieces.amnesia != Some(1) || !has_steps);
+            format!("{before}}}")
+        }
+        None => summary.to_owned(),
+    }
 }
 
 /// Compares two stories; tells of the first line that differs.
@@ -125,8 +142,23 @@ fn ways() -> Vec<Pieces> {
             to_errors: true,
             ..whole
         },
+        FORGETFUL,
+        Pieces {
+            supersteps: Some(3),
+            amnesia: Some(2),
+            ..whole
+        },
     ]
 }
+
+/// Every cluster forgets everything after each of its supersteps.
+const FORGETFUL: Pieces = Pieces {
+    supersteps: None,
+    millis: None,
+    watched: false,
+    to_errors: false,
+    amnesia: Some(1),
+};
 
 /// The stories whose traces and summaries were printed by the specification's own program.
 fn golden() -> Vec<(String, Scenario, Told)> {
@@ -237,6 +269,13 @@ fn golden_stories_in_processes_over_channels() {
     );
 }
 
+#[test]
+fn golden_stories_in_processes_that_forget() {
+    for placement in [TestPlacement::Ring, TestPlacement::Channel] {
+        check_golden(Place::Clusters(placement), &[FORGETFUL], None);
+    }
+}
+
 /// A summary without the digest, which the naive program does not keep.
 fn without_digest(told: &Told) -> Told {
     let summary = told.summary.as_ref().map(|summary| {
@@ -291,7 +330,7 @@ fn random_stories_in_one_scheduler_and_inline() {
 
 #[test]
 fn random_stories_in_processes() {
-    let whole = [Pieces::default()];
+    let whole = [Pieces::default(), FORGETFUL];
     for seed in 1_000..1_012 {
         let placement = [TestPlacement::Ring, TestPlacement::Channel][usize::from(seed % 2 == 0)];
         check_random(seed, &[(Place::Clusters(placement), &whole)]);

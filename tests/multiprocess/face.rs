@@ -8,7 +8,7 @@ use maslite_mp::core::{Report, Simulation};
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::test_placement::{ALL, PlacedOn, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 enum Msg {
@@ -141,7 +141,7 @@ interrupted
 #[test]
 fn every_host_has_the_same_calls_and_gives_the_same_answers() {
     let mut told = vec![tour(Scheduler::builder().digest().build())];
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let settings = MpMain::builder(agents()).on(placement).digest();
         told.push(tour(settings.build().unwrap()));
     }
@@ -169,7 +169,7 @@ fn a_scheduler_writes_the_trace_that_clusters_write() {
 
 #[test]
 fn a_cluster_has_its_name_and_its_part_of_the_report() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let settings = MpMain::builder(agents()).on(placement);
         let mut main = settings.build().unwrap();
         let first = main.new_cluster();

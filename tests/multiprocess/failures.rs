@@ -14,7 +14,7 @@ fn error_of(placement: TestPlacement, worker: Worker) -> Error {
     main.start().unwrap();
     let pids = pids(&main);
     let error = main.run(Run::until_idle()).unwrap_err();
-    if placement != TestPlacement::Inline {
+    if !placement.is_inline() {
         assert!(!pids.iter().any(|pid| exists(*pid)), "{error}");
     }
     assert!(matches!(main.run(Run::until_idle()), Err(Error::Ended)));

@@ -113,7 +113,7 @@ fn a_timeout_ends_a_run_that_never_would_and_the_next_goes_on() {
         assert_eq!(counters.queued, 2);
         let pids = pids(&main);
         drop(main);
-        if placement != TestPlacement::Inline {
+        if !placement.is_inline() {
             assert!(!pids.iter().any(|pid| exists(*pid)), "{pids:?}");
         }
     }

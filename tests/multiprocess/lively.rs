@@ -7,7 +7,7 @@ use maslite_mp::prelude::*;
 use maslite_testkit::lively::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
 pub(crate) use maslite_testkit::lively::{compare, in_one_scheduler};
 
-use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
+use crate::test_placement::{FORGETFUL, PROCESSES, PlacedOn, TestPlacement};
 
 fn agents() -> Entered<Msg> {
     Registry::new()
@@ -31,10 +31,16 @@ pub(crate) fn in_clusters(
 ) -> Story {
     let lines = Arc::default();
     let mut main = stage(seed, count, placement, jitter, lookahead, &lines);
-    tell(&lines, |heard| {
+    let mut amnesias = 0;
+    let story = tell(&lines, |heard| {
         let run = main.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
-        run.unwrap().run
-    })
+        let report = run.unwrap().run;
+        amnesias = report.amnesias;
+        report
+    });
+    let forgets = FORGETFUL.contains(&placement) && story.counters.supersteps > 0;
+    assert!(amnesias > 0 || !forgets);
+    story
 }
 
 /// The same inline, where each run is cut short after so many supersteps, and all are asked
@@ -135,6 +141,37 @@ fn under_a_lookahead_placement_changes_nothing() {
                 let got = in_clusters(seed, count, placement, None, 2);
                 compare(seed, &got, &expected, &format!("{count} processes"));
             }
+        }
+    }
+}
+
+#[test]
+fn clusters_that_forget_tell_it_too() {
+    for seed in (500..530).chain([2_021]) {
+        let expected = in_one_scheduler(seed);
+        for count in [1, 2, 3, 5] {
+            let got = in_clusters(seed, count, TestPlacement::Forgetful, None, 0);
+            compare(seed, &got, &expected, &format!("{count} clusters"));
+        }
+        if seed % 20 == 0 {
+            let got = in_clusters(seed, 3, TestPlacement::ForgetfulRing, None, 0);
+            compare(seed, &got, &expected, "3 processes");
+        }
+    }
+}
+
+#[test]
+fn clusters_that_forget_under_a_lookahead_tell_it_too() {
+    for seed in 650..690 {
+        for (count, lookahead) in [(2, 1), (3, 2), (5, 1)] {
+            let expected = in_clusters(seed, count, TestPlacement::Inline, None, lookahead);
+            let got = in_clusters(seed, count, TestPlacement::Forgetful, None, lookahead);
+            compare(seed, &got, &expected, &format!("{count} clusters"));
+        }
+        if seed % 20 == 0 {
+            let expected = in_clusters(seed, 3, TestPlacement::Inline, None, 2);
+            let got = in_clusters(seed, 3, TestPlacement::ForgetfulRing, None, 2);
+            compare(seed, &got, &expected, "3 processes");
         }
     }
 }

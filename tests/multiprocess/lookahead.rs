@@ -364,6 +364,21 @@ fn so_do_those_in_which_nobody_listens_at_first() {
 }
 
 #[test]
+fn clusters_that_forget_give_it_too() {
+    for count in [2, 3, 4] {
+        for seed in 600..700 {
+            let scenario = match seed % 2 {
+                0 => without_listeners(seed),
+                _ => generator::scenario(seed),
+            };
+            let cuts = [&[][..], &[1, 2, 5, 6, 11]][usize::from(seed % 4 < 2)];
+            check_scenario(seed, scenario, count, TestPlacement::Forgetful, None, cuts);
+        }
+    }
+    (300..304).for_each(|seed| check(seed, 3, TestPlacement::ForgetfulRing, None, &[]));
+}
+
+#[test]
 fn processes_give_it_too() {
     for placement in PROCESSES {
         for count in [2, 3, 4, 8] {

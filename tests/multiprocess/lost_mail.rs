@@ -5,7 +5,7 @@ use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::test_placement::{ALL, PlacedOn, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Serialize, Deserialize, Message)]
 enum Msg {
@@ -158,7 +158,7 @@ fn mail_for_nobody_topics_without_mail_and_alarms_for_the_past_are_reported() {
         [lost.as_str(), "listened to, but never sent: Closing, Ordr"]
     );
 
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         for clusters in [1, 2, 5] {
             let divided = divided(placement, clusters);
             assert_eq!(shown(&divided), LOST, "{placement:?}, {clusters}");

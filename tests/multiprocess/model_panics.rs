@@ -348,7 +348,7 @@ fn a_panic_in_a_callback_of_the_program_ends_the_simulation() {
             let asking = std::thread::spawn(move || controller.inspect::<Agent1>(1));
             let why = asking.join().unwrap().unwrap_err().to_string();
             assert!(why.contains("a callback of the program panicked"), "{why}");
-            if placement != TestPlacement::Inline {
+            if !placement.is_inline() {
                 let left = pids.iter().filter(|(_, pid)| crate::workers::exists(*pid));
                 assert_eq!(left.count(), 0, "{callback:?}");
             }

@@ -7,7 +7,7 @@ use maslite_mp::core::Digest;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::test_placement::{ALL, PlacedOn, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Message)]
 enum Msg {
@@ -156,7 +156,7 @@ fn it_is_as_one_that_is_set_again_by_hand_and_placement_changes_nothing() {
     let expected = alone(true);
     assert!(expected.0.len() > 40, "{} deliveries", expected.0.len());
     assert_eq!(alone(false), expected);
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         for clusters in [1, 2, 3] {
             assert_eq!(
                 divided(placement, true, None, clusters),
@@ -179,7 +179,7 @@ fn so_it_is_under_a_lookahead() {
         for clusters in [2, 3] {
             let expected = divided(TestPlacement::Inline, true, Some(lookahead), clusters);
             assert!(expected.0.len() > 30, "{} deliveries", expected.0.len());
-            for placement in ALL {
+            for placement in ALL_AND_FORGETFUL {
                 let outcome = divided(placement, false, Some(lookahead), clusters);
                 assert_eq!(outcome, expected, "{placement:?} {lookahead} {clusters}");
             }

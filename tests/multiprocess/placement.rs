@@ -6,7 +6,7 @@ use std::time::Duration;
 use maslite_mp::MpMainBuilder;
 use maslite_mp::prelude::*;
 
-use crate::test_placement::{ALL, PROCESSES, PlacedOn};
+use crate::test_placement::{ALL_AND_FORGETFUL, PROCESSES, PlacedOn};
 use crate::workers::{Msg, Worker, agents, clusters, clusters_with, go};
 
 /// The same with a trace of the run, a line for each delivery.
@@ -17,7 +17,7 @@ fn traced(settings: MpMainBuilder<Msg>, lines: &Arc<Mutex<Vec<String>>>) -> MpMa
 
 #[test]
 fn words_cross_clusters_and_come_to_main() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let forward = |to: u64| Worker::Forward(AgentId::from(to));
         let tell = Worker::Tell(AgentId::from(3), "hello".to_owned());
         let lines = Arc::default();
@@ -52,7 +52,7 @@ fn words_cross_clusters_and_come_to_main() {
 
 #[test]
 fn a_message_of_many_frames_arrives_whole() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let word: String = (0..300_000_u32)
             .map(|n| char::from_digit(n % 36, 36).unwrap())
             .collect();
@@ -86,7 +86,7 @@ fn builders_and_added_agents_are_numbered_by_call() {
             .map(|line| line.split("\"to\":").nth(1).unwrap()[..1].to_owned());
         receivers.collect::<Vec<_>>()
     };
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         assert_eq!(order(placement), ["9", "8", "7", "6", "5"]);
     }
 }
@@ -117,7 +117,7 @@ fn waiting_changes_nothing() {
 
 #[test]
 fn names_survive_the_journey() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let lines = Arc::default();
         let settings = traced(MpMain::builder(agents()).on(placement), &lines);
         let mut main = settings.build().unwrap();
@@ -136,7 +136,7 @@ fn names_survive_the_journey() {
 /// A handler that mails main would otherwise never come to an end.
 #[test]
 fn main_does_not_talk_to_itself() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let mut main = clusters(placement, &[&[Worker::Forward(AgentId::MAIN)]]);
         main.send_mail(go(1));
         let mut heard = 0;

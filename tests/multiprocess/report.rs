@@ -170,12 +170,9 @@ fn times_are_right(placement: TestPlacement, milliseconds: u64) -> Result<(), St
         assert!(sum <= report.wall, "{sum:?} of {told}");
         assert!(sum >= works * 5, "{sum:?} of {told}");
         let known = cluster.memory.is_some();
-        assert_eq!(
-            known,
-            placement != TestPlacement::Inline && cfg!(target_os = "linux")
-        );
+        assert_eq!(known, !placement.is_inline() && cfg!(target_os = "linux"));
     }
-    let right = placement == TestPlacement::Inline || told.contains("processes did not pay");
+    let right = placement.is_inline() || told.contains("processes did not pay");
     let right = right && idle.busy < works && idle.waiting > works * 4;
     if right && report.main_busy < report.wall / 2 {
         Ok(())
@@ -244,9 +241,10 @@ fn a_report_is_an_object_of_known_names() {
         assert_eq!(json["flows"][0]["to"], "east");
         assert_eq!(json["clusters"][1]["lookahead_ns"], 5_000_000);
         let (placement, link) = match placement {
-            TestPlacement::Inline => ("inline", Value::Null),
-            TestPlacement::Ring if cfg!(target_os = "linux") => ("processes", "ring".into()),
-            TestPlacement::Ring | TestPlacement::Channel => ("processes", "channel".into()),
+            TestPlacement::Inline | TestPlacement::Forgetful => ("inline", Value::Null),
+            TestPlacement::Channel => ("processes", "channel".into()),
+            _ if cfg!(target_os = "linux") => ("processes", "ring".into()),
+            _ => ("processes", "channel".into()),
         };
         assert_eq!(json["placement"], placement);
         assert_eq!(json["clusters"][0]["link"], link);

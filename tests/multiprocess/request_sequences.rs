@@ -14,7 +14,7 @@ use maslite_mp::{ControlError, Halt};
 use rand::RngExt;
 
 use crate::commands::{Msg, PLAYERS, Player, Spectator, everywhere, game, token};
-use crate::test_placement::{ALL, TestPlacement};
+use crate::test_placement::{ALL_AND_FORGETFUL, TestPlacement};
 
 /// Longer than anything here takes, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
@@ -318,7 +318,7 @@ fn a_run_until_a_time_that_is_past_pauses_now() {
 
 #[test]
 fn one_line_to_the_socket_does_no_harm_either() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         let mut main = game(placement, 3, 0);
         (1..=4).for_each(|player| main.send_mail(token(player, 20)));
         let path = main.open_control(&format!("past-{placement:?}")).unwrap();
@@ -342,7 +342,7 @@ fn one_line_to_the_socket_does_no_harm_either() {
 /// clusters alone.
 #[test]
 fn a_lookahead_that_comes_too_late_changes_nothing() {
-    for placement in ALL {
+    for placement in ALL_AND_FORGETFUL {
         for (lookahead, later) in [(0, 1), (1, 0), (1, 5)] {
             let game = || {
                 let mut main = game(placement, 3, lookahead);

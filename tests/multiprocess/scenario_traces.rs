@@ -114,6 +114,15 @@ fn in_one_cluster() {
 }
 
 #[test]
+fn in_clusters_that_forget() {
+    for seed in 3_000..3_100 {
+        let clusters = usize::try_from(seed).unwrap() % 4 + 1;
+        check(seed, clusters, TestPlacement::Forgetful, None);
+    }
+    (3_200..3_203).for_each(|seed| check(seed, 2, TestPlacement::ForgetfulRing, None));
+}
+
+#[test]
 fn in_two_clusters() {
     (200..400).for_each(|seed| check(seed, 2, TestPlacement::Inline, None));
 }

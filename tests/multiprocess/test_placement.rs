@@ -10,7 +10,15 @@ pub(crate) enum TestPlacement {
     Ring,
     /// In processes, over ipc-channel.
     Channel,
+    /// Inline, where every cluster forgets everything after each superstep and comes back.
+    Forgetful,
+    /// The same in processes, over rings.
+    ForgetfulRing,
 }
+
+/// Where clusters forget everything, again and again.
+pub(crate) const FORGETFUL: [TestPlacement; 2] =
+    [TestPlacement::Forgetful, TestPlacement::ForgetfulRing];
 
 pub(crate) const ALL: [TestPlacement; 3] = [
     TestPlacement::Inline,
@@ -18,7 +26,22 @@ pub(crate) const ALL: [TestPlacement; 3] = [
     TestPlacement::Channel,
 ];
 
+/// For models whose agents can be forgotten.
+pub(crate) const ALL_AND_FORGETFUL: [TestPlacement; 5] = [
+    TestPlacement::Inline,
+    TestPlacement::Ring,
+    TestPlacement::Channel,
+    TestPlacement::Forgetful,
+    TestPlacement::ForgetfulRing,
+];
+
 pub(crate) const PROCESSES: [TestPlacement; 2] = [TestPlacement::Ring, TestPlacement::Channel];
+
+impl TestPlacement {
+    pub(crate) fn is_inline(self) -> bool {
+        matches!(self, Self::Inline | Self::Forgetful)
+    }
+}
 
 /// Sets where the clusters of a simulation run.
 pub(crate) trait PlacedOn {
@@ -33,6 +56,8 @@ impl<M: maslite_mp::WireMessage> PlacedOn for MpMainBuilder<M> {
             TestPlacement::Ring if cfg!(target_os = "linux") => self.link(Link::Ring),
             TestPlacement::Ring => self,
             TestPlacement::Channel => self.link(Link::Channel),
+            TestPlacement::Forgetful => self.on(TestPlacement::Inline).amnesia(Some(1)),
+            TestPlacement::ForgetfulRing => self.on(TestPlacement::Ring).amnesia(Some(1)),
         }
     }
 }

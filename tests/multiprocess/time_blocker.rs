@@ -77,7 +77,7 @@ fn an_agent_that_does_not_return_is_named_with_those_who_wait() {
         let conveyor = AgentId::from("conveyor-3");
         main.send(conveyor, Msg::Go);
         main.start().unwrap();
-        let pid = (placement != TestPlacement::Inline).then(|| pids(&main)[0]);
+        let pid = (!placement.is_inline()).then(|| pids(&main)[0]);
 
         let mut warning = thread::scope(|scope| {
             let gate = &gate;

@@ -177,6 +177,7 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
             report.events.names = again.map(|id| id.to_string()).collect();
         }
         34 if detail.is_multiple_of(2) => report.events.reply.push(small.to_le_bytes()[0]),
+        34 if detail.is_multiple_of(3) => report.events.amnesias = any,
         34 => report.events.errors.push(an_error(time, any)),
         _ => {
             if let Some(batch) = pick(&mut report.batches, detail / 8) {

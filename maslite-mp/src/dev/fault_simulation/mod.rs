@@ -68,6 +68,8 @@ struct Play {
     commands: bool,
     /// Somebody stops the run when main has heard so many mails.
     stop: Option<u64>,
+    /// Clusters forget everything after so many supersteps.
+    amnesia: Option<u64>,
     nature: Nature,
     recovery: Recovery,
     /// How to plan faults.
@@ -122,6 +124,7 @@ impl Play {
             asks: rarely(&mut chance),
             commands: rarely(&mut chance),
             stop: rarely(&mut chance).then(|| chance.random_range(1..10)),
+            amnesia: seed.is_multiple_of(3).then_some(1 + seed % 2),
             nature: Nature {
                 seed,
                 // Short ones, so that most messages are several.
@@ -175,7 +178,8 @@ impl Play {
     fn outcome(&self) -> Outcome {
         let world = World::new(self.nature.clone());
         let lines = Arc::default();
-        let main = self.settings(&lines).build().unwrap();
+        let settings = self.settings(&lines).amnesia(self.amnesia);
+        let main = settings.build().unwrap();
         let main = main.with_world(Arc::clone(&world));
         let (story, failure, shutdown) = self.perform(main, &lines);
         Outcome {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use maslite_mp::core::{Adder, Digest};
+use maslite_mp::core::{Adder, AgentTypes, Digest, SchedulerBuilder};
 use maslite_mp::prelude::*;
 
 use crate::scenario::agent::{PAUSED, ScenarioMessage, Scripted};
@@ -31,6 +31,9 @@ pub struct Pieces {
     pub watched: bool,
     /// Each run ends when an agent reports something.
     pub to_errors: bool,
+    /// Every cluster forgets everything after so many supersteps, and comes back; for the settings
+    /// of a stage.
+    pub amnesia: Option<u64>,
 }
 
 /// What is printed at the end.
@@ -41,6 +44,8 @@ pub struct Summary {
     stopped_by: &'static str,
     digest: Digest,
     pauses: u64,
+    /// How often a cluster forgot everything and came back; none if that was not asked for.
+    amnesias: Option<u64>,
 }
 
 impl Summary {
@@ -69,12 +74,17 @@ impl Summary {
             stopped_by,
             digest,
             pauses,
+            amnesias,
             ..
         } = self;
         let _ = write!(
             json,
-            r#""stopped_by": "{stopped_by}", "digest": "{digest}", "pauses": {pauses}}}"#
+            r#""stopped_by": "{stopped_by}", "digest": "{digest}", "pauses": {pauses}"#
         );
+        if let Some(amnesias) = amnesias {
+            let _ = write!(json, r#", "amnesias": {amnesias}"#);
+        }
+        json.push('}');
         json
     }
 }
@@ -134,11 +144,12 @@ impl From<Error> for Cut {
 impl Stage<Scheduler<ScenarioMessage>> {
     /// A scheduler that is used alone.
     pub fn alone<W: Write + Send + 'static>(
-        seed: u64,
+        settings: SchedulerBuilder<ScenarioMessage>,
         scenario: &Scenario,
         trace: Option<&Trace<W>>,
     ) -> Self {
-        let mut settings = Scheduler::builder().seed(seed).digest();
+        let types = AgentTypes::new().with::<Scripted>();
+        let mut settings = settings.agent_types(types).digest();
         if let Some(trace) = trace {
             settings = settings.observe(trace.observer());
         }
@@ -276,6 +287,7 @@ where
                     stopped_by: report.stopped_by.name(),
                     digest: report.digest.unwrap_or_default(),
                     pauses: self.pauses,
+                    amnesias: self.pieces.amnesia.map(|_| report.amnesias),
                 });
             }
             self.stage.look();
