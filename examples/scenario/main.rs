@@ -8,6 +8,7 @@
 //! cargo run --release --example scenario -- FILE.json --placement inline --trace OUT.jsonl
 //! ```
 
+mod lose;
 mod steer;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use maslite_testkit::scenario::file::{LoadError, Scenario};
 use maslite_testkit::scenario::play::{Cut, Pieces, Stage, Summary, has_notes, play};
 use maslite_testkit::scenario::trace::{Trace, write_placed};
 
+use crate::lose::{Losing, POLICY};
 use crate::steer::Steering;
 
 /// Runs a scenario file, and prints the counters as one JSON object.
@@ -61,6 +63,10 @@ struct Options {
     /// result.
     #[arg(long, value_name = "SEED")]
     steer: Option<u64>,
+    /// In processes: kill them at random moments, from a seed. They come back, which changes no
+    /// result but the field `recoveries` at the end of the JSON object.
+    #[arg(long, value_name = "SEED")]
+    lose: Option<u64>,
     /// End the run wherever agents report an error, and continue with another run. This changes no
     /// result.
     #[arg(long)]
@@ -234,10 +240,26 @@ fn perform(
                 .jitter(options.jitter)
                 .amnesia(options.amnesia)
                 .seed(options.seed);
+            let lose = options.lose.filter(|_| place == Where::Processes);
+            let settings = match lose {
+                Some(_) => settings.recovery(POLICY),
+                None => settings,
+            };
             let mut stage = Stage::clusters(settings, scenario, trace)?;
             let main = &stage.simulation;
             let steering = options.steer.map(|seed| Steering::of(main, seed));
-            (play(scenario, pieces, &mut stage, trace), steering)
+            let losing = lose.map(|seed| Losing::of(main, seed));
+            let result = play(scenario, pieces, &mut stage, trace);
+            let is_losing = losing.is_some();
+            if let Some(losing) = losing {
+                losing.finish();
+            }
+            let recoveries = stage.simulation.controller().status().recoveries.len();
+            let result = result.map(|summary| match is_losing || options.lose.is_some() {
+                true => summary.with_recoveries(recoveries),
+                false => summary,
+            });
+            (result, steering)
         }
     };
     if let Some(steering) = steering {

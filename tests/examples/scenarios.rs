@@ -124,3 +124,31 @@ fn a_scenario_that_is_forgotten_again_and_again_tells_the_same() {
         assert_eq!(std::fs::read_to_string(lines).unwrap(), trace);
     }
 }
+
+#[test]
+fn a_scenario_whose_processes_are_killed_tells_the_same() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    let mut recoveries = 0;
+    for (seed, story) in ["random_3", "the_owner_adds_agents", "random_1"]
+        .iter()
+        .enumerate()
+    {
+        let file = stories.join(story).with_extension("json");
+        let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lost.jsonl");
+        for link in [&[][..], &["--channel"]] {
+            let seed = (seed + 1).to_string();
+            let arguments = ["--placement", "processes", "--lose", &seed, "--trace"];
+            let files = [trace.to_str().unwrap(), file.to_str().unwrap()];
+            let told = told("scenario", &[&arguments[..], &files, link].concat());
+            let (summary, lost) = told.trim_end().split_once(r#", "recoveries": "#).unwrap();
+            let expected = std::fs::read_to_string(file.with_extension("summary")).unwrap();
+            assert_eq!(format!("{summary}}}"), expected.trim_end(), "{story}");
+            recoveries += lost.trim_end_matches('}').parse::<u32>().unwrap();
+            let written = std::fs::read_to_string(&trace).unwrap();
+            let expected = std::fs::read_to_string(file.with_extension("jsonl")).unwrap();
+            assert_eq!(written, expected, "{story}");
+        }
+    }
+    assert!(recoveries > 0);
+}

@@ -17,13 +17,19 @@ use crate::processes::backend::NewCluster;
 use crate::recovery::{Kept, Recovery, Restart, Trouble, bring_back};
 
 impl Clusters {
-    /// Has the clusters at and behind a place come back if their processes die, as their policies
-    /// say.
-    pub(crate) fn keep_from(&mut self, place: usize, restart: Restart, policies: &[Recovery]) {
+    /// Whether there are clusters that have not been started.
+    pub(crate) fn has_fresh(&self) -> bool {
+        self.list.iter().any(|cluster| cluster.link.is_none())
+    }
+
+    /// Has the clusters that have not been started yet come back if their processes die, as their
+    /// policies say.
+    pub(crate) fn keep_all(&mut self, restart: Restart, policies: &[Recovery]) {
         if !self.backend.is_apart() || policies.iter().all(|policy| !policy.restarts) {
             return;
         }
-        for (cluster, policy) in self.list.iter_mut().zip(policies).skip(place) {
+        let fresh = self.list.iter_mut().zip(policies);
+        for (cluster, policy) in fresh.filter(|(cluster, _)| cluster.link.is_none()) {
             cluster.kept = policy.restarts.then(|| Box::new(Kept::new(*policy)));
         }
         let contained = self.list.iter().map(|cluster| cluster.kept.is_some());

@@ -95,9 +95,7 @@ impl<M: WireMessage> MpMain<M> {
             clusters.add(name.clone());
         }
         let time = self.standing.time;
-        let fresh = clusters.start(&self.entered, self.carrier, self.output)?;
-        let wait = clusters.wait(self.waiting);
-        if let Some(first) = fresh.first() {
+        if clusters.has_fresh() {
             let restart = Restart {
                 model: Box::new(self.entered.clone()),
                 carrier: self.carrier,
@@ -107,8 +105,11 @@ impl<M: WireMessage> MpMain<M> {
             let policies = self.recoveries.iter();
             let policies = policies.map(|own| own.unwrap_or(self.recovery));
             let policies: Vec<Recovery> = policies.collect();
-            clusters.keep_from(*first, restart, &policies);
+            // First of all: they may die as soon as they have started.
+            clusters.keep_all(restart, &policies);
         }
+        let fresh = clusters.start(&self.entered, self.carrier, self.output)?;
+        let wait = clusters.wait(self.waiting);
         for place in fresh {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),

@@ -46,6 +46,8 @@ pub struct Summary {
     pauses: u64,
     /// How often a cluster forgot everything and came back; none if that was not asked for.
     amnesias: Option<u64>,
+    /// How many clusters were brought back, if they were to be lost.
+    recoveries: Option<usize>,
 }
 
 impl Summary {
@@ -75,6 +77,7 @@ impl Summary {
             digest,
             pauses,
             amnesias,
+            recoveries,
             ..
         } = self;
         let _ = write!(
@@ -84,8 +87,18 @@ impl Summary {
         if let Some(amnesias) = amnesias {
             let _ = write!(json, r#", "amnesias": {amnesias}"#);
         }
+        if let Some(recoveries) = recoveries {
+            let _ = write!(json, r#", "recoveries": {recoveries}"#);
+        }
         json.push('}');
         json
+    }
+
+    /// The same, telling how many clusters were brought back.
+    #[must_use]
+    pub fn with_recoveries(mut self, recoveries: usize) -> Self {
+        self.recoveries = Some(recoveries);
+        self
     }
 }
 
@@ -288,6 +301,7 @@ where
                     digest: report.digest.unwrap_or_default(),
                     pauses: self.pauses,
                     amnesias: self.pieces.amnesia.map(|_| report.amnesias),
+                    recoveries: None,
                 });
             }
             self.stage.look();
