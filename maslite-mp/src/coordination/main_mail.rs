@@ -137,7 +137,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 self.standing.lose(key, sender, AgentId::MAIN, topic);
             }
             Some(AgentId::MAIN) => {
-                // Without a lookahead main's mail has one order, whoever sent it.
+                // Without a lookahead main's mail has one order, no matter who sent it.
                 let arrives = if self.lookaheads.is_empty() {
                     SimTime::ZERO
                 } else {
@@ -151,38 +151,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             None if clusters.is_empty() => self.standing.counters.unheard += 1,
             _ => {}
         }
-        let mut bytes = Vec::new();
-        // Mail that the owner queued waits already; a reply arrives now, as main has no lookahead.
-        let arrives = if is_reply && !self.lookaheads.is_empty() {
-            self.standing.time
-        } else {
-            SimTime::ZERO
-        };
-        let head = MailHead {
-            key,
-            sender,
-            receiver,
-            arrives,
-            left: arrives,
-            is_copy: false,
-        };
-        let encoded = wire::put_mail(&head, &mail.body, &mut bytes);
-        encoded.map_err(|why| Error::Encode {
-            what: layout::name_mail(&head, topic),
-            why: layout::reason(&mail.body, why),
-        })?;
-        let trips = &mut self.under_way.trips;
-        let body = &bytes[head.length()..];
-        if trips.wants(body)
-            && let Err(Difference::Other(why)) =
-                round_trip::make(&mail.body, body, &mut trips.scratch)
-        {
-            return Err(Error::Asymmetric {
-                cluster: None,
-                what: layout::name_mail(&head, topic),
-                why,
-            });
-        }
+        let mut bytes = self.encode(key, &mail, is_reply)?;
         let owner = receiver.agent().and_then(|id| self.routing.owner(id));
         let earliest = self.standing.time;
         if let Some(owner) = owner {
@@ -195,5 +164,41 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }
         }
         Ok(())
+    }
+
+    /// Encodes mail of main. A message that is not read as it was written is an error.
+    fn encode(&mut self, key: MailKey, mail: &Mail<M>, is_reply: bool) -> Result<Vec<u8>, Error> {
+        // Mail that the owner queued waits already; a reply arrives now, as main has no lookahead.
+        let arrives = if is_reply && !self.lookaheads.is_empty() {
+            self.standing.time
+        } else {
+            SimTime::ZERO
+        };
+        let head = MailHead {
+            key,
+            sender: mail.sender,
+            receiver: mail.receiver,
+            arrives,
+            left: arrives,
+            is_copy: false,
+        };
+        let mut bytes = Vec::new();
+        wire::put_mail(&head, &mail.body, &mut bytes).map_err(|why| Error::Encode {
+            what: layout::name_mail(&head, mail.topic()),
+            why: layout::reason(&mail.body, why),
+        })?;
+        let trips = &mut self.under_way.trips;
+        let body = &bytes[head.length()..];
+        if trips.wants(body)
+            && let Err(Difference::Other(why)) =
+                round_trip::make(&mail.body, body, &mut trips.scratch)
+        {
+            return Err(Error::Asymmetric {
+                cluster: None,
+                what: layout::name_mail(&head, mail.topic()),
+                why,
+            });
+        }
+        Ok(bytes)
     }
 }
