@@ -83,15 +83,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let own = self.next_own_event();
             self.write_trace_before(earliest.into_iter().chain(own).min());
             if stopping.is_none() {
-                let reason = if self.interrupted {
-                    Some(StopReason::Timeout)
-                } else if self.supersteps == 0 {
-                    Some(StopReason::Supersteps)
-                } else if self.predicate_holds() {
-                    Some(StopReason::Predicate)
-                } else {
-                    None
-                };
+                let reason = self.untimed_stop();
                 stopping = reason.map(|reason| (reason, self.latest()));
             }
             if stopping.is_some() {
@@ -125,6 +117,19 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }
             let own = own.into_iter().chain(end).min();
             self.open_windows(&next, upcoming, own, stopping.is_some())?;
+        }
+    }
+
+    /// Returns why the run is to stop, for the reasons that are not tied to a time.
+    fn untimed_stop(&mut self) -> Option<StopReason> {
+        if self.interrupted {
+            Some(StopReason::Timeout)
+        } else if self.supersteps == 0 {
+            Some(StopReason::Supersteps)
+        } else if self.predicate_holds() {
+            Some(StopReason::Predicate)
+        } else {
+            None
         }
     }
 
