@@ -6,6 +6,8 @@ use maslite_core::{Adder, AgentId, SimDuration, SimTime};
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::clusters::Clusters;
+use crate::coordination::routing::Routing;
+use crate::coordination::state::Standing;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::links::jitter::Jitter;
@@ -81,6 +83,18 @@ impl<M: WireMessage> MpMain<M> {
 
     fn try_to_start(&mut self) -> Result<(), Error> {
         let lookaheads = self.effective_lookaheads()?;
+        self.start_clusters(&lookaheads)?;
+        self.kept_lookaheads = (0..self.names.len())
+            .map(|place| lookaheads.get(place).copied())
+            .collect();
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        self.load_agents()
+    }
+
+    /// Starts the clusters that do not run yet, and tells them their settings.
+    fn start_clusters(&mut self, lookaheads: &[SimDuration]) -> Result<(), Error> {
         let clusters = match &mut self.clusters {
             Some(clusters) => clusters,
             none => none.insert(Clusters::new(
@@ -94,7 +108,6 @@ impl<M: WireMessage> MpMain<M> {
         for name in &self.names[clusters.list.len()..] {
             clusters.add(name.clone());
         }
-        let time = self.standing.time;
         if clusters.has_fresh() {
             let restart = Restart {
                 model: Box::new(self.entered.clone()),
@@ -124,18 +137,21 @@ impl<M: WireMessage> MpMain<M> {
             if let Some(seed) = self.jitter {
                 clusters.add_jitter(place, Jitter::main_side(seed, place));
             }
-            tell(clusters, place, &ToProc::Settings(settings), time)?;
+            let settings = ToProc::Settings(settings);
+            tell(clusters, place, &settings, self.standing.time)?;
             self.routing.tell_interest(place);
         }
-        self.kept_lookaheads = (0..self.names.len())
-            .map(|place| lookaheads.get(place).copied())
-            .collect();
-        if self.calls.is_empty() {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Ships the agents that were added since the last run. All clusters build at the same time;
+    /// then main tells each the insertion indices of its agents.
+    fn load_agents(&mut self) -> Result<(), Error> {
+        let time = self.standing.time;
+        let clusters = self.clusters.as_mut().expect("clusters have started");
         clusters.begin_watching();
         let calls = std::mem::take(&mut self.calls);
-        // All clusters build at the same time; who they built decides the indices of the rest.
+        // The number of agents that a call builds decides the indices of the agents after it.
         let order: Vec<(u32, bool)> = calls
             .iter()
             .map(|(cluster, call)| (*cluster, matches!(call, Call::Add { .. })))
@@ -163,17 +179,13 @@ impl<M: WireMessage> MpMain<M> {
                 .next()
                 .expect("there are as many answers as calls");
             indices[place].push(self.standing.next_index);
-            for name in &built.names {
-                let _ = AgentId::named(name);
-            }
-            if is_add {
-                self.standing.next_index += 1;
-            } else {
-                self.standing.next_index += built.ids.len() as u64;
-                for id in built.ids {
-                    self.routing.insert(id, cluster, Adder::Owner)?;
-                }
-            }
+            note_built(
+                &mut self.standing,
+                &mut self.routing,
+                cluster,
+                is_add,
+                built,
+            )?;
         }
         for (place, _) in asked {
             let indices = std::mem::take(&mut indices[place]);
@@ -182,4 +194,27 @@ impl<M: WireMessage> MpMain<M> {
         clusters.end_watching();
         Ok(())
     }
+}
+
+/// Notes the agents that a cluster built under one call. The id of an agent that was added by
+/// itself is known already.
+fn note_built(
+    standing: &mut Standing,
+    routing: &mut Routing,
+    cluster: u32,
+    is_add: bool,
+    built: Loaded,
+) -> Result<(), Error> {
+    for name in &built.names {
+        let _ = AgentId::named(name);
+    }
+    if is_add {
+        standing.next_index += 1;
+        return Ok(());
+    }
+    standing.next_index += built.ids.len() as u64;
+    for id in built.ids {
+        routing.insert(id, cluster, Adder::Owner)?;
+    }
+    Ok(())
 }
