@@ -203,11 +203,6 @@ fn invite<'a>(
     index: usize,
     signs: &Sender<Exited>,
 ) -> Result<Invited<'a>, SpawnError> {
-    let spawn_error = |source| SpawnError::Spawn {
-        cluster,
-        name: name.to_owned(),
-        source,
-    };
     let (ring, memory) = match offer(plan) {
         Ok(offer) => offer.unzip(),
         Err(source) => {
@@ -231,11 +226,43 @@ fn invite<'a>(
         directory: directory_to_go_to().map(|path| path.into_os_string().into_vec()),
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
-    let control = Arc::new(control);
-    let heard = Arc::downgrade(&control);
     invitation
         .write(&control, memory.as_ref())
-        .map_err(spawn_error)?;
+        .map_err(|source| spawn_error(cluster, name, source))?;
+    let control = Arc::new(control);
+    let heard = Arc::downgrade(&control);
+    let signs = signs.clone();
+    let exited = move |status| {
+        let _ = signs.send(Exited(index, status));
+        if let Some(control) = heard.upgrade() {
+            let _ = control.shutdown(Shutdown::Read);
+        }
+    };
+    let pid = start_process(watch, plan, (cluster, name), stdin, &control, exited)?;
+    Ok(Invited {
+        cluster,
+        name,
+        pid,
+        nonce,
+        control,
+        come: Vec::new(),
+        passed: Vec::new(),
+        is_known: false,
+        ring,
+    })
+}
+
+/// Starts the process of a cluster, whose stdin is its control line, and has the supervisor watch
+/// it; `exited` is called when it has ended. Returns its process id.
+fn start_process(
+    watch: &mut Watch,
+    plan: &StartPlan,
+    (cluster, name): (u32, &str),
+    stdin: UnixStream,
+    control: &Arc<UnixStream>,
+    exited: impl FnOnce(Option<ExitStatus>) + Send + 'static,
+) -> Result<u32, SpawnError> {
+    let spawn_error = |source| spawn_error(cluster, name, source);
     let mut command = plan.program.command().map_err(spawn_error)?;
     #[cfg(target_os = "linux")]
     super::sys::signal_with_end_of_parent(&mut command, plan.program.death_signal());
@@ -249,33 +276,19 @@ fn invite<'a>(
     // It holds the child's ends.
     drop(command);
     let pid = process.id();
-    let signs = signs.clone();
+    let (name, control) = (name.to_owned(), Arc::clone(control));
     watch
-        .adopt(
-            cluster,
-            name.to_owned(),
-            process,
-            Arc::clone(&control),
-            outlet,
-            move |status| {
-                let _ = signs.send(Exited(index, status));
-                if let Some(control) = heard.upgrade() {
-                    let _ = control.shutdown(Shutdown::Read);
-                }
-            },
-        )
+        .adopt(cluster, name, process, control, outlet, exited)
         .map_err(SpawnError::Resources)?;
-    Ok(Invited {
+    Ok(pid)
+}
+
+fn spawn_error(cluster: u32, name: &str, source: io::Error) -> SpawnError {
+    SpawnError::Spawn {
         cluster,
-        name,
-        pid,
-        nonce,
-        control,
-        come: Vec::new(),
-        passed: Vec::new(),
-        is_known: false,
-        ring,
-    })
+        name: name.to_owned(),
+        source,
+    }
 }
 
 /// Takes and checks the Hellos, as they come, until all children are known or something went wrong.

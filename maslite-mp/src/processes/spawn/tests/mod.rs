@@ -117,6 +117,15 @@ fn start_program() -> u32 {
     sleep.spawn().expect("there is one").id()
 }
 
+/// Starts a child of this child. It inherits the marker, and must not take itself for a child of
+/// ours.
+fn grandchild_is_no_child() -> bool {
+    let entry = "processes::spawn::tests::is_child_entry";
+    let mut command = own_executable().expect("this program is known");
+    let output = command.args([entry, "--exact", "--ignored"]).output();
+    output.expect("it runs").status.success()
+}
+
 #[test]
 #[ignore = "entry of child processes"]
 fn echo_entry() {
@@ -129,16 +138,13 @@ fn echo_entry() {
             b"abort" => abort(),
             b"cluster" => child.cluster.to_le_bytes().to_vec(),
             // Spins until told: what an agent in a long grant does.
-            b"interrupt" => {
-                while child.interrupts.load(Ordering::SeqCst) == 0 {
-                    std::hint::spin_loop();
+            b"interrupt" => loop {
+                let interrupts = child.interrupts.load(Ordering::SeqCst);
+                if interrupts != 0 {
+                    break interrupts.to_le_bytes().to_vec();
                 }
-                child
-                    .interrupts
-                    .load(Ordering::SeqCst)
-                    .to_le_bytes()
-                    .to_vec()
-            }
+                std::hint::spin_loop();
+            },
             b"endless" => loop {
                 if child.link.say(&vec![0; 10_000_000]).is_err() {
                     exit(0);
@@ -163,21 +169,7 @@ fn echo_entry() {
                     .expect("it is /dev/null");
                 bytes
             }
-            b"grandchild" => {
-                // It inherits the marker, and must not take itself for a child of ours.
-                let output = own_executable()
-                    .and_then(|mut command| {
-                        command
-                            .args([
-                                "processes::spawn::tests::is_child_entry",
-                                "--exact",
-                                "--ignored",
-                            ])
-                            .output()
-                    })
-                    .expect("it runs");
-                vec![u8::from(output.status.success())]
-            }
+            b"grandchild" => vec![u8::from(grandchild_is_no_child())],
             other => other.to_vec(),
         };
         if child.link.say(&answer).is_err() {
