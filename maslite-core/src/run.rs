@@ -546,6 +546,15 @@ impl fmt::Display for Report {
             c.alarms_cleared,
             c.alarms_pending,
         )?;
+        self.write_rare(f)?;
+        self.write_lost(f)
+    }
+}
+
+impl Report {
+    /// Writes what few runs have to tell.
+    fn write_rare(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.counters;
         if c.errors > 0 {
             write!(f, "; {} errors of agents", c.errors)?;
         }
@@ -565,6 +574,11 @@ impl fmt::Display for Report {
         if let Some(digest) = self.content_digest {
             write!(f, "; content digest {digest}")?;
         }
+        Ok(())
+    }
+
+    /// Writes the first undeliverable mails, and the topics that were never sent.
+    fn write_lost(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, lost) in self.lost.iter().take(SHOWN).enumerate() {
             let before = if place == 0 {
                 "\nundeliverable: "
@@ -573,7 +587,7 @@ impl fmt::Display for Report {
             };
             write!(f, "{before}{lost}")?;
         }
-        let more = c.undeliverable.saturating_sub(SHOWN as u64);
+        let more = self.counters.undeliverable.saturating_sub(SHOWN as u64);
         if more > 0 {
             write!(f, "; and {more} more")?;
         }

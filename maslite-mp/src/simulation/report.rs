@@ -472,6 +472,24 @@ impl fmt::Display for MpReport {
 impl MpReport {
     /// All that the short form does not say.
     fn write_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_run(f)?;
+        let names = self.clusters.iter().map(|it| it.name.chars().count());
+        let width = names.chain([7]).max().unwrap_or(0);
+        self.write_clusters(f, width)?;
+        self.write_main(f, width)?;
+        for flow in &self.flows {
+            let (from, to) = (Place(flow.from.as_deref()), Place(flow.to.as_deref()));
+            let (mails, bytes) = (flow.mails, flow.bytes);
+            write!(
+                f,
+                "\n{from:width$} -> {to:width$} {mails:>10} mails {bytes:>12} bytes"
+            )?;
+        }
+        write!(f, "\n{}", self.advice())
+    }
+
+    /// A line about the run as a whole, and about what runs it.
+    fn write_run(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Versions {
             maslite,
             protocol,
@@ -493,8 +511,11 @@ impl MpReport {
         if let Some(startup) = self.startup {
             write!(f, "; started in {:.6} s", startup.as_secs_f64())?;
         }
-        let names = self.clusters.iter().map(|it| it.name.chars().count());
-        let width = names.chain([7]).max().unwrap_or(0);
+        Ok(())
+    }
+
+    /// A table of the clusters.
+    fn write_clusters(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         write!(
             f,
             "\n{:width$} {:>8} {:>8} {:>12} {:>11} {:>11} {:>11} {:>10} {:>10} {:>8} {:>11} {:>12}",
@@ -530,6 +551,11 @@ impl MpReport {
                 it.events,
             )?;
         }
+        Ok(())
+    }
+
+    /// Main's line of the table.
+    fn write_main(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         write!(
             f,
             "\n{:width$} {:>8} {:>8} {:>12} {:>11} {:>11} {:>11} {:>10} {:>10} {:>8} {:>11}",
@@ -544,16 +570,7 @@ impl MpReport {
             "",
             "",
             Mebibytes(self.main_memory),
-        )?;
-        for flow in &self.flows {
-            let (from, to) = (Place(flow.from.as_deref()), Place(flow.to.as_deref()));
-            let (mails, bytes) = (flow.mails, flow.bytes);
-            write!(
-                f,
-                "\n{from:width$} -> {to:width$} {mails:>10} mails {bytes:>12} bytes"
-            )?;
-        }
-        write!(f, "\n{}", self.advice())
+        )
     }
 }
 

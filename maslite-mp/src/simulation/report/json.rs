@@ -1,9 +1,9 @@
 //! A report as JSON.
 
-use maslite_core::{AgentError, Counters, Digest, SimDuration, Topic};
+use maslite_core::{AgentError, Counters, Digest, LostMail, SimDuration, Topic};
 use serde::{Serialize, Serializer};
 
-use super::{Flow, MpReport, link, nanos, placement};
+use super::{ClusterReport, Flow, MpReport, Recovered, link, nanos, placement};
 
 /// The fields of a report as programs read them. They are named in its documentation.
 #[derive(Serialize)]
@@ -104,48 +104,64 @@ struct ClusterFields<'a> {
     counters: &'a Counters,
 }
 
-impl Serialize for MpReport {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let clusters = self.clusters.iter().map(|it| ClusterFields {
-            name: &it.name,
-            pid: it.pid,
-            link: it.link.map(link),
-            lookahead_ns: it.lookahead.map(SimDuration::as_nanos),
-            events: it.events,
-            busy_ns: nanos(it.busy),
-            blocked_ns: nanos(it.blocked),
-            waiting_ns: nanos(it.waiting),
-            mail_in: it.mail_in,
-            mail_out: it.mail_out,
-            awake: it.awake,
-            memory_bytes: it.memory,
-            counters: &it.counters,
-        });
-        let errors = self
-            .run
-            .errors
-            .iter()
-            .map(|error: &AgentError| ErrorFields {
-                agent: error.agent.to_string(),
-                cluster: error.cluster.as_deref(),
-                time_ns: error.time.as_nanos(),
-                superstep: error.superstep,
-                message: &error.message,
-            });
-        let lost = self.lost.iter().map(|lost| LostFields {
+impl<'a> ClusterFields<'a> {
+    fn of(cluster: &'a ClusterReport) -> Self {
+        Self {
+            name: &cluster.name,
+            pid: cluster.pid,
+            link: cluster.link.map(link),
+            lookahead_ns: cluster.lookahead.map(SimDuration::as_nanos),
+            events: cluster.events,
+            busy_ns: nanos(cluster.busy),
+            blocked_ns: nanos(cluster.blocked),
+            waiting_ns: nanos(cluster.waiting),
+            mail_in: cluster.mail_in,
+            mail_out: cluster.mail_out,
+            awake: cluster.awake,
+            memory_bytes: cluster.memory,
+            counters: &cluster.counters,
+        }
+    }
+}
+
+impl<'a> ErrorFields<'a> {
+    fn of(error: &'a AgentError) -> Self {
+        Self {
+            agent: error.agent.to_string(),
+            cluster: error.cluster.as_deref(),
+            time_ns: error.time.as_nanos(),
+            superstep: error.superstep,
+            message: &error.message,
+        }
+    }
+}
+
+impl LostFields {
+    fn of(lost: &LostMail) -> Self {
+        Self {
             time_ns: lost.time.as_nanos(),
             from: lost.from.to_string(),
             to: lost.to.to_string(),
             topic: lost.topic,
-        });
-        let recoveries = self.recoveries.iter().map(|it| RecoveryFields {
-            cluster: &it.cluster,
-            pid: it.pid,
-            death: it.death.to_string(),
-            time_ns: it.time.as_nanos(),
-            took_ns: nanos(it.took),
-            messages: it.messages,
-        });
+        }
+    }
+}
+
+impl<'a> RecoveryFields<'a> {
+    fn of(recovery: &'a Recovered) -> Self {
+        Self {
+            cluster: &recovery.cluster,
+            pid: recovery.pid,
+            death: recovery.death.to_string(),
+            time_ns: recovery.time.as_nanos(),
+            took_ns: nanos(recovery.took),
+            messages: recovery.messages,
+        }
+    }
+}
+
+impl Serialize for MpReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Fields {
             schema: 2,
             stopped_by: self.stopped_by.name(),
@@ -160,8 +176,8 @@ impl Serialize for MpReport {
             digest: self.digest,
             content_digest: self.content_digest,
             amnesias: self.amnesias,
-            errors: errors.collect(),
-            undeliverable: lost.collect(),
+            errors: self.run.errors.iter().map(ErrorFields::of).collect(),
+            undeliverable: self.lost.iter().map(LostFields::of).collect(),
             never_sent: &self.silent,
             advice: self.advice(),
             seed: self.seed,
@@ -181,8 +197,8 @@ impl Serialize for MpReport {
                 busy_ns: nanos(self.main_busy),
                 memory_bytes: self.main_memory,
             },
-            clusters: clusters.collect(),
-            recoveries: recoveries.collect(),
+            clusters: self.clusters.iter().map(ClusterFields::of).collect(),
+            recoveries: self.recoveries.iter().map(RecoveryFields::of).collect(),
         }
         .serialize(serializer)
     }
