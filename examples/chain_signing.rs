@@ -54,6 +54,15 @@ enum Where {
     Processes,
 }
 
+impl From<Where> for Placement {
+    fn from(place: Where) -> Self {
+        match place {
+            Where::Inline => Self::Inline,
+            Where::Processes => Self::Processes,
+        }
+    }
+}
+
 /// Signatures are written out in the story up to this many.
 const WRITTEN_OUT: usize = 12;
 
@@ -198,31 +207,15 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
             println!("{line}");
         }
     };
-    let placement = match options.placement {
-        Where::Inline => Placement::Inline,
-        Where::Processes => Placement::Processes,
-    };
     let mut settings = MpMain::builder(agents)
         .seed(options.seed)
-        .placement(placement);
+        .placement(options.placement.into());
     if story {
         settings = settings.trace(|line| println!("{line}"));
     }
     let mut main = settings.build()?;
     handle_ctrl_c(main.stop_handle())?;
-    let schedulers: Vec<_> = (0..options.schedulers)
-        .map(|_| main.new_cluster())
-        .collect();
-    for (number, peers) in (0..options.agents).zip(acquaintances(options)) {
-        // The first few agents to the first scheduler, and so on.
-        let scheduler = usize::try_from(number * options.schedulers / options.agents)?;
-        let signer = Signer {
-            peers,
-            everyone: options.agents,
-            signed: false,
-        };
-        main.add_to(schedulers[scheduler], number + 1, signer)?;
-    }
+    add_signers(&mut main, options)?;
     say(&format!("{} agents added", options.agents));
     main.start()?;
     for cluster in main.clusters() {
@@ -260,24 +253,55 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         return Err(format!("no contract: the run ended by {}", report.stopped_by).into());
     };
     if options.json {
-        let outcome = serde_json::json!({
-            "agents": options.agents,
-            "schedulers": options.schedulers,
-            "placement": format!("{:?}", options.placement).to_lowercase(),
-            "seed": options.seed,
-            "hops": hops,
-            "supersteps": report.counters.supersteps,
-            "local": report.local,
-            "routed": report.routed,
-            "undeliverable": report.counters.undeliverable,
-            "wall_s": report.wall.as_secs_f64(),
-            "startup_ms": startup.as_secs_f64() * 1e3,
-            "shutdown_ms": shutdown.took.as_secs_f64() * 1e3,
-            "pids": pids,
-        });
-        println!("{outcome}");
+        let times = (startup, shutdown.took);
+        println!("{}", outcome(options, &report, hops, times, &pids));
     } else {
         println!("{} signatures after {hops} hops", signatures.len());
     }
     Ok(())
+}
+
+/// Adds the schedulers and their agents: the first few agents to the first scheduler, and so on.
+fn add_signers(
+    main: &mut MpMain<Msg>,
+    options: &Options,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let schedulers: Vec<_> = (0..options.schedulers)
+        .map(|_| main.new_cluster())
+        .collect();
+    for (number, peers) in (0..options.agents).zip(acquaintances(options)) {
+        let scheduler = usize::try_from(number * options.schedulers / options.agents)?;
+        let signer = Signer {
+            peers,
+            everyone: options.agents,
+            signed: false,
+        };
+        main.add_to(schedulers[scheduler], number + 1, signer)?;
+    }
+    Ok(())
+}
+
+/// What `--json` prints. The times are those of the start and of the shutdown.
+fn outcome(
+    options: &Options,
+    report: &MpReport,
+    hops: u64,
+    (startup, shutdown): (Duration, Duration),
+    pids: &[u32],
+) -> serde_json::Value {
+    serde_json::json!({
+        "agents": options.agents,
+        "schedulers": options.schedulers,
+        "placement": format!("{:?}", options.placement).to_lowercase(),
+        "seed": options.seed,
+        "hops": hops,
+        "supersteps": report.counters.supersteps,
+        "local": report.local,
+        "routed": report.routed,
+        "undeliverable": report.counters.undeliverable,
+        "wall_s": report.wall.as_secs_f64(),
+        "startup_ms": startup.as_secs_f64() * 1e3,
+        "shutdown_ms": shutdown.as_secs_f64() * 1e3,
+        "pids": pids,
+    })
 }

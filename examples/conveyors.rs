@@ -68,6 +68,15 @@ enum Where {
     Processes,
 }
 
+impl From<Where> for Placement {
+    fn from(place: Where) -> Self {
+        match place {
+            Where::Inline => Self::Inline,
+            Where::Processes => Self::Processes,
+        }
+    }
+}
+
 /// How long a conveyor is [mm].
 const CONVEYOR: u64 = 2_000;
 /// How long a unit is [mm].
@@ -181,13 +190,9 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
             println!("{line}");
         }
     };
-    let placement = match options.placement {
-        Where::Inline => Placement::Inline,
-        Where::Processes => Placement::Processes,
-    };
     let mut settings = MpMain::builder(agents)
         .seed(options.seed)
-        .placement(placement)
+        .placement(options.placement.into())
         .link(options.link.into())
         .lookahead(SimDuration::from_millis(options.lookahead))
         .jitter(options.jitter)
@@ -201,22 +206,8 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         let socket = main.open_control("conveyors")?;
         eprintln!("control socket: {}", socket.display());
     }
-    let schedulers: Vec<_> = (0..options.schedulers)
-        .map(|_| main.new_cluster())
-        .collect();
-    for number in 1..=options.conveyors {
-        // The first few conveyors to the first scheduler, and so on.
-        let scheduler = (number - 1) * options.schedulers / options.conveyors;
-        let conveyor = Conveyor {
-            next: (number < options.conveyors).then_some(AgentId::from(number + 1)),
-            to_load: if number == 1 { options.units } else { 0 },
-            loaded: 0,
-        };
-        main.add_to(schedulers[usize::try_from(scheduler)?], number, conveyor)?;
-        say(&format!(
-            "conveyor {number} is in scheduler {}",
-            scheduler + 1
-        ));
+    for line in add_conveyors(&mut main, options)? {
+        say(&line);
     }
 
     let mut arrived = 0;
@@ -251,6 +242,32 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
         eprintln!("wall time {wall:.5} / sim time {sim} = {ratio:.0}X");
     }
     Ok(())
+}
+
+/// Adds the schedulers and their conveyors: the first few conveyors to the first scheduler, and so
+/// on. Returns where each conveyor is.
+fn add_conveyors(
+    main: &mut MpMain<Msg>,
+    options: &Options,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let schedulers: Vec<_> = (0..options.schedulers)
+        .map(|_| main.new_cluster())
+        .collect();
+    let mut lines = Vec::new();
+    for number in 1..=options.conveyors {
+        let scheduler = (number - 1) * options.schedulers / options.conveyors;
+        let conveyor = Conveyor {
+            next: (number < options.conveyors).then_some(AgentId::from(number + 1)),
+            to_load: if number == 1 { options.units } else { 0 },
+            loaded: 0,
+        };
+        main.add_to(schedulers[usize::try_from(scheduler)?], number, conveyor)?;
+        lines.push(format!(
+            "conveyor {number} is in scheduler {}",
+            scheduler + 1
+        ));
+    }
+    Ok(lines)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rounded for people")]

@@ -405,19 +405,21 @@ fn shortest_of_all(times: &Times, items: &mut [&str], open: usize) -> u64 {
     tried.min().unwrap_or(0)
 }
 
+/// The left and the right end of a chart, and how many columns its legend has.
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = 830.0;
+const COLUMNS: u64 = 6;
+/// The colour of a machine that is idle.
+const IDLE: &str = "#e8e8e8";
+
 /// Draws a row for each machine, and a bar for each stay of an item on it.
 fn chart(stays: &[Stay], times: &Times, makespan: u64, path: &Path) -> Result<(), Failure> {
-    const LEFT: f64 = 60.0;
-    const RIGHT: f64 = 830.0;
     const TOP: f64 = 50.0;
     const ROW: f64 = 60.0;
     const BAR: f64 = 44.0;
-    /// Of the legend.
-    const COLUMNS: u64 = 6;
-    const IDLE: &str = "#e8e8e8";
     let bottom = TOP + 2.0 * ROW;
-    let legend = length(times.len() as u64 / COLUMNS + 1);
-    let mut picture = Picture::new(RIGHT + 30.0, bottom + 80.0 + 22.0 * legend);
+    let rows = length(times.len() as u64 / COLUMNS + 1);
+    let mut picture = Picture::new(RIGHT + 30.0, bottom + 80.0 + 22.0 * rows);
     let x = |minute: u64| LEFT + (RIGHT - LEFT) * length(minute) / length(makespan.max(1));
     picture.title(
         LEFT,
@@ -459,6 +461,12 @@ fn chart(stays: &[Stay], times: &Times, makespan: u64, path: &Path) -> Result<()
         }
     }
 
+    legend(&mut picture, times, bottom + 64.0);
+    picture.write(path)
+}
+
+/// Draws what the colours mean, from `top` on.
+fn legend(picture: &mut Picture, times: &Times, top: f64) {
     let mut entries: Vec<(&str, String)> = vec![(IDLE, "idle".to_owned())];
     entries.extend(times.iter().map(|(item, [first, second])| {
         let words = format!("{item}: {first} + {second} min");
@@ -467,11 +475,10 @@ fn chart(stays: &[Stay], times: &Times, makespan: u64, path: &Path) -> Result<()
     for (number, (colour, words)) in (0..).zip(entries) {
         let column = (RIGHT - LEFT) / length(COLUMNS);
         let left = LEFT + column * length(number % COLUMNS);
-        let y = bottom + 64.0 + 22.0 * length(number / COLUMNS);
+        let y = top + 22.0 * length(number / COLUMNS);
         picture.bar((left, y), (16.0, 14.0), colour, &words);
         picture.text(left + 22.0, y + 12.0, "start", &words);
     }
-    picture.write(path)
 }
 
 fn colour(times: &Times, item: &str) -> &'static str {
