@@ -201,10 +201,18 @@ fn an_extended_file_is_read_and_written() {
     assert_eq!(parse(written.as_bytes()), Ok(scenario));
 }
 
+/// Replaces a part of the extended file, and compares why it is refused then.
+fn assert_refused((old, new, reason): (&str, &str, String)) {
+    let text = EXTENDED.replacen(old, new, 1);
+    assert_ne!(text, EXTENDED, "nothing was changed");
+    let refusal = parse(text.as_bytes()).expect_err(&format!("{new} was accepted"));
+    assert_eq!(refusal, reason);
+}
+
 #[test]
-fn what_is_wrong_in_an_extended_file_has_its_place() {
+fn a_wrong_value_in_an_extended_file_has_its_place() {
     let help = "; --help shows the format";
-    for (old, new, reason) in [
+    let changes = [
         (
             r#""at_most": 2"#,
             r#""at_most": 0"#,
@@ -241,6 +249,14 @@ fn what_is_wrong_in_an_extended_file_has_its_place() {
             r#""awake": 1"#,
             format!("m.json:5:35: invalid type: integer `1`, expected a boolean{help}"),
         ),
+    ];
+    changes.into_iter().for_each(assert_refused);
+}
+
+#[test]
+fn a_wrong_agent_in_an_extended_file_has_its_place() {
+    let help = "; --help shows the format";
+    let changes = [
         (
             r#"{"remove": {"id": 1}}"#,
             r#"{"remove": {"id": 0}}"#,
@@ -264,12 +280,8 @@ fn what_is_wrong_in_an_extended_file_has_its_place() {
             "m.json:4:5: agent 1 sends directly to nobody: give the `send` a receiver in `to`"
                 .to_owned(),
         ),
-    ] {
-        let text = EXTENDED.replacen(old, new, 1);
-        assert_ne!(text, EXTENDED, "nothing was changed");
-        let refusal = parse(text.as_bytes()).expect_err(&format!("{new} was accepted"));
-        assert_eq!(refusal, reason);
-    }
+    ];
+    changes.into_iter().for_each(assert_refused);
 }
 
 #[test]

@@ -67,68 +67,77 @@ fn raw(path: &Path, bytes: &[u8], lines: usize) -> Vec<String> {
     answers.map_while(Result::ok).collect()
 }
 
+/// Asks a paused simulation for its status, and steps it.
+fn steps_are_answered(path: &Path) {
+    let Reply::Paused { time } = must(path, Request::Step { supersteps: 3 }) else {
+        panic!("it is not paused");
+    };
+    let seen = status(path);
+    assert_eq!(
+        (seen.state, seen.time, seen.supersteps),
+        (RunState::Paused, time, 3)
+    );
+    assert_eq!(seen.clusters.len(), 3);
+    assert!(matches!(
+        must(path, Request::StepInstant),
+        Reply::Paused { .. }
+    ));
+    let until = SimTime::from_millis(8);
+    let paused = Reply::Paused { time: until };
+    assert_eq!(must(path, Request::RunUntil { time: until }), paused);
+    assert_eq!(must(path, Request::Pause), paused);
+}
+
+/// Asks a paused simulation for its agents.
+fn agents_are_answered(path: &Path) {
+    let agents = |from, limit| match must(path, Request::Agents { from, limit }) {
+        Reply::Agents(agents) => agents,
+        other => panic!("{other:?}"),
+    };
+    let all = agents(0, u64::MAX);
+    assert_eq!(all.len() as u64, PLAYERS + 1);
+    let rest = agents(3, 2);
+    assert_eq!(rest, all[3..5]);
+    let fan = all.last().unwrap();
+    assert_eq!((fan.id.as_str(), fan.cluster.as_str()), ("fan", "3"));
+
+    let Reply::Agent(fan) = must(path, Request::Agent { id: "fan".into() }) else {
+        panic!("no agent");
+    };
+    assert_eq!(fan.state, Some(serde_json::json!({ "hat": "blue" })));
+    assert!(fan.type_name.ends_with("commands::Spectator"));
+    let Reply::Agent(one) = must(path, Request::Agent { id: "1".into() }) else {
+        panic!("no agent");
+    };
+    assert!(one.state.unwrap()["seen"].is_u64());
+    assert_eq!((one.cluster.as_str(), one.index), ("2", 0));
+    assert_eq!(one.subscriptions.len(), 1, "{:?}", one.subscriptions);
+    let error = ask(
+        path,
+        Request::Agent {
+            id: "nobody".into(),
+        },
+        LIMIT,
+    )
+    .unwrap_err();
+    let expected = "there is no agent nobody, or it was removed";
+    assert_eq!(error.to_string(), expected);
+}
+
 #[test]
 fn all_that_can_be_asked_is_answered_and_changes_nothing() {
     for placement in ALL {
         let name = format!("all-{placement:?}");
         let (mut main, path) = open(placement, &name, 60);
         main.pause();
-        let there = path.clone();
+        let (there, called) = (path.clone(), name.clone());
         let asker = thread::spawn(move || {
-            let path = there;
             let known = simulations().unwrap();
-            assert!(known.iter().any(|it| it.path == path && it.name == name));
-            let Reply::Paused { time } = must(&path, Request::Step { supersteps: 3 }) else {
-                panic!("it is not paused");
-            };
-            let seen = status(&path);
-            assert_eq!(
-                (seen.state, seen.time, seen.supersteps),
-                (RunState::Paused, time, 3)
-            );
-            assert_eq!(seen.clusters.len(), 3);
-            assert!(matches!(
-                must(&path, Request::StepInstant),
-                Reply::Paused { .. }
-            ));
-            let until = SimTime::from_millis(8);
-            let paused = Reply::Paused { time: until };
-            assert_eq!(must(&path, Request::RunUntil { time: until }), paused);
-            assert_eq!(must(&path, Request::Pause), paused);
-
-            let agents = |from, limit| match must(&path, Request::Agents { from, limit }) {
-                Reply::Agents(agents) => agents,
-                other => panic!("{other:?}"),
-            };
-            let all = agents(0, u64::MAX);
-            assert_eq!(all.len() as u64, PLAYERS + 1);
-            let rest = agents(3, 2);
-            assert_eq!(rest, all[3..5]);
-            let fan = all.last().unwrap();
-            assert_eq!((fan.id.as_str(), fan.cluster.as_str()), ("fan", "3"));
-
-            let Reply::Agent(fan) = must(&path, Request::Agent { id: "fan".into() }) else {
-                panic!("no agent");
-            };
-            assert_eq!(fan.state, Some(serde_json::json!({ "hat": "blue" })));
-            assert!(fan.type_name.ends_with("commands::Spectator"));
-            let Reply::Agent(one) = must(&path, Request::Agent { id: "1".into() }) else {
-                panic!("no agent");
-            };
-            assert!(one.state.unwrap()["seen"].is_u64());
-            assert_eq!((one.cluster.as_str(), one.index), ("2", 0));
-            assert_eq!(one.subscriptions.len(), 1, "{:?}", one.subscriptions);
-            let error = ask(
-                &path,
-                Request::Agent {
-                    id: "nobody".into(),
-                },
-                LIMIT,
-            )
-            .unwrap_err();
-            let expected = "there is no agent nobody, or it was removed";
-            assert_eq!(error.to_string(), expected);
-            assert_eq!(must(&path, Request::Resume), Reply::Done);
+            let is_known = known.iter().any(|it| it.path == there && it.name == called);
+            assert!(is_known);
+            steps_are_answered(&there);
+            agents_are_answered(&there);
+            assert_eq!(must(&there, Request::Resume), Reply::Done);
         });
         let digest = digest_of(&mut main);
         asker.join().unwrap();

@@ -127,10 +127,34 @@ fn placed(victim: Victim, output: Output, placement: Placement) -> MpMain<Msg> {
     main
 }
 
+/// Has an agent end its process, and compares what kind of end the error tells, and what it says.
+fn assert_told((victim, kind, said): (Victim, ExitKind, &str)) {
+    let error = with(victim, Output::Null)
+        .run(Run::until_idle())
+        .unwrap_err();
+    let text = error.to_string();
+    let Error::ClusterDied {
+        cluster,
+        exit,
+        others,
+        ..
+    } = error
+    else {
+        panic!("{text}");
+    };
+    assert_eq!((cluster.as_str(), exit), ("south", kind), "{text}");
+    assert!(others.is_empty(), "{text}");
+    assert!(text.contains(said), "{text}");
+    assert!(
+        text.starts_with("at 0 s the process of cluster south (pid "),
+        "{text}"
+    );
+}
+
 #[test]
 fn every_cause_is_told_apart() {
     let huge = isize::MAX as usize / 2;
-    for (victim, kind, said) in [
+    let causes = [
         (Victim::Exit(0), ExitKind::Success, "exited silently"),
         (Victim::Exit(7), ExitKind::Code(7), "exited with code 7"),
         (
@@ -153,6 +177,13 @@ fn every_cause_is_told_apart() {
             ExitKind::DoublePanic,
             "panicked during a panic",
         ),
+    ];
+    causes.into_iter().for_each(assert_told);
+}
+
+#[test]
+fn every_signal_is_told_apart() {
+    let signals = [
         (
             Victim::Signal(9),
             ExitKind::Signal(9),
@@ -170,28 +201,8 @@ fn every_cause_is_told_apart() {
             ExitKind::Signal(25),
             "the size of files",
         ),
-    ] {
-        let error = with(victim, Output::Null)
-            .run(Run::until_idle())
-            .unwrap_err();
-        let text = error.to_string();
-        let Error::ClusterDied {
-            cluster,
-            exit,
-            others,
-            ..
-        } = error
-        else {
-            panic!("{text}");
-        };
-        assert_eq!((cluster.as_str(), exit), ("south", kind), "{text}");
-        assert!(others.is_empty(), "{text}");
-        assert!(text.contains(said), "{text}");
-        assert!(
-            text.starts_with("at 0 s the process of cluster south (pid "),
-            "{text}"
-        );
-    }
+    ];
+    signals.into_iter().for_each(assert_told);
 }
 
 #[test]

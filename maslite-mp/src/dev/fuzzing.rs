@@ -434,8 +434,44 @@ mod tests {
         lines.concat()
     }
 
+    /// A seed: the target that it is for, its name, and its bytes.
+    type Seed = (&'static str, &'static str, Vec<u8>);
+
     /// What the corpus begins with: bytes that are understood to their end.
-    fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    fn seeds() -> Vec<Seed> {
+        [
+            seeds_of_links(),
+            seeds_of_handshakes(),
+            seeds_to_main(),
+            seeds_to_clusters(),
+            seeds_of_the_control_socket(),
+        ]
+        .concat()
+    }
+
+    fn seeds_of_links() -> Vec<Seed> {
+        let conversation = [
+            packet(1, 0, 0, b"a long "),
+            packet(2, 1, 0, b"message"),
+            packet(2, 2, 0, b"a short one"),
+            packet(3, 3, 1, b""),
+            packet(2, 3, 1, b""),
+        ];
+        let frames = [
+            &(u32::MAX - 50).to_le_bytes()[..],
+            &frame(1, 0, b"a long "),
+            &frame(2, 1, b"message"),
+            &frame(2, 2, b""),
+        ];
+        vec![
+            ("channel", "conversation", conversation.concat()),
+            ("channel", "out_of_order", packet(2, 1, 0, b"x")),
+            ("ring", "frames", frames.concat()),
+            ("ring", "false_index", 7_u32.to_le_bytes().to_vec()),
+        ]
+    }
+
+    fn seeds_of_handshakes() -> Vec<Seed> {
         let invitation = Invitation {
             cluster: 1,
             nonce: [7; 16],
@@ -450,6 +486,18 @@ mod tests {
         let hello = Said::Hello(hello);
         let mut answer = vec![3];
         Answer::write(&ClusterActivity::default(), &mut answer).unwrap();
+        let invitation = written(0, |main| invitation.write(main, None));
+        let hello = written(1, |main| hello.write(main));
+        let request = written(2, |main| ConnectRequest.write(main, main.as_fd()));
+        vec![
+            ("handshake", "invitation", invitation),
+            ("handshake", "hello", hello),
+            ("handshake", "summons", request),
+            ("handshake", "answer", answer),
+        ]
+    }
+
+    fn seeds_to_main() -> Vec<Seed> {
         let events = Events {
             names: vec!["crane".to_owned()],
             interest: vec![(Pattern::sender(4), true, NOON)],
@@ -463,31 +511,50 @@ mod tests {
             interrupted_at: 4,
             ..Events::default()
         };
-        let grant = |task| {
-            ToProc::Grant(Grant {
-                number: 3,
-                time: NOON,
-                superstep: 1,
-                task,
-                supersteps_per_instant: 1_000,
-                news: News {
-                    routes: vec![(AgentId::from(9), 2)],
-                    numbers: vec![4, 5],
-                    ..News::default()
-                }
-                .into(),
-            })
-        };
-        let solo = Task::RunAlone {
+        let loaded = ToMain::Loaded(vec![Loaded {
+            ids: vec![AgentId::from(1), AgentId::from(2)],
+            names: Vec::new(),
+        }]);
+        let failed = ToMain::Failed(Fault::Decode {
+            what: "mail".to_owned(),
+            why: "it ends".to_owned(),
+        });
+        vec![
+            ("to_main", "a report", report(Events::default())),
+            ("to_main", "a report with events", report(events)),
+            ("to_main", "loaded", message(&[0], &loaded)),
+            ("to_main", "failed", message(&[0], &failed)),
+        ]
+    }
+
+    fn grant(task: Task) -> ToProc {
+        ToProc::Grant(Grant {
+            number: 3,
+            time: NOON,
+            superstep: 1,
+            task,
+            supersteps_per_instant: 1_000,
+            news: News {
+                routes: vec![(AgentId::from(9), 2)],
+                numbers: vec![4, 5],
+                ..News::default()
+            }
+            .into(),
+        })
+    }
+
+    fn seeds_to_clusters() -> Vec<Seed> {
+        let step = grant(Task::SuperstepIfAwake);
+        let solo = grant(Task::RunAlone {
             horizon: Some(NOON),
             supersteps: 10,
             next_index: 4,
-        };
-        let window = Task::Window {
+        });
+        let window = grant(Task::Window {
             horizon: None,
             others: None,
-        };
-        let settings = Settings {
+        });
+        let settings = ToProc::Settings(Settings {
             seed: 1,
             digest: true,
             content: false,
@@ -496,8 +563,8 @@ mod tests {
             jitter: None,
             lookahead: None,
             amnesia: None,
-        };
-        let load = vec![
+        });
+        let load = ToProc::Load(vec![
             Call::Add {
                 id: AgentId::from(1),
                 name: None,
@@ -508,80 +575,22 @@ mod tests {
                 builder: "yard".to_owned(),
                 config: vec![3],
             },
-        ];
-        let loaded = Loaded {
-            ids: vec![AgentId::from(1), AgentId::from(2)],
-            names: Vec::new(),
-        };
-        let fault = Fault::Decode {
-            what: "mail".to_owned(),
-            why: "it ends".to_owned(),
-        };
-        let conversation = [
-            packet(1, 0, 0, b"a long "),
-            packet(2, 1, 0, b"message"),
-            packet(2, 2, 0, b"a short one"),
-            packet(3, 3, 1, b""),
-            packet(2, 3, 1, b""),
-        ];
+        ]);
+        let (now, at_noon) = (mails(ALL, SimTime::ZERO), mails(ALL, NOON));
         vec![
-            ("channel", "conversation", conversation.concat()),
-            ("channel", "out_of_order", packet(2, 1, 0, b"x")),
-            (
-                "ring",
-                "frames",
-                [
-                    &(u32::MAX - 50).to_le_bytes()[..],
-                    &frame(1, 0, b"a long "),
-                    &frame(2, 1, b"message"),
-                    &frame(2, 2, b""),
-                ]
-                .concat(),
-            ),
-            ("ring", "false_index", 7_u32.to_le_bytes().to_vec()),
-            (
-                "handshake",
-                "invitation",
-                written(0, |main| invitation.write(main, None)),
-            ),
-            ("handshake", "hello", written(1, |main| hello.write(main))),
-            (
-                "handshake",
-                "summons",
-                written(2, |main| ConnectRequest.write(main, main.as_fd())),
-            ),
-            ("handshake", "answer", answer),
-            ("to_main", "a report", report(Events::default())),
-            ("to_main", "a report with events", report(events)),
-            (
-                "to_main",
-                "loaded",
-                message(&[0], &ToMain::Loaded(vec![loaded])),
-            ),
-            ("to_main", "failed", message(&[0], &ToMain::Failed(fault))),
-            (
-                "to_cluster",
-                "step",
-                message(&mails(ALL, SimTime::ZERO), &grant(Task::SuperstepIfAwake)),
-            ),
-            ("to_cluster", "solo", message(&[], &grant(solo))),
-            (
-                "to_cluster",
-                "window",
-                message(&mails(ALL, NOON), &grant(window)),
-            ),
-            (
-                "to_cluster",
-                "settings",
-                message(&[], &ToProc::Settings(settings)),
-            ),
-            ("to_cluster", "load", message(&[], &ToProc::Load(load))),
+            ("to_cluster", "step", message(&now, &step)),
+            ("to_cluster", "solo", message(&[], &solo)),
+            ("to_cluster", "window", message(&at_noon, &window)),
+            ("to_cluster", "settings", message(&[], &settings)),
+            ("to_cluster", "load", message(&[], &load)),
+        ]
+    }
+
+    fn seeds_of_the_control_socket() -> Vec<Seed> {
+        let other_version = b"{\"version\":2,\"request\":\"pause\"}\n";
+        vec![
             ("control", "requests", requests()),
-            (
-                "control",
-                "other_version",
-                b"{\"version\":2,\"request\":\"pause\"}\n".to_vec(),
-            ),
+            ("control", "other_version", other_version.to_vec()),
         ]
     }
 

@@ -562,28 +562,11 @@ mod tests {
             left_out.contains("`a` is left out (`skip_serializing_if`)"),
             "{left_out}"
         );
+    }
+
+    #[test]
+    fn tags_that_make_an_enum_asymmetric_are_found() {
         for flaw in [
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_serializing, default)]
-                    a: u8,
-                    b: u8,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_serializing, default)]
-                    a: u8,
-                    b: Vec<u8>,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_deserializing)]
-                    a: u8,
-                    b: u8,
-                }
-            ),
             flaw_of!(
                 #[serde(untagged)]
                 enum Probed {
@@ -612,6 +595,35 @@ mod tests {
                     B { b: u16 },
                 }
             ),
+        ] {
+            assert!(!flaw.is_empty());
+        }
+    }
+
+    #[test]
+    fn fields_that_make_a_struct_asymmetric_are_found() {
+        for flaw in [
+            flaw_of!(
+                struct Probed {
+                    #[serde(skip_serializing, default)]
+                    a: u8,
+                    b: u8,
+                }
+            ),
+            flaw_of!(
+                struct Probed {
+                    #[serde(skip_serializing, default)]
+                    a: u8,
+                    b: Vec<u8>,
+                }
+            ),
+            flaw_of!(
+                struct Probed {
+                    #[serde(skip_deserializing)]
+                    a: u8,
+                    b: u8,
+                }
+            ),
             flaw_of!(
                 struct Probed {
                     #[serde(flatten)]
@@ -627,7 +639,7 @@ mod tests {
         ] {
             assert!(!flaw.is_empty());
         }
-        // A field that neither side knows of is nobody's business.
+        // Neither side knows of a field that is skipped on both.
         let skipped = flaw_of!(
             struct Probed {
                 #[serde(skip)]

@@ -6,7 +6,7 @@ use maslite_core::{AgentError, AgentId, Pattern, SimDuration, SimTime, StopReaso
 use crate::error::link::LinkError;
 use crate::links::codec;
 use crate::links::transport::{Draft, DraftBuffer, Transport, Wait};
-use crate::protocol::wire::{self, Destination, Removal, Report, ToMain};
+use crate::protocol::wire::{self, Batch, Destination, Events, Removal, Report, ToMain};
 
 /// Which messages to main are lies, counted from 0 over all links; the number says what of it is
 /// changed, and how.
@@ -117,9 +117,14 @@ fn an_error(time: SimTime, index: u64) -> AgentError {
     codec::decode(&bytes).unwrap()
 }
 
+/// A number that is too small or too large, or may be.
+fn any_number(detail: u64) -> u64 {
+    [0, 1, 2, u64::MAX / 2, u64::MAX][usize::try_from(detail % 5).unwrap_or(0)]
+}
+
 /// Makes a report say something else.
 fn change(report: &mut Report, kind: u64, detail: u64) {
-    let any = [0, 1, 2, u64::MAX / 2, u64::MAX][usize::try_from(detail % 5).unwrap_or(0)];
+    let any = any_number(detail);
     let small = u32::try_from(any).unwrap_or(u32::MAX);
     let time = other_time(report.time, detail);
     match kind {
@@ -146,10 +151,24 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         26 => report.trace = small,
         27 => report.batches.clear(),
         28 => report.batches.extend(report.batches.clone()),
-        29 => report.events.stopped.push((time, any, StopReason::Stopped)),
+        29..35 => change_events(&mut report.events, kind, detail, time),
+        _ => {
+            if let Some(batch) = pick(&mut report.batches, detail / 8) {
+                change_batch(batch, kind, detail, time);
+            }
+        }
+    }
+}
+
+/// Makes a report tell of other events.
+fn change_events(events: &mut Events, kind: u64, detail: u64, time: SimTime) {
+    let any = any_number(detail);
+    let small = u32::try_from(any).unwrap_or(u32::MAX);
+    match kind {
+        29 => events.stopped.push((time, any, StopReason::Stopped)),
         30 => {
             let (id, by) = (AgentId::from(detail % 40), AgentId::from(1));
-            report.events.removals.push(Removal {
+            events.removals.push(Removal {
                 id,
                 by,
                 index: any,
@@ -159,12 +178,12 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
         31 => {
             let pattern = Pattern::sender(detail % 40);
             let change = (pattern, !detail.is_multiple_of(3), time);
-            report.events.interest.push(change);
+            events.interest.push(change);
         }
-        32 if detail.is_multiple_of(2) => report.events.newborn.clear(),
+        32 if detail.is_multiple_of(2) => events.newborn.clear(),
         32 => {
             let (id, by) = (AgentId::from(detail), AgentId::from(1));
-            report.events.newborn.push(Newborn {
+            events.newborn.push(Newborn {
                 id,
                 adder: any,
                 by,
@@ -173,23 +192,25 @@ fn change(report: &mut Report, kind: u64, detail: u64) {
             });
         }
         33 => {
-            let again = report.events.newborn.iter().map(|newborn| newborn.by);
-            report.events.names = again.map(|id| id.to_string()).collect();
+            let again = events.newborn.iter().map(|newborn| newborn.by);
+            events.names = again.map(|id| id.to_string()).collect();
         }
-        34 if detail.is_multiple_of(2) => report.events.reply.push(small.to_le_bytes()[0]),
-        34 if detail.is_multiple_of(3) => report.events.amnesias = any,
-        34 => report.events.errors.push(an_error(time, any)),
-        _ => {
-            if let Some(batch) = pick(&mut report.batches, detail / 8) {
-                match kind {
-                    35 => batch.to = Destination::Cluster(small),
-                    36 => batch.to = [Destination::Main, Destination::Owner][usize::from(any > 1)],
-                    37 => batch.mails = small,
-                    38 => batch.earliest = time,
-                    _ if detail.is_multiple_of(2) => batch.start = small,
-                    _ => batch.bytes = small,
-                }
-            }
-        }
+        34 if detail.is_multiple_of(2) => events.reply.push(small.to_le_bytes()[0]),
+        34 if detail.is_multiple_of(3) => events.amnesias = any,
+        _ => events.errors.push(an_error(time, any)),
+    }
+}
+
+/// Makes a batch another one.
+fn change_batch(batch: &mut Batch, kind: u64, detail: u64, time: SimTime) {
+    let any = any_number(detail);
+    let small = u32::try_from(any).unwrap_or(u32::MAX);
+    match kind {
+        35 => batch.to = Destination::Cluster(small),
+        36 => batch.to = [Destination::Main, Destination::Owner][usize::from(any > 1)],
+        37 => batch.mails = small,
+        38 => batch.earliest = time,
+        _ if detail.is_multiple_of(2) => batch.start = small,
+        _ => batch.bytes = small,
     }
 }

@@ -56,6 +56,15 @@ impl<'a> Person<'a> {
         self.script.expect("everybody has a script")
     }
 
+    /// Whether mail with a topic is to be sent to itself again: at most `most` times for each topic,
+    /// and only until the agent has heard `until`.
+    fn spins_on(&mut self, topic: Topic, until: Topic, most: u64) -> bool {
+        let spins = self.spins.entry(topic).or_default();
+        let goes_on = *spins < most && !self.heard.contains(&until);
+        *spins += u64::from(goes_on);
+        goes_on
+    }
+
     fn hears(&self, letter: &Letter) -> bool {
         let fits = |listen: &Listen| {
             listen.sender.is_none_or(|sender| sender == letter.from)
@@ -523,40 +532,41 @@ impl<'a> World<'a> {
                 Action::Spawn { id: None } => {}
                 Action::Remove { id: 0 } => self.removals.push((id, id)),
                 Action::Remove { id: other } => self.removals.push((*other, id)),
-                Action::Clear { topic, to } => {
-                    let before = self.alarms.len();
-                    self.alarms.retain(|key, letter| {
-                        key.2 != place
-                            || topic.is_some_and(|topic| topic != letter.topic)
-                            || to.is_some_and(|to| to != letter.to)
-                    });
-                    self.counts.alarms_cleared += (before - self.alarms.len()) as u64;
-                }
+                Action::Clear { topic, to } => self.clear(place, *topic, *to),
                 Action::Pause {} => drop(self.pauses.insert(place)),
                 Action::Panic { unless } if person.heard.contains(unless) => {}
-                Action::Panic { .. } => {
-                    let (phase, now, step) = (cause.phase, self.now, self.step);
-                    return Err(format!(
-                        "{{\"error\": \"panic\", \"agent\": {id}, \"phase\": \"{phase}\", \"t_ms\": {now}, \"step\": {step}}}\n"
-                    ));
-                }
+                Action::Panic { .. } => return Err(self.panicked(id, cause)),
                 Action::Spin { until, most } => {
                     if let Some((_, topic)) = cause.mail
-                        && !person.heard.contains(until)
+                        && person.spins_on(topic, *until, *most)
                     {
-                        let spins = person.spins.entry(topic).or_default();
-                        if *spins < *most {
-                            *spins += 1;
-                            let again = letter(Some(id), topic, true);
-                            let ttl = cause.ttl + 1;
-                            self.outbox.push(Letter { ttl, ..again });
-                        }
+                        let again = letter(Some(id), topic, true);
+                        let ttl = cause.ttl + 1;
+                        self.outbox.push(Letter { ttl, ..again });
                     }
                 }
                 Action::Keep { awake } => person.is_kept_awake = *awake,
             }
         }
         Ok(())
+    }
+
+    fn panicked(&self, id: u64, cause: Cause) -> Failure {
+        let (phase, now, step) = (cause.phase, self.now, self.step);
+        format!(
+            "{{\"error\": \"panic\", \"agent\": {id}, \"phase\": \"{phase}\", \"t_ms\": {now}, \"step\": {step}}}\n"
+        )
+    }
+
+    /// Clears the alarms of an agent, or those with a topic or a receiver.
+    fn clear(&mut self, place: usize, topic: Option<Topic>, to: Option<Option<u64>>) {
+        let before = self.alarms.len();
+        self.alarms.retain(|key, letter| {
+            key.2 != place
+                || topic.is_some_and(|topic| topic != letter.topic)
+                || to.is_some_and(|to| to != letter.to)
+        });
+        self.counts.alarms_cleared += (before - self.alarms.len()) as u64;
     }
 
     fn spawn(&mut self, parent: usize, child: u64, cause: Cause) {
