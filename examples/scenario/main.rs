@@ -197,6 +197,28 @@ fn open(path: &Path, scenario: &Scenario) -> Result<Lines, Failure> {
     })
 }
 
+fn settings_of(
+    agents: Entered<ScenarioMessage>,
+    options: &Options,
+    placement: Placement,
+    loses: bool,
+) -> MpMainBuilder<ScenarioMessage> {
+    let link = match options.channel {
+        true => Link::Channel,
+        false => Link::Auto,
+    };
+    let settings = MpMain::builder(agents)
+        .placement(placement)
+        .link(link)
+        .jitter(options.jitter)
+        .amnesia(options.amnesia)
+        .seed(options.seed);
+    match loses {
+        true => settings.recovery(POLICY),
+        false => settings,
+    }
+}
+
 /// Plays a scenario in the way that the options say, in runs of so many supersteps at most.
 fn perform(
     agents: Entered<ScenarioMessage>,
@@ -229,22 +251,8 @@ fn perform(
                 Where::Processes => Placement::Processes,
                 _ => Placement::Inline,
             };
-            let link = if options.channel {
-                Link::Channel
-            } else {
-                Link::Auto
-            };
-            let settings = MpMain::builder(agents)
-                .placement(placement)
-                .link(link)
-                .jitter(options.jitter)
-                .amnesia(options.amnesia)
-                .seed(options.seed);
             let lose = options.lose.filter(|_| place == Where::Processes);
-            let settings = match lose {
-                Some(_) => settings.recovery(POLICY),
-                None => settings,
-            };
+            let settings = settings_of(agents, options, placement, lose.is_some());
             let mut stage = Stage::clusters(settings, scenario, trace)?;
             let main = &stage.simulation;
             let steering = options.steer.map(|seed| Steering::of(main, seed));
