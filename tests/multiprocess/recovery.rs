@@ -382,3 +382,43 @@ impl Agent<Msg> for Fickle {
         ctx.send(self.other, Msg::Tick);
     }
 }
+
+/// Prints what the agents of [`play`] print, with a kill in the middle if there is a folder.
+#[test]
+#[ignore = "its output is compared"]
+fn printing() {
+    let marks = std::env::var_os("MASLITE_TEST_MARKS").map(PathBuf::from);
+    let end = marks.map(|marks| End {
+        at: 20,
+        how: How::Signal(9),
+        times: 1,
+        marks,
+    });
+    let settings = MpMain::builder(agents()).recovery(ALWAYS).warnings(|_| ());
+    play(settings, end.as_ref()).0.unwrap();
+}
+
+#[test]
+fn a_cluster_that_comes_back_prints_no_line_twice() {
+    let printed = |marks: Option<&PathBuf>| {
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", "recovery::printing", "--ignored", "--nocapture"]);
+        if let Some(marks) = marks {
+            program.env("MASLITE_TEST_MARKS", marks);
+        }
+        let output = program.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        // Lines of different clusters come in any order.
+        [output.stdout, output.stderr].map(|said| {
+            let said = String::from_utf8(said).unwrap();
+            let lines = said.lines().filter(|line| line.starts_with("[2] "));
+            Vec::from_iter(lines.map(str::to_owned))
+        })
+    };
+    let folder = Folder::new("printing");
+    let disturbed = printed(Some(&folder.0));
+    assert!(folder.0.join("0").exists(), "it was killed");
+    let undisturbed = printed(None);
+    assert!(undisturbed[1].len() > 50, "{undisturbed:?}");
+    assert_eq!(disturbed, undisturbed);
+}

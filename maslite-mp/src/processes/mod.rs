@@ -7,5 +7,6 @@ pub(crate) mod backend;
 pub(crate) mod limits;
 pub(crate) mod logs;
 pub(crate) mod output;
+pub(crate) mod printed;
 pub(crate) mod spawn;
 pub(crate) mod supervision;

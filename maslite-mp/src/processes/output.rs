@@ -31,6 +31,7 @@ use rustix::io::Errno;
 
 use crate::links::transport::now;
 use crate::processes::logs::{Log, RECORD, Recorder};
+use crate::processes::printed::Printed;
 use crate::processes::supervision::Watch;
 
 /// What becomes of what child processes print.
@@ -109,8 +110,9 @@ enum PumpRequest {
     Attach(Attach),
     /// Pass on what there is of all children.
     Settle(Sender<()>),
-    /// Pass on what there is of this one, and tell what it said last.
-    Close(u64, Sender<Vec<u8>>),
+    /// Pass on what there is of this one, and tell what it said. Its cluster gets another process,
+    /// or not.
+    Close(u64, bool, Sender<Said>),
 }
 
 struct Attach {
@@ -119,6 +121,15 @@ struct Attach {
     streams: Vec<(StreamKind, OwnedFd)>,
     shown: bool,
     recorder: Option<Recorder>,
+    returning: Option<Printed>,
+}
+
+/// What a child has said.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// The end of its stderr.
+    tail: Vec<u8>,
+    printed: Printed,
 }
 
 /// The output of one child. When it is dropped, nothing more of it is read.
@@ -132,29 +143,44 @@ impl Outlet {
     /// Asks for all that the child, which has ended, has printed to be passed on, and for the end
     /// of its stderr.
     pub(crate) fn close(&self) -> Closing {
-        let (reply, tail) = mpsc::channel();
-        self.line.send(PumpRequest::Close(self.key, reply));
-        Closing(tail)
+        self.close_for(false)
+    }
+
+    /// The same of a child whose cluster gets another process, which will say the line again that
+    /// this one has begun.
+    pub(crate) fn close_for_another(&self) -> Closing {
+        self.close_for(true)
+    }
+
+    fn close_for(&self, another: bool) -> Closing {
+        let (reply, said) = mpsc::channel();
+        self.line.send(PumpRequest::Close(self.key, another, reply));
+        Closing(said)
     }
 }
 
-/// The end of a child's stderr, which is on its way.
+/// What a child has said, which is on its way.
 #[derive(Debug)]
-pub(crate) struct Closing(Receiver<Vec<u8>>);
+pub(crate) struct Closing(Receiver<Said>);
 
 impl Closing {
     /// Waits for it, but not for longer than until `until`.
     pub(crate) fn wait(self, until: Option<Instant>) -> String {
+        self.wait_for_all(until).0
+    }
+
+    /// The same, and how much it has printed.
+    pub(crate) fn wait_for_all(self, until: Option<Instant>) -> (String, Printed) {
         let limit = until.map_or(LIMIT, |until| until.saturating_duration_since(now()));
-        let tail = self.0.recv_timeout(limit).unwrap_or_default();
-        String::from_utf8_lossy(&tail).into_owned()
+        let Said { tail, printed } = self.0.recv_timeout(limit).unwrap_or_default();
+        (String::from_utf8_lossy(&tail).into_owned(), printed)
     }
 }
 
 impl Drop for Outlet {
     fn drop(&mut self) {
         let (reply, _) = mpsc::channel();
-        self.line.send(PumpRequest::Close(self.key, reply));
+        self.line.send(PumpRequest::Close(self.key, false, reply));
     }
 }
 
@@ -192,13 +218,15 @@ impl Pump {
         })
     }
 
-    /// Reads the streams of a child from now on. `shown`: whether lines are passed on.
+    /// Reads the streams of a child from now on. `shown`: whether lines are passed on. `returning`:
+    /// it may be followed by another, and what those before it have printed is not passed on again.
     pub(crate) fn attach(
         &mut self,
         name: &str,
         streams: Vec<(StreamKind, OwnedFd)>,
         shown: bool,
         recorder: Option<Recorder>,
+        returning: Option<Printed>,
     ) -> io::Result<Outlet> {
         for (_, stream) in &streams {
             unblock(stream)?;
@@ -211,6 +239,7 @@ impl Pump {
             streams,
             shown,
             recorder,
+            returning,
         }));
         let line = self.line.clone();
         Ok(Outlet { line, key })
@@ -243,7 +272,7 @@ impl Drop for Pump {
 pub(crate) fn connect(
     command: &mut Command,
     watch: &mut Watch,
-    name: &str,
+    (cluster, name): (u32, &str),
     output: Output,
     log: &Log,
     quiet: bool,
@@ -265,9 +294,10 @@ pub(crate) fn connect(
     command.stderr(theirs);
     streams.push((StreamKind::Err, ours.into()));
     let shown = output == Output::Prefixed;
+    let returning = watch.printed_by(cluster);
     watch
         .pump()?
-        .attach(name, streams, shown, log.recorder())
+        .attach(name, streams, shown, log.recorder(), returning)
         .map(Some)
 }
 
@@ -323,6 +353,13 @@ struct Child {
     shown: bool,
     recorder: Option<Recorder>,
     tail: VecDeque<u8>,
+    /// Its cluster may get another process after it.
+    returns: bool,
+    /// What the processes before it have printed, as far as it has not done so yet itself.
+    skip: Printed,
+    printed: Printed,
+    /// Lines that it began and did not end, where it may be followed by another.
+    begun: Vec<(StreamKind, Vec<u8>, bool)>,
 }
 
 impl Reader {
@@ -363,7 +400,7 @@ impl Reader {
                     self.drain(None);
                     let _ = reply.send(());
                 }
-                Ok(PumpRequest::Close(key, reply)) => {
+                Ok(PumpRequest::Close(key, another, reply)) => {
                     self.drain(Some(key));
                     let mut streams = mem::take(&mut self.streams);
                     streams.retain_mut(|stream| {
@@ -374,8 +411,20 @@ impl Reader {
                         !closed
                     });
                     self.streams = streams;
-                    let child = self.children.remove(&key);
-                    let _ = reply.send(child.map_or_else(Vec::new, |child| child.tail.into()));
+                    let said = self.children.remove(&key).map(|mut child| {
+                        for (kind, mut text, mut continues) in mem::take(&mut child.begun) {
+                            if !another {
+                                let mut lines = Lines::new(kind, &mut child, &mut self.sink);
+                                lines.line(&mut text, &mut continues);
+                                lines.flush();
+                            }
+                        }
+                        Said {
+                            tail: child.tail.into(),
+                            printed: child.printed,
+                        }
+                    });
+                    let _ = reply.send(said.unwrap_or_default());
                 }
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Err(mpsc::TryRecvError::Disconnected) => return false,
@@ -389,6 +438,10 @@ impl Reader {
             shown: attach.shown,
             recorder: attach.recorder,
             tail: VecDeque::new(),
+            returns: attach.returning.is_some(),
+            skip: attach.returning.unwrap_or_default(),
+            printed: Printed::default(),
+            begun: Vec::new(),
         };
         self.children.insert(attach.key, child);
         for (kind, from) in attach.streams {
@@ -457,7 +510,15 @@ impl Reader {
                 lines.not_a_record(stream, &record);
             }
             if !stream.text.is_empty() {
-                lines.line(stream);
+                if lines.child.returns {
+                    let text = mem::take(&mut stream.text);
+                    lines
+                        .child
+                        .begun
+                        .push((stream.kind, text, stream.continues));
+                } else {
+                    lines.line(&mut stream.text, &mut stream.continues);
+                }
             }
             lines.flush();
         }
@@ -539,39 +600,53 @@ impl<'a> Lines<'a> {
             stream.text.extend_from_slice(piece);
             text = rest;
             if piece.ends_with(b"\n") || stream.text.len() == LINE {
-                self.line(stream);
+                self.line(&mut stream.text, &mut stream.continues);
             }
         }
     }
 
-    /// Passes on what there is of a line.
-    fn line(&mut self, stream: &mut Stream) {
-        let continues = mem::take(&mut stream.continues);
-        if continues && stream.text == b"\n" {
-            // The line was as long as a piece, to the byte.
-            stream.text.clear();
-            return;
+    /// Passes on what there is of a line, unless a process before this one has printed the line.
+    fn line(&mut self, text: &mut Vec<u8>, goes_on: &mut bool) {
+        let whole = text.ends_with(b"\n");
+        let continues = mem::replace(goes_on, !whole);
+        let Child { printed, skip, .. } = &mut *self.child;
+        let is_known = skip.has(self.kind);
+        if whole {
+            printed.note_line(self.kind, text);
+            skip.forget_line(self.kind);
         }
-        let mark: &[u8] = if continues { b"]+ " } else { b"] " };
-        let whole = stream.text.ends_with(b"\n");
-        for part in [b"[", self.child.name.as_bytes(), mark, &stream.text] {
-            self.gathered.extend_from_slice(part);
+        // The line was as long as a piece, to the byte.
+        let is_rest_of_nothing = continues && text == b"\n";
+        if !is_known && !is_rest_of_nothing {
+            let mark: &[u8] = if continues { b"]+ " } else { b"] " };
+            for part in [b"[", self.child.name.as_bytes(), mark, text] {
+                self.gathered.extend_from_slice(part);
+            }
+            if !whole {
+                self.gathered.push(b'\n');
+            }
         }
-        if !whole {
-            self.gathered.push(b'\n');
-        }
-        stream.continues = !whole;
-        stream.text.clear();
+        text.clear();
     }
 
     /// False if it is none.
     fn record(&mut self, record: &[u8]) -> bool {
         // What was printed before it comes first.
         self.flush();
-        let Child { recorder, name, .. } = &mut *self.child;
-        recorder
-            .as_mut()
-            .is_some_and(|recorder| recorder(name, record))
+        let Child {
+            recorder,
+            name,
+            printed,
+            skip,
+            ..
+        } = &mut *self.child;
+        let is_known = skip.forget_record();
+        let is_record = is_known
+            || recorder
+                .as_mut()
+                .is_some_and(|recorder| recorder(name, record));
+        printed.note_record(is_record);
+        is_record
     }
 
     /// Takes for text what looked like a record.

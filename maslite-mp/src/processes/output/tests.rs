@@ -29,7 +29,7 @@ fn child(pump: &mut Pump, name: &str, recorder: Option<Recorder>) -> (Outlet, [P
     let (out, stdout) = io::pipe().expect("a pipe can be had");
     let (err, stderr) = io::pipe().expect("a pipe can be had");
     let streams = vec![(StreamKind::Out, out.into()), (StreamKind::Err, err.into())];
-    let outlet = pump.attach(name, streams, true, recorder);
+    let outlet = pump.attach(name, streams, true, recorder, None);
     (outlet.expect("it can"), [stdout, stderr])
 }
 
@@ -160,8 +160,37 @@ fn records_are_told_from_text_wherever_they_stand() {
 fn what_is_not_shown_is_kept() {
     let (mut pump, shown) = pump();
     let (err, mut stderr) = io::pipe().expect("a pipe can be had");
-    let outlet = pump.attach("n", vec![(StreamKind::Err, err.into())], false, None);
+    let outlet = pump.attach("n", vec![(StreamKind::Err, err.into())], false, None, None);
     stderr.write_all(b"alas\n").expect("it is read");
     assert_eq!(outlet.expect("it can").close().wait(None), "alas\n");
     assert_eq!(text(&shown), "");
+}
+
+#[test]
+fn a_process_that_comes_back_prints_no_line_twice_and_loses_none() {
+    let (mut pump, shown) = pump();
+    let mut printed = Printed::default();
+    let mut said = |text: &str, is_last: bool| {
+        let (out, mut stdout) = io::pipe().expect("a pipe can be had");
+        let streams = vec![(StreamKind::Out, out.into())];
+        let outlet = pump.attach("n", streams, true, None, Some(printed));
+        let outlet = outlet.expect("it can");
+        stdout.write_all(text.as_bytes()).expect("it is read");
+        drop(stdout);
+        let closing = if is_last {
+            outlet.close()
+        } else {
+            outlet.close_for_another()
+        };
+        printed = printed.max(closing.wait_for_all(None).1);
+    };
+    said("one\ntwo\nthr", false);
+    // It dies while it comes back.
+    said("one\n", false);
+    said("one\ntwo\nthree\n", false);
+    said("one\ntwo\nthree\nfour\nfi", true);
+    assert_eq!(
+        text(&shown),
+        "out [n] one\nout [n] two\nout [n] three\nout [n] four\nout [n] fi\n"
+    );
 }

@@ -268,8 +268,15 @@ fn start_process(
     super::sys::signal_with_end_of_parent(&mut command, plan.program.death_signal());
     command.stdin(Stdio::from(OwnedFd::from(stdin)));
     let quiet = plan.program.quiet_stdout;
-    let outlet = output::connect(&mut command, watch, name, plan.output, &plan.log, quiet)
-        .map_err(SpawnError::Resources)?;
+    let outlet = output::connect(
+        &mut command,
+        watch,
+        (cluster, name),
+        plan.output,
+        &plan.log,
+        quiet,
+    )
+    .map_err(SpawnError::Resources)?;
     let process = SharedChild::spawn(&mut command)
         .map_err(explain_failure)
         .map_err(spawn_error)?;

@@ -10,6 +10,7 @@ use crate::error::warning::{Limit, TimeBlocker, Warning};
 use crate::links::transport::now;
 use crate::processes::output::Closing;
 use crate::processes::output::LIMIT as OUTPUT_LIMIT;
+use crate::processes::printed::Printed;
 
 impl Supervisor {
     /// From here on the death of a cluster of which this holds leaves the others alive.
@@ -64,6 +65,12 @@ impl Watch {
         }
     }
 
+    /// What the processes of a cluster have printed so far, if it may get another one.
+    pub(crate) fn printed_by(&self, cluster: u32) -> Option<Printed> {
+        let printed = self.printed.get(&cluster).copied().unwrap_or_default();
+        self.is_contained(cluster).then_some(printed)
+    }
+
     fn place_of(&self, pid: u32) -> Option<usize> {
         self.children.iter().position(|child| child.pid == pid)
     }
@@ -83,14 +90,18 @@ impl Watch {
         let place = self.place_of(pid)?;
         let kills = self.kills_since_begin();
         let mut child = self.children.remove(place);
-        let closing = child.outlet.take().map(|outlet| outlet.close());
-        let stderr = closing.map(|closing: Closing| closing.wait(now().checked_add(OUTPUT_LIMIT)));
-        let stderr = stderr.unwrap_or_default();
+        let closing = child.outlet.take().map(|outlet| outlet.close_for_another());
+        let until = now().checked_add(OUTPUT_LIMIT);
+        let said = closing.map(|closing: Closing| closing.wait_for_all(until));
+        let (stderr, printed) = said.unwrap_or_default();
         let exit = match child.exit {
             _ if child.given_up => ExitKind::NoAnswer,
             Some((exit, _)) => exit.explained(&stderr, kills),
             None => ExitKind::Unknown,
         };
+        let before = self.printed.entry(child.cluster).or_default();
+        // One that died while it came back has not said all again.
+        *before = before.max(printed.by_agents(exit));
         if child.exit.is_some()
             && let Some(waiter) = child.waiter.take()
         {

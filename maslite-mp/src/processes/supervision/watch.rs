@@ -1,5 +1,6 @@
 //! The supervisor thread: handles one event after the other, and rings when a timer has run out.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,7 @@ use crate::error::death::{Death, ExitKind, OomKills};
 use crate::error::warning::{Limit, Warning};
 use crate::links::transport::now;
 use crate::processes::output::{self, Closing, Outlet, Pump};
+use crate::processes::printed::Printed;
 use crate::stall::detector::{Probe, ProgressLines, StallDetector};
 
 /// How long an answer may take before its child counts as not answering. So long, at most, the news
@@ -75,6 +77,8 @@ pub(crate) struct Watch {
     pub(super) contained: Vec<bool>,
     /// A cluster is being brought back, so none counts as stuck because a run does not end.
     pub(super) patient: bool,
+    /// By cluster: what its processes that died have printed.
+    pub(super) printed: BTreeMap<u32, Printed>,
     /// The last grant that was interrupted.
     interrupted_up_to: u64,
     kills: OomKills,
@@ -106,6 +110,7 @@ impl Watch {
             expecting_exits: false,
             contained: Vec::new(),
             patient: false,
+            printed: BTreeMap::new(),
             interrupted_up_to: 0,
             kills: OomKills::begin(),
             pump: None,
