@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use maslite_mp::clock::wall;
 use maslite_mp::core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
-use maslite_mp::{Activity, EndKind, Error, ExitKind, Limit, MpMainBuilder, Shutdown};
+use maslite_mp::{Activity, EndKind, Error, ExitKind, Limit, MpMainBuilder, Recovered, Shutdown};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
@@ -18,6 +18,7 @@ use crate::main_faults::{
 };
 use crate::model::{Deed, FLOOD, Msg, Stage, players, players_with};
 use crate::processes::{children, exists, pause, reap_all, send};
+use crate::recovery;
 
 /// What a round came to: how long it took from the fault to its consequence, or what was wrong.
 pub(crate) type Round = Result<Duration, Failure>;
@@ -27,6 +28,8 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 pub(crate) struct Chaos {
     pub(crate) random: SmallRng,
     pub(crate) stage: Stage,
+    /// Clusters that came back.
+    pub(crate) recoveries: Vec<Recovered>,
 }
 
 /// A fault by its name.
@@ -50,6 +53,9 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     kill_at_start: "a cluster is killed while they all start" => kill_at_start;
     kill_between_runs: "a cluster is killed while nothing runs" => kill_between_runs;
     kill_at_stop: "a cluster is killed while all are stopped" => kill_at_stop;
+    recover: "up to three of two to eight clusters are killed at random moments, and come back" => recovery::kill;
+    recover_all: "all clusters are killed at once, and come back" => recovery::kill_all;
+    recover_stopped: "a cluster is stopped for good, killed after 100 ms, and comes back" => recovery::stop;
     stop_and_continue: "clusters are stopped for up to 50 ms, again and again" => stop_and_continue;
     stop: "a cluster is stopped, and main waits 100 ms for an answer" => stop;
     stop_at_shutdown: "a cluster is stopped when all are to end" => stop_at_shutdown;
@@ -567,5 +573,9 @@ pub(crate) fn chaos(seed: u64, fault: &str, stage: Stage) -> Chaos {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     });
     let random = SmallRng::seed_from_u64(seed ^ name);
-    Chaos { random, stage }
+    Chaos {
+        random,
+        stage,
+        recoveries: Vec::new(),
+    }
 }

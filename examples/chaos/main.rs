@@ -20,6 +20,9 @@ mod faults;
 mod main_faults;
 mod model;
 mod processes;
+mod recovery;
+
+use maslite_mp::Recovered;
 
 use faults::{FAULTS, Failure, Fault};
 use maslite_testkit::carrier::Carrier;
@@ -33,6 +36,9 @@ struct Options {
     /// Which fault: a name from the list, or all.
     #[arg(long, default_value = "all")]
     fault: String,
+    /// The faults that a simulation survives because clusters come back; in short for them.
+    #[arg(long)]
+    recover: bool,
     /// How often each fault happens.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
@@ -120,7 +126,10 @@ fn go_inside() -> Result<bool, Failure> {
 fn do_rounds(options: &Options) -> Result<bool, Failure> {
     let wanted: Vec<_> = FAULTS
         .iter()
-        .filter(|fault| [fault.name, "all"].contains(&&*options.fault))
+        .filter(|fault| match options.recover {
+            true => fault.name.starts_with("recover"),
+            false => [fault.name, "all"].contains(&&*options.fault),
+        })
         .collect();
     if wanted.is_empty() {
         println!("no fault is called {:?}: see --list", options.fault);
@@ -157,6 +166,8 @@ struct Outcome {
     left_fds: usize,
     left_files: usize,
     grown: u64,
+    /// Clusters that came back.
+    recoveries: Vec<Recovered>,
 }
 
 impl Outcome {
@@ -188,6 +199,7 @@ impl Outcome {
             left_fds: processes::open_files().saturating_sub(fds),
             left_files: processes::temporary_files().saturating_sub(files),
             grown: processes::memory().saturating_sub(memory),
+            recoveries: chaos.recoveries,
         }
     }
 
@@ -241,6 +253,21 @@ impl Outcome {
         );
         if let Some(wrong) = &self.wrong {
             println!("  wrong in {wrong}");
+        }
+        if !self.recoveries.is_empty() {
+            let part = |of: fn(&Recovered) -> Duration| {
+                let mut times: Vec<_> = self.recoveries.iter().map(of).collect();
+                times.sort_unstable();
+                let [p50, p99] = [50, 99].map(|percent| times[(times.len() - 1) * percent / 100]);
+                format!("{p50:.2?} / {p99:.2?}")
+            };
+            println!(
+                "  {} recoveries, p50 / p99: {}; start {}, replay {}",
+                self.recoveries.len(),
+                part(|it| it.took),
+                part(|it| it.start),
+                part(|it| it.replay),
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::error::recovery::Recovered;
 use crate::error::warning::Warning;
 use crate::links::transport::now;
 use crate::processes::backend::NewCluster;
-use crate::recovery::{Kept, Recovery, Restart, Trouble, bring_back};
+use crate::recovery::{Back, Kept, Recovery, Restart, Trouble, bring_back};
 
 impl Clusters {
     /// Whether there are clusters that have not been started.
@@ -130,7 +130,7 @@ impl Clusters {
             index: place,
             name: self.list[place].name.clone(),
         };
-        let (mut started, messages) = loop {
+        let mut back = loop {
             let pid = self.list[place].pid;
             let Some(death) = self.backend.bury(place, pid) else {
                 return Err(self.explain(place, error, time));
@@ -150,10 +150,16 @@ impl Clusters {
             }
         };
         if !salvaged.is_empty()
-            && let Ok(mut draft) = started.link.draft()
+            && let Ok(mut draft) = back.started.link.draft()
         {
             draft.extend(&salvaged);
         }
+        let Back {
+            started,
+            messages,
+            start,
+            replay,
+        } = back;
         let cluster = &mut self.list[place];
         cluster.pid = started.pid;
         cluster.snapshot.lives_in(started.pid);
@@ -166,6 +172,8 @@ impl Clusters {
                 death: death.clone(),
                 time,
                 took: begin.elapsed(),
+                start,
+                replay,
                 messages,
             };
             warn!(target: "maslite", "{recovered}");

@@ -27,6 +27,12 @@ pub struct Recovered {
     /// How long it took \[wall\], from the broken link to the cluster that goes on (`took_ns`).
     #[serde(rename = "took_ns", with = "nanos")]
     pub took: Duration,
+    /// How long of that the start of the process took (`start_ns`).
+    #[serde(rename = "start_ns", with = "nanos")]
+    pub start: Duration,
+    /// How long of that the replay took (`replay_ns`).
+    #[serde(rename = "replay_ns", with = "nanos")]
+    pub replay: Duration,
     /// How many messages of main were replayed.
     pub messages: u64,
 }

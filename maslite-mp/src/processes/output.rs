@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 use crate::links::transport::now;
 use crate::processes::logs::{Log, RECORD, Recorder};
-use crate::processes::printed::Printed;
+use crate::processes::printed::{Printed, StreamKind};
 use crate::processes::supervision::Watch;
 
 /// What becomes of what child processes print.
@@ -68,13 +68,6 @@ const REST: usize = 4 * 1024 * 1024;
 /// How long to wait for the thread when it may be stuck, because nobody reads what this process
 /// prints.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1);
-
-/// Where a line goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StreamKind {
-    Out,
-    Err,
-}
 
 /// Takes what is passed on: whole lines with their newlines.
 pub(crate) type Sink = Box<dyn FnMut(StreamKind, &[u8]) + Send>;

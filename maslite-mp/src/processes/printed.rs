@@ -5,7 +5,13 @@
 //! a process is no line of its agents, and the next process will not say it.
 
 use crate::error::death::ExitKind;
-use crate::processes::output::StreamKind;
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    Out,
+    Err,
+}
 
 /// So many lines the runtime says at most before it ends a process, with a backtrace.
 const LAST_WORDS: u64 = 1_000;

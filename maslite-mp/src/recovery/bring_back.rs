@@ -1,5 +1,7 @@
 //! Starts one process anew, and brings it to where the lost one was.
 
+use std::time::Duration;
+
 use maslite_core::SimTime;
 
 use super::kept::Kept;
@@ -9,7 +11,7 @@ use crate::error::message_fault::MessageFault;
 use crate::error::recovery::NotRecovered;
 use crate::error::spawn::SpawnError;
 use crate::links::jitter::Jitter;
-use crate::links::transport::{Transport, Wait};
+use crate::links::transport::{Transport, Wait, now};
 use crate::processes::backend::{Backend, Model, NewCluster, Start, Started};
 use crate::processes::output::Output;
 use crate::protocol::wire::{self, Replay, Replayed, ToMain, ToProc};
@@ -23,6 +25,16 @@ pub(crate) struct Restart {
     pub(crate) jitter: Option<u64>,
 }
 
+/// A cluster that is back.
+pub(crate) struct Back {
+    pub(crate) started: Started,
+    /// How many messages were replayed.
+    pub(crate) messages: u64,
+    /// How long the start and the replay took.
+    pub(crate) start: Duration,
+    pub(crate) replay: Duration,
+}
+
 /// Why a cluster is not back.
 pub(crate) enum Trouble {
     /// Its link broke: its new process, with this id, died.
@@ -32,7 +44,7 @@ pub(crate) enum Trouble {
 }
 
 /// Starts the process of a cluster anew, and tells it what the lost one was told. Whatever waits
-/// for an answer is sent again. Also tells how many messages were replayed.
+/// for an answer is sent again.
 pub(crate) fn bring_back(
     backend: &mut dyn Backend,
     restart: &Restart,
@@ -40,7 +52,8 @@ pub(crate) fn bring_back(
     kept: &mut Kept,
     wait: Wait,
     time: SimTime,
-) -> Result<(Started, u64), Trouble> {
+) -> Result<Back, Trouble> {
+    let begin = now();
     let start = Start {
         model: &*restart.model,
         carrier: restart.carrier,
@@ -57,12 +70,18 @@ pub(crate) fn bring_back(
         let jitter = Jitter::main_side(seed, cluster.index);
         started.link = backend.add_jitter(started.link, jitter);
     }
+    let start = begin.elapsed();
     let messages = match replay(&mut *started.link, &cluster.name, kept, time) {
         Ok(messages) => messages,
         Err(Stopped::Link(error)) => return Err(Trouble::Died(started.pid, error)),
         Err(Stopped::Final(error)) => return Err(Trouble::Final(error)),
     };
-    Ok((started, messages))
+    Ok(Back {
+        started,
+        messages,
+        start,
+        replay: begin.elapsed().saturating_sub(start),
+    })
 }
 
 /// Why a replay stopped.

@@ -16,6 +16,6 @@ mod kept;
 mod log;
 mod policy;
 
-pub(crate) use bring_back::{Restart, Trouble, bring_back};
+pub(crate) use bring_back::{Back, Restart, Trouble, bring_back};
 pub(crate) use kept::Kept;
 pub use policy::Recovery;

@@ -56,6 +56,8 @@ struct RecoveryFields<'a> {
     death: String,
     time_ns: u64,
     took_ns: u64,
+    start_ns: u64,
+    replay_ns: u64,
     messages: u64,
 }
 
@@ -155,6 +157,8 @@ impl<'a> RecoveryFields<'a> {
             death: recovery.death.to_string(),
             time_ns: recovery.time.as_nanos(),
             took_ns: nanos(recovery.took),
+            start_ns: nanos(recovery.start),
+            replay_ns: nanos(recovery.replay),
             messages: recovery.messages,
         }
     }
