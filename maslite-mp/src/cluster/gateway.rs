@@ -172,22 +172,37 @@ impl<M: WireMessage> Gateway<M> {
         }
     }
 
-    /// Forgets all but what the host gave it, and what belongs to the grant at hand.
+    /// Forgets its state. What the host gave it stays, and what belongs to the grant at hand.
     pub(super) fn reset(&mut self) {
-        let fresh = Self::new(self.interrupts.clone());
-        let old = std::mem::replace(self, fresh);
-        self.ahead = old.ahead.map(|ahead| Ahead {
+        // A new field has to be put on one of the two sides.
+        let Self {
+            ahead,
+            routes,
+            others,
+            listeners,
+            stopped,
+            interrupts: _,
+            grant: _,
+            passes: _,
+            interrupted_at: _,
+            replayed: _,
+            outbound: _,
+            interested: _,
+            failure: _,
+            trips: _,
+            local_trips: _,
+            full: _,
+            message: _,
+        } = self;
+        *ahead = ahead.take().map(|ahead| Ahead {
             others: ahead.others,
             limit: ahead.limit,
             ..Ahead::new(ahead.lookahead)
         });
-        self.grant = old.grant;
-        self.passes = old.passes;
-        self.outbound = old.outbound;
-        self.failure = old.failure;
-        self.trips = old.trips;
-        self.local_trips = old.local_trips;
-        self.full = old.full;
+        routes.clear();
+        *others = MailingList::default();
+        listeners.clear();
+        *stopped = None;
     }
 
     /// Counts how many agents here subscribed to a pattern, as far as that was asked for.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maslite_core::internal::{
-    Engine, FailurePlace, FailureStage, Forgetful, Forgetting, Import, Limits, Rest, guard_model,
+    Engine, FailurePlace, FailureStage, Forgetting, Import, Limits, Rest, guard_model,
 };
 use maslite_core::{Digest, Message, Pattern, SimTime};
 
@@ -22,10 +22,10 @@ use crate::cluster::answers::{
     fault, give_up, misread, put, send, undecodable, unsayable, write_alone,
 };
 use crate::cluster::commands;
-use crate::cluster::gateway::{Ahead, Gateway, OpenGateway};
+use crate::cluster::gateway::{Ahead, Gateway};
 use crate::cluster::names::Names;
 use crate::cluster::registry::{AgentSet, Registry, WireMessage};
-use crate::cluster::state::{self, ClusterState, Parts, TRACE_LIMIT};
+use crate::cluster::state::TRACE_LIMIT;
 use crate::error::message_fault::MessageFault;
 use crate::links::jitter::{Jitter, JitterLink};
 use crate::links::transport::{Draft, Wait, now};
@@ -38,6 +38,10 @@ use crate::protocol::wire::{
     ToProc, TraceLine,
 };
 use crate::stall::detector::ClusterActivity;
+
+mod saving;
+#[cfg(test)]
+mod tests;
 
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
@@ -461,73 +465,6 @@ impl<M: WireMessage> MpScheduler<M> {
             self.gateway.stopped = Some((0, reason));
         }
         Ok(())
-    }
-
-    fn run_engine(
-        &mut self,
-        limits: &Limits,
-        draft: &mut Draft<'_>,
-    ) -> Result<Rest, maslite_core::Error> {
-        let mut hooks = self.gateway.writing(draft);
-        let Some(forgetting) = &mut self.forgetting else {
-            return self.engine.run(limits, &mut hooks);
-        };
-        let (registry, trace, names) = (&*self.registry, &*self.trace, &mut self.names);
-        let forget = |engine: &mut Engine<M>, hooks: &mut OpenGateway<'_, '_, M>, amnesia| {
-            let gateway = &mut *hooks.gateway;
-            let mut parts = Parts {
-                registry,
-                engine,
-                gateway,
-                trace,
-                names,
-            };
-            parts.forget(amnesia)
-        };
-        let mut hooks = Forgetful::new(&mut hooks, forgetting, forget);
-        self.engine.run(limits, &mut hooks)
-    }
-
-    /// Forgets everything and comes back, if that is due after the last superstep.
-    fn forget_if_due(&mut self) -> Result<(), maslite_core::Error> {
-        let supersteps = self.engine.counters().supersteps;
-        let due = self.forgetting.as_mut();
-        let Some(forgetting) = due.filter(|forgetting| forgetting.is_due(supersteps)) else {
-            return Ok(());
-        };
-        forgetting.note(supersteps);
-        let amnesia = forgetting.amnesia;
-        self.parts().forget(amnesia)
-    }
-
-    fn parts(&mut self) -> Parts<'_, M> {
-        Parts {
-            registry: &self.registry,
-            engine: &mut self.engine,
-            gateway: &mut self.gateway,
-            trace: &self.trace,
-            names: &mut self.names,
-        }
-    }
-
-    /// All that the cluster is between two grants, but for its settings.
-    ///
-    /// # Errors
-    /// [`Unsaved`](maslite_core::Error::Unsaved) for the first agent that cannot be saved.
-    #[allow(dead_code, reason = "recovery calls it")]
-    pub(crate) fn export(&self) -> Result<ClusterState<M>, Fault> {
-        let engine = self.engine.export(&*self.registry).map_err(fault)?;
-        let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
-        Ok(state::export(engine, gateway, trace, names))
-    }
-
-    /// Becomes the cluster that was exported. It must be new, and have been told its settings.
-    ///
-    /// # Errors
-    /// [`Unrestored`](maslite_core::Error::Unrestored) for what cannot be restored.
-    #[allow(dead_code, reason = "recovery calls it")]
-    pub(crate) fn restore(&mut self, state: ClusterState<M>) -> Result<(), Fault> {
-        self.parts().rebuild(state).map_err(fault)
     }
 
     /// The place before the superstep that comes next.

@@ -82,3 +82,39 @@ pub(super) struct NamesState {
     /// Those that main has not been told.
     pub(super) pending: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_told_are_told_by_who_is_restored() {
+        // Other tests of this process have names of their own.
+        let own = |names: Vec<String>| {
+            let own = names.into_iter().filter(|name| name.starts_with("saved "));
+            own.collect::<Vec<_>>()
+        };
+        let new = || Names {
+            is_told: true,
+            ..Names::default()
+        };
+        let mut names = new();
+        let _ = AgentId::named("saved and told");
+        assert_eq!(own(names.take()), ["saved and told"]);
+        let _ = AgentId::named("saved before");
+        names.learn(&["saved from main".to_owned()]);
+        let _ = AgentId::named("saved behind");
+
+        let state = names.export();
+        let mut restored = new();
+        restored.restore(state);
+        let pending = ["saved before", "saved behind"];
+        assert_eq!(own(restored.take()), pending);
+        assert_eq!(own(restored.take()), [""; 0]);
+        assert_eq!(own(names.export().heard).len(), 4);
+        // To export them has told nobody.
+        assert_eq!(own(names.take()), pending);
+        let inline = Names::default().export();
+        assert!(inline.heard.is_empty() && inline.pending.is_empty());
+    }
+}
