@@ -113,7 +113,9 @@
 //! 5. A panic in an agent, a process that ends, a broken link, a message that cannot be serialised:
 //!    each is an [`Error`] that names the cluster or the message, and the agent where one is to
 //!    blame. All processes have been ended by then, and the simulation cannot go on. An error of a
-//!    process tells why it died, as far as there is evidence, with what it said last.
+//!    process tells why it died, as far as there is evidence, with what it said last. With
+//!    [`Recovery::restart`] the cluster of a process that ends is brought back instead, and the run
+//!    goes on to the same trace.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is
 //!    ended with a [`StopHandle`], and after [`MpMainBuilder::update_limit`]: [`Error::Stuck`].
 //!    Inline nobody can interrupt it. Without any of them, a [`Warning`] tells of it, or of
@@ -266,6 +268,8 @@ mod documents {
     struct GuideRealTime;
     #[doc = include_str!("../../docs/guide/22-platforms.md")]
     struct GuidePlatforms;
+    #[doc = include_str!("../../docs/guide/23-recovery.md")]
+    struct GuideRecovery;
     #[doc = include_str!("../../docs/guide/README.md")]
     struct Guide;
 }
