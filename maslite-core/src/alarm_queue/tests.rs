@@ -469,3 +469,72 @@ fn a_handle_means_nothing_else_when_its_place_is_used_again() {
     assert!(!queue.clear(two, new, |load| load), "another agent set it");
     assert!(queue.clear(one, new, |load| load));
 }
+
+/// Each packed and kept apart in turn, due in the order in which they are set.
+fn set_some(queue: &mut Queue, sequences: impl Iterator<Item = u64>) -> Vec<AlarmId> {
+    let set = sequences.map(|sequence| {
+        let time = 10 + sequence;
+        set(queue, time, load(0, 1, sequence), sequence % 2 == 0)
+    });
+    set.collect()
+}
+
+#[test]
+fn a_handle_that_was_saved_finds_its_alarm() {
+    let setter = AgentId::from(1);
+    let mut queue = Queue::default();
+    let ids = set_some(&mut queue, 0..6);
+    assert!(queue.pop_due(SimTime::from_nanos(10)).is_none(), "not yet");
+    assert_eq!(queue.next_time(), Some(SimTime::from_nanos(10)));
+    assert!(queue.pop_due(SimTime::from_nanos(10)).is_some());
+    for (place, id) in ids.into_iter().enumerate() {
+        let saved: AlarmId = postcard::from_bytes(&postcard::to_stdvec(&id).unwrap()).unwrap();
+        assert_eq!(saved, id);
+        assert!(!queue.clear(AgentId::from(2), saved, |load| load));
+        let is_pending = place > 0;
+        assert_eq!(queue.clear(setter, saved, |load| load), is_pending);
+        assert!(!queue.clear(setter, saved, |load| load), "it was cleared");
+        assert!(!queue.clear(setter, id, |load| load), "it was cleared");
+    }
+    assert_eq!((queue.len(), queue.required()), (0, 0));
+}
+
+#[test]
+fn a_handle_of_the_queue_before_clears_its_alarm_and_no_other() {
+    let setter = AgentId::from(1);
+    let mut before = Queue::default();
+    let ids = set_some(&mut before, 0..6);
+    let mut queue = Queue::default();
+    queue.number_from(before.numbered());
+    // They are set again in another order, so that each has the node of another; two have fired.
+    set_some(&mut queue, (2..6).rev());
+    for (sequence, id) in (0..).zip(ids) {
+        assert_eq!(queue.clear(setter, id, |load| load), sequence >= 2);
+        let left = queue.list(None, |load| load);
+        let mut left: Vec<_> = left.iter().map(|(id, _)| id.sequence).collect();
+        left.sort_unstable();
+        assert!(left.into_iter().eq(2.max(sequence + 1)..6));
+    }
+}
+
+#[test]
+fn what_is_pending_is_shown_and_stays_as_it_is() {
+    let mut queue = Queue::default();
+    let ids = set_some(&mut queue, 0..40);
+    assert!(queue.next_time().is_some(), "some are at hand now");
+    for id in ids.iter().step_by(3) {
+        assert!(queue.clear(AgentId::from(1), *id, |load| load));
+    }
+    let mut shown: Vec<_> = queue
+        .iter()
+        .map(|(time, lies)| {
+            let (Lies::Packed(load) | Lies::Apart(load)) = lies;
+            (time.as_nanos(), load.key.sequence())
+        })
+        .collect();
+    shown.sort_unstable();
+    let expected = (0..40).filter(|sequence| sequence % 3 > 0);
+    assert!(shown.into_iter().eq(expected.map(|it| (10 + it, it))));
+    assert!(queue.packs());
+    assert_eq!(queue.numbered(), 40);
+}

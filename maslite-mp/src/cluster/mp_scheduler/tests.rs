@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use maslite_core::internal::MailKey;
-use maslite_core::{AgentId, Pattern, Receiver, SimDuration, SimTime};
+use maslite_core::{Agent, AgentId, Context, Pattern, Receiver, SimDuration, SimTime};
 use maslite_testkit::lively::{FIRST, Lively, Msg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{MpScheduler, Reply};
 use crate::cluster::registry::Registry;
@@ -64,45 +66,63 @@ fn new_cluster(registry: &Arc<Registry<Msg>>, settings: &Settings) -> MpSchedule
     scheduler
 }
 
+fn add<A>(registry: &Arc<Registry<Msg>>, id: AgentId, agent: &A) -> Call
+where
+    A: Agent<Msg> + Serialize + DeserializeOwned,
+{
+    let (kind, state) = registry.encode(id, agent).unwrap();
+    let name = None;
+    Call::Add {
+        id,
+        name,
+        kind,
+        state,
+    }
+}
+
+/// What is told of a cluster with this seed.
+fn settings(seed: u64, lookahead: bool) -> Settings {
+    Settings {
+        seed,
+        digest: true,
+        content: true,
+        trace: true,
+        wait: Wait::default(),
+        jitter: None,
+        lookahead: lookahead.then_some(LOOKAHEAD),
+        amnesia: None,
+    }
+}
+
 impl Told {
     /// A cluster with the agents of a story.
     fn new(registry: &Arc<Registry<Msg>>, seed: u64, lookahead: bool) -> Self {
-        let settings = Settings {
-            seed,
-            digest: true,
-            content: true,
-            trace: true,
-            wait: Wait::default(),
-            jitter: None,
-            lookahead: lookahead.then_some(LOOKAHEAD),
-            amnesia: None,
-        };
-        let mut scheduler = new_cluster(registry, &settings);
-        let mut calls = Vec::new();
+        let mut cluster = Self::with_settings(registry, settings(seed, lookahead));
         // The others live elsewhere.
-        for id in (1..=FIRST).filter(|id| id % 3 > 0).map(AgentId::from) {
-            let (kind, state) = registry.encode(id, &Lively::of(seed)).unwrap();
-            let name = None;
-            calls.push(Call::Add {
-                id,
-                name,
-                kind,
-                state,
-            });
-        }
-        let count = calls.len() as u64;
-        let load = wire::message(&ToProc::Load(calls)).unwrap();
-        answer(&mut scheduler, &load).unwrap();
-        let indices = ToProc::AssignIndices((0..count).map(|index| 2 * index).collect());
-        assert!(answer(&mut scheduler, &wire::message(&indices).unwrap()).is_none());
+        let ids = (1..=FIRST).filter(|id| id % 3 > 0).map(AgentId::from);
+        let calls = ids.map(|id| add(registry, id, &Lively::of(seed)));
+        cluster.load(calls.collect());
+        cluster
+    }
+
+    fn with_settings(registry: &Arc<Registry<Msg>>, settings: Settings) -> Self {
         Self {
-            scheduler,
+            scheduler: new_cluster(registry, &settings),
             settings,
             newborn: 0,
             next_index: 100,
             grants: 0,
             stands: (SimTime::ZERO, 0),
         }
+    }
+
+    fn load(&mut self, calls: Vec<Call>) {
+        let scheduler = &mut self.scheduler;
+        let count = calls.len() as u64;
+        let load = wire::message(&ToProc::Load(calls)).unwrap();
+        answer(scheduler, &load).unwrap();
+        let indices = ToProc::AssignIndices((0..count).map(|index| 2 * index).collect());
+        assert!(answer(scheduler, &wire::message(&indices).unwrap()).is_none());
     }
 
     /// The next grant, as a message.
@@ -245,6 +265,42 @@ fn a_cluster_that_is_restored_answers_as_the_one_that_was_exported() {
 fn so_it_does_under_a_lookahead() {
     for seed in 40..80 {
         play(&registry(), seed, true);
+    }
+}
+
+/// Stops the run, and removes an agent that lives elsewhere, before anything happens.
+#[derive(Serialize, Deserialize)]
+struct Rash;
+
+impl Agent<Msg> for Rash {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        if ctx.id() == 1.into() {
+            ctx.remove(77);
+        } else {
+            ctx.stop_run();
+        }
+    }
+}
+
+#[test]
+fn what_setup_asks_of_others_outlives_its_report_under_a_lookahead() {
+    for id in [1, 2] {
+        let registry = Registry::new().with::<Rash>().enter().registry;
+        let mut cluster = Told::with_settings(&registry, settings(1, true));
+        let call = add(&registry, id.into(), &Rash);
+        cluster.load(vec![call]);
+        let stop_at_error = false;
+        let setup = cluster.grant(Task::Setup { stop_at_error }, News::default(), &[]);
+        let told = cluster.tell(&setup);
+        assert!(told.contains("events: Rare(None)"), "{told}");
+        let (horizon, others) = (None, Some(LOOKAHEAD));
+        let window = cluster.grant(Task::Window { horizon, others }, News::default(), &[]);
+        let told = cluster.tell(&window);
+        let expected = match id {
+            1 => "removals: [Removal { id: 77, by: 1, index: 0, time: SimTime(2000000) }]",
+            _ => "stopped: [(SimTime(2000000), 0, StoppedByAgent(2))]",
+        };
+        assert!(told.contains(expected), "{told}");
     }
 }
 
