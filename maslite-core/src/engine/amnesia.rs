@@ -79,9 +79,14 @@ impl Forgetting {
 
     /// Notes that it forgets after so many supersteps.
     pub fn note(&mut self, supersteps: u64) {
+        self.go_on_from(supersteps);
+        self.count += 1;
+    }
+
+    /// Of an engine that has done so many supersteps, and has forgotten whenever that was due.
+    pub fn go_on_from(&mut self, supersteps: u64) {
         let every = self.amnesia.every;
         self.next = (supersteps / every + 1).saturating_mul(every);
-        self.count += 1;
     }
 }
 

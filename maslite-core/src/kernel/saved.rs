@@ -81,8 +81,6 @@ pub(crate) struct MailState<M> {
     pub(crate) sender: AgentId,
     pub(crate) receiver: Receiver,
     pub(crate) marks: u8,
-    /// Under a lookahead: the place of its delay, counted from 1.
-    pub(crate) origin: u16,
     /// The slot of its receiver, if that was found out already.
     pub(crate) slot: Option<u32>,
     pub(crate) body: M,
@@ -92,6 +90,8 @@ pub(crate) struct MailState<M> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AlarmState<M> {
     pub(crate) time: SimTime,
+    /// The place of its delay, counted from 1; 0 for an alarm.
+    pub(crate) origin: u16,
     pub(crate) mail: MailState<M>,
 }
 
@@ -135,11 +135,15 @@ impl<M> KernelState<M> {
         let mails = self.posted.iter().chain(&self.outbox);
         let mails = mails.chain(self.unread.iter().map(|(_, mail)| mail));
         let mut mails = mails.chain(self.alarms.iter().map(|alarm| &alarm.mail));
-        let delays = self.ahead.as_ref().map_or(0, |ahead| ahead.delays.len());
-        if !mails.all(|mail| mail.slot.is_none_or(is_slot) && usize::from(mail.origin) <= delays)
+        if !mails.all(|mail| mail.slot.is_none_or(is_slot))
             || !self.unread.iter().all(|(slot, _)| is_slot(*slot))
         {
             return Err("mail is for an agent that is not there");
+        }
+        let delays = self.ahead.as_ref().map_or(0, |ahead| ahead.delays.len());
+        let mut alarms = self.alarms.iter();
+        if !alarms.all(|alarm| usize::from(alarm.origin) <= delays) {
+            return Err("mail was under way for an unknown time");
         }
         let mut inboxes = self.slots.iter().flat_map(|slot| &slot.inbox);
         if !inboxes.all(|mail| (*mail as usize) < self.posted.len()) {

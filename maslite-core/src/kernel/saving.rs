@@ -127,14 +127,19 @@ impl<M: Message> Kernel<M> {
     /// All pending alarms, in the order in which they are due.
     fn export_alarms(&self, number: impl Fn(u32) -> Option<u32>) -> Vec<AlarmState<M>> {
         let alarms = self.alarms.iter().map(|(time, lies)| {
-            let mail = match lies {
+            let packed;
+            let envelope = match lies {
                 Lies::Packed(alarm) => {
-                    let envelope = alarm.clone().kept_apart(&self.slots);
-                    to_state(&envelope, number(envelope.slot()))
+                    packed = alarm.clone().kept_apart(&self.slots);
+                    &packed
                 }
-                Lies::Apart(envelope) => to_state(envelope, number(envelope.slot())),
+                Lies::Apart(envelope) => envelope,
             };
-            AlarmState { time, mail }
+            AlarmState {
+                time,
+                origin: envelope.origin,
+                mail: to_state(envelope, number(envelope.slot())),
+            }
         });
         let mut alarms: Vec<_> = alarms.collect();
         // Mail from elsewhere can be there twice, once as a copy.
@@ -279,8 +284,9 @@ impl<M: Message> Kernel<M> {
     /// under a lookahead, all.
     fn restore_alarms(&mut self, alarms: Vec<AlarmState<M>>) -> Restored {
         let mut restored = Restored::new();
-        for AlarmState { time, mail } in alarms {
-            let envelope = from_state(mail);
+        for AlarmState { time, origin, mail } in alarms {
+            let mut envelope = from_state(mail);
+            envelope.origin = origin;
             let (setter, key) = (envelope.sender, envelope.key);
             let is_named = self.ahead.is_some() || envelope.is(PERIODIC);
             let id = match self.repack(envelope) {
@@ -329,7 +335,6 @@ fn to_state<M: Message>(envelope: &Envelope<M>, slot: Option<u32>) -> MailState<
         sender: envelope.sender,
         receiver: envelope.receiver(),
         marks: envelope.marks(),
-        origin: envelope.origin,
         slot,
         body: envelope.body.clone().expect("mail that waits has a body"),
     }
@@ -338,7 +343,6 @@ fn to_state<M: Message>(envelope: &Envelope<M>, slot: Option<u32>) -> MailState<
 fn from_state<M>(mail: MailState<M>) -> Envelope<M> {
     let mut envelope = Envelope::new(mail.key, mail.sender, mail.receiver, mail.body);
     envelope.mark(mail.marks);
-    envelope.origin = mail.origin;
     envelope.set_slot(mail.slot.unwrap_or(NONE));
     envelope
 }

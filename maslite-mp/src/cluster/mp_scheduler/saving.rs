@@ -77,6 +77,10 @@ impl<M: WireMessage> MpScheduler<M> {
     /// [`Unrestored`](maslite_core::Error::Unrestored) for what cannot be restored.
     #[allow(dead_code, reason = "recovery calls it")]
     pub(crate) fn restore(&mut self, state: ClusterState<M>) -> Result<(), Fault> {
-        self.parts().rebuild(state).map_err(fault)
+        self.parts().rebuild(state).map_err(fault)?;
+        if let Some(forgetting) = &mut self.forgetting {
+            forgetting.go_on_from(self.engine.counters().supersteps);
+        }
+        Ok(())
     }
 }

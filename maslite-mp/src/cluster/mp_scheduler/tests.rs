@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use maslite_core::internal::MailKey;
+use maslite_core::internal::{Amnesia, MailKey};
 use maslite_core::{Agent, AgentId, Context, Pattern, Receiver, SimDuration, SimTime};
 use maslite_testkit::lively::{FIRST, Lively, Msg};
 use serde::de::DeserializeOwned;
@@ -90,7 +90,7 @@ fn settings(seed: u64, lookahead: bool) -> Settings {
         wait: Wait::default(),
         jitter: None,
         lookahead: lookahead.then_some(LOOKAHEAD),
-        amnesia: None,
+        amnesia: Amnesia::every([None, Some(1), Some(3)][usize::try_from(seed % 3).unwrap()]),
     }
 }
 
