@@ -9,8 +9,8 @@ use maslite_testkit::carrier::Carrier;
 use rand::RngExt;
 use rustix::process::Signal;
 
-use crate::faults::{Chaos, LIMIT, Round, gone, pids, random_time, wrong};
-use crate::model::{Deed, Stage, players, players_with};
+use crate::faults::{Chaos, LIMIT, LONG, Round, gone, pids, random_time, wrong};
+use crate::model::{Stage, players, players_with};
 use crate::processes::{pause, send};
 
 /// Whoever dies comes back, however often.
@@ -23,14 +23,14 @@ const SPAN: SimDuration = SimDuration::from_millis(400);
 /// Tells how long the slowest recovery took; nothing, if nobody came back.
 fn survive(
     chaos: &mut Chaos,
-    deed: Option<Deed>,
+    answer_limit: Duration,
     strike: impl FnOnce(&[u32]) + Send,
 ) -> Result<Vec<Recovered>, crate::faults::Failure> {
     let undisturbed = players(Placement::Inline, chaos.stage, None)?.run(Run::lasting(SPAN))?;
-    let mut main = players_with(Placement::Processes, chaos.stage, deed, |settings| {
+    let mut main = players_with(Placement::Processes, chaos.stage, None, |settings| {
         settings
             .recovery(ALWAYS)
-            .answer_limit(Some(LIMIT))
+            .answer_limit(Some(answer_limit))
             .warnings(|_| ())
     })?;
     main.start()?;
@@ -71,7 +71,7 @@ pub(crate) fn kill(chaos: &mut Chaos) -> Round {
     let places = 0..random.random_range(1..=3_usize);
     let places: Vec<usize> = places.map(|_| random.random_range(0..8)).collect();
     let times: Vec<Duration> = places.iter().map(|_| random_time(chaos, 10)).collect();
-    let recoveries = survive(chaos, None, move |pids| {
+    let recoveries = survive(chaos, LONG, move |pids| {
         let mut left = pids.to_vec();
         for (place, time) in places.into_iter().zip(times) {
             pause(time);
@@ -93,7 +93,7 @@ pub(crate) fn kill(chaos: &mut Chaos) -> Round {
 /// All clusters are killed at once.
 pub(crate) fn kill_all(chaos: &mut Chaos) -> Round {
     let after = random_time(chaos, 10);
-    let recoveries = survive(chaos, None, move |pids| {
+    let recoveries = survive(chaos, LONG, move |pids| {
         pause(after);
         pids.iter().for_each(|pid| send(Signal::KILL, *pid));
     })?;
@@ -104,7 +104,7 @@ pub(crate) fn kill_all(chaos: &mut Chaos) -> Round {
 pub(crate) fn stop(chaos: &mut Chaos) -> Round {
     let after = random_time(chaos, 10);
     let place = chaos.random.random_range(0..8_usize);
-    let recoveries = survive(chaos, None, move |pids| {
+    let recoveries = survive(chaos, LIMIT, move |pids| {
         pause(after);
         send(Signal::STOP, pids[place % pids.len()]);
     })?;

@@ -257,6 +257,17 @@ fn a_cluster_that_exits_aborts_or_runs_out_of_memory_comes_back() {
     }
 }
 
+/// The cluster comes back from its state, and from what it was told since.
+#[test]
+fn a_cluster_whose_log_was_full_comes_back() {
+    for (at, limit) in [(7, 3_000), (20, 2_000)] {
+        let settings = settings().recovery(ALWAYS.log_limit(limit));
+        let name = format!("cut-{at}");
+        let deaths = survive(&name, at, How::Signal(9), settings);
+        assert_eq!(deaths, [ExitKind::Signal(9)]);
+    }
+}
+
 #[test]
 fn a_stopped_cluster_is_killed_and_comes_back() {
     let limit = Some(Duration::from_millis(200));
@@ -394,15 +405,17 @@ fn printing() {
         times: 1,
         marks,
     });
-    let settings = MpMain::builder(agents()).recovery(ALWAYS).warnings(|_| ());
-    play(settings, end.as_ref()).0.unwrap();
+    let limit = std::env::var("MASLITE_TEST_LOG").unwrap().parse().unwrap();
+    let settings = MpMain::builder(agents()).recovery(ALWAYS.log_limit(limit));
+    play(settings.warnings(|_| ()), end.as_ref()).0.unwrap();
 }
 
 #[test]
 fn a_cluster_that_comes_back_prints_no_line_twice() {
-    let printed = |marks: Option<&PathBuf>| {
+    let printed = |marks: Option<&PathBuf>, limit: u32| {
         let mut program = Command::new(std::env::current_exe().unwrap());
         program.args(["--exact", "recovery::printing", "--ignored", "--nocapture"]);
+        program.env("MASLITE_TEST_LOG", limit.to_string());
         if let Some(marks) = marks {
             program.env("MASLITE_TEST_MARKS", marks);
         }
@@ -415,10 +428,13 @@ fn a_cluster_that_comes_back_prints_no_line_twice() {
             Vec::from_iter(lines.map(str::to_owned))
         })
     };
-    let folder = Folder::new("printing");
-    let disturbed = printed(Some(&folder.0));
-    assert!(folder.0.join("0").exists(), "it was killed");
-    let undisturbed = printed(None);
+    let undisturbed = printed(None, 1 << 20);
     assert!(undisturbed[1].len() > 50, "{undisturbed:?}");
-    assert_eq!(disturbed, undisturbed);
+    // Also where it comes back from its state.
+    for limit in [1 << 20, 3_000] {
+        let folder = Folder::new(&format!("printing-{limit}"));
+        let disturbed = printed(Some(&folder.0), limit);
+        assert!(folder.0.join("0").exists(), "it was killed");
+        assert_eq!(disturbed, undisturbed, "{limit}");
+    }
 }

@@ -49,7 +49,7 @@ pub(crate) struct MpScheduler<M: Message> {
     pub(super) engine: Engine<M>,
     pub(super) gateway: Gateway<M>,
     /// Agents that wait for their insertion indices, as one list per call.
-    loaded: Vec<AgentSet<M>>,
+    pub(super) loaded: Vec<AgentSet<M>>,
     /// Mail of a grant, before the engine takes it in; kept for its memory.
     arrived: Vec<Import<M>>,
     trace: Arc<Mutex<Vec<TraceLine>>>,
@@ -67,7 +67,7 @@ pub(crate) struct MpScheduler<M: Message> {
     pub(super) told: u64,
     names: Names,
     /// When it forgets everything, if it does.
-    forgetting: Option<Forgetting>,
+    pub(super) forgetting: Option<Forgetting>,
 }
 
 /// What a scheduler has to say to a message of main.
@@ -184,6 +184,15 @@ impl<M: WireMessage> MpScheduler<M> {
             }
             ToProc::Replay(replay) => {
                 let replayed = self.replay(&replay, mail)?;
+                write_alone(&ToMain::Replayed(replayed), draft);
+                Reply::Answer
+            }
+            ToProc::Save => {
+                self.save(draft)?;
+                Reply::Answer
+            }
+            ToProc::Restore(replay) => {
+                let replayed = self.restore_from(&replay, mail)?;
                 write_alone(&ToMain::Replayed(replayed), draft);
                 Reply::Answer
             }

@@ -5,14 +5,56 @@
 
 use std::time::Duration;
 
-use crate::cluster::answers::undecodable;
+use crate::cluster::answers::{undecodable, unsayable};
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
 use crate::cluster::registry::WireMessage;
+use crate::cluster::state::ClusterState;
 use crate::links::transport::{Draft, DraftBuffer};
 use crate::protocol::replay::{Record, take_record};
-use crate::protocol::wire::{Difference, Fault, Replay, Replayed, ToProc, take_note};
+use crate::protocol::wire::{
+    Difference, Fault, Replay, Replayed, ToMain, ToProc, put_note, take_note,
+};
 
 impl<M: WireMessage> MpScheduler<M> {
+    /// Hands out the whole state.
+    pub(super) fn save(&mut self, draft: &mut Draft<'_>) -> Result<(), Fault> {
+        if !self.loaded.is_empty() || !self.engine.is_at_rest() {
+            return Err(undecodable("a wish for the state", "it comes too early"));
+        }
+        let bytes = self.export()?.encode().map_err(unsayable)?;
+        draft.clear();
+        draft.extend(&bytes);
+        put_note(&ToMain::Saved, draft).map_err(unsayable)
+    }
+
+    /// Takes up a state, in a process that has its settings and nothing else.
+    pub(super) fn restore_from(
+        &mut self,
+        replay: &Replay,
+        state: &[u8],
+    ) -> Result<Replayed, Fault> {
+        let state = ClusterState::decode(state);
+        let state = state.map_err(|why| undecodable("the state of the cluster", why))?;
+        self.restore(state)?;
+        if let Some(forgetting) = &mut self.forgetting {
+            // As if it had forgotten in time.
+            forgetting.note(self.engine.counters().supersteps);
+            forgetting.take_count();
+        }
+        self.take_up(replay);
+        Ok(Replayed {
+            messages: 0,
+            difference: None,
+        })
+    }
+
+    /// Takes up what was said of wall time.
+    fn take_up(&mut self, replay: &Replay) {
+        if let Some(busy) = &mut self.busy {
+            *busy = Duration::from_nanos(replay.busy);
+        }
+    }
+
     /// Obeys what main has said before, up to the first message that it answers otherwise.
     pub(super) fn replay(&mut self, replay: &Replay, records: &[u8]) -> Result<Replayed, Fault> {
         let mut rest = records;
@@ -26,9 +68,7 @@ impl<M: WireMessage> MpScheduler<M> {
             messages += 1;
         }
         self.gateway.replayed = None;
-        if let Some(busy) = &mut self.busy {
-            *busy = Duration::from_nanos(replay.busy);
-        }
+        self.take_up(replay);
         Ok(Replayed {
             messages,
             difference,

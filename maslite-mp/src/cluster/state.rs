@@ -140,7 +140,6 @@ impl<M: WireMessage> Parts<'_, M> {
     ///
     /// # Errors
     /// [`Error::Unrestored`].
-    #[allow(dead_code, reason = "recovery calls it")]
     pub(super) fn rebuild(&mut self, state: ClusterState<M>) -> Result<(), Error> {
         let engine = self.restore(state);
         self.engine.restore(engine, self.registry, Vec::new())?;

@@ -13,7 +13,8 @@ use crate::error::link::LinkError;
 use crate::error::recovery::Recovered;
 use crate::error::warning::Warning;
 use crate::links::transport::now;
-use crate::processes::backend::NewCluster;
+use crate::processes::backend::{NewCluster, explain};
+use crate::protocol::wire::{self, ToMain, ToProc};
 use crate::recovery::{Back, Kept, Recovery, Restart, Trouble, bring_back};
 
 impl Clusters {
@@ -49,20 +50,76 @@ impl Clusters {
         let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) else {
             return Ok(());
         };
-        match link.draft() {
+        let message = match link.draft() {
+            Ok(mut draft) if is_to_be_answered && kept.log.needs_cut(draft.len()) => {
+                draft.bytes().to_vec()
+            }
             Ok(mut draft) => {
                 if !kept.log.note(draft.bytes(), is_to_be_answered) {
-                    let warning = Warning::LogFull {
-                        cluster: cluster.name.clone(),
-                        time,
-                        limit: kept.log.limit(),
-                    };
-                    warn!(target: "maslite", "{warning}");
-                    self.backend.warn(warning);
+                    self.warn_of_full_log(place, time);
                 }
-                Ok(())
+                return Ok(());
             }
-            Err(error) => Err(self.explain(place, error, time)),
+            Err(error) => return Err(self.explain(place, error, time)),
+        };
+        self.cut(place, time)?;
+        let (name, pid) = (self.list[place].name.clone(), self.list[place].pid);
+        let cluster = &mut self.list[place];
+        let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) else {
+            return Ok(());
+        };
+        let is_kept = kept.log.note(&message, is_to_be_answered);
+        match link.draft() {
+            Ok(mut draft) => {
+                draft.clear();
+                draft.extend(&message);
+            }
+            Err(error) => return Err(explain(&*self.backend, &name, pid, error, time)),
+        }
+        if !is_kept {
+            self.warn_of_full_log(place, time);
+        }
+        Ok(())
+    }
+
+    fn warn_of_full_log(&self, place: usize, time: SimTime) {
+        let cluster = &self.list[place];
+        let warning = Warning::LogFull {
+            cluster: cluster.name.clone(),
+            time,
+            limit: cluster.kept.as_ref().map_or(0, |kept| kept.log.limit()),
+        };
+        warn!(target: "maslite", "{warning}");
+        self.backend.warn(warning);
+    }
+
+    /// Asks a cluster that has answered everything for its state, and has its log begin with it. If
+    /// there is none, because an agent cannot be saved, the log stays as it is.
+    #[cold]
+    fn cut(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
+        let Ok(save) = wire::message(&ToProc::Save) else {
+            return Ok(());
+        };
+        loop {
+            let cluster = &mut self.list[place];
+            let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) else {
+                return Ok(());
+            };
+            let answer = match link.say(&save) {
+                Ok(()) => link.recv(),
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(message) => {
+                    if let Ok((ToMain::Saved, state)) = wire::take_note(message) {
+                        kept.log.cut(state.to_vec());
+                        self.backend.cut(self.list[place].pid);
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.recover(place, error, time)?;
         }
     }
 

@@ -103,6 +103,8 @@ enum PumpRequest {
     Attach(Attach),
     /// Pass on what there is of all children.
     Settle(Sender<()>),
+    /// Tell how much this one has printed so far.
+    Count(u64, Sender<Printed>),
     /// Pass on what there is of this one, and tell what it said. Its cluster gets another process,
     /// or not.
     Close(u64, bool, Sender<Said>),
@@ -137,6 +139,14 @@ impl Outlet {
     /// of its stderr.
     pub(crate) fn close(&self) -> Closing {
         self.close_for(false)
+    }
+
+    /// How much the child has printed so far; nothing, if that is not known by then.
+    pub(crate) fn printed(&self, until: Option<Instant>) -> Printed {
+        let (reply, printed) = mpsc::channel();
+        self.line.send(PumpRequest::Count(self.key, reply));
+        let limit = until.map_or(LIMIT, |until| until.saturating_duration_since(now()));
+        printed.recv_timeout(limit).unwrap_or_default()
     }
 
     /// The same of a child whose cluster gets another process, which will say the line again that
@@ -392,6 +402,11 @@ impl Reader {
                 Ok(PumpRequest::Settle(reply)) => {
                     self.drain(None);
                     let _ = reply.send(());
+                }
+                Ok(PumpRequest::Count(key, reply)) => {
+                    self.drain(Some(key));
+                    let child = self.children.get(&key);
+                    let _ = reply.send(child.map(|child| child.printed).unwrap_or_default());
                 }
                 Ok(PumpRequest::Close(key, another, reply)) => {
                     self.drain(Some(key));

@@ -82,6 +82,16 @@ impl Printed {
         is_known
     }
 
+    /// What is beyond this.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            out: self.out.saturating_sub(before.out),
+            err: self.err.saturating_sub(before.err),
+            records: self.records.saturating_sub(before.records),
+            ..Self::default()
+        }
+    }
+
     /// The more of each.
     pub(crate) fn max(self, other: Self) -> Self {
         Self {

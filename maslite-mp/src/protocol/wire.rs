@@ -50,6 +50,10 @@ pub(crate) enum ToProc {
     Stop,
     /// Obey what was said to the process before this one; answered by [`ToMain::Replayed`].
     Replay(Replay),
+    /// Hand out the whole state; answered by [`ToMain::Saved`].
+    Save,
+    /// Take up the state that is before this note; answered by [`ToMain::Replayed`].
+    Restore(Replay),
 }
 
 /// What a scheduler answers.
@@ -61,6 +65,8 @@ pub(crate) enum ToMain {
     Failed(Fault),
     Bye(Option<maslite_core::Error>),
     Replayed(Replayed),
+    /// Its state is before this note.
+    Saved,
 }
 
 /// What a scheduler must know before anything else.

@@ -103,20 +103,14 @@ fn replay(
     time: SimTime,
 ) -> Result<u64, Stopped> {
     link.say(kept.log.settings())?;
+    if let Some(state) = kept.log.base() {
+        say_after(link, state, &ToProc::Restore(Replay { busy: kept.busy }))?;
+        hear(link, cluster, time)?;
+    }
     let mut messages = 0;
     let mut difference = None;
     for records in kept.log.parts().into_iter().flatten() {
-        let mut draft = link.draft()?;
-        draft.clear();
-        draft.extend(records);
-        let note = ToProc::Replay(Replay { busy: kept.busy });
-        wire::put_note(&note, &mut draft).map_err(|why| {
-            Stopped::Final(Error::Encode {
-                what: "a replay".to_owned(),
-                why: why.to_string(),
-            })
-        })?;
-        link.send()?;
+        say_after(link, records, &ToProc::Replay(Replay { busy: kept.busy }))?;
         let replayed = hear(link, cluster, time)?;
         messages += replayed.messages;
         difference = replayed.difference;
@@ -136,6 +130,20 @@ fn replay(
     }
     kept.given();
     Ok(messages)
+}
+
+/// Says something with bytes before it.
+fn say_after(link: &mut dyn Transport, bytes: &[u8], note: &ToProc) -> Result<(), Stopped> {
+    let mut draft = link.draft()?;
+    draft.clear();
+    draft.extend(bytes);
+    wire::put_note(note, &mut draft).map_err(|why| {
+        Stopped::Final(Error::Encode {
+            what: "a replay".to_owned(),
+            why: why.to_string(),
+        })
+    })?;
+    Ok(link.send()?)
 }
 
 /// Waits for the answer to a replay.

@@ -12,6 +12,8 @@ const CHUNK: usize = 256 * 1024;
 pub(crate) struct Log {
     /// The first message of all, which is no part of a replay.
     settings: Vec<u8>,
+    /// The state of the cluster before the records, if it was asked for.
+    base: Option<Vec<u8>>,
     /// Records, one behind the other.
     chunks: Vec<Vec<u8>>,
     /// Where in the last chunk the record of the message is that waits for its answer.
@@ -27,6 +29,7 @@ impl Log {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             settings: Vec::new(),
+            base: None,
             chunks: Vec::new(),
             awaiting: None,
             bytes: 0,
@@ -39,6 +42,25 @@ impl Log {
     /// Keeps the first message.
     pub(crate) fn begin(&mut self, settings: &[u8]) {
         self.settings = settings.to_vec();
+    }
+
+    /// Begins anew with the state of the cluster, in which everything is that it was told.
+    pub(crate) fn cut(&mut self, state: Vec<u8>) {
+        debug_assert!(self.awaiting.is_none(), "it has answered all");
+        self.base = Some(state);
+        self.chunks = Vec::new();
+        self.bytes = 0;
+    }
+
+    /// Whether a message of so many bytes would be too much, and a cut would help.
+    #[inline]
+    pub(crate) fn needs_cut(&self, length: usize) -> bool {
+        !self.is_full && self.bytes > 0 && self.bytes + RECORD_HEAD + length > self.limit
+    }
+
+    /// The state from which a replay begins, if there is one.
+    pub(crate) fn base(&self) -> Option<&[u8]> {
+        self.base.as_deref()
     }
 
     pub(crate) fn settings(&self) -> &[u8] {
@@ -57,6 +79,7 @@ impl Log {
         self.bytes += RECORD_HEAD + message.len();
         if self.bytes > self.limit {
             self.is_full = true;
+            self.base = None;
             self.bytes = 0;
             self.chunks = Vec::new();
             return false;

@@ -57,8 +57,10 @@ impl Recovery {
     }
 
     /// Limits how much main keeps of what it tells one cluster \[bytes\]. It is 64 MiB otherwise.
-    /// When the limit is reached there is a [`Warning`](crate::Warning), and the next death of this
-    /// cluster ends the run.
+    /// When the limit is reached, main asks the cluster for its state, and keeps that in place of
+    /// what came before. If the state cannot be had, because an agent is of a type that is not
+    /// registered, there is a [`Warning`](crate::Warning), and the next death of this cluster ends
+    /// the run.
     #[must_use]
     pub const fn log_limit(mut self, bytes: usize) -> Self {
         self.log_limit = bytes;

@@ -46,7 +46,9 @@ fn recv_loaded(
         }
         Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
         Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
-        Ok((ToMain::Report(_) | ToMain::Replayed(_) | ToMain::Bye(_), _)) => MessageFault::Untimely,
+        Ok((ToMain::Report(_) | ToMain::Replayed(_) | ToMain::Saved | ToMain::Bye(_), _)) => {
+            MessageFault::Untimely
+        }
         Err(_) => MessageFault::Undecodable,
     };
     Err(reason.blame(&cluster, time, &message))

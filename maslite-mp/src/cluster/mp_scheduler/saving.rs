@@ -64,7 +64,6 @@ impl<M: WireMessage> MpScheduler<M> {
     ///
     /// # Errors
     /// [`Unsaved`](maslite_core::Error::Unsaved) for the first agent that cannot be saved.
-    #[allow(dead_code, reason = "recovery calls it")]
     pub(crate) fn export(&self) -> Result<ClusterState<M>, Fault> {
         let engine = self.engine.export(&*self.registry).map_err(fault)?;
         let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
@@ -75,7 +74,6 @@ impl<M: WireMessage> MpScheduler<M> {
     ///
     /// # Errors
     /// [`Unrestored`](maslite_core::Error::Unrestored) for what cannot be restored.
-    #[allow(dead_code, reason = "recovery calls it")]
     pub(crate) fn restore(&mut self, state: ClusterState<M>) -> Result<(), Fault> {
         self.parts().rebuild(state).map_err(fault)?;
         if let Some(forgetting) = &mut self.forgetting {

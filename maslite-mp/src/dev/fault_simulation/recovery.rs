@@ -83,9 +83,14 @@ fn undisturbed(play: &Play) -> u64 {
 
 /// Kills each cluster at each packet.
 fn kill_each_at_each(play: &Play) {
+    kill_each(play, 1);
+}
+
+/// Kills each cluster at each packet, or at one of so many.
+fn kill_each(play: &Play, step: usize) {
     let packets = undisturbed(play);
     let mut back = 0;
-    for packet in 0..packets {
+    for packet in (0..packets).step_by(step) {
         for cluster in 0..play.clusters {
             let (came, chronicle) = survive(play, &[(packet, cluster)]);
             assert_eq!(came, Came::Right, "{cluster} at {packet} in {play:?}");
@@ -93,7 +98,7 @@ fn kill_each_at_each(play: &Play) {
         }
     }
     // But for those that die when they are not needed any more.
-    let kills = usize::try_from(packets).unwrap() * play.clusters;
+    let kills = usize::try_from(packets).unwrap() / step * play.clusters;
     assert!(back * 10 > kills * 8, "{back} of {kills} came back");
 }
 
@@ -112,7 +117,7 @@ fn each_cluster_is_killed_at_each_packet_between_many_short_runs() {
     let mut play = small(3, 2, 0);
     play.cut = Some(5);
     play.commands = true;
-    kill_each_at_each(&play);
+    kill_each(&play, 3);
 }
 
 #[test]
@@ -120,7 +125,7 @@ fn each_cluster_is_killed_at_each_packet_of_runs_that_are_interrupted() {
     let mut play = small(4, 2, 0);
     let packets = undisturbed(&play);
     play.nature.interrupts = (0..packets).step_by(7).collect();
-    kill_each_at_each(&play);
+    kill_each(&play, 2);
 }
 
 #[test]
@@ -130,6 +135,8 @@ fn each_cluster_is_killed_at_each_packet_of_twenty_stories() {
         for lookahead in 0..=2 {
             let mut play = small(seed, 3, lookahead);
             let packets = undisturbed(&play);
+            kill_each_at_each(&play);
+            play.recovery = ALWAYS.log_limit(2_500);
             kill_each_at_each(&play);
             play.nature.interrupts = (0..packets).step_by(7).collect();
             kill_each_at_each(&play);
@@ -219,14 +226,24 @@ fn a_cluster_that_dies_too_often_ends_the_run_with_all_its_deaths() {
 }
 
 #[test]
+fn a_full_log_begins_anew_with_the_state_of_its_cluster() {
+    for (seed, lookahead) in [(11, 0), (12, 1)] {
+        let mut play = small(seed, 2, lookahead);
+        play.recovery = ALWAYS.log_limit(2_500);
+        kill_each(&play, 3);
+    }
+}
+
+/// Not even one message has room in it.
+#[test]
 fn a_full_log_is_an_error_at_the_next_death() {
     let mut play = small(9, 2, 0);
-    play.recovery = ALWAYS.log_limit(4_000);
+    play.recovery = ALWAYS.log_limit(40);
     let packets = undisturbed(&play);
     play.nature.kills = [(packets - 20, vec![0])].into();
     match play.outcome().failure {
         Some(Failed::Run(Error::NotRecovered {
-            reason: NotRecovered::LogFull { limit: 4_000 },
+            reason: NotRecovered::LogFull { limit: 40 },
             ..
         })) => {}
         other => panic!("{other:?}"),

@@ -107,6 +107,12 @@ pub(crate) trait Backend: Send {
         None
     }
 
+    /// From here on a cluster with this process would come back from where it is now: what it has
+    /// printed so far it would not print again.
+    fn cut(&mut self, pid: u32) {
+        let _ = pid;
+    }
+
     /// From here on, or no longer, a cluster is brought back, and whoever waits for the clusters to
     /// come to rest is patient.
     fn be_patient(&self, patient: bool) {

@@ -108,6 +108,10 @@ impl Backend for Processes {
         self.0.bury(pid, NEWS_LIMIT)
     }
 
+    fn cut(&mut self, pid: u32) {
+        self.0.cut(pid);
+    }
+
     fn be_patient(&self, patient: bool) {
         self.0.be_patient(patient);
     }

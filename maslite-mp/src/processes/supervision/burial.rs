@@ -24,6 +24,11 @@ impl Supervisor {
         self.run_job(move |watch| watch.patient = patient);
     }
 
+    /// What a child has printed so far another one in its place would not print again.
+    pub(crate) fn cut(&self, pid: u32) {
+        self.run_job(move |watch| watch.cut(pid));
+    }
+
     /// Hands out a warning.
     pub(crate) fn warn(&self, warning: Warning) {
         self.run_job(move |watch| watch.detector.warn(warning));
@@ -65,6 +70,16 @@ impl Watch {
         }
     }
 
+    fn cut(&mut self, pid: u32) {
+        let until = now().checked_add(OUTPUT_LIMIT);
+        if let Some(place) = self.place_of(pid) {
+            let child = &mut self.children[place];
+            let printed = child.outlet.as_ref().map(|outlet| outlet.printed(until));
+            child.printed_before = printed.unwrap_or_default();
+            self.printed.remove(&child.cluster);
+        }
+    }
+
     /// What the processes of a cluster have printed so far, if it may get another one.
     pub(crate) fn printed_by(&self, cluster: u32) -> Option<Printed> {
         let printed = self.printed.get(&cluster).copied().unwrap_or_default();
@@ -101,7 +116,7 @@ impl Watch {
         };
         let before = self.printed.entry(child.cluster).or_default();
         // One that died while it came back has not said all again.
-        *before = before.max(printed.by_agents(exit));
+        *before = before.max(printed.by_agents(exit).since(child.printed_before));
         if child.exit.is_some()
             && let Some(waiter) = child.waiter.take()
         {

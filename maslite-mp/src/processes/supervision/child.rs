@@ -22,6 +22,7 @@ use crate::error::warning::Activity;
 use crate::links::codec;
 use crate::links::transport::now;
 use crate::processes::output::Outlet;
+use crate::processes::printed::Printed;
 use crate::processes::spawn::handshake::NO_SIGNAL;
 use crate::stall::detector::{ClusterActivity, Probe, ProbeAnswer};
 
@@ -140,6 +141,8 @@ pub(super) struct Watched {
     pub(super) waiter: Option<JoinHandle<()>>,
     /// What it prints, if that is piped here.
     pub(super) outlet: Option<Outlet>,
+    /// What it had printed when a replay would begin.
+    pub(super) printed_before: Printed,
     pub(super) exit: Option<(ExitKind, Instant)>,
     /// What it said last, once that has been asked for.
     pub(super) stderr: String,

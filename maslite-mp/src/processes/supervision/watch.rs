@@ -182,6 +182,7 @@ impl Watch {
             link,
             waiter: Some(waiter),
             outlet,
+            printed_before: Printed::default(),
             exit: None,
             stderr: String::new(),
             killed: false,
