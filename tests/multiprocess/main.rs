@@ -1,6 +1,7 @@
 //! Several clusters under one main, inline and in processes: a file per behaviour.
 
 mod agent_errors;
+mod amnesia;
 mod commands;
 mod content_digest;
 mod control;
