@@ -65,7 +65,10 @@ fn a_report_tells_how_often_clusters_have_forgotten() {
             assert_eq!(report.amnesias, amnesias, "{placement:?}, {every:?}");
             let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
             let told = (amnesias > 0).then_some(amnesias);
-            assert_eq!(json.get("amnesias").and_then(|it| it.as_u64()), told);
+            assert_eq!(
+                json.get("amnesias").and_then(serde_json::Value::as_u64),
+                told
+            );
         }
     }
 }

@@ -180,7 +180,6 @@ impl<M: WireMessage> Gateway<M> {
             routes,
             others,
             listeners,
-            stopped,
             interrupts: _,
             grant: _,
             passes: _,
@@ -188,6 +187,7 @@ impl<M: WireMessage> Gateway<M> {
             replayed: _,
             outbound: _,
             interested: _,
+            stopped: _,
             failure: _,
             trips: _,
             local_trips: _,
@@ -202,7 +202,6 @@ impl<M: WireMessage> Gateway<M> {
         routes.clear();
         *others = MailingList::default();
         listeners.clear();
-        *stopped = None;
     }
 
     /// Counts how many agents here subscribed to a pattern, as far as that was asked for.

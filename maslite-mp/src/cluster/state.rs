@@ -41,7 +41,6 @@ struct GatewayState {
     routes: BTreeMap<AgentId, u32>,
     /// What other clusters listen to.
     others: Vec<(u32, Pattern)>,
-    stopped: Option<(u64, StopReason)>,
     ahead: Option<AheadState>,
 }
 
@@ -176,7 +175,6 @@ impl GatewayState {
         Self {
             routes: routes.map(|(id, cluster)| (*id, *cluster)).collect(),
             others: gateway.others.iter().collect(),
-            stopped: gateway.stopped,
             ahead,
         }
     }
@@ -187,7 +185,6 @@ impl GatewayState {
         for (cluster, pattern) in self.others {
             gateway.others.subscribe(cluster, pattern);
         }
-        gateway.stopped = self.stopped;
         if let (Some(ahead), Some(state)) = (&mut gateway.ahead, self.ahead) {
             ahead.stops = state.stops;
             ahead.removals = state.removals;
