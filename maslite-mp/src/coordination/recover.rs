@@ -4,6 +4,8 @@
 //! answer. There the cluster is brought back, what was said and not answered is said again, and the
 //! mail that was written for it is put into the next message.
 
+use std::time::Instant;
+
 use maslite_core::SimTime;
 use tracing::warn;
 
@@ -187,9 +189,11 @@ impl Clusters {
             index: place,
             name: self.list[place].name.clone(),
         };
+        let mut ended = None;
         let mut back = loop {
             let pid = self.list[place].pid;
-            let Some(death) = self.backend.bury(place, pid) else {
+            let death = ended.take().or_else(|| self.backend.bury(place, pid));
+            let Some(death) = death else {
                 return Err(self.explain(place, error, time));
             };
             kept.lose(death, now(), time)?;
@@ -200,6 +204,7 @@ impl Clusters {
             match bring_back(&mut *self.backend, restart, &cluster, kept, wait, time) {
                 Ok(back) => break back,
                 Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::DiedAtStart(death)) => ended = Some(death),
                 Err(Trouble::Died(pid, again)) => {
                     self.list[place].pid = pid;
                     error = again;
@@ -211,6 +216,12 @@ impl Clusters {
         {
             draft.extend(&salvaged);
         }
+        self.take_back(place, back, kept, begin, time);
+        Ok(())
+    }
+
+    /// Takes up a cluster that is back, and tells of it.
+    fn take_back(&mut self, place: usize, back: Back, kept: &Kept, begin: Instant, time: SimTime) {
         let Back {
             started,
             messages,
@@ -239,6 +250,5 @@ impl Clusters {
             snapshot.note_recovery(recovered.clone());
             self.recovered.push(recovered);
         }
-        Ok(())
     }
 }

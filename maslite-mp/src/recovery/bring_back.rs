@@ -6,6 +6,7 @@ use maslite_core::SimTime;
 
 use super::kept::Kept;
 use crate::error::Error;
+use crate::error::death::Death;
 use crate::error::link::LinkError;
 use crate::error::message_fault::MessageFault;
 use crate::error::recovery::NotRecovered;
@@ -39,6 +40,8 @@ pub(crate) struct Back {
 pub(crate) enum Trouble {
     /// Its link broke: its new process, with this id, died.
     Died(u32, LinkError),
+    /// Its new process died before it had a link.
+    DiedAtStart(Death),
     /// Nothing helps.
     Final(Error),
 }
@@ -60,7 +63,7 @@ pub(crate) fn bring_back(
         output: restart.output,
     };
     let started = backend.start(std::slice::from_ref(cluster), &start);
-    let mut started = started.map_err(Trouble::Final)?;
+    let mut started = started.map_err(|error| why_not_started(error, &cluster.name))?;
     let Some(mut started) = started.pop() else {
         let lost = std::io::Error::other("no process was started");
         return Err(Trouble::Final(SpawnError::Resources(lost).into()));
@@ -82,6 +85,18 @@ pub(crate) fn bring_back(
         start,
         replay: begin.elapsed().saturating_sub(start),
     })
+}
+
+/// A process that dies in its start is lost like any other; whatever else is amiss stays so.
+fn why_not_started(error: Error, cluster: &str) -> Trouble {
+    match error {
+        Error::Start(SpawnError::ExitedBeforeHello { exit, stderr, .. }) => {
+            let mut death = Death::bare(cluster.to_owned(), 0, exit);
+            death.stderr = stderr;
+            Trouble::DiedAtStart(death)
+        }
+        error => Trouble::Final(error),
+    }
 }
 
 /// Why a replay stopped.

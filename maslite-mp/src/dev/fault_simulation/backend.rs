@@ -9,7 +9,8 @@ use super::world::World;
 use crate::cluster::mp_scheduler::MpScheduler;
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::error::Error;
-use crate::error::death::Death;
+use crate::error::death::{Death, ExitKind};
+use crate::error::spawn::SpawnError;
 use crate::links::transport::Transport;
 use crate::processes::backend::{Backend, Interrupt, NewCluster, Observer, Start, Started, hear};
 use crate::processes::supervision::{ChildEnd, Failure};
@@ -29,16 +30,26 @@ impl<M: WireMessage> Simulated<M> {
 impl<M: WireMessage> Backend for Simulated<M> {
     fn start(&mut self, clusters: &[NewCluster], _: &Start<'_>) -> Result<Vec<Started>, Error> {
         let started = clusters.iter().map(|NewCluster { index, name }| {
+            if self.world.is_stillborn() {
+                return Err(Error::Start(SpawnError::ExitedBeforeHello {
+                    cluster: u32::try_from(*index).unwrap_or(0),
+                    name: name.clone(),
+                    exit: ExitKind::Signal(9),
+                    stderr: String::new(),
+                    test: None,
+                    passed: Vec::new(),
+                }));
+            }
             let scheduler = MpScheduler::new(Arc::clone(&self.registry));
             let (link, pid) = self.world.start(*index, name, scheduler);
-            Started {
+            Ok(Started {
                 index: *index,
                 pid,
                 carrier: None,
                 link,
-            }
+            })
         });
-        Ok(started.collect())
+        started.collect()
     }
 
     fn observer(&self) -> Option<Arc<dyn Observer>> {

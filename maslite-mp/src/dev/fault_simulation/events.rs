@@ -33,6 +33,8 @@ pub(crate) struct Nature {
     pub(crate) lies: Lies,
     /// The clusters that are killed when so many packets have been sent.
     pub(crate) kills: BTreeMap<u64, Vec<usize>>,
+    /// The processes that die before they have a link, by their numbers over all starts.
+    pub(crate) stillborn: BTreeSet<u64>,
     /// A run that goes on when so many packets have been sent is interrupted.
     pub(crate) interrupts: BTreeSet<u64>,
 }
@@ -120,6 +122,8 @@ pub(super) struct State {
     pub(super) deaths: Vec<Death>,
     /// The clusters whose deaths are their own matter.
     pub(super) contained: Vec<bool>,
+    /// How many processes were started.
+    pub(super) starts: u64,
     /// The last grant that was interrupted.
     pub(super) interrupted_up_to: u64,
     pub(super) tasks: BTreeMap<&'static str, u64>,

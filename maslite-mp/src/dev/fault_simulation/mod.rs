@@ -133,6 +133,7 @@ impl Play {
                 faults: Plan::new(),
                 lies: Lies::new(),
                 kills: BTreeMap::new(),
+                stillborn: BTreeSet::new(),
                 interrupts: BTreeSet::new(),
             },
             recovery: Recovery::stop(),

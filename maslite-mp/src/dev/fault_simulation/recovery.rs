@@ -226,6 +226,22 @@ fn a_cluster_that_dies_too_often_ends_the_run_with_all_its_deaths() {
 }
 
 #[test]
+fn a_process_that_dies_in_its_start_is_started_again() {
+    let mut play = small(13, 2, 0);
+    let packets = undisturbed(&play);
+    // The third and the fourth process are the first two that are to come back.
+    play.nature.stillborn = [2, 3].into();
+    let (came, _) = survive(&play, &[(packets / 2, 0)]);
+    assert_eq!(came, Came::Right);
+    play.recovery = Recovery::restart().at_most(2, Duration::from_secs(3_600));
+    play.nature.kills = [(packets / 2, vec![0])].into();
+    match play.outcome().failure {
+        Some(Failed::Run(Error::NotRecovered { deaths, .. })) => assert_eq!(deaths.len(), 3),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_full_log_begins_anew_with_the_state_of_its_cluster() {
     for (seed, lookahead) in [(11, 0), (12, 1)] {
         let mut play = small(seed, 2, lookahead);

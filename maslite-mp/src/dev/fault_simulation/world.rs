@@ -92,11 +92,20 @@ impl World {
                 failure: None,
                 deaths: Vec::new(),
                 contained: Vec::new(),
+                starts: 0,
                 interrupted_up_to: 0,
                 tasks: BTreeMap::new(),
             }),
             bell: Condvar::new(),
         })
+    }
+
+    /// Whether the process that is to start dies before it has a link.
+    pub(crate) fn is_stillborn(&self) -> bool {
+        let mut state = self.lock();
+        let number = state.starts;
+        state.starts += 1;
+        state.nature.stillborn.contains(&number)
     }
 
     /// Starts a child. Returns main's end of its link, and its process id.
