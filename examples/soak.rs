@@ -153,7 +153,7 @@ fn soak(agents: Entered<Msg>, options: &Options) -> Result<(), Failure> {
             .supersteps_per_instant(u64::MAX);
         let report = main.run(run)?;
         wall += report.wall;
-        counters = report.counters;
+        counters = report.total;
         let accounted = counters.delivered + counters.undeliverable + counters.queued;
         if counters.sent != accounted {
             let sent = counters.sent;

@@ -127,7 +127,7 @@ fn alone(ids: Ids) -> f64 {
     scheduler.add(ids.id(0), Mortal { ids, life: 0 }).unwrap();
     bytes_per_life(|lives| {
         let report = scheduler.run(lasting(lives)).unwrap();
-        assert_eq!(report.counters.agents, 2);
+        assert_eq!(report.total.agents, 2);
     })
 }
 
@@ -163,7 +163,7 @@ fn inline(ids: Ids, lookahead: bool) -> f64 {
     let mut main = clusters(ids, lookahead, Placement::Inline);
     bytes_per_life(|lives| {
         let report = main.run(lasting(lives)).unwrap();
-        assert_eq!(report.counters.agents, 2);
+        assert_eq!(report.total.agents, 2);
     })
 }
 

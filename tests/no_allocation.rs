@@ -160,7 +160,7 @@ fn allocations_of_rounds(questions: u64) -> u64 {
     let before = ALLOCATIONS.get();
     let report = main.run(period()).expect("the model runs");
     let after = ALLOCATIONS.get();
-    assert!(report.counters.delivered > 3 * questions);
+    assert!(report.total.delivered > 3 * questions);
     after - before
 }
 

@@ -66,12 +66,11 @@ pub(crate) struct Model {
 impl Model {
     /// Runs so many supersteps and tells how much mail was delivered in them.
     pub(crate) fn run(&mut self, supersteps: u64) -> Result<u64, Error> {
-        let before = self.scheduler.counters().delivered;
         // Most of these models exchange mail at one instant without end, and mean to.
         let run = Run::until_idle()
             .supersteps(supersteps)
             .supersteps_per_instant(u64::MAX);
-        Ok(self.scheduler.run(run)?.counters.delivered - before)
+        Ok(self.scheduler.run(run)?.counters.delivered)
     }
 
     /// Runs until at least so much mail was delivered, and tells how much.

@@ -528,7 +528,7 @@ fn lived_through(chaos: &Chaos, deed: Deed) -> Result<(MpReport, u64, Duration),
     let took = wall().duration_since(begin);
     all_clean(&main.shutdown())?;
     gone(&pids, begin)?;
-    let counters = report.counters;
+    let counters = report.total;
     if counters.sent != counters.delivered + counters.undeliverable + counters.queued {
         return Err(wrong(format!("mail is unaccounted for: {report}")));
     }

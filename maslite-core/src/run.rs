@@ -148,9 +148,10 @@ impl fmt::Debug for Run {
     }
 }
 
-/// The counters of a simulation since it began.
+/// What a simulation counts. `queued`, `alarms_pending` and `agents` are numbers at one time; all
+/// others grow.
 ///
-/// In every report sent = delivered + undeliverable + queued.
+/// Since the simulation began, sent = delivered + undeliverable + queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counters {
@@ -198,6 +199,27 @@ impl Counters {
         self.alarms_pending += other.alarms_pending;
         self.agents += other.agents;
         self.errors += other.errors;
+    }
+
+    /// Returns what was counted since an earlier time, when the counters were `before`. `queued`,
+    /// `alarms_pending` and `agents` stay as they are.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            sent: self.sent - before.sent,
+            delivered: self.delivered - before.delivered,
+            undeliverable: self.undeliverable - before.undeliverable,
+            queued: self.queued,
+            unheard: self.unheard - before.unheard,
+            supersteps: self.supersteps - before.supersteps,
+            alarms_set: self.alarms_set - before.alarms_set,
+            alarms_fired: self.alarms_fired - before.alarms_fired,
+            alarms_cleared: self.alarms_cleared - before.alarms_cleared,
+            alarms_late: self.alarms_late - before.alarms_late,
+            alarms_pending: self.alarms_pending,
+            agents: self.agents,
+            errors: self.errors - before.errors,
+        }
     }
 
     /// Returns all counters as numbers, to send them to another process.
@@ -415,8 +437,8 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
     [time.as_nanos(), superstep, 0, sent_at, rank, sequence]
 }
 
-/// The result of a run. Counters count from the start of the simulation; times are of this run.
-/// `Display` writes two lines for people, and one line each for lost mail and for topics that no
+/// The result of a run. Numbers are of this run, and what happens between two runs is counted in the
+/// later one; `total` counts since the simulation began. `Display` writes two lines for people, and one line each for lost mail and for topics that no
 /// agent sent.
 ///
 /// ```
@@ -444,8 +466,10 @@ pub struct Report {
     pub now: SimTime,
     /// The duration of the run \[wall\].
     pub wall: Duration,
-    /// The counters since the simulation began.
+    /// What was counted in this run.
     pub counters: Counters,
+    /// What was counted since the simulation began.
+    pub total: Counters,
     /// The digest of the trace since the simulation began, if it was asked for.
     pub digest: Option<Digest>,
     /// The digest of the trace with the contents of all messages, if it was asked for. Two runs
@@ -464,8 +488,8 @@ pub struct Report {
     /// Topics with subscribers for which no mail was posted since: no agent sent any, or the name
     /// is misspelt.
     pub silent: Vec<Topic>,
-    /// How often a scheduler forgot everything and was restored from its saved state, since the
-    /// simulation began. 0 without [`amnesia`](crate::SchedulerBuilder::amnesia).
+    /// How often a scheduler forgot everything and was restored from its saved state in this run. 0
+    /// without [`amnesia`](crate::SchedulerBuilder::amnesia).
     pub amnesias: u64,
 }
 
@@ -480,6 +504,7 @@ impl Report {
             now,
             wall,
             counters: Counters::default(),
+            total: Counters::default(),
             digest: None,
             content_digest: None,
             behind: Duration::ZERO,
@@ -587,7 +612,7 @@ impl Report {
             };
             write!(f, "{before}{lost}")?;
         }
-        let more = self.counters.undeliverable.saturating_sub(SHOWN as u64);
+        let more = self.total.undeliverable.saturating_sub(SHOWN as u64);
         if more > 0 {
             write!(f, "; and {more} more")?;
         }

@@ -65,6 +65,8 @@ pub struct Scheduler<M: Message> {
     queued: Vec<Mail<M>>,
     outside: Arc<Outside<M>>,
     failed: bool,
+    /// What was counted up to the end of the last run, and how often it had forgotten everything.
+    counted: (Counters, u64),
     /// The first mail that nobody got.
     lost: Vec<(LostKey, LostMail)>,
     /// What it forgets by, if it does.
@@ -101,6 +103,7 @@ impl<M: Message> SchedulerBuilder<M> {
                 mails: Mutex::default(),
             }),
             failed: false,
+            counted: Default::default(),
             lost: Vec::new(),
             memory: Memory::new(self.amnesia, self.agent_types),
         }
@@ -335,7 +338,12 @@ impl<M: Message> Scheduler<M> {
         signal.lower(STOP | TIMEOUT);
         let now = self.engine.now();
         let mut report = Report::new(stopped_by, start, now, wall().duration_since(started));
-        report.counters = self.engine.counters();
+        report.total = self.engine.counters();
+        let amnesias = self.memory.as_ref().map_or(0, Memory::count);
+        let (counters_before, amnesias_before) = self.counted;
+        self.counted = (report.total, amnesias);
+        report.counters = report.total.since(&counters_before);
+        report.amnesias = amnesias - amnesias_before;
         report.digest = self.engine.digest();
         report.content_digest = self.engine.content_digest();
         report.behind = behind;
@@ -345,7 +353,6 @@ impl<M: Message> Scheduler<M> {
         self.lost.truncate(Report::LOST_KEPT);
         report.lost = self.lost.iter().map(|(_, lost)| *lost).collect();
         report.silent = self.engine.silent_topics();
-        report.amnesias = self.memory.as_ref().map_or(0, Memory::count);
         Ok(report)
     }
 

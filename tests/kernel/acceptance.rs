@@ -58,7 +58,7 @@ fn ping_pong_to_five_thousand() {
     // Both were just added, so both are updated in the first superstep; that of 2 counts, too.
     assert_eq!((player(1).updates, player(2).updates), (LIMIT, LIMIT));
     assert_eq!((player(1).outcome, player(2).outcome), ("beaten!", "won!"));
-    assert_eq!(report.counters.sent, 2 * LIMIT - 1);
+    assert_eq!(report.total.sent, 2 * LIMIT - 1);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn ten_runs_of_two_seconds_with_an_alarm_every_three() {
         assert_eq!(report.now, SimTime::from_secs(seconds));
         // At 6, 12 and 18 an alarm is due: it has not fired yet.
         let fired = (seconds - 1) / 3;
-        assert_eq!(report.counters.alarms_fired, fired, "at {seconds} s");
+        assert_eq!(report.total.alarms_fired, fired, "at {seconds} s");
     }
     assert_eq!(world.run_until_idle().now, SimTime::from_secs(21));
 }
@@ -229,6 +229,6 @@ fn three_messages_and_an_agent_that_takes_one_at_a_time() {
     for _ in 0..3 {
         world.mail(9, 1, "One");
     }
-    assert_eq!(world.run_until_idle().counters.queued, 0);
+    assert_eq!(world.run_until_idle().total.queued, 0);
     assert_eq!(*taken.lock().unwrap(), 3);
 }

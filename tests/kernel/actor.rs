@@ -214,7 +214,7 @@ fn observer(log: Log) -> maslite_core::Observer<Say> {
 /// No mail is lost or made up.
 #[track_caller]
 pub(crate) fn balanced(report: Report) -> Report {
-    let counters = &report.counters;
+    let counters = &report.total;
     let accounted = counters.delivered + counters.undeliverable + counters.queued;
     assert_eq!(counters.sent, accounted, "{report}");
     let alarms = counters.alarms_fired + counters.alarms_cleared + counters.alarms_pending;

@@ -60,7 +60,7 @@ fn alarms_of_one_instant_fire_by_time_set_then_setter_then_sequence() {
         "10/1 3 gets 1 set at 10 from 1",
     ]);
     assert_eq!(report.now, SimTime::from_millis(10));
-    assert_eq!(report.counters.alarms_fired, 12);
+    assert_eq!(report.total.alarms_fired, 12);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn alarms_reach_others_with_copies_and_as_broadcasts_and_directly() {
         "2/0 3 gets A from 1 to all",
         "3/0 2 gets A from 1",
     ]);
-    assert_eq!(report.counters.undeliverable, 1);
+    assert_eq!(report.total.undeliverable, 1);
     assert_eq!(report.now, SimTime::from_millis(4));
 }
 
@@ -210,7 +210,7 @@ fn alarms_are_cleared_by_handle_by_receiver_and_by_topic_and_only_ones_own() {
         "6/0 1 gets D from 1",
         "7/0 2 gets Mine from 2",
     ]);
-    let counters = report.counters;
+    let counters = report.total;
     assert_eq!((counters.alarms_set, counters.alarms_cleared), (7, 5));
 }
 
@@ -228,7 +228,7 @@ fn a_handle_is_of_no_use_to_another_agent() {
         assert!(!ctx.clear_alarm(handle));
     });
     world.add(2, thief);
-    assert_eq!(world.run_until_idle().counters.alarms_fired, 1);
+    assert_eq!(world.run_until_idle().total.alarms_fired, 1);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn alarms_are_listed_in_the_order_they_fire() {
     );
     let report = world.run_until_idle();
     assert_eq!(
-        (report.counters.alarms_fired, report.counters.alarms_cleared),
+        (report.total.alarms_fired, report.total.alarms_cleared),
         (4, 2)
     );
 }

@@ -56,10 +56,10 @@ fn a_handle_that_an_agent_keeps_stays_good() {
         }
         let report = scheduler.run(Run::until_idle()).unwrap();
         assert_eq!(report.now, SimTime::from_secs(5), "{every:?}");
-        assert_eq!(report.counters.alarms_cleared, 2);
+        assert_eq!(report.total.alarms_cleared, 2);
         // Both are set up before the first superstep, and awake in it.
-        let amnesias = every.map_or(0, |every| report.counters.supersteps / every);
-        assert_eq!((report.counters.supersteps, report.amnesias), (4, amnesias));
+        let amnesias = every.map_or(0, |every| report.total.supersteps / every);
+        assert_eq!((report.total.supersteps, report.amnesias), (4, amnesias));
         for id in 1..=2 {
             let holder: &Holder = scheduler.agent(id).unwrap();
             assert_eq!((&holder.cleared[..], holder.heard), (&[true, false][..], 5));
@@ -89,7 +89,7 @@ fn kept_by_the_environment() {
     let mut scheduler = Scheduler::new();
     scheduler.add(1, Holder::default()).unwrap();
     let report = scheduler.run(Run::until_idle()).unwrap();
-    assert_eq!((report.counters.supersteps, report.amnesias), (4, 4));
+    assert_eq!((report.total.supersteps, report.amnesias), (4, 4));
     let holder: &Holder = scheduler.agent(1).unwrap();
     assert_eq!((&holder.cleared[..], holder.heard), (&[true, false][..], 5));
 }

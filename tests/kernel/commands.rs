@@ -83,7 +83,7 @@ fn an_agent_taken_out_leaves_what_it_did_not_read() {
     assert_eq!(scheduler.take_out::<Painter>(1).unwrap().painted, 2);
     assert!(scheduler.take_out::<Painter>(1).is_err());
     let report = scheduler.run(Run::until_idle()).unwrap();
-    let counters = report.counters;
+    let counters = report.total;
     assert_eq!((counters.delivered, counters.undeliverable), (2, 3));
     assert_eq!((counters.queued, counters.agents), (0, 1));
 }
@@ -109,5 +109,5 @@ fn errors_are_collected_and_may_stop_the_run() {
     assert_eq!(report.errors[0].to_string(), text);
     let report = scheduler.run(Run::until_idle()).unwrap();
     assert_eq!(report.stopped_by, StopReason::Idle);
-    assert_eq!((report.errors.len(), report.counters.errors), (2, 3));
+    assert_eq!((report.errors.len(), report.total.errors), (2, 3));
 }

@@ -75,7 +75,7 @@ fn a_new_agent_exists_for_the_mail_of_its_superstep_and_is_awake_in_the_next() {
         "0/1 4 is updated",
         "0/2 1 gets Born from 5",
     ]);
-    assert_eq!(report.counters.agents, 3);
+    assert_eq!(report.total.agents, 3);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn teardown_takes_the_place_of_the_next_update_whoever_removes_whom() {
         "0/2 4 gets Bye from 2",
         "0/2 4 gets Bye from 3",
     ]);
-    let counters = report.counters;
+    let counters = report.total;
     assert_eq!((counters.agents, counters.undeliverable), (1, 4));
     world.scheduler.shutdown().ok().unwrap();
     world.log.is(&["0/3 4 is torn down"]);
@@ -198,7 +198,7 @@ fn a_leaving_agent_can_still_read_its_mail_in_teardown() {
         "0/1 1 is torn down",
         "0/1 1 gets Last from 1",
     ]);
-    assert_eq!(report.counters.undeliverable, 1);
+    assert_eq!(report.total.undeliverable, 1);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn the_owner_removes_an_agent_between_runs() {
     world
         .log
         .is(&["0/0 1 is set up", "0/0 2 is set up", "0/1 1 is torn down"]);
-    assert_eq!(report.counters.undeliverable, 1);
+    assert_eq!(report.total.undeliverable, 1);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn mail_left_unread_keeps_an_agent_awake_and_comes_before_what_is_new() {
         "0/3 1 gets D from 1",
         "0/3 1 is updated",
     ]);
-    assert_eq!((report.counters.sent, report.counters.delivered), (4, 4));
+    assert_eq!((report.total.sent, report.total.delivered), (4, 4));
 }
 
 #[test]
@@ -370,8 +370,8 @@ fn mail_left_unread_is_counted_as_queued() {
     world.mail(9, 1, "A");
     world.mail(9, 1, "B");
     let report = world.run(Run::until_idle().supersteps(3));
-    assert_eq!((report.counters.queued, report.counters.delivered), (2, 0));
-    assert_eq!(report.counters.supersteps, 3);
+    assert_eq!((report.total.queued, report.total.delivered), (2, 0));
+    assert_eq!(report.total.supersteps, 3);
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn keep_awake_gives_an_update_in_every_superstep_there_is_and_makes_none() {
         // It asked no longer.
         "5/2 3 gets Pong from 1",
     ]);
-    assert_eq!(report.counters.supersteps, 5);
+    assert_eq!(report.total.supersteps, 5);
 }
 
 #[test]

@@ -21,10 +21,7 @@ fn asking() -> World {
 fn without_a_handler_it_is_undeliverable() {
     let mut world = asking();
     let report = world.run_until_idle();
-    assert_eq!(
-        (report.counters.sent, report.counters.undeliverable),
-        (3, 1)
-    );
+    assert_eq!((report.total.sent, report.total.undeliverable), (3, 1));
 }
 
 #[test]
@@ -57,11 +54,8 @@ fn an_answer_arrives_in_the_next_superstep_after_mail_of_agents() {
         "0/1 2 gets Chat from 3",
         "0/1 2 gets Answer from main",
     ]);
-    assert_eq!((report.counters.sent, report.counters.delivered), (6, 6));
-    assert_eq!(
-        (report.counters.unheard, report.counters.undeliverable),
-        (1, 0)
-    );
+    assert_eq!((report.total.sent, report.total.delivered), (6, 6));
+    assert_eq!((report.total.unheard, report.total.undeliverable), (1, 0));
 }
 
 #[test]
@@ -79,7 +73,7 @@ fn the_handler_stops_the_run_when_all_its_mail_is_handled() {
     });
     let report = balanced(report.unwrap());
     assert_eq!((handled, report.stopped_by), (2, StopReason::Stopped));
-    assert_eq!((report.counters.queued, report.counters.supersteps), (1, 1));
+    assert_eq!((report.total.queued, report.total.supersteps), (1, 1));
     world.log.take();
     world.run_until_idle();
     world.log.is(&["0/1 2 gets Asked from 1"]);
@@ -143,7 +137,7 @@ fn main_does_not_talk_to_itself() {
         heard += 1;
         main.send(AgentId::MAIN, mail.body);
     });
-    let counters = run.unwrap().counters;
+    let counters = run.unwrap().total;
     assert_eq!((heard, counters.undeliverable), (1, 1));
     assert_eq!((counters.sent, counters.delivered), (2, 1));
 }

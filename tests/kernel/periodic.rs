@@ -59,7 +59,7 @@ fn it_is_due_each_period_and_keeps_its_handle_until_it_is_cleared() {
         r#"[(true, "0.04 s", Some(SimDuration(10000000)))]"#,
         "Some((true, false))",
     ]);
-    let counters = report.counters;
+    let counters = report.total;
     let alarms = (
         counters.alarms_set,
         counters.alarms_fired,
@@ -148,10 +148,7 @@ fn it_dies_with_its_agent_and_other_alarms_of_it_do_not() {
         "50/0 2 gets Last from 1",
     ]);
     assert_eq!(
-        (
-            report.counters.alarms_cleared,
-            report.counters.alarms_pending
-        ),
+        (report.total.alarms_cleared, report.total.alarms_pending),
         (2, 0)
     );
 }
@@ -182,7 +179,7 @@ fn cleared_between_firing_and_reading_that_mail_is_the_last() {
             "ended 1",
             "10/0 1 gets Tick from 1",
         ]);
-        assert_eq!(report.counters.alarms_cleared, 0);
+        assert_eq!(report.total.alarms_cleared, 0);
     }
 }
 
@@ -211,7 +208,7 @@ fn it_ends_with_time() {
     };
     let actor = world.actor().setup(set);
     world.add(1, actor);
-    assert_eq!(world.run_until_idle().counters.alarms_fired, 1);
+    assert_eq!(world.run_until_idle().total.alarms_fired, 1);
 }
 
 #[test]
@@ -241,7 +238,7 @@ fn in_real_time_an_optional_one_does_not_keep_a_run_from_being_idle() {
     world.add(1, actor);
     let report = world.run_until_idle();
     assert_eq!(
-        (report.stopped_by.name(), report.counters.alarms_cleared),
+        (report.stopped_by.name(), report.total.alarms_cleared),
         ("idle", 1)
     );
 }
@@ -278,7 +275,7 @@ fn a_reply_goes_to_the_sender_be_it_an_agent_the_setter_of_an_alarm_or_main() {
         .scheduler
         .run_with(run, |mail, _| heard.push((mail.sender, mail.body)));
     assert_eq!(heard, [(echo, Say("Echo"))]);
-    assert_eq!(report.unwrap().counters.undeliverable, 0);
+    assert_eq!(report.unwrap().total.undeliverable, 0);
     world.log.is(&[
         "0/0 1 is set up",
         "0/0 echo gets Main from main",

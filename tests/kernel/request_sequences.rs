@@ -127,5 +127,5 @@ fn a_paced_run_ends_with_the_last_instant_of_time() {
         (report.stopped_by, report.now),
         (StopReason::Idle, SimTime::MAX)
     );
-    assert_eq!(report.counters.alarms_fired, 1);
+    assert_eq!(report.total.alarms_fired, 1);
 }

@@ -47,14 +47,14 @@ fn idle_ends_it_where_the_last_thing_happened() {
     let mut world = ticking(3);
     let report = world.run(Run::until(at(1_000)));
     assert_eq!((report.stopped_by, report.now), (StopReason::Idle, at(30)));
-    assert_eq!(report.counters.supersteps, 4);
+    assert_eq!(report.total.supersteps, 4);
 }
 
 #[test]
 fn an_empty_simulation_is_idle() {
     let report = World::new().run_until_idle();
     assert_eq!((report.stopped_by, report.now), (StopReason::Idle, at(0)));
-    assert_eq!(report.counters.supersteps, 0);
+    assert_eq!(report.total.supersteps, 0);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_limit_at_the_start_sets_up_and_does_no_more() {
     world.mail(9, 1, "Other");
     let report = world.run(Run::until(SimTime::ZERO));
     assert_eq!(report.stopped_by, StopReason::TimeLimit);
-    assert_eq!((report.counters.queued, report.counters.supersteps), (1, 0));
+    assert_eq!((report.total.queued, report.total.supersteps), (1, 0));
     world.log.is(&["0/0 1 is set up"]);
 }
 
@@ -105,13 +105,13 @@ fn so_many_supersteps_and_no_more() {
     let mut world = endless();
     let report = world.run(Run::until_idle().supersteps(0));
     assert_eq!(
-        (report.stopped_by, report.counters.supersteps),
+        (report.stopped_by, report.total.supersteps),
         (StopReason::Supersteps, 0)
     );
     world.log.is(&["0/0 1 is set up", "0/0 2 is set up"]);
     let report = world.run(Run::until_idle().supersteps(3));
     assert_eq!(
-        (report.stopped_by, report.counters.supersteps),
+        (report.stopped_by, report.total.supersteps),
         (StopReason::Supersteps, 3)
     );
     world.log.is(&[
@@ -154,7 +154,7 @@ fn pause_ends_it_after_the_superstep_with_its_mail_posted() {
         StopReason::StoppedByAgent(AgentId::from(1))
     );
     assert_eq!(report.stopped_by.to_string(), "stopped by agent 1");
-    assert_eq!(report.counters.queued, 2);
+    assert_eq!(report.total.queued, 2);
     world.log.is(&[
         "0/0 1 is set up",
         "0/0 2 is set up",
@@ -181,7 +181,7 @@ fn pause_in_setup_ends_it_before_the_first_superstep() {
         report.stopped_by,
         StopReason::StoppedByAgent(AgentId::from(1))
     );
-    assert_eq!(report.counters.supersteps, 0);
+    assert_eq!(report.total.supersteps, 0);
     world.run_until_idle();
     world.log.is(&[
         "0/0 1 is set up",
@@ -200,7 +200,7 @@ fn a_predicate_over_the_counters_ends_it_between_two_supersteps() {
     );
     let report = world.run(Run::until_idle().stop_when(|_| true));
     assert_eq!(
-        (report.stopped_by, report.counters.delivered),
+        (report.stopped_by, report.total.delivered),
         (StopReason::Predicate, 4)
     );
 }
@@ -213,7 +213,7 @@ fn a_timeout_ends_an_endless_exchange() {
     let report = world.run(run.timeout(timeout));
     assert_eq!(report.stopped_by, StopReason::Timeout);
     assert!(report.wall >= timeout, "{report}");
-    assert_eq!(report.counters.queued, 1);
+    assert_eq!(report.total.queued, 1);
     // It has no part in the next run.
     let report = world.run(Run::until_idle().supersteps(1));
     assert_eq!(report.stopped_by, StopReason::Supersteps);
@@ -299,7 +299,7 @@ fn an_endless_exchange_is_found_without_asking() {
 fn the_limit_on_supersteps_counts_within_an_instant() {
     let mut world = ticking(50);
     let report = world.run(Run::until_idle().supersteps_per_instant(1));
-    assert_eq!(report.counters.supersteps, 51);
+    assert_eq!(report.total.supersteps, 51);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn a_handle_ends_the_run_to_come() {
     world.scheduler.controller().stop();
     let report = world.run_until_idle();
     assert_eq!(report.stopped_by, StopReason::Interrupted);
-    assert_eq!(report.counters.supersteps, 0);
+    assert_eq!(report.total.supersteps, 0);
     assert_eq!(world.run_until_idle().stopped_by, StopReason::Idle);
 }
 

@@ -112,7 +112,7 @@ fn deliveries_of_random_scenarios(seeds: Range<u64>, amnesia: Option<u64>) -> u6
         let report = loaded.run(whole(&scenario));
         let of = format!("seed {seed}: {}", serde_json::to_string(&scenario).unwrap());
         same_trace(&loaded.trace(), &expected.trace, &of);
-        let counters = report.counters;
+        let counters = report.total;
         let got = naive::Outcome {
             trace: expected.trace.clone(),
             instants_ms: expected.instants_ms.clone(),

@@ -137,7 +137,7 @@ fn a_subscription_holds_for_the_mail_of_its_own_superstep() {
         "0/2 1 gets Go from 9",
         "0/2 2 gets Stop from 9",
     ]);
-    assert_eq!(report.counters.unheard, 1);
+    assert_eq!(report.total.unheard, 1);
 }
 
 #[test]

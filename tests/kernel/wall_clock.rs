@@ -91,7 +91,7 @@ fn real_time_waits_for_an_alarm_that_is_required() {
     world.add(1, patient);
     let report = world.run_until_idle();
     assert_eq!(report.stopped_by, StopReason::Idle);
-    assert_eq!(report.counters.alarms_fired, 1);
+    assert_eq!(report.total.alarms_fired, 1);
     assert!(report.now >= SimTime::from_millis(30));
     assert!(report.wall >= Duration::from_millis(30), "{report}");
 }
@@ -105,7 +105,7 @@ fn real_time_drops_alarms_that_are_optional_when_it_goes_idle() {
     });
     world.add(1, patient);
     let report = world.run_until_idle();
-    let counters = report.counters;
+    let counters = report.total;
     assert_eq!(report.stopped_by, StopReason::Idle);
     assert_eq!((counters.alarms_fired, counters.alarms_cleared), (1, 1));
     assert_eq!(counters.alarms_pending, 0);
@@ -120,7 +120,7 @@ fn an_optional_alarm_fires_while_a_required_one_keeps_the_run_going() {
     });
     world.add(1, patient);
     let report = world.run_until_idle();
-    assert_eq!(report.counters.alarms_fired, 2);
+    assert_eq!(report.total.alarms_fired, 2);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn real_time_ends_at_its_limit_while_agents_chat_and_an_alarm_is_due() {
     assert_eq!(report.stopped_by, StopReason::TimeLimit);
     assert!(report.wall >= Duration::from_millis(20), "{report}");
     // Chatter does not keep alarms from firing.
-    assert_eq!(report.counters.alarms_fired, 1);
+    assert_eq!(report.total.alarms_fired, 1);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn what_was_due_before_the_end_happens_though_the_wall_has_leapt_over_both() {
     let report = world.run(Run::lasting(ms(20)).timeout(Duration::from_secs(60)));
     assert_eq!(report.stopped_by, StopReason::TimeLimit);
     assert_eq!(
-        (report.now, report.counters.alarms_fired),
+        (report.now, report.total.alarms_fired),
         (SimTime::ZERO + ms(20), 1)
     );
     // The alarm comes late, but at an instant of the run.

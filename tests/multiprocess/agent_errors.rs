@@ -74,7 +74,7 @@ fn tell(mut run: impl FnMut() -> Report) -> Story {
             error.cluster = None;
             error
         });
-        let counted = report.counters.errors;
+        let counted = report.total.errors;
         let errors = errors.collect();
         story.push((
             report.stopped_by,
@@ -184,7 +184,7 @@ fn an_error_names_agent_cluster_and_time() {
         assert_eq!(main.errors(), report.errors);
         let report = main.run(Run::until_idle().stop_at_error()).unwrap();
         assert_eq!(report.stopped_by, StopReason::Idle);
-        assert_eq!((report.errors.len(), report.counters.errors), (0, 2));
+        assert_eq!((report.errors.len(), report.total.errors), (0, 2));
     }
 }
 
@@ -201,7 +201,7 @@ fn a_report_keeps_the_first_thousand_and_counts_all() {
         main.send_mail(part(id, 299));
     }
     let report = main.run(Run::until_idle()).unwrap();
-    assert_eq!(report.counters.errors, MACHINES * 301);
+    assert_eq!(report.total.errors, MACHINES * 301);
     assert_eq!(report.errors.len(), Report::ERRORS_KEPT);
     // Those of the setups come first.
     let (setups, rest) = report.errors.split_at(7);

@@ -188,7 +188,7 @@ fn a_run_that_is_asked_in_between_is_as_one_that_is_not() {
                     break report;
                 }
             };
-            (report.digest, report.counters, report.now)
+            (report.digest, report.total, report.now)
         };
         assert_eq!(run(true), run(false), "{placement:?} {lookahead}");
     });
@@ -269,7 +269,7 @@ fn every_reason_not_to_answer_is_an_error_of_its_own() {
         assert_eq!(main.command(1, Msg::Reset(5)).unwrap(), Msg::Count(0));
         assert_eq!(main.command(1, Msg::Count(0)).unwrap(), Msg::Count(5));
         main.send_mail(token(1, 3));
-        assert_eq!(main.run(Run::until_idle()).unwrap().counters.delivered, 4);
+        assert_eq!(main.run(Run::until_idle()).unwrap().total.delivered, 4);
     });
 }
 
@@ -296,7 +296,7 @@ fn an_agent_taken_out_is_gone_and_handed_over() {
         let work = Mail::new(AgentId::MAIN, Receiver::Subscribers, Msg::Work(0));
         main.send_mail(work);
         let report = main.run(Run::until_idle()).unwrap();
-        let counters = report.counters;
+        let counters = report.total;
         assert_eq!((counters.agents, counters.undeliverable), (8, 1));
         assert_eq!(counters.delivered, 1 + PLAYERS - 1);
     });
@@ -314,7 +314,7 @@ fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
         main.run(Run::until_idle().supersteps(0)).unwrap();
         main.take_out::<Player>(4).unwrap();
         let report = main.run(Run::until_idle()).unwrap();
-        let counters = report.counters;
+        let counters = report.total;
         assert_eq!(counters.queued, 0);
         assert_eq!(counters.sent, counters.delivered + counters.undeliverable);
         assert!(counters.undeliverable >= 1);
@@ -333,7 +333,7 @@ fn an_agent_is_replaced_where_it_sits() {
         main.send_mail(work);
         let report = main.run(Run::until_idle()).unwrap();
         assert_eq!(main.inspect::<Player>(2).unwrap().seen, 41);
-        assert_eq!(report.counters.delivered, 2 + PLAYERS, "it listens still");
+        assert_eq!(report.total.delivered, 2 + PLAYERS, "it listens still");
         assert!(matches!(
             main.replace(2, Stranger).unwrap_err(),
             ControlError::Unregistered { .. }

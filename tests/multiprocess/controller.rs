@@ -273,7 +273,7 @@ fn what_a_command_changes_is_changed() {
         });
         let report = main.run(Run::until_idle()).unwrap();
         assert_eq!(changer.join().unwrap().seen, 1_000);
-        assert_eq!(report.counters.agents, PLAYERS);
+        assert_eq!(report.total.agents, PLAYERS);
         assert!(main.inspect::<Player>(4).unwrap().seen >= 5_000);
         assert!(main.inspect::<Player>(5).unwrap().seen >= 1_000);
     });

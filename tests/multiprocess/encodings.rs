@@ -184,7 +184,7 @@ fn pay(placement: TestPlacement, payees: Payees, between: Between) -> Result<MpR
 fn mail_of_one_batch_is_right() {
     for placement in ALL {
         let report = pay(placement, Payees::Elsewhere, Between::Nothing).unwrap();
-        assert_eq!(report.counters.delivered, 3, "{placement:?}");
+        assert_eq!(report.total.delivered, 3, "{placement:?}");
     }
 }
 

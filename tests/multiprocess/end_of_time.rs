@@ -137,13 +137,13 @@ fn without_a_lookahead_it_is_that_of_a_lone_scheduler() {
     }
     let expected = alone.run_with(Run::until_idle(), reply).unwrap();
     assert_eq!(expected.now, SimTime::MAX);
-    assert_eq!(expected.counters.alarms_fired, 12);
+    assert_eq!(expected.total.alarms_fired, 12);
     for placement in all_placements() {
         let (_, report) = run(placement, false, None);
         assert_eq!(report.stopped_by, StopReason::Idle);
         assert_eq!(report.now, SimTime::MAX, "{placement:?}");
         assert_eq!(report.digest, expected.digest, "{placement:?}");
-        assert_eq!(report.counters, expected.counters, "{placement:?}");
+        assert_eq!(report.total, expected.total, "{placement:?}");
     }
 }
 
@@ -182,9 +182,9 @@ fn under_a_lookahead_all_that_is_due_happens_and_what_crosses_arrives() {
             let (lines, report) = run(placement, true, piece);
             assert_eq!(lines, expected, "{placement:?}, pieces of {piece:?}");
             assert_eq!(report.now, SimTime::MAX);
-            assert_eq!(report.counters.alarms_fired, 12);
-            assert_eq!(report.counters.alarms_pending, 0);
-            assert_eq!(report.counters.undeliverable, 0);
+            assert_eq!(report.total.alarms_fired, 12);
+            assert_eq!(report.total.alarms_pending, 0);
+            assert_eq!(report.total.undeliverable, 0);
         }
     }
 }

@@ -188,9 +188,9 @@ fn mail_for_nobody_is_counted_as_undeliverable() {
         main.send_mail(go(1));
         main.send_mail(go(99));
         let report = main.run(Run::until_idle()).unwrap();
-        assert_eq!(report.counters.undeliverable, 2, "{report}");
+        assert_eq!(report.total.undeliverable, 2, "{report}");
         assert_eq!(
-            (report.counters.sent, report.counters.delivered),
+            (report.total.sent, report.total.delivered),
             (3, 1),
             "{report}"
         );

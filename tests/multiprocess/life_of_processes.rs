@@ -95,8 +95,8 @@ fn cut_short(main: &mut MpMain<Msg>) -> Counters {
             .supersteps_per_instant(u64::MAX);
         let report = main.run(run).unwrap();
         assert_eq!(report.stopped_by, StopReason::Timeout);
-        if report.counters.supersteps > before {
-            return report.counters;
+        if report.total.supersteps > before {
+            return report.total;
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn in_clusters(
     let story = tell(&lines, |heard| {
         let run = main.run_with(Run::until_idle(), |mail, main| handle(heard, mail, main));
         let report = run.unwrap().run;
-        amnesias = report.amnesias;
+        amnesias += report.amnesias;
         report
     });
     let forgets = FORGETFUL.contains(&placement) && story.counters.supersteps > 0;

@@ -30,8 +30,8 @@ fn a_long_trace_is_told_in_parts() {
             .supersteps_per_instant(u64::MAX);
         let report = main.run(run).unwrap();
         assert_eq!(report.stopped_by, StopReason::Supersteps);
-        assert_eq!(told.load(Ordering::Relaxed), report.counters.delivered);
-        assert!(report.counters.delivered >= 24_999, "{report}");
+        assert_eq!(told.load(Ordering::Relaxed), report.total.delivered);
+        assert!(report.total.delivered >= 24_999, "{report}");
         // Setup, one for 10,000 deliveries each, and the end.
         assert!((4..=6).contains(&report.rounds), "{}", report.rounds);
     }
@@ -68,7 +68,7 @@ fn mail_that_crosses_leaves_nothing_behind() {
         let run = Run::until_idle()
             .supersteps(supersteps)
             .supersteps_per_instant(u64::MAX);
-        let counters = main.run(run).unwrap().counters;
+        let counters = main.run(run).unwrap().total;
         let accounted = counters.delivered + counters.undeliverable + counters.queued;
         assert_eq!(counters.sent, accounted, "{counters:?}");
         assert_eq!(counters.queued, 1);
@@ -102,7 +102,7 @@ fn clusters_that_flood_each_other_go_on() {
         main.send_mail(long(1));
         main.send_mail(long(2));
         let report = main.run(Run::until_idle().supersteps(8)).unwrap();
-        let counters = report.counters;
+        let counters = report.total;
         assert_eq!(
             (counters.delivered, counters.queued, counters.sent),
             (16, 2, 18),
@@ -211,7 +211,7 @@ fn bursts_of_all_to_all_are_accounted_for() {
         for superstep in 1..=bursts + 1 {
             let one = Run::until_idle().supersteps(1);
             let report = main.run_with(one, |mail, _| told.push(mail.body)).unwrap();
-            let counters = report.counters;
+            let counters = report.total;
             let thrown = burst * superstep.min(bursts);
             let caught = burst * (superstep - 1);
             let heard = told.len() as u64;
@@ -231,7 +231,7 @@ fn bursts_of_all_to_all_are_accounted_for() {
         let report = main
             .run_with(Run::until_idle(), |mail, _| told.push(mail.body))
             .unwrap();
-        assert_eq!(report.counters.queued, 0);
+        assert_eq!(report.total.queued, 0);
         let each = (CLUSTERS - 1) * BALLS * BURSTS;
         assert_eq!(told.len(), CLUSTERS as usize);
         assert!(
@@ -255,7 +255,7 @@ fn a_flood_between_two_clusters_delays_no_other() {
         main.send_mail(go(4));
         for superstep in 1..=6 {
             let report = main.run(Run::until_idle().supersteps(1)).unwrap();
-            let counters = report.counters;
+            let counters = report.total;
             assert_eq!(
                 (counters.delivered, counters.queued),
                 (4 * superstep, 4),
@@ -361,7 +361,7 @@ fn slow_entry() {
             let before: Vec<u64> = pids.iter().map(|pid| peak(*pid)).collect();
             let report = main.run(Run::until_idle()).unwrap();
             assert_eq!(
-                (report.counters.delivered, report.counters.undeliverable),
+                (report.total.delivered, report.total.undeliverable),
                 (TICKS * (PARCELS + 1), 0),
                 "{report}"
             );

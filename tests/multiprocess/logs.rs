@@ -351,7 +351,7 @@ fn a_subscriber_that_panics_ends_no_run() {
         main.add_to(cluster, 2, Writer::Forger(flood)).unwrap();
         main.run(Run::until_idle()).unwrap()
     });
-    assert_eq!(report.counters.delivered, 5);
+    assert_eq!(report.total.delivered, 5);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn into_stderr() {
         }
         main.run(Run::until_idle()).unwrap()
     });
-    assert_eq!(report.counters.delivered, 5);
+    assert_eq!(report.total.delivered, 5);
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn onto_a_standard_output_that_takes_nothing() {
         );
         main.send_mail(go(1));
         let report = main.run(Run::until_idle()).unwrap();
-        assert_eq!(report.counters.delivered, 1);
+        assert_eq!(report.total.delivered, 1);
         let shutdown = main.shutdown();
         assert!(shutdown.errors.is_empty(), "{shutdown:?}");
     }

@@ -285,7 +285,7 @@ fn run(
     let last = until.map_or(Run::until_idle(), |until| {
         Run::until(SimTime::from_millis(until))
     });
-    let counters = main.run(last).unwrap().counters;
+    let counters = main.run(last).unwrap().total;
     assert_eq!(
         counters.sent,
         counters.delivered + counters.undeliverable + counters.queued

@@ -140,12 +140,9 @@ const LOST: [&str; 7] = [
 fn mail_for_nobody_topics_without_mail_and_alarms_for_the_past_are_reported() {
     let report = alone();
     assert_eq!(shown(&report), LOST);
-    assert_eq!(report.counters.undeliverable, 7);
+    assert_eq!(report.total.undeliverable, 7);
     assert_eq!(report.silent, ["Closing", "Ordr"].map(Topic::new));
-    assert_eq!(
-        (report.counters.alarms_late, report.counters.alarms_set),
-        (1, 5)
-    );
+    assert_eq!((report.total.alarms_late, report.total.alarms_set), (1, 5));
     let text = report.to_string();
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[1].ends_with("; alarms set for the past: 1"), "{text}");
@@ -163,10 +160,7 @@ fn mail_for_nobody_topics_without_mail_and_alarms_for_the_past_are_reported() {
             let divided = divided(placement, clusters);
             assert_eq!(shown(&divided), LOST, "{placement:?}, {clusters}");
             assert_eq!(divided.silent, report.silent, "{placement:?}, {clusters}");
-            assert_eq!(
-                divided.counters, report.counters,
-                "{placement:?}, {clusters}"
-            );
+            assert_eq!(divided.total, report.total, "{placement:?}, {clusters}");
         }
     }
 }

@@ -121,7 +121,7 @@ fn alone(by_hand: bool) -> Outcome {
     }
     let report = scheduler.run(Run::until(SimTime::from_millis(50))).unwrap();
     let lines = lines.lock().unwrap().clone();
-    (lines, report.digest, report.counters)
+    (lines, report.digest, report.total)
 }
 
 fn divided(
@@ -148,7 +148,7 @@ fn divided(
     let report = main.run(Run::until(SimTime::from_millis(50))).unwrap();
     drop(main);
     let lines = lines.lock().unwrap().clone();
-    (lines, report.digest, report.counters)
+    (lines, report.digest, report.total)
 }
 
 #[test]

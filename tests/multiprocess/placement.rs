@@ -61,7 +61,7 @@ fn a_message_of_many_frames_arrives_whole() {
         main.send_mail(go(1));
         let mut told = Vec::new();
         let run = main.run_with(Run::until_idle(), |mail, _| told.push(mail.body));
-        assert_eq!(run.unwrap().counters.delivered, 3);
+        assert_eq!(run.unwrap().total.delivered, 3);
         assert_eq!(told, [Msg::Word(word)]);
     }
 }
@@ -104,7 +104,7 @@ fn waiting_changes_nothing() {
             let mut main = clusters_with(placement, &workers, traced);
             (0..3).for_each(|_| main.send_mail(go(1)));
             let report = main.run(Run::until_idle().supersteps(100)).unwrap();
-            (lines.lock().unwrap().clone(), report.counters)
+            (lines.lock().unwrap().clone(), report.total)
         };
         let blocking = told(Waiting::Block);
         assert!(blocking.0.len() > 5, "{blocking:?}");
@@ -144,7 +144,7 @@ fn main_does_not_talk_to_itself() {
             heard += 1;
             main.send(AgentId::MAIN, mail.body);
         });
-        let counters = run.unwrap().counters;
+        let counters = run.unwrap().total;
         assert_eq!((heard, counters.undeliverable), (1, 1));
         assert_eq!((counters.sent, counters.delivered), (3, 2));
     }

@@ -90,7 +90,7 @@ fn race(placement: TestPlacement, jitter: Option<u64>) -> (Vec<String>, u64) {
     let exchanged = lines
         .iter()
         .filter(|line| line.contains("Call") || line.contains("Answer"));
-    (exchanged.cloned().collect(), report.counters.delivered)
+    (exchanged.cloned().collect(), report.total.delivered)
 }
 
 fn check(placement: TestPlacement, jitter: Option<u64>) {

@@ -181,7 +181,7 @@ fn play(
     let trace = std::mem::take(&mut *lines.lock().unwrap());
     let came = Came {
         digest: report.and_then(|report| report.digest),
-        counters: report.map_or_else(Counters::default, |report| report.counters),
+        counters: report.map_or_else(Counters::default, |report| report.total),
         trace,
         heard,
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use maslite_core::Counters;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
 use maslite_mp::{ClusterReport, Flow};
@@ -107,7 +108,7 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
         main.send_mail(work(1, 0, 4));
         let report = main.run_with(Run::until_idle(), |_, _| ()).unwrap();
         // 1 works, 2, 1, 2 and 1, who tells main.
-        let mut expected = vec![
+        let expected = vec![
             ("main", "east", 1),
             ("east", "main", 1),
             ("east", "west", 2),
@@ -119,13 +120,21 @@ fn mail_is_counted_by_where_it_came_from_and_went() {
         let ends: Vec<_> = report.clusters.iter().map(ends).collect();
         assert_eq!(ends, [(3, 3, 3), (2, 2, 2), (0, 0, 0)]);
         assert_eq!(report.events, 6);
-        // Counts go on, and events are of one run.
+        // Numbers are of one run, but for the total.
         main.send_mail(work(1, 0, 0));
         let report = main.run(Run::until_idle()).unwrap();
-        (expected[0].2, expected[1].2) = (2, 2);
+        let expected = [("main", "east", 1), ("east", "main", 1)];
         assert_eq!(flows(&report), expected, "{placement:?}");
-        assert_eq!((report.events, report.clusters[0].events), (1, 1));
-        assert_eq!(report.clusters[0].counters.delivered, 4);
+        assert_eq!((report.events, report.routed), (1, 1));
+        let [east, west, _] = &report.clusters[..] else {
+            panic!("there are three clusters");
+        };
+        assert_eq!((east.events, east.mail_in, east.mail_out), (1, 1, 1));
+        assert_eq!((west.events, west.mail_in, west.mail_out), (0, 0, 0));
+        assert_eq!((east.counters.delivered, east.total.delivered), (1, 4));
+        let counted = |it: &Counters| (it.delivered, it.undeliverable, it.agents);
+        assert_eq!(counted(&report.counters), (1, 1, 2), "{placement:?}");
+        assert_eq!(counted(&report.total), (7, 1, 2), "{placement:?}");
     }
 }
 
@@ -221,17 +230,17 @@ fn a_report_is_an_object_of_known_names() {
         assert_eq!(
             names(&json),
             "advice clusters counters digest errors events events_per_s flows held_back held_back_to_main \
-             local main never_sent now_ns optimised placement processors protocol ratio rounds rounds_in_run routed schema \
-             seed start_ns startup_ns stopped_by undeliverable version wall_ns"
+             local main never_sent now_ns optimised placement processors protocol ratio rounds routed schema \
+             seed start_ns startup_ns stopped_by total undeliverable version wall_ns"
         );
         assert_eq!(
             names(&json["clusters"][0]),
             "awake blocked_ns busy_ns counters events link lookahead_ns mail_in mail_out \
-             memory_bytes name pid waiting_ns"
+             memory_bytes name pid total waiting_ns"
         );
         assert_eq!(names(&json["flows"][0]), "bytes from mails to");
         assert_eq!(names(&json["main"]), "busy_ns memory_bytes");
-        assert_eq!(json["schema"], 2);
+        assert_eq!(json["schema"], 3);
         assert_eq!(json["seed"], 7);
         assert_eq!(json["stopped_by"], "idle");
         assert_eq!(json["now_ns"], report.now.as_nanos());

@@ -52,7 +52,7 @@ fn check_scenario(
     for (line, (got, expected)) in lines {
         assert_eq!(got, expected, "line {line} of {}", of());
     }
-    let counters = report.counters;
+    let counters = report.total;
     let got = naive::Outcome {
         trace,
         instants_ms: expected.instants_ms.clone(),
@@ -98,7 +98,7 @@ fn run(
         None => Run::until_idle(),
     };
     let report = main.run(until).unwrap();
-    let counters = report.counters;
+    let counters = report.total;
     assert_eq!(
         counters.sent,
         counters.delivered + counters.undeliverable + counters.queued

@@ -66,7 +66,7 @@ fn condense(changes: &mut Vec<Change>, until: SimTime) {
 
 /// What main passed on, by where it came from and where it went. Main is the first place, the
 /// clusters come after it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Traffic {
     /// For each place what went from it, and where, in ascending order: most talk to few.
     rows: Vec<Vec<(usize, Crossing)>>,
@@ -110,6 +110,23 @@ impl Traffic {
         crossing.bytes += bytes as u64;
         self.got_and_sent[to].0 += u64::from(mails);
         self.got_and_sent[from].1 += u64::from(mails);
+    }
+
+    /// Returns what was passed on since an earlier time, when it was `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (row, before) in since.rows.iter_mut().zip(&before.rows) {
+            for (to, Crossing { mails, bytes }) in before {
+                if let Ok(place) = row.binary_search_by_key(to, |(to, _)| *to) {
+                    row[place].1.mails -= mails;
+                    row[place].1.bytes -= bytes;
+                }
+            }
+        }
+        for (now, before) in since.got_and_sent.iter_mut().zip(&before.got_and_sent) {
+            *now = (now.0 - before.0, now.1 - before.1);
+        }
+        since
     }
 
     /// What came from each place, with the places that it went to, in ascending order.

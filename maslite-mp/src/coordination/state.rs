@@ -95,12 +95,6 @@ impl Standing {
         self.errors.truncate(maslite_core::Report::ERRORS_KEPT);
     }
 
-    /// Mail that the agents of each cluster had taken when it last reported.
-    pub(crate) fn delivered_in_clusters(&self) -> impl Iterator<Item = u64> {
-        let reports = self.reports.iter();
-        reports.map(|report| report.as_ref().map_or(0, |it| it.counters.delivered))
-    }
-
     /// The place of a failure that comes before all agents of the superstep that is next.
     pub(crate) fn before_the_superstep(&self) -> FailurePlace {
         FailurePlace {

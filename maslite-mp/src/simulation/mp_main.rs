@@ -34,6 +34,7 @@ use crate::protocol::wire::Call;
 use crate::recovery::Recovery;
 use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
+use crate::simulation::running::Counted;
 use crate::stall::detector::{Patience, WarningSink};
 use crate::steering::control::{self, ControlSocket};
 use crate::steering::control_queue::ControlQueue;
@@ -102,6 +103,8 @@ pub struct MpMain<M: WireMessage> {
     pub(super) recovery: Recovery,
     /// Of each cluster that has started: it keeps this one.
     pub(super) kept_lookaheads: Vec<Option<SimDuration>>,
+    /// What was counted up to the end of the last run.
+    pub(super) counted: Counted,
     pub(super) waiting: Waiting,
     pub(super) jitter: Option<u64>,
     pub(super) amnesia: Option<Amnesia>,
@@ -155,6 +158,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             recoveries: Vec::new(),
             recovery: self.recovery,
             kept_lookaheads: Vec::new(),
+            counted: Counted::default(),
             waiting: self.waiting,
             jitter: self.jitter,
             amnesia: match self.amnesia {

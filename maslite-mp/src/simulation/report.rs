@@ -17,25 +17,25 @@ use crate::settings::{ClusterId, Link, Placement};
 /// What a run over several clusters did: enough to tell whether processes paid, and where the next
 /// cut should be. It is also a [`Report`].
 ///
-/// Counts go on from run to run, but for [`events`](Self::events); times are of this run. Printed
-/// with `{}` it is three lines for people, and with `{:#}` it is all there is, with an
+/// All numbers are of this run, but for `total` of the run and of each cluster, which counts since
+/// the simulation began. What happens between two runs is counted in the later one. Printed with `{}` it is three lines for people, and with `{:#}` it is all there is, with an
 /// [`advice`](Self::advice).
 ///
 /// # As JSON
 ///
 /// Serialised, and as [`to_json`](Self::to_json), it is one object. Names end in their units, ids
-/// and the digest are text, what is not known is null. Within a version of `schema`, which is 2,
+/// and the digest are text, what is not known is null. Within a version of `schema`, which is 3,
 /// fields are added and never changed:
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`,
-///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` (an object), `digest` (16
+///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` and `total` (objects), `digest` (16
 ///   hexadecimal digits), `content_digest` (the same, only if it was asked for), `amnesias` (only
 ///   if there was one), `errors`, `undeliverable` (a list of `time_ns`, `from`, `to`, `topic`: the first ten), `never_sent`
 ///   (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
 ///   `optimised`, `processors`;
-/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`,
-///   `rounds_in_run`; and `flows`, a list of `from`, `to` (cluster names, null for main), `mails`,
+/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`; and
+///   `flows`, a list of `from`, `to` (cluster names, null for main), `mails`,
 ///   `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;
 /// - `clusters`, a list of `name`, `pid`, `link` (`"ring"`, `"channel"`), `lookahead_ns`, `events`,
@@ -76,19 +76,16 @@ pub struct MpReport {
     pub run: Report,
     /// Mail that agents and main took in this run.
     pub events: u64,
-    /// Mail addressed within its cluster, since the simulation began.
+    /// Mail addressed within its cluster.
     pub local: u64,
-    /// Mail that main relayed to a cluster, one for each that got it, since the simulation began.
+    /// Mail that main relayed to a cluster, one for each that got it.
     pub routed: u64,
-    /// Mail that arrived in another cluster later than it was due, because of the lookahead, since
-    /// the simulation began.
+    /// Mail that arrived in another cluster later than it was due, because of the lookahead.
     pub held_back: u64,
     /// The same of mail to main. It changes nothing that agents do, unless main answers it.
     pub held_back_to_main: u64,
-    /// Rounds of grants and reports, since the simulation began.
+    /// Rounds of grants and reports.
     pub rounds: u64,
-    /// The same in this run.
-    pub rounds_in_run: u64,
     /// The seed of the agents' random numbers.
     pub seed: u64,
     /// Where the clusters run.
@@ -100,8 +97,7 @@ pub struct MpReport {
     /// The memory that main's process has in use \[bytes\]; none where the system does not tell,
     /// and for runs shorter than 10 ms \[wall\], which to ask would make longer.
     pub main_memory: Option<u64>,
-    /// The mail that crossed, by where it came from and went, since the simulation began: main
-    /// first, then the clusters, in the order in which they were made. Only where there was some.
+    /// The mail that crossed, by where it came from and went: main first, then the clusters, in the order in which they were made. Only where there was some.
     pub flows: Vec<Flow>,
     /// The clusters, in the order in which they were made.
     pub clusters: Vec<ClusterReport>,
@@ -112,8 +108,7 @@ pub struct MpReport {
     pub versions: Versions,
 }
 
-/// What one cluster did. Counts are since the simulation began, but for [`events`](Self::events);
-/// times are of this run, and `busy`, `blocked` and `waiting` add up to it.
+/// What one cluster did in a run; [`total`](Self::total) counts since the simulation began. `busy`, `blocked` and `waiting` add up to the wall time of the run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterReport {
@@ -144,8 +139,10 @@ pub struct ClusterReport {
     /// The memory that its process has in use \[bytes\]; none inline, and as
     /// [`MpReport::main_memory`].
     pub memory: Option<u64>,
-    /// What it counted; the supersteps are those in which it had a part.
+    /// What it counted in this run; the supersteps are those in which it had a part.
     pub counters: Counters,
+    /// What it counted since the simulation began.
+    pub total: Counters,
 }
 
 /// Mail that crossed one way.
@@ -266,7 +263,7 @@ impl MpReport {
     /// # main.add_to(yard, "crane", Crane)?;
     /// let report = main.run(Run::until_idle())?;
     /// let json: serde_json::Value = serde_json::from_str(&report.to_json())?;
-    /// assert_eq!(json["schema"], 2);
+    /// assert_eq!(json["schema"], 3);
     /// assert_eq!(json["stopped_by"], "idle");
     /// assert_eq!(json["clusters"][0]["name"], "yard");
     /// # Ok(())
@@ -332,11 +329,11 @@ impl MpReport {
         // The heaviest part has to be waited for, and no more parts work at a time than there are
         // processors.
         let at_best = (most + load.main).max((work + load.main) / float(processors as u64));
-        let waits = float(self.rounds_in_run) * ROUND;
+        let waits = float(self.rounds) * ROUND;
         if at_best + waits >= wall {
             return format!(
                 "processes would not pay: {} rounds would take longer than parallel work saves; {}",
-                self.rounds_in_run,
+                self.rounds,
                 self.fewer_rounds()
             );
         }
@@ -387,7 +384,7 @@ impl MpReport {
         match cause {
             Cause::Rounds => format!(
                 "{verdict}; for {share} of the time no process worked, and all waited for the messages of {} rounds: {fewer}",
-                self.rounds_in_run,
+                self.rounds,
             ),
             Cause::Main => format!(
                 "{verdict}; main was at work for {share} of the time, while clusters waited: {fewer}"

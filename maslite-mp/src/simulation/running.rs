@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use maslite_core::clock::wall;
-use maslite_core::{Mail, MainContext, Report, Run, SimTime};
+use maslite_core::{Counters, Mail, MainContext, Report, Run, SimTime};
 use tracing::debug;
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Handler, Rounds};
-use crate::coordination::routing::Traffic;
+use crate::coordination::routing::{Routing, Traffic};
+use crate::coordination::state::Standing;
 use crate::error::control::ControlError;
 use crate::error::{Chain, Error};
 use crate::simulation::mp_main::MpMain;
@@ -19,6 +20,39 @@ use crate::steering::status::memory_of;
 
 /// A run of less is not made longer to find out how much memory there is in use.
 const LONG: Duration = Duration::from_millis(10);
+
+/// What was counted up to the end of a run, to tell what the next one counts.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    counters: Counters,
+    clusters: Vec<Counters>,
+    amnesias: u64,
+    local: u64,
+    routed: u64,
+    held_back: u64,
+    held_back_to_main: u64,
+    rounds: u64,
+    traffic: Traffic,
+}
+
+impl Counted {
+    fn of(standing: &Standing, routing: &Routing) -> Self {
+        let reports = || standing.reports.iter().flatten();
+        let clusters = standing.reports.iter().map(Option::as_ref);
+        let clusters = clusters.map(|it| it.map_or_else(Counters::default, |it| it.counters));
+        Self {
+            counters: standing.counters(),
+            clusters: clusters.collect(),
+            amnesias: standing.amnesias,
+            local: reports().map(|report| report.local).sum(),
+            routed: routing.routed,
+            held_back: reports().map(|report| report.held_back).sum(),
+            held_back_to_main: reports().map(|report| report.held_back_to_main).sum(),
+            rounds: standing.rounds,
+            traffic: routing.traffic.clone(),
+        }
+    }
+}
 
 impl<M: WireMessage> MpMain<M> {
     /// Runs. Consecutive runs equal one longer run.
@@ -92,9 +126,7 @@ impl<M: WireMessage> MpMain<M> {
         let queued = std::mem::take(&mut self.queued);
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-        let before: Vec<u64> = self.standing.delivered_in_clusters().collect();
         let delivered = self.standing.counters().delivered;
-        let rounds_before = self.standing.rounds;
         let snapshot = &self.control_queue.snapshot;
         snapshot.note_run(start, run.end(start), delivered);
         clusters.begin_run(timeout, deadline);
@@ -116,53 +148,50 @@ impl<M: WireMessage> MpMain<M> {
         debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
         let wall = wall().duration_since(started);
         let mut report = Report::new(stopped_by, start, self.standing.time, wall);
-        report.counters = self.standing.counters();
         report.digest = self.digest();
         report.content_digest = self.standing.content_digest();
         report.errors.clone_from(&self.standing.errors);
         report.lost = self.standing.lost.iter().map(|(_, lost)| *lost).collect();
         report.silent = self.routing.silent_topics(&self.standing.heard);
-        report.amnesias = self.standing.amnesias;
-        let events = report.counters.delivered - delivered;
-        let mut report = self.report(report, events, &before);
-        report.rounds_in_run = self.standing.rounds - rounds_before;
-        Ok(report)
+        let counted = Counted::of(&self.standing, &self.routing);
+        let before = std::mem::replace(&mut self.counted, counted);
+        Ok(self.report(report, &before))
     }
 
-    /// The report of a run in which so much mail was taken, and before which so much had been in
-    /// each cluster.
-    fn report(&self, run: Report, events: u64, before: &[u64]) -> MpReport {
-        let reports = || self.standing.reports.iter().flatten();
+    /// The report of a run, before which this was counted.
+    fn report(&self, mut run: Report, before: &Counted) -> MpReport {
+        let now = &self.counted;
+        run.total = now.counters;
+        run.counters = now.counters.since(&before.counters);
+        run.amnesias = now.amnesias - before.amnesias;
         let is_long = run.wall >= LONG;
+        let traffic = now.traffic.since(&before.traffic);
         let meter = self.clusters.as_ref().map(|clusters| &clusters.meter);
+        let recovered = self.clusters.as_ref().map(|clusters| &clusters.recovered);
         MpReport {
-            events,
-            local: reports().map(|report| report.local).sum(),
-            held_back: reports().map(|report| report.held_back).sum(),
-            held_back_to_main: reports().map(|report| report.held_back_to_main).sum(),
-            routed: self.routing.routed,
-            rounds: self.standing.rounds,
-            rounds_in_run: 0,
+            events: run.counters.delivered,
+            local: now.local - before.local,
+            held_back: now.held_back - before.held_back,
+            held_back_to_main: now.held_back_to_main - before.held_back_to_main,
+            routed: now.routed - before.routed,
+            rounds: now.rounds - before.rounds,
             seed: self.seed,
             placement: self.placement,
             startup: self.startup,
             main_busy: meter.map_or(Duration::ZERO, Meter::busy_of_main),
             main_memory: is_long.then(|| memory_of(std::process::id())).flatten(),
-            flows: self.flows(),
-            clusters: self.cluster_reports(before, is_long),
-            recoveries: self
-                .clusters
-                .as_ref()
-                .map_or_else(Vec::new, |clusters| clusters.recovered.clone()),
+            flows: self.flows(&traffic),
+            clusters: self.cluster_reports(before, &traffic, is_long),
+            recoveries: recovered.cloned().unwrap_or_default(),
             versions: Versions::here(),
             run,
         }
     }
 
     /// What went from where to where.
-    fn flows(&self) -> Vec<Flow> {
+    fn flows(&self, traffic: &Traffic) -> Vec<Flow> {
         let name = |place: usize| place.checked_sub(1).map(|cluster| &self.names[cluster]);
-        let rows = self.routing.traffic.rows().iter().enumerate();
+        let rows = traffic.rows().iter().enumerate();
         let flows = rows.flat_map(|(from, row)| {
             let some = row.iter().filter(|(_, crossing)| crossing.mails > 0);
             some.map(move |(to, crossing)| Flow {
@@ -175,9 +204,13 @@ impl<M: WireMessage> MpMain<M> {
         flows.collect()
     }
 
-    /// `before`: mail that each had taken before the run. `is_long`: it is worth while to ask for
-    /// memory.
-    fn cluster_reports(&self, before: &[u64], is_long: bool) -> Vec<ClusterReport> {
+    /// `before`: what was counted before the run. `is_long`: it is worth while to ask for memory.
+    fn cluster_reports(
+        &self,
+        before: &Counted,
+        traffic: &Traffic,
+        is_long: bool,
+    ) -> Vec<ClusterReport> {
         let Some(clusters) = &self.clusters else {
             return Vec::new();
         };
@@ -187,10 +220,10 @@ impl<M: WireMessage> MpMain<M> {
             .iter()
             .zip(self.standing.reports.iter().flatten());
         let reports = reports.enumerate().map(|(place, (cluster, report))| {
-            let before = before.get(place).copied().unwrap_or(0);
+            let before = before.clusters.get(place).copied().unwrap_or_default();
+            let counters = report.counters.since(&before);
             let spent = clusters.meter.spent(place);
             let time = |part: fn(&Spent) -> Duration| spent.as_ref().map_or(Duration::ZERO, part);
-            let traffic = &self.routing.traffic;
             let (mail_in, mail_out) = traffic.in_and_out(Traffic::place_of(place));
             let asks = is_long && cluster.carrier.is_some();
             ClusterReport {
@@ -199,7 +232,7 @@ impl<M: WireMessage> MpMain<M> {
                 pid: cluster.pid,
                 link: cluster.carrier,
                 lookahead: lookaheads.get(place).copied(),
-                events: report.counters.delivered - before,
+                events: counters.delivered,
                 busy: time(|spent| spent.busy),
                 blocked: time(|spent| spent.blocked),
                 waiting: time(|spent| spent.waiting),
@@ -207,7 +240,8 @@ impl<M: WireMessage> MpMain<M> {
                 mail_out,
                 awake: u64::from(report.awake_last),
                 memory: asks.then(|| memory_of(cluster.pid)).flatten(),
-                counters: report.counters,
+                counters,
+                total: report.counters,
             }
         });
         reports.collect()

@@ -202,7 +202,7 @@ pub fn tell(lines: &Arc<Mutex<Vec<String>>>, mut run: impl FnMut(&mut u64) -> Re
     let (mut stops, mut heard) = (Vec::new(), 0);
     loop {
         let report = run(&mut heard);
-        let counters = report.counters;
+        let counters = report.total;
         let posted = counters.delivered + counters.undeliverable + counters.queued;
         assert_eq!(counters.sent, posted, "{report}");
         stops.push(format!("{} at {}", report.stopped_by, report.now));

@@ -245,7 +245,7 @@ impl Outcome {
     #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
     pub fn as_json(&self, setting: &Setting, more: impl Serialize) -> Value {
         let (sim_s, wall_s) = (self.report.now.as_secs_f64(), self.wall.as_secs_f64());
-        let counters = &self.report.counters;
+        let counters = &self.report.total;
         let mut object = json!(more);
         let common = json!({
             "placement": format!("{:?}", setting.placement).to_lowercase(),

@@ -263,7 +263,7 @@ impl Play {
                 run = run.stop_when(|_| false);
             }
             let report = main.run_with(run, &mut handler).map_err(Failed::Run)?;
-            let counters = report.counters;
+            let counters = report.total;
             let posted = counters.delivered + counters.undeliverable + counters.queued;
             if self.nature.lies.is_empty() {
                 assert_eq!(counters.sent, posted, "{report}");

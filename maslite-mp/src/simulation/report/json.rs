@@ -18,6 +18,7 @@ struct Fields<'a> {
     events: u64,
     events_per_s: f64,
     counters: &'a Counters,
+    total: &'a Counters,
     digest: Option<Digest>,
     /// Absent unless it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,7 +41,6 @@ struct Fields<'a> {
     held_back: u64,
     held_back_to_main: u64,
     rounds: u64,
-    rounds_in_run: u64,
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
@@ -104,6 +104,7 @@ struct ClusterFields<'a> {
     awake: u64,
     memory_bytes: Option<u64>,
     counters: &'a Counters,
+    total: &'a Counters,
 }
 
 impl<'a> ClusterFields<'a> {
@@ -122,6 +123,7 @@ impl<'a> ClusterFields<'a> {
             awake: cluster.awake,
             memory_bytes: cluster.memory,
             counters: &cluster.counters,
+            total: &cluster.total,
         }
     }
 }
@@ -167,7 +169,7 @@ impl<'a> RecoveryFields<'a> {
 impl Serialize for MpReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Fields {
-            schema: 2,
+            schema: 3,
             stopped_by: self.stopped_by.name(),
             start_ns: self.start.as_nanos(),
             now_ns: self.now.as_nanos(),
@@ -177,6 +179,7 @@ impl Serialize for MpReport {
             events: self.events,
             events_per_s: self.events_per_s(),
             counters: &self.counters,
+            total: &self.total,
             digest: self.digest,
             content_digest: self.content_digest,
             amnesias: self.amnesias,
@@ -195,7 +198,6 @@ impl Serialize for MpReport {
             held_back: self.held_back,
             held_back_to_main: self.held_back_to_main,
             rounds: self.rounds,
-            rounds_in_run: self.rounds_in_run,
             flows: &self.flows,
             main: MainFields {
                 busy_ns: nanos(self.main_busy),

@@ -22,6 +22,7 @@ fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport 
         awake: 0,
         memory: None,
         counters: Counters::default(),
+        total: Counters::default(),
     };
     MpReport {
         run: Report::new(StopReason::Idle, SimTime::ZERO, SimTime::ZERO, wall),
@@ -31,7 +32,6 @@ fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport 
         held_back: 0,
         held_back_to_main: 0,
         rounds: 0,
-        rounds_in_run: 0,
         seed: 0,
         placement,
         startup: None,
@@ -74,7 +74,7 @@ fn a_bound_takes_processors_and_the_heaviest_part_into_account() {
 #[test]
 fn exchanges_that_would_cost_more_than_processes_gain_are_named() {
     let mut inline = report(Placement::Inline, 1_000, 0, &[500, 500]);
-    inline.rounds_in_run = 1_000_000;
+    inline.rounds = 1_000_000;
     let expected = "processes would not pay: 1000000 rounds would take longer than parallel work saves; \
                     a lookahead, or a single cluster, would avoid most rounds";
     assert_eq!(inline.advice(), expected);
@@ -83,7 +83,7 @@ fn exchanges_that_would_cost_more_than_processes_gain_are_named() {
 #[test]
 fn the_cause_that_costs_most_is_named() {
     let mut waiting = report(Placement::Processes, 152_000, 3_000, &[4_500, 3_500]);
-    waiting.rounds_in_run = 700_000;
+    waiting.rounds = 700_000;
     let verdict = "processes did not pay: all clusters together worked for 8.000 s, so one process would take about as \
      long, and the run took 152.000 s";
     let cause =

@@ -234,6 +234,7 @@ struct Play<'a, W, S: Simulation<ScenarioMessage>> {
     stage: &'a mut Stage<S>,
     trace: Option<&'a Trace<W>>,
     pauses: u64,
+    amnesias: u64,
 }
 
 /// Plays a scenario on a stage that has none of its agents yet.
@@ -256,6 +257,7 @@ where
         stage,
         trace,
         pauses: 0,
+        amnesias: 0,
     };
     let result = play.finish();
     if let (Err(Cut::Failed(error)), Some(trace)) = (&result, trace) {
@@ -280,6 +282,7 @@ where
         let mut between = self.scenario.between.iter();
         loop {
             let (report, paused_by) = self.run()?;
+            self.amnesias += report.amnesias;
             if let Some(who) = paused_by {
                 self.pauses += 1;
                 self.note_pause(who);
@@ -295,12 +298,12 @@ where
             };
             if over {
                 return Ok(Summary {
-                    counters: report.counters,
+                    counters: report.total,
                     sim_ms: millis(report.now),
                     stopped_by: report.stopped_by.name(),
                     digest: report.digest.unwrap_or_default(),
                     pauses: self.pauses,
-                    amnesias: self.pieces.amnesia.map(|_| report.amnesias),
+                    amnesias: self.pieces.amnesia.map(|_| self.amnesias),
                     recoveries: None,
                 });
             }
