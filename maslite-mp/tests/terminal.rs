@@ -178,7 +178,7 @@ fn who_does_not_answer_is_not_waited_for() {
 fn answers_that_go_on_for_ever_are_refused() {
     let agent = |index: u64| {
         format!(
-            "{{\"version\":1,\"reply\":{{\"agents\":[{{\"id\":\"x\",\"index\":{index},\
+            "{{\"version\":2,\"reply\":{{\"agents\":[{{\"id\":\"x\",\"index\":{index},\
              \"type\":\"T\",\"cluster\":\"c\"}}]}}}}\n"
         )
     };
@@ -204,7 +204,7 @@ fn answers_that_go_on_for_ever_are_refused() {
         (
             "other",
             "agents",
-            b"{\"version\":1,\"reply\":\"done\"}\n".to_vec(),
+            b"{\"version\":2,\"reply\":\"done\"}\n".to_vec(),
             nonsense("another question than the one about its agents"),
         ),
         ("long", "status", vec![b' '; 40 << 20], long.to_owned()),
@@ -237,7 +237,7 @@ fn nothing_that_a_simulation_says_is_obeyed_by_the_terminal() {
             }],
         }});
         for (place, reply) in [view, refused, ended, status].into_iter().enumerate() {
-            let mut says = serde_json::json!({ "version": 1, "reply": reply }).to_string();
+            let mut says = serde_json::json!({ "version": 2, "reply": reply }).to_string();
             says.push('\n');
             let path = impostor(&format!("loud-{number}-{place}"), says.into_bytes());
             let path = path.to_str().unwrap();

@@ -248,16 +248,16 @@ fn what_is_no_request_is_refused() {
         (&b"\n"[..], "this is not a request"),
         (b"{}\n", "missing field `version`"),
         (
-            b"{\"version\":1,\"request\":\"dance\"}\n",
+            b"{\"version\":2,\"request\":\"dance\"}\n",
             "unknown variant `dance`",
         ),
         (
-            b"{\"version\":1,\"request\":\"pause\",\"more\":1}\n",
+            b"{\"version\":2,\"request\":\"pause\",\"more\":1}\n",
             "unknown field `more`",
         ),
         (
-            b"{\"version\":2,\"request\":{\"new\":7}}\n",
-            "speaks version 1",
+            b"{\"version\":1,\"request\":{\"new\":7}}\n",
+            "speaks version 2",
         ),
         (b"\xff\xfe\n", "this is not a request"),
     ] {
@@ -271,7 +271,7 @@ fn what_is_no_request_is_refused() {
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert!(answers[0].contains("at most 4096 bytes"), "{answers:?}");
     let three =
-        b"{\"version\":1,\"request\":\"status\"}\nx\n{\"version\":1,\"request\":\"resume\"}\n";
+        b"{\"version\":2,\"request\":\"status\"}\nx\n{\"version\":2,\"request\":\"resume\"}\n";
     let answers = raw(&path, three, 3);
     assert!(answers[0].contains("\"state\":\"resting\""), "{answers:?}");
     assert!(answers[1].contains("refused"), "{answers:?}");
@@ -283,12 +283,12 @@ fn what_is_no_request_is_refused() {
 #[test]
 fn mutilated_requests_harm_nothing() {
     let requests: [&[u8]; 6] = [
-        b"{\"version\":1,\"request\":\"status\"}\n",
-        b"{\"version\":1,\"request\":\"pause\"}\n",
-        b"{\"version\":1,\"request\":{\"step\":{\"supersteps\":3}}}\n",
-        b"{\"version\":1,\"request\":{\"agents\":{\"from\":0,\"limit\":9}}}\n",
-        b"{\"version\":1,\"request\":{\"agent\":{\"id\":\"fan\"}}}\n",
-        b"{\"version\":1,\"request\":{\"run_until\":{\"time_ns\":9}}}\n",
+        b"{\"version\":2,\"request\":\"status\"}\n",
+        b"{\"version\":2,\"request\":\"pause\"}\n",
+        b"{\"version\":2,\"request\":{\"step\":{\"supersteps\":3}}}\n",
+        b"{\"version\":2,\"request\":{\"agents\":{\"from\":0,\"limit\":9}}}\n",
+        b"{\"version\":2,\"request\":{\"agent\":{\"id\":\"fan\"}}}\n",
+        b"{\"version\":2,\"request\":{\"run_until\":{\"time_ns\":9}}}\n",
     ];
     for placement in [TestPlacement::Inline, TestPlacement::Ring] {
         let (mut main, path) = open(placement, &format!("mutilated-{placement:?}"), 400);
@@ -336,7 +336,7 @@ fn a_thousand_who_say_nothing_keep_nobody_out() {
         for number in 0..1_000 {
             let mut socket = UnixStream::connect(&path).unwrap();
             if number % 3 == 0 {
-                socket.write_all(b"{\"version\":1,").unwrap();
+                socket.write_all(b"{\"version\":2,").unwrap();
             }
             silent.push_back(socket);
             if silent.len() > 200 {
@@ -365,7 +365,7 @@ fn who_waits_is_told_when_the_simulation_ends() {
             let mut socket = UnixStream::connect(&path).unwrap();
             // The second request is only read when the first was.
             let two =
-                b"{\"version\":1,\"request\":\"status\"}\n{\"version\":1,\"request\":\"pause\"}\n";
+                b"{\"version\":2,\"request\":\"status\"}\n{\"version\":2,\"request\":\"pause\"}\n";
             socket.write_all(two).unwrap();
             let mut answers = BufReader::new(socket).lines().map_while(Result::ok);
             answers.next().unwrap();
@@ -381,9 +381,9 @@ fn who_waits_is_told_when_the_simulation_ends() {
     }
 }
 
-const STEP: &[u8] = b"{\"version\":1,\"request\":{\"step\":{\"supersteps\":1}}}\n";
+const STEP: &[u8] = b"{\"version\":2,\"request\":{\"step\":{\"supersteps\":1}}}\n";
 const RUN_ON: &[u8] =
-    b"{\"version\":1,\"request\":{\"run_until\":{\"time_ns\":18446744073709551615}}}\n";
+    b"{\"version\":2,\"request\":{\"run_until\":{\"time_ns\":18446744073709551615}}}\n";
 
 #[test]
 fn those_who_have_left_keep_nobody_out() {

@@ -587,7 +587,7 @@ mod tests {
     }
 
     fn seeds_of_the_control_socket() -> Vec<Seed> {
-        let other_version = b"{\"version\":2,\"request\":\"pause\"}\n";
+        let other_version = b"{\"version\":1,\"request\":\"pause\"}\n";
         vec![
             ("control", "requests", requests()),
             ("control", "other_version", other_version.to_vec()),

@@ -14,7 +14,7 @@ use crate::steering::status::Status;
 
 /// The version of the protocol. A client and a simulation of different versions do not understand
 /// each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest request, with its end of line \[bytes\].
 pub const REQUEST_LIMIT: usize = 4_096;
