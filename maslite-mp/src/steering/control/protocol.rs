@@ -1,7 +1,7 @@
 //! What is asked of a simulation through its control socket, and the answers.
 //!
-//! A request is one line of JSON, an answer another: `{"version":1,"request":"pause"}` is answered
-//! with `{"version":1,"reply":{"paused":{"time_ns":3000000000}}}`. A client asks as often as it
+//! A request is one line of JSON, an answer another: `{"version":2,"request":"pause"}` is answered
+//! with `{"version":2,"reply":{"paused":{"time_ns":3000000000}}}`. A client asks as often as it
 //! likes, one thing after the other. Times are whole nanoseconds.
 //!
 //! **Invariant:** what is not a request of this version is answered with [`Reply::Refused`], and

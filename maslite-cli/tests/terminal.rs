@@ -1,8 +1,6 @@
 //! The program `maslite`, run as somebody at another terminal runs it, against a simulation of this
 //! process.
 
-#![cfg(feature = "cli")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
