@@ -359,9 +359,16 @@ const LONGEST_FILE: usize = 700;
 
 #[test]
 fn no_source_file_is_longer_than_a_person_reads() {
-    let mut folders = ["benches", "examples", "maslite-cli", "maslite-core", "maslite-mp", "tests"]
-        .map(PathBuf::from)
-        .to_vec();
+    let mut folders = [
+        "benches",
+        "examples",
+        "maslite-cli",
+        "maslite-core",
+        "maslite-mp",
+        "tests",
+    ]
+    .map(PathBuf::from)
+    .to_vec();
     let mut longer = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(root().join(&folder)).unwrap() {

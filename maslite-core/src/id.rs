@@ -7,6 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fnv::fnv;
+
 /// Identifies an agent in the whole simulation, in every process.
 ///
 /// An id is made from a number below 2⁶³ or from a name: `AgentId::from(7)`,
@@ -75,12 +77,7 @@ impl AgentId {
     #[doc(hidden)]
     #[must_use]
     pub fn of_name(name: &str) -> Self {
-        // Source: Fowler, Noll, Vo; offset basis and prime of the 64-bit variant 1a.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in name.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        Self(hash | NAMED)
+        Self(fnv(name.as_bytes()) | NAMED)
     }
 
     /// Returns the number that this id was made from; none if it was made from a name.

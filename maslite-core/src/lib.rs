@@ -111,6 +111,7 @@ mod directory;
 mod engine;
 mod error;
 mod fetch;
+mod fnv;
 mod id;
 mod id_set;
 mod kernel;
@@ -181,6 +182,7 @@ pub mod prelude {
 pub mod internal {
     pub use crate::agent_types::AgentCodec;
     pub use crate::engine::*;
+    pub use crate::fnv::Fnv;
     pub use crate::mailing_list::MailingList;
     pub use crate::message::{MailKey, Message};
     pub use crate::plain::is_command;

@@ -20,6 +20,7 @@ use std::hash::{Hash, Hasher};
 use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 
+use maslite_core::internal::Fnv;
 use serde::{Deserialize, Serialize};
 
 /// How many differences an error tells.
@@ -127,28 +128,6 @@ pub(super) enum Meant {
     /// It is this call, and the registry is not the one that main had.
     HereButChanged,
     Elsewhere,
-}
-
-/// FNV-1a: the same number in every process of a program, unlike the hasher of the standard
-/// library.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]
