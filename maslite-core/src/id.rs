@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fnv::fnv;
+use crate::lock::ReadWriteEvenPoisoned;
 
 /// Identifies an agent in the whole simulation, in every process.
 ///
@@ -60,14 +61,14 @@ impl AgentId {
     #[must_use]
     pub fn named(name: &str) -> Self {
         let id = Self::of_name(name);
-        let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let known = NAMES.read_even_poisoned();
         let fresh = known
             .by_id
             .get(&id.0)
             .is_none_or(|names| !names.contains(name));
         drop(known);
         if fresh {
-            let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+            let mut names = NAMES.write_even_poisoned();
             names.insert(id, name);
         }
         id
@@ -97,7 +98,7 @@ impl AgentId {
         if self.number().is_some() {
             return None;
         }
-        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let names = NAMES.read_even_poisoned();
         names
             .by_id
             .get(&self.0)
@@ -110,7 +111,7 @@ impl AgentId {
         if !Self::collisions_are_known() || self.number().is_some() {
             return None;
         }
-        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let names = NAMES.read_even_poisoned();
         names.by_id.get(&self.0)?.collision()
     }
 
@@ -137,7 +138,7 @@ impl AgentId {
         if HEARD.load(Ordering::Acquire) == *known {
             return Vec::new();
         }
-        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let names = NAMES.read_even_poisoned();
         let fresh = names.in_order[*known..].iter().map(ToString::to_string);
         let fresh = fresh.collect();
         *known = names.in_order.len();
@@ -155,7 +156,7 @@ impl AgentId {
         if self.number().is_some() {
             return Ok(());
         }
-        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let names = NAMES.read_even_poisoned();
         match names.by_id.get(&self.0) {
             None => Err(IdError::OutOfRange(self.0)),
             Some(names) => names.collision().map_or(Ok(()), Err),

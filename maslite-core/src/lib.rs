@@ -115,6 +115,7 @@ mod fnv;
 mod id;
 mod id_set;
 mod kernel;
+mod lock;
 mod mailing_list;
 mod main_context;
 mod message;
@@ -183,6 +184,7 @@ pub mod internal {
     pub use crate::agent_types::AgentCodec;
     pub use crate::engine::*;
     pub use crate::fnv::Fnv;
+    pub use crate::lock::LockEvenPoisoned;
     pub use crate::mailing_list::MailingList;
     pub use crate::message::{MailKey, Message};
     pub use crate::plain::is_command;

@@ -11,8 +11,10 @@ use std::panic::{
     AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::panicking;
+
+use crate::lock::LockEvenPoisoned;
 
 /// A caught panic.
 pub(crate) struct Panic {
@@ -86,7 +88,7 @@ pub fn quietly<T>(what: impl FnOnce() -> T) -> T {
         }
     }
     let _restore = Restore(QUIET.replace(true));
-    let setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let setting = SETTING.lock_even_poisoned();
     if HOOK.is_completed() || panicking() {
         drop(setting);
         return what();
@@ -144,7 +146,7 @@ fn watch() {
         return;
     }
     HOOK.call_once(|| {
-        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _setting = SETTING.lock_even_poisoned();
         let before = take_hook();
         set_hook(Box::new(move |info| {
             let _reporting = Reporting::begin();

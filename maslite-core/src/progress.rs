@@ -1,10 +1,11 @@
 //! Shows other threads how far an engine has come, and which agent it calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use crate::lock::LockEvenPoisoned;
 use crate::{AgentId, Phase, SimTime};
 
 /// Shows the position of a running engine to other threads. The cost is one plain store for each
@@ -90,7 +91,7 @@ impl Progress {
     }
 
     fn agents(&self) -> MutexGuard<'_, Vec<AgentId>> {
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.agents.lock_even_poisoned()
     }
 
     /// Sets the agent of each slot.

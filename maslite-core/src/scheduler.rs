@@ -1,7 +1,7 @@
 //! One scheduler, used alone.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::clock::{Clock, Pace, wall};
 use crate::command::CommandError;
 use crate::engine::{Engine, EngineHooks, Limits, Rest};
 use crate::error::Error;
+use crate::lock::LockEvenPoisoned;
 use crate::main_context::MainContext;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
@@ -504,11 +505,7 @@ impl<M: Message> Scheduler<M> {
     fn take_outside_mail(&mut self) {
         if self.outside.signal.raised() & MAIL != 0 {
             self.outside.signal.lower(MAIL);
-            let mut mails = self
-                .outside
-                .mails
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut mails = self.outside.mails.lock_even_poisoned();
             let mails = std::mem::take(&mut *mails);
             self.engine.queue_first(mails);
         }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock::wall;
+use crate::lock::LockEvenPoisoned;
 
 /// A thread asked the run to end.
 pub(crate) const STOP: u32 = Signal::STOP;
@@ -33,7 +34,7 @@ impl Signal {
 
     /// Raises bits, and wakes the thread that waits.
     pub fn raise(&self, bits: u32) {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.lock.lock_even_poisoned();
         self.raised.fetch_or(bits, Ordering::Release);
         drop(guard);
         self.wake.notify_all();
@@ -53,7 +54,7 @@ impl Signal {
 
     /// Blocks until a bit is raised, or until the given moment.
     pub(crate) fn wait(&self, until: Option<Instant>) {
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.lock.lock_even_poisoned();
         while self.raised.load(Ordering::Acquire) == 0 {
             guard = match until.map(|until| until.saturating_duration_since(wall())) {
                 Some(Duration::ZERO) => return,

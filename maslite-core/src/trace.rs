@@ -1,10 +1,11 @@
 //! Writes a trace.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Serialize, Serializer};
 
+use crate::lock::LockEvenPoisoned;
 use crate::message::{Delivery, Message};
 use crate::{AgentId, Topic};
 
@@ -48,7 +49,7 @@ impl<W: Write + Send + 'static> JsonLines<W> {
     /// # Errors
     /// The first error of writing. Lines after it were not written.
     pub fn flush(&self) -> io::Result<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock_even_poisoned();
         std::mem::replace(&mut shared.result, Ok(()))?;
         shared.writer.flush()
     }
@@ -70,7 +71,7 @@ impl<W: Write + Send + 'static> JsonLines<W> {
     }
 
     fn write(&self, write: impl FnOnce(&mut String)) {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock_even_poisoned();
         let Shared {
             writer,
             line,

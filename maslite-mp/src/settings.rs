@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::links::transport::Wait;
+use maslite_core::internal::LockEvenPoisoned;
 
 /// Identifies a cluster of a simulation: the agents that share one scheduler. Another `MpMain`
 /// refuses it.
@@ -30,7 +31,7 @@ impl fmt::Display for ClusterId {
 /// copied.
 fn for_ever(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = NAMES.lock_even_poisoned();
     if let Some(known) = names.get(name) {
         return known;
     }

@@ -1,9 +1,10 @@
 //! The other threads of a program: they send mail into a run, and stop it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::AgentId;
+use crate::lock::LockEvenPoisoned;
 use crate::message::{Mail, Receiver};
 use crate::signal::{MAIL, STOP, Signal};
 
@@ -59,11 +60,7 @@ impl<M> Controller<M> {
     /// Sends mail into the simulation. It is posted between two supersteps; under a simulated
     /// clock which ones depends on the wall, so a run that gets such mail does not repeat.
     pub fn send_mail(&self, mail: Mail<M>) {
-        self.outside
-            .mails
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(mail);
+        self.outside.mails.lock_even_poisoned().push(mail);
         self.outside.signal.raise(MAIL);
     }
 }

@@ -10,11 +10,12 @@
 //! superstep, and the next grant posts all of it in the kernel's order.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use maslite_core::internal::{
-    Engine, FailurePlace, FailureStage, Forgetting, Import, Limits, Rest, guard_model,
+    Engine, FailurePlace, FailureStage, Forgetting, Import, Limits, LockEvenPoisoned, Rest,
+    guard_model,
 };
 use maslite_core::{Digest, Message, Pattern, SimTime};
 
@@ -635,5 +636,5 @@ impl<M: WireMessage> MpScheduler<M> {
 }
 
 fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock_even_poisoned()
 }

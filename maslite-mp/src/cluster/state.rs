@@ -5,10 +5,10 @@
 //! Nor is what belongs to the grant at hand: its number, its limits, the mail that has left in it.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
-use maslite_core::internal::{AgentCodec, Amnesia, Engine, EngineState};
+use maslite_core::internal::{AgentCodec, Amnesia, Engine, EngineState, LockEvenPoisoned};
 use maslite_core::{Agent, AgentId, Error, Message, Pattern, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
@@ -211,5 +211,5 @@ impl<M: Message> AgentCodec<M> for Registry<M> {
 }
 
 fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock_even_poisoned()
 }

@@ -20,10 +20,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use maslite_core::Plain;
-use maslite_core::internal::is_command;
+use maslite_core::internal::{LockEvenPoisoned, is_command};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tracing_core::callsite::{self, Callsite, Identifier};
@@ -265,7 +265,7 @@ fn cut(mut value: String, name: &str) -> String {
 
 impl Recording {
     fn spans(&self) -> MutexGuard<'_, Spans> {
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spans.lock_even_poisoned()
     }
 }
 
@@ -500,7 +500,7 @@ type Known = (BTreeMap<Place, &'static Metadata<'static>>, usize);
 /// The mirror of a place. None if there are too many, or the place is none.
 fn mirror(place: Place) -> Option<&'static Metadata<'static>> {
     static KNOWN: Mutex<Known> = Mutex::new((BTreeMap::new(), 0));
-    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = KNOWN.lock_even_poisoned();
     let (known, bytes) = &mut *all;
     if let Some(metadata) = known.get(&place) {
         return Some(metadata);

@@ -18,6 +18,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
+use maslite_core::internal::LockEvenPoisoned;
 use maslite_core::{AgentId, Receiver, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
@@ -431,6 +432,6 @@ impl ControlQueue {
 
     /// The state is consistent at every unlock, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_even_poisoned()
     }
 }

@@ -13,9 +13,10 @@
 //! pipe.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
+use maslite_core::internal::LockEvenPoisoned;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -46,7 +47,7 @@ pub(crate) fn stop_on_signals(control_queue: &Arc<ControlQueue>) -> io::Result<(
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Option<Vec<Weak<ControlQueue>>>> {
-    SIMULATIONS.lock().unwrap_or_else(PoisonError::into_inner)
+    SIMULATIONS.lock_even_poisoned()
 }
 
 /// Starts the thread that waits for signals.

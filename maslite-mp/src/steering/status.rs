@@ -9,11 +9,12 @@
 //! waits for a reader.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use maslite_core::SimTime;
 use maslite_core::clock::wall;
+use maslite_core::internal::LockEvenPoisoned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::recovery::{Recovered, nanos};
@@ -435,17 +436,15 @@ impl StatusSnapshot {
     }
 
     fn recoveries(&self) -> MutexGuard<'_, Vec<Recovered>> {
-        self.recoveries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.recoveries.lock_even_poisoned()
     }
 
     fn run(&self) -> MutexGuard<'_, RunSnapshot> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+        self.run.lock_even_poisoned()
     }
 
     fn clusters(&self) -> MutexGuard<'_, Vec<Arc<ClusterSnapshot>>> {
-        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clusters.lock_even_poisoned()
     }
 }
 

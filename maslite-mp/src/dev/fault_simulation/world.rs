@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use maslite_core::internal::LockEvenPoisoned;
 use maslite_core::{AgentId, AgentRng};
 
 use super::events::{Child, Event, Nature, Party, State, Waits, Way, micros};
@@ -287,7 +288,7 @@ impl World {
     // ---- turns
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_even_poisoned()
     }
 
     /// Hands the turn on, and waits until it comes back to main.

@@ -1,9 +1,9 @@
 //! Clusters in the thread that runs, one after the other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use maslite_core::internal::{Signal, TimeoutTimer};
+use maslite_core::internal::{LockEvenPoisoned, Signal, TimeoutTimer};
 
 use super::{Backend, Interrupt, InterruptSource, NewCluster, Observer, Start, Started, hear};
 use crate::error::Error;
@@ -163,7 +163,7 @@ impl Interrupt for Arc<Signal> {
 impl Observer for Activities {
     fn probe(&self, _: Duration) -> Option<Vec<Probe>> {
         // It is whole at every unlock.
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.lock_even_poisoned();
         Some(known.iter().map(|(name, it)| it.probe(name)).collect())
     }
 

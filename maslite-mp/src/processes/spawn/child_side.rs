@@ -15,10 +15,11 @@ use std::os::unix::process::parent_id;
 use std::process::{abort, exit, id};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use maslite_core::internal::LockEvenPoisoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 #[cfg(target_os = "linux")]
@@ -129,7 +130,7 @@ pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
         return Arrival::Main;
     }
     STARTED_AS_CHILD.get_or_init(id);
-    let mut progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut progress = PROGRESS.lock_even_poisoned();
     let guest = match mem::replace(&mut *progress, Progress::Entered) {
         Progress::Fresh => Guest::receive(),
         Progress::Passing(guest) => Ok(guest),
@@ -164,7 +165,7 @@ pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
 
 /// Whether this process is a child that has not come to the `enter` that main meant.
 pub(crate) fn is_passing() -> bool {
-    let progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    let progress = PROGRESS.lock_even_poisoned();
     matches!(*progress, Progress::Passing(_)) && is_child()
 }
 
@@ -175,7 +176,7 @@ pub(super) fn refuse_to_start() {
     if !is_passing() {
         return;
     }
-    let mut progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut progress = PROGRESS.lock_even_poisoned();
     if let Progress::Passing(guest) = mem::replace(&mut *progress, Progress::Entered) {
         let mut point = String::new();
         let _ = write_point(&guest.invitation.place, guest.invitation.call, &mut point);

@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use maslite_core::internal::Fnv;
+use maslite_core::internal::{Fnv, LockEvenPoisoned};
 use serde::{Deserialize, Serialize};
 
 /// How many differences an error tells.
@@ -95,7 +95,7 @@ impl Point {
     pub(crate) fn reached(caller: &Location<'_>, signature: Signature) -> Self {
         static CALLS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
         let place = caller.to_string();
-        let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = CALLS.lock_even_poisoned();
         let call = calls.entry(place.clone()).or_default();
         *call += 1;
         Self {

@@ -19,9 +19,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use maslite_core::internal::LockEvenPoisoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use shared_child::SharedChild;
@@ -95,7 +96,7 @@ pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<Main
     }
     supervisor
         .run_job(move |watch| {
-            let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one_at_a_time = STARTING.lock_even_poisoned();
             limits::check_descriptors(plan.clusters.len())?;
             start_all(watch, &plan)
         })

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use maslite_core::AgentId;
-use maslite_core::internal::{Sample, is_reporting_panic};
+use maslite_core::internal::{LockEvenPoisoned, Sample, is_reporting_panic};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -115,7 +115,7 @@ impl Lifeline {
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_even_poisoned()
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) use watch::Watch;
 use crate::error::death::{Death, ExitKind};
 use crate::error::warning::{Limit, TimeBlocker};
 use crate::stall::detector::Probe;
+use maslite_core::internal::LockEvenPoisoned;
 
 /// Why the children were stopped.
 #[derive(Clone, Debug)]
@@ -317,7 +318,7 @@ struct State {
 impl Shared {
     /// The state is consistent at every unlock, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_even_poisoned()
     }
 }
 
