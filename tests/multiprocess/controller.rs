@@ -23,11 +23,11 @@ fn outcome(report: &MpReport) -> Outcome {
     let Report {
         stopped_by,
         now,
-        counters,
+        total,
         digest,
         ..
     } = report.run;
-    (stopped_by, now, counters, digest)
+    (stopped_by, now, total, digest)
 }
 
 /// Four tokens of so many hops, in three clusters.

@@ -252,11 +252,11 @@ fn outcome(report: &MpReport) -> (StopReason, SimTime, Counters, Option<Digest>)
     let Report {
         stopped_by,
         now,
-        counters,
+        total,
         digest,
         ..
     } = report.run;
-    (stopped_by, now, counters, digest)
+    (stopped_by, now, total, digest)
 }
 
 /// Steers one run by chance, and compares it with one that nobody steers.

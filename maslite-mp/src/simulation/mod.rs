@@ -3,6 +3,7 @@
 //! This room may use every other room except `dev`. No other room may know `MpMain`.
 
 pub(crate) mod builder;
+mod counted;
 mod end;
 pub(crate) mod face;
 pub(crate) mod inspect;

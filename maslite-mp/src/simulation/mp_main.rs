@@ -34,7 +34,7 @@ use crate::protocol::wire::Call;
 use crate::recovery::Recovery;
 use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
-use crate::simulation::running::Counted;
+use crate::simulation::counted::Counted;
 use crate::stall::detector::{Patience, WarningSink};
 use crate::steering::control::{self, ControlSocket};
 use crate::steering::control_queue::ControlQueue;

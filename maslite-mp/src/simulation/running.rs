@@ -4,15 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use maslite_core::clock::wall;
-use maslite_core::{Counters, Mail, MainContext, Report, Run, SimTime};
+use maslite_core::{Mail, MainContext, Report, Run, SimTime};
 use tracing::debug;
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::rounds::{Handler, Rounds};
-use crate::coordination::routing::{Routing, Traffic};
-use crate::coordination::state::Standing;
+use crate::coordination::routing::Traffic;
 use crate::error::control::ControlError;
 use crate::error::{Chain, Error};
+use crate::simulation::counted::Counted;
 use crate::simulation::mp_main::MpMain;
 use crate::simulation::report::{ClusterReport, Flow, MpReport, Versions};
 use crate::stall::meter::{Meter, Spent};
@@ -20,39 +20,6 @@ use crate::steering::status::memory_of;
 
 /// A run of less is not made longer to find out how much memory there is in use.
 const LONG: Duration = Duration::from_millis(10);
-
-/// What was counted up to the end of a run, to tell what the next one counts.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    counters: Counters,
-    clusters: Vec<Counters>,
-    amnesias: u64,
-    local: u64,
-    routed: u64,
-    held_back: u64,
-    held_back_to_main: u64,
-    rounds: u64,
-    traffic: Traffic,
-}
-
-impl Counted {
-    fn of(standing: &Standing, routing: &Routing) -> Self {
-        let reports = || standing.reports.iter().flatten();
-        let clusters = standing.reports.iter().map(Option::as_ref);
-        let clusters = clusters.map(|it| it.map_or_else(Counters::default, |it| it.counters));
-        Self {
-            counters: standing.counters(),
-            clusters: clusters.collect(),
-            amnesias: standing.amnesias,
-            local: reports().map(|report| report.local).sum(),
-            routed: routing.routed,
-            held_back: reports().map(|report| report.held_back).sum(),
-            held_back_to_main: reports().map(|report| report.held_back_to_main).sum(),
-            rounds: standing.rounds,
-            traffic: routing.traffic.clone(),
-        }
-    }
-}
 
 impl<M: WireMessage> MpMain<M> {
     /// Runs. Consecutive runs equal one longer run.
