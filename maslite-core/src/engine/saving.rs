@@ -22,8 +22,8 @@ pub struct EngineState<M> {
     newborn: Vec<(Option<u32>, Newborn)>,
     /// The slots of agents that wait for their insertion indices; none for those that have gone.
     unnumbered: Vec<Option<u32>>,
-    /// How many agents were awake in the last superstep, and the slot of the last of them.
-    awake_last: (u32, Option<u32>),
+    /// How many agents were awake in the last superstep.
+    awake_last: u32,
 }
 
 /// The states of agents, in the order of their slots.
@@ -145,7 +145,6 @@ impl<M: Message> Engine<M> {
             number.filter(|number| *number != NONE)
         };
         let newborn = self.newborn.iter();
-        let last = self.updating.last().copied().and_then(number);
         EngineState {
             kernel: self.kernel.export(),
             agents,
@@ -154,7 +153,7 @@ impl<M: Message> Engine<M> {
                 .map(|(slot, newborn)| (number(*slot), newborn.clone()))
                 .collect(),
             unnumbered: self.unnumbered.iter().map(|slot| number(*slot)).collect(),
-            awake_last: (crate::narrow(self.updating.len()), last),
+            awake_last: crate::narrow(self.updating.len()),
         }
     }
 
@@ -201,17 +200,12 @@ impl<M: Message> Engine<M> {
         let newborn = state.newborn.into_iter();
         self.newborn = newborn.map(|(place, it)| (slot(place), it)).collect();
         self.unnumbered = state.unnumbered.into_iter().map(slot).collect();
-        let (awake, last) = state.awake_last;
-        // Only how many they were, and the last of them, is asked for.
-        self.updating = vec![NONE; awake as usize];
-        if let Some(place) = self.updating.last_mut() {
-            *place = slot(last);
-        }
+        // Only how many they were is asked for.
+        self.updating = vec![NONE; state.awake_last as usize];
         // Those that were set up are known by their flags.
         self.set_up = 0;
         let progress = &self.kernel.progress;
         progress.stand_at(self.kernel.now, self.kernel.superstep);
-        progress.rest_at(self.kernel.superstep, slot(last));
         Ok(())
     }
 }
