@@ -17,6 +17,8 @@ mod reading;
 mod saved;
 mod saving;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use ahead::Ahead;
 pub(crate) use saved::KernelState;
