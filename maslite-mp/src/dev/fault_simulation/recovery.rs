@@ -122,10 +122,14 @@ fn each_cluster_is_killed_at_each_packet_between_many_short_runs() {
 
 #[test]
 fn each_cluster_is_killed_at_each_packet_of_runs_that_are_interrupted() {
-    let mut play = small(4, 2, 0);
-    let packets = undisturbed(&play);
-    play.nature.interrupts = (0..packets).step_by(7).collect();
-    kill_each(&play, 2);
+    // Packets take long, so that an interrupt often overtakes the grant that it ends.
+    for (seed, clusters, lookahead) in [(4, 1, 0), (5, 2, 1)] {
+        let mut play = small(seed, clusters, lookahead);
+        play.nature.latency = 1_000;
+        // A run that is cut by interrupts has more packets.
+        play.nature.interrupts = (0..400).step_by(3).collect();
+        kill_each(&play, 3);
+    }
 }
 
 #[test]
