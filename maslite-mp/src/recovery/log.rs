@@ -16,6 +16,8 @@ pub(crate) struct Log {
     base: Option<Vec<u8>>,
     /// Records, one behind the other.
     chunks: Vec<Vec<u8>>,
+    /// Chunks from before a cut: memory that has its pages.
+    spare: Vec<Vec<u8>>,
     /// Where in the last chunk the record of the message is that waits for its answer.
     awaiting: Option<usize>,
     bytes: usize,
@@ -31,6 +33,7 @@ impl Log {
             settings: Vec::new(),
             base: None,
             chunks: Vec::new(),
+            spare: Vec::new(),
             awaiting: None,
             bytes: 0,
             limit,
@@ -48,7 +51,7 @@ impl Log {
     pub(crate) fn cut(&mut self, state: Vec<u8>) {
         debug_assert!(self.awaiting.is_none(), "it has answered all");
         self.base = Some(state);
-        self.chunks = Vec::new();
+        self.spare.append(&mut self.chunks);
         self.bytes = 0;
     }
 
@@ -80,6 +83,7 @@ impl Log {
         if self.bytes > self.limit {
             self.is_full = true;
             self.base = None;
+            self.spare = Vec::new();
             self.bytes = 0;
             self.chunks = Vec::new();
             return false;
@@ -99,7 +103,10 @@ impl Log {
     fn next_chunk(&mut self) -> &mut Vec<u8> {
         let room = if self.chunks.is_empty() { 0 } else { CHUNK };
         let place = self.chunks.len();
-        self.chunks.push(Vec::with_capacity(room));
+        let mut chunk = self.spare.pop().unwrap_or_default();
+        chunk.clear();
+        chunk.reserve(room);
+        self.chunks.push(chunk);
         &mut self.chunks[place]
     }
 
