@@ -66,7 +66,7 @@ fn at(nanos: u64) -> SimTime {
     SimTime::from_nanos(nanos)
 }
 
-/// An engine with the agents 1 and 2, in the slots 0 and 1; under a lookahead with others elsewhere.
+/// An engine with the agents 1 and 2, in the slots 0 and 1; under a lookahead with neighbours.
 fn engine<M: Message>(has_lookahead: bool) -> Engine<M> {
     let mut engine = Engine::new(0);
     if has_lookahead {
