@@ -67,6 +67,40 @@ fn a_handle_that_an_agent_keeps_stays_good() {
     }
 }
 
+/// Ticks each second, and clears its periodic alarm with the handle that it got at first.
+#[derive(Serialize, Deserialize, Default)]
+struct Metronome {
+    alarm: Option<AlarmId>,
+    ticks: u32,
+}
+
+impl Agent<Msg> for Metronome {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        let each_second = Alarm::every(SimDuration::from_secs(1));
+        self.alarm = Some(ctx.set_alarm(each_second, Msg::Early));
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        self.ticks += 1;
+        if let (4, Some(alarm)) = (self.ticks, self.alarm) {
+            assert!(ctx.clear_alarm(alarm));
+        }
+    }
+}
+
+#[test]
+fn a_handle_of_a_periodic_alarm_stays_good() {
+    let types = AgentTypes::new().with::<Metronome>();
+    let settings = Scheduler::builder().agent_types(types).amnesia(Some(1));
+    let mut scheduler = settings.build();
+    scheduler.add(1, Metronome::default()).unwrap();
+    let run = Run::until(SimTime::from_secs(60));
+    let report = scheduler.run(run).unwrap();
+    let ticks = scheduler.agent::<Metronome>(1).map(|it| it.ticks);
+    assert_eq!((ticks, report.amnesias), (Some(4), 5));
+    assert_eq!(report.counters.alarms_pending, 0);
+}
+
 /// The same agents, whose types are not registered: they are kept, and so are their handles.
 #[test]
 fn a_handle_of_an_agent_that_is_kept_stays_good() {
