@@ -362,7 +362,7 @@ fn no_source_file_is_longer_than_a_person_reads() {
     let mut folders = [
         "benches",
         "examples",
-        "maslite-cli",
+        "extensions",
         "maslite-core",
         "maslite-mp",
         "tests",
