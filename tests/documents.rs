@@ -15,13 +15,19 @@ fn text(path: impl AsRef<Path>) -> String {
 
 /// The rows of the tables in a document that begin with a number, cell by cell.
 fn numbered_rows(document: &str) -> BTreeMap<u32, Vec<String>> {
-    let rows = document.lines().filter_map(|line| {
-        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+    let mut rows = BTreeMap::new();
+    for line in document.lines() {
+        let row = line
+            .strip_prefix("| ")
+            .and_then(|row| row.strip_suffix(" |"));
+        let cells = row.unwrap_or_default().split(" | ");
         let cells: Vec<_> = cells.map(|cell| cell.trim().to_owned()).collect();
-        let number = cells.first()?.parse().ok()?;
-        Some((number, cells))
-    });
-    rows.collect()
+        if let Ok(number) = cells[0].parse() {
+            let other = rows.insert(number, cells);
+            assert!(other.is_none(), "two rows have the number {number}");
+        }
+    }
+    rows
 }
 
 /// What stands in backticks.
