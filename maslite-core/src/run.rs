@@ -437,9 +437,9 @@ pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey 
     [time.as_nanos(), superstep, 0, sent_at, rank, sequence]
 }
 
-/// The result of a run. Numbers are of this run, and what happens between two runs is counted in the
-/// later one; `total` counts since the simulation began. `Display` writes two lines for people, and one line each for lost mail and for topics that no
-/// agent sent.
+/// The result of a run. Numbers are of this run, and what happens between two runs is counted in
+/// the later one; `total` counts since the simulation began. `Display` writes two lines for people,
+/// and one line each for lost mail and for topics that no agent sent.
 ///
 /// ```
 /// use maslite_core::{AgentId, Mail, Run, Scheduler, StopReason};

@@ -312,8 +312,8 @@ impl Clusters {
         explain(&*self.backend, name, *pid, error, time)
     }
 
-    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is watched
-    /// whether the clusters get on.
+    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is
+    /// watched whether the clusters get on.
     pub(crate) fn begin_watching(&self) {
         self.backend.begin_watching();
     }

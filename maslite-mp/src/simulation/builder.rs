@@ -211,9 +211,9 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// [policy of their own](crate::MpMain::set_recovery). By default the run ends. Inline no
     /// cluster can die, so it has no effect.
     ///
-    /// With [`Recovery::restart`] the cluster gets a new process, which is told again what main told
-    /// the lost one, and the run goes on to the same trace and the same digest. Main keeps what it
-    /// tells each cluster, up to a limit. An agent that panics still ends the run.
+    /// With [`Recovery::restart`] the cluster gets a new process, which is told again what main
+    /// told the lost one, and the run goes on to the same trace and the same digest. Main keeps
+    /// what it tells each cluster, up to a limit. An agent that panics still ends the run.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;

@@ -18,7 +18,8 @@ use crate::settings::{ClusterId, Link, Placement};
 /// cut should be. It is also a [`Report`].
 ///
 /// All numbers are of this run, but for `total` of the run and of each cluster, which counts since
-/// the simulation began. What happens between two runs is counted in the later one. Printed with `{}` it is three lines for people, and with `{:#}` it is all there is, with an
+/// the simulation began. What happens between two runs is counted in the later one. Printed with
+/// `{}` it is three lines for people, and with `{:#}` it is all there is, with an
 /// [`advice`](Self::advice).
 ///
 /// # As JSON
@@ -28,10 +29,10 @@ use crate::settings::{ClusterId, Link, Placement};
 /// fields are added and never changed:
 ///
 /// - of the run: `schema`, `stopped_by`, `start_ns`, `now_ns` \[simulated\]; `wall_ns`,
-///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` and `total` (objects), `digest` (16
-///   hexadecimal digits), `content_digest` (the same, only if it was asked for), `amnesias` (only
-///   if there was one), `errors`, `undeliverable` (a list of `time_ns`, `from`, `to`, `topic`: the first ten), `never_sent`
-///   (topics that somebody listens to), `advice`;
+///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` and `total` (objects), `digest`
+///   (16 hexadecimal digits), `content_digest` (the same, only if it was asked for), `amnesias`
+///   (only if there was one), `errors`, `undeliverable` (a list of `time_ns`, `from`, `to`,
+///   `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
 ///   `optimised`, `processors`;
 /// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`; and
@@ -97,7 +98,8 @@ pub struct MpReport {
     /// The memory that main's process has in use \[bytes\]; none where the system does not tell,
     /// and for runs shorter than 10 ms \[wall\], which to ask would make longer.
     pub main_memory: Option<u64>,
-    /// The mail that crossed, by where it came from and went: main first, then the clusters, in the order in which they were made. Only where there was some.
+    /// The mail that crossed, by where it came from and went: main first, then the clusters, in the
+    /// order in which they were made. Only where there was some.
     pub flows: Vec<Flow>,
     /// The clusters, in the order in which they were made.
     pub clusters: Vec<ClusterReport>,
@@ -108,7 +110,8 @@ pub struct MpReport {
     pub versions: Versions,
 }
 
-/// What one cluster did in a run; [`total`](Self::total) counts since the simulation began. `busy`, `blocked` and `waiting` add up to the wall time of the run.
+/// What one cluster did in a run; [`total`](Self::total) counts since the simulation began. `busy`,
+/// `blocked` and `waiting` add up to the wall time of the run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterReport {

@@ -55,8 +55,8 @@ pub(crate) trait Backend: Send {
     /// What other threads look at the clusters with.
     fn observer(&self) -> Option<Arc<dyn Observer>>;
 
-    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is watched
-    /// whether the clusters get on.
+    /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is
+    /// watched whether the clusters get on.
     fn begin_watching(&self) {}
 
     /// The clusters have their agents, or have answered a request.
