@@ -53,7 +53,7 @@ pub trait Agent<M: Message>: std::any::Any + Send {
         let _ = (mail, ctx);
     }
 
-    /// Answers a command of somebody outside: the simulation's owner, or who steers it. The default
+    /// Answers a command from outside: of the simulation's owner, or of a controller. The default
     /// refuses.
     ///
     /// It is called between two supersteps. It can send no mail, so it leaves no trace of its own;

@@ -73,7 +73,7 @@
 //!    sequence).
 //! 4. Time is an integer number of nanoseconds, so it neither drifts nor depends on the platform. A
 //!    duration made of an `f64` does as far as that number does.
-//! 5. Nobody gets one mail twice, whatever it subscribed to.
+//! 5. No agent gets one mail twice, whatever it subscribed to.
 //! 6. `setup` is called once, before anything else; `teardown` once, when the agent is removed or
 //!    when the simulation ends.
 //! 7. The same agents, added in the same order, with the same seed and the same mail from outside

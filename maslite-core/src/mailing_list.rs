@@ -150,7 +150,7 @@ pub struct MailingList {
     lists: [FxHashMap<(AgentId, AgentId, u32), Vec<u32>>; 8],
     /// Patterns that name a topic alone, the most common ones, by the number of the topic.
     by_topic: Vec<TopicList>,
-    /// The topics among them that mail came by about for the first time, since somebody last asked.
+    /// Those of them about which mail came by for the first time since the host last took them.
     freshly_heard: Vec<Topic>,
     /// Which kinds are in use, a bit for each.
     kinds: u8,
@@ -163,14 +163,14 @@ pub struct MailingList {
 #[derive(Debug, Default)]
 struct TopicList {
     subscribers: Vec<u32>,
-    /// Mail about it came by while somebody listened.
+    /// Mail about it came by while an agent listened.
     is_heard: bool,
 }
 
 const TOPIC_ALONE: usize = 0b001;
 
 impl MailingList {
-    /// Whether nobody listens to anything.
+    /// Whether there is no subscription.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -271,7 +271,7 @@ impl MailingList {
         list.map_or(&[], Vec::as_slice)
     }
 
-    /// Every pattern that somebody subscribed to, with the subscriber.
+    /// Every pattern that an agent subscribed to, with the subscriber.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Pattern)> + '_ {
         self.subscriptions
             .iter()
@@ -280,14 +280,14 @@ impl MailingList {
             })
     }
 
-    /// The topics to which somebody listens, whatever the sender and receiver, in the order of
+    /// The topics to which an agent listens, whatever the sender and receiver, in the order of
     /// their letters.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         self.topics_where(|_| true)
     }
 
-    /// Those of them about which no mail came by while somebody listened.
+    /// Those of them about which no mail came by while an agent listened.
     #[must_use]
     pub fn silent_topics(&self) -> Vec<Topic> {
         self.topics_where(|list| !list.is_heard)
@@ -308,7 +308,7 @@ impl MailingList {
         topics
     }
 
-    /// The topics about which mail came by while somebody listened, and those of them that nobody
+    /// The topics about which mail came by while an agent listened, and those of them that the host
     /// has asked for yet; each in the order of their letters.
     pub(crate) fn heard(&self) -> (Vec<Topic>, Vec<Topic>) {
         let is_heard = |number: u32| {

@@ -74,7 +74,7 @@ thread_local! {
     /// None while the kernel catches no panics in this thread.
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
 
-    /// Panics are nobody's business.
+    /// Panics are not recorded.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(what));
     let seen = SEEN.replace(outer).unwrap_or_default();
     result.map_err(|payload| {
-        // Else it is about a panic that somebody caught before.
+        // Else it is about a panic that was caught before.
         let same = seen.message == message(&*payload);
         let seen = if same { seen } else { Seen::default() };
         Panic {

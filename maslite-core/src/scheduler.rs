@@ -68,7 +68,7 @@ pub struct Scheduler<M: Message> {
     failed: bool,
     /// What was counted up to the end of the last run, and how often it had forgotten everything.
     counted: (Counters, u64),
-    /// The first mail that nobody got.
+    /// The first undeliverable mail.
     lost: Vec<(LostKey, LostMail)>,
     /// What it forgets by, if it does.
     memory: Option<Memory<M>>,

@@ -378,7 +378,7 @@ impl SubAssign for SimDuration {
     }
 }
 
-/// So many times as long, or the longest duration there is.
+/// The duration multiplied by the factor, or the longest duration there is.
 impl Mul<u64> for SimDuration {
     type Output = Self;
     fn mul(self, times: u64) -> Self {
@@ -386,7 +386,7 @@ impl Mul<u64> for SimDuration {
     }
 }
 
-/// So many times as long, or the longest duration there is.
+/// The duration multiplied by the factor, or the longest duration there is.
 impl Mul<SimDuration> for u64 {
     type Output = SimDuration;
     fn mul(self, duration: SimDuration) -> SimDuration {
@@ -394,14 +394,14 @@ impl Mul<SimDuration> for u64 {
     }
 }
 
-/// So many times as long, or the longest duration there is.
+/// The duration multiplied by the factor, or the longest duration there is.
 impl MulAssign<u64> for SimDuration {
     fn mul_assign(&mut self, times: u64) {
         *self = *self * times;
     }
 }
 
-/// One of so many equal parts, in whole nanoseconds; what is left is dropped.
+/// The duration divided by the number, in whole nanoseconds, rounded down.
 ///
 /// # Panics
 /// On division by zero, as integers do.
@@ -412,7 +412,7 @@ impl Div<u64> for SimDuration {
     }
 }
 
-/// One of so many equal parts, in whole nanoseconds; what is left is dropped.
+/// The duration divided by the number, in whole nanoseconds, rounded down.
 ///
 /// # Panics
 /// On division by zero, as integers do.

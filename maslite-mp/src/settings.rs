@@ -64,7 +64,8 @@ impl ClusterId {
         self.number
     }
 
-    /// Its place among so many clusters of a simulation; none if it is not one of them.
+    /// Its place among the clusters of a simulation, of which there is this number; none if it is
+    /// not one of them.
     pub(crate) fn place(self, simulation: SimulationId, clusters: usize) -> Option<usize> {
         let place = self.number as usize;
         (self.simulation == simulation && place < clusters).then_some(place)
@@ -152,7 +153,7 @@ pub enum Link {
 }
 
 impl Waiting {
-    /// The steps, with so many clusters.
+    /// The steps, with this number of clusters.
     pub(crate) fn steps(self, clusters: usize) -> Wait {
         /// About twice what it takes to wake a processor that idles: whoever finds the message
         /// meanwhile has saved that.

@@ -71,7 +71,7 @@ impl Hand {
         self.chunks[(number / CHUNK) as usize] * CHUNK + number % CHUNK
     }
 
-    /// The place of what comes so many alarms after the next one.
+    /// The place of the alarm at this distance behind the next one.
     #[inline]
     pub(super) fn place(&self, ahead: usize) -> Option<u32> {
         let word = self.order.get(self.fired + ahead)?;

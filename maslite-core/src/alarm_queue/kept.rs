@@ -14,9 +14,9 @@ pub(super) struct Kept<W> {
     free: Vec<u32>,
     /// Where the alarm of a node is kept.
     by_node: Vec<u32>,
-    /// Who set what: the nodes, from the first time that somebody asks.
+    /// The nodes by setter, from the first listing on.
     by_setter: Option<BTreeSet<(AgentId, u64, u32)>>,
-    /// How many alarms were set since somebody asked.
+    /// How many alarms were set since the last listing.
     unasked: usize,
 }
 

@@ -325,7 +325,7 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         }
     }
 
-    /// The packed alarm that comes so many after the next one, if that is known.
+    /// The packed alarm at this distance behind the next one, if that is known.
     #[inline]
     pub(crate) fn peek(&self, ahead: usize) -> Option<&P> {
         let place = self.hand.place(ahead)?;

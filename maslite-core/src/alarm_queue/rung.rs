@@ -4,7 +4,7 @@ use super::pool::{Bucket, Pool};
 
 /// Entries wanted in a bucket.
 const WANTED: u32 = 64;
-/// A rung is not divided finer than into about so many buckets: the ends of all shall stay in the
+/// A rung is divided into about this number of buckets at most: the ends of all shall stay in the
 /// cache.
 const MOST_BUCKETS: u32 = 4_096;
 
@@ -36,8 +36,8 @@ impl Scale {
 }
 
 impl Rung {
-    /// Lays the rung out for so many entries between `first` and `last`, and for what will be set
-    /// up to `reach`.
+    /// Lays the rung out for this number of entries between `first` and `last`, and for what will
+    /// be set up to `reach`.
     pub(super) fn lay_out(&mut self, (first, last, count): (u64, u64, u32), reach: u64) {
         let wanted = u64::from((count / WANTED).clamp(2, MOST_BUCKETS));
         let span = last - first;

@@ -22,7 +22,7 @@ impl<M: Message> Engine<M> {
     /// at `left_at`. It is posted among the alarms of that time.
     ///
     /// # Panics
-    /// If the engine has passed that time: whoever grants time has broken its promise.
+    /// If the engine has passed that time: the caller that grants time has broken its promise.
     pub fn arrive(&mut self, time: SimTime, left_at: SimTime, key: MailKey, mail: Mail<M>) {
         self.take_in(time, left_at, (key, mail).into());
     }
@@ -42,7 +42,7 @@ impl<M: Message> Engine<M> {
     /// Under a lookahead: removes an agent at `time`.
     ///
     /// # Panics
-    /// If the engine has passed that time: whoever grants time has broken its promise.
+    /// If the engine has passed that time: the caller that grants time has broken its promise.
     pub fn remove_at(&mut self, time: SimTime, id: AgentId) {
         assert!(
             time >= self.kernel.now,

@@ -50,7 +50,7 @@ pub struct Forgetting {
     /// What was asked for.
     pub amnesia: Amnesia,
     next: u64,
-    /// How often it has forgotten since somebody last asked.
+    /// How often it has forgotten since the count was last taken.
     pub count: u64,
 }
 
@@ -65,7 +65,7 @@ impl Forgetting {
         }
     }
 
-    /// Whether an engine that has done so many supersteps is to forget now.
+    /// Whether an engine that has done this number of supersteps is to forget now.
     #[inline]
     #[must_use]
     pub fn is_due(&self, supersteps: u64) -> bool {
@@ -77,13 +77,14 @@ impl Forgetting {
         std::mem::take(&mut self.count)
     }
 
-    /// Notes that it forgets after so many supersteps.
+    /// Notes that it forgets after this number of supersteps.
     pub fn note(&mut self, supersteps: u64) {
         self.go_on_from(supersteps);
         self.count += 1;
     }
 
-    /// Of an engine that has done so many supersteps, and has forgotten whenever that was due.
+    /// Of an engine that has done this number of supersteps, and has forgotten whenever that was
+    /// due.
     pub fn go_on_from(&mut self, supersteps: u64) {
         let every = self.amnesia.every;
         self.next = (supersteps / every + 1).saturating_mul(every);

@@ -24,7 +24,7 @@ impl<M: Message> Engine<M> {
     /// [`CommandError::UnknownAgent`], [`CommandError::Refused`], [`CommandError::Panicked`].
     pub fn command(&mut self, id: AgentId, request: M) -> Result<M, CommandError> {
         let agent = self.occupied(id)?;
-        // Whoever asked is told that it lives on half changed.
+        // The one who asked is told that the agent lives on half changed.
         match panics::catch(|| agent.command(request)) {
             Ok(answer) => answer.map_err(|refusal| CommandError::Refused { agent: id, refusal }),
             Err(panic) => Err(panicked_over_command(id, &panic)),

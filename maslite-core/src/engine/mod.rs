@@ -52,7 +52,7 @@ pub struct Limits {
     /// Alarms at this time or later are not fired. Mail of the present instant is delivered all
     /// the same.
     pub horizon: Option<SimTime>,
-    /// At most so many supersteps.
+    /// At most this number of supersteps.
     pub supersteps: u64,
     /// No instant may have more supersteps than this.
     pub supersteps_per_instant: u64,
@@ -90,7 +90,7 @@ pub trait EngineHooks<M: Message> {
     /// Looks at what was posted. True if the engine is to rest now.
     fn after_posting(&mut self, engine: &mut Engine<M>) -> bool;
 
-    /// Whether somebody asks for the engine to rest. Looked at in every superstep.
+    /// Whether the host wants the engine to rest. It is read in every superstep.
     fn wants_attention(&self) -> bool;
 
     /// How far the engine may go now, if it was told `horizon` at first.
@@ -114,7 +114,8 @@ pub struct Engine<M: Message> {
     /// Agents before this slot have been set up, or will be in their first turn.
     set_up: usize,
     next_index: u64,
-    /// Agents added by agents since somebody last asked, with their slots; kept for neighbours.
+    /// Agents added by agents that the host has not taken yet, with their slots; kept for
+    /// neighbours.
     newborn: Vec<(u32, Newborn)>,
     /// Agents that agents added in the superstep at hand, in order.
     births: Vec<Birth<M>>,
@@ -330,7 +331,7 @@ impl<M: Message> Engine<M> {
                 supersteps -= 1;
                 self.update_awake();
                 if self.kernel.failure.is_some() {
-                    // Whoever guards this run takes it from there.
+                    // The guard of this run takes it from there.
                     return Ok(Rest::HookAsked);
                 }
                 continue;
@@ -490,7 +491,7 @@ impl<M: Message> Engine<M> {
     }
 }
 
-/// Calls an agent where somebody listens to what it records: who it is, and when.
+/// Calls an agent in a span with its id and the time, for subscribers to its records.
 #[cold]
 #[inline(never)]
 fn call_in_span<M: Message>(agent: &mut dyn Agent<M>, context: &mut Context<'_, M>, phase: Phase) {
@@ -505,7 +506,7 @@ fn call_in_span<M: Message>(agent: &mut dyn Agent<M>, context: &mut Context<'_, 
 }
 
 impl<M: Message> Drop for Engine<M> {
-    /// Drops the agents one by one: the panic of one is nobody else's.
+    /// Drops the agents one by one: the panic of one does not reach the others.
     fn drop(&mut self) {
         let _ = self.release_all();
     }

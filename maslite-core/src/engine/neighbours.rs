@@ -10,7 +10,7 @@ use crate::message::{
 use crate::run::{AgentError, LostKey, LostMail, StopReason};
 use crate::{AgentId, Pattern, SimTime, Topic};
 
-/// So many agents that came or went are not kept for neighbours without their being told.
+/// How many agents that came or went are kept at most before the neighbours are told of them.
 const MANY: usize = 10_000;
 
 /// Mail of this engine that waits to be posted.
@@ -75,8 +75,8 @@ impl<M: Message> Engine<M> {
     /// Sets where the simulation stands: the instant, and the superstep in it that comes next.
     ///
     /// # Panics
-    /// If the engine has passed that time, or would pass an alarm: whoever grants time has broken
-    /// its promise.
+    /// If the engine has passed that time, or would pass an alarm: the caller that grants time has
+    /// broken its promise.
     pub fn stand_at(&mut self, time: SimTime, superstep: u64) {
         assert!(time >= self.kernel.now, "time never goes backwards");
         assert!(
@@ -85,7 +85,7 @@ impl<M: Message> Engine<M> {
         );
         let moves = (time, superstep) != (self.kernel.now, self.kernel.superstep);
         if moves && !self.kernel.outbox.is_empty() && !self.has_mail_for_itself() {
-            // Nobody here gets it, or the superstep that comes next would be this engine's too. It
+            // No agent here gets it, or the next superstep would be this engine's too. It
             // is lost when it was sent.
             self.kernel.post();
         }
@@ -97,7 +97,7 @@ impl<M: Message> Engine<M> {
     }
 
     /// Shows `visit` the mail that waits to be posted and may be for others, in order. It answers
-    /// whether agents of other engines listen to it, so that a broadcast that nobody hears here is
+    /// whether agents of other engines listen to it, so that a broadcast without a listener here is
     /// not unheard.
     pub fn outgoing(&mut self, mut visit: impl FnMut(Outgoing<'_, M>) -> bool) {
         let Kernel {
@@ -239,7 +239,7 @@ impl<M: Message> Engine<M> {
         std::mem::take(&mut self.kernel.gone)
     }
 
-    /// Whether so many agents have come and gone that neighbours are to hear of it now.
+    /// Whether enough agents have come and gone that neighbours are to be told now.
     #[must_use]
     #[inline]
     pub fn has_many_to_tell_of(&self) -> bool {
@@ -259,7 +259,7 @@ impl<M: Message> Engine<M> {
         !self.kernel.removals.is_empty()
     }
 
-    /// Whether agents were added since somebody last asked.
+    /// Whether agents were added since the host last took them.
     #[must_use]
     #[inline]
     pub fn has_newborn(&self) -> bool {
@@ -323,7 +323,7 @@ impl<M: Message> Engine<M> {
         std::mem::take(&mut self.kernel.errors)
     }
 
-    /// Takes the first mail that nobody got since the last time, at most as much as a report has
+    /// Takes the first undeliverable mail since the last time, at most as much as a report has
     /// since the beginning; with its place among all that is lost.
     pub fn take_lost(&mut self) -> Vec<(LostKey, LostMail)> {
         std::mem::take(&mut self.kernel.lost)

@@ -18,7 +18,7 @@ pub struct EngineState<M> {
     kernel: KernelState<M>,
     agents: AgentStates,
     next_index: u64,
-    /// Agents that nobody has asked for yet, each with its slot, if it is still there.
+    /// Agents that the host has not taken yet, each with its slot, if it is still there.
     newborn: Vec<(Option<u32>, Newborn)>,
     /// The slots of agents that wait for their insertion indices; none for those that have gone.
     unnumbered: Vec<Option<u32>>,

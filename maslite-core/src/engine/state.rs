@@ -62,7 +62,7 @@ impl<M: Message> Engine<M> {
         self.kernel.list_alarms(None, filter)
     }
 
-    /// Clears the alarms that the filter names, whoever set them; tells how many they were.
+    /// Clears the alarms of all setters that match the filter. Returns how many they were.
     pub fn clear_alarms(&mut self, filter: AlarmFilter) -> usize {
         self.kernel.clear_alarms(None, filter)
     }
@@ -128,7 +128,7 @@ impl<M: Message> Engine<M> {
         self.kernel.main_has_mail()
     }
 
-    /// Sets whether anybody handles mail to main; without, it is undeliverable.
+    /// Sets whether main has a handler for mail; without one, mail to main is undeliverable.
     pub fn main_listens(&mut self, listens: bool) {
         self.kernel.main_listens = listens;
     }

@@ -117,7 +117,7 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Somebody elsewhere listens from now on, so mail may leave for them, and under a lookahead
+    /// An agent elsewhere listens from now on, so mail may leave for them, and under a lookahead
     /// alarms before they are due.
     pub(crate) fn expect_listeners(&mut self) {
         if std::mem::replace(&mut self.others_listen, true) || self.ahead.is_none() {

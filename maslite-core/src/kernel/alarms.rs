@@ -23,7 +23,7 @@ pub(crate) struct Packed<M> {
     body: M,
 }
 
-/// Nobody else may get it.
+/// No other agent may get it.
 const DIRECT: u32 = 1 << 31;
 const IS_REQUIRED: u32 = 1 << 30;
 const FLAGS: u32 = DIRECT | IS_REQUIRED;
@@ -381,7 +381,7 @@ impl<M: Message> Kernel<M> {
         self.outbox.push(envelope);
     }
 
-    /// Where the receiver of an alarm sits that comes so many after the next one.
+    /// The slot of the receiver of the alarm at this distance behind the next one.
     #[inline]
     pub(crate) fn receiver_ahead(&self, ahead: usize) -> Option<u32> {
         self.alarms.peek(ahead).map(Packed::receiver)

@@ -62,9 +62,9 @@ pub(crate) struct Kernel<M: Message> {
     /// Within the instant.
     pub(crate) superstep: u64,
     pub(crate) seed: u64,
-    /// Mail for unknown receivers belongs to other schedulers, not to nobody.
+    /// Mail for unknown receivers belongs to other schedulers and is not undeliverable.
     pub(crate) has_neighbours: bool,
-    /// Somebody elsewhere listens to something, or did.
+    /// An agent elsewhere listens to something, or did.
     pub(crate) others_listen: bool,
     /// Mail posted here to agents here.
     pub(crate) local: u64,
@@ -93,9 +93,9 @@ pub(crate) struct Kernel<M: Message> {
     recipients: Vec<u32>,
     /// Agents to be removed, who asked, and the insertion index of who asked.
     pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
-    /// Subscriptions made and withdrawn since somebody last asked, if anybody does.
+    /// Subscriptions made and withdrawn since the host last took them; none if the host never does.
     pub(crate) changed_interest: Option<Vec<(Pattern, bool, SimTime)>>,
-    /// Agents that have gone since somebody last asked, kept for neighbours.
+    /// Agents that have gone since the host last took them, kept for neighbours.
     pub(crate) gone: Vec<AgentId>,
     /// How many slots are those of agents that are gone.
     vacant: usize,
@@ -107,19 +107,19 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) main_sequence: u64,
     /// Why an agent has the run end after this superstep, and its insertion index.
     pub(crate) stopped_by: Option<(u64, StopReason)>,
-    /// The first mail that nobody got, since somebody last asked; with its place among all that is
+    /// The first undeliverable mail since the host last took it; with its place among all that is
     /// lost.
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// The places of the first of them since the beginning, in order.
     first_lost: Vec<LostKey>,
     /// So much mail was left unread by agents that were removed.
     unread_lost: u64,
-    /// Errors that agents reported since somebody last asked.
+    /// Errors that agents reported since the host last took them.
     pub(crate) errors: Vec<AgentError>,
     /// The run ends at the first of them.
     pub(crate) stop_at_error: bool,
     pub(crate) failure: Option<(FailurePlace, Error)>,
-    /// An agent that fails is stopped by unwinding: somebody catches it.
+    /// An agent that fails is stopped by unwinding, and the host catches it.
     pub(crate) is_guarded: bool,
     /// Where it stands and who is at work: for the error if that agent panics, and for other
     /// threads.

@@ -128,7 +128,7 @@ impl<M: Message> Kernel<M> {
         self.first_lost.len() < Report::LOST_KEPT || last.is_some_and(|last| key < last)
     }
 
-    /// Notes mail that nobody gets and that is among the first.
+    /// Notes undeliverable mail that is among the first.
     pub(super) fn note_lost(&mut self, key: LostKey, from: AgentId, to: AgentId, topic: Topic) {
         let place = self.first_lost.partition_point(|known| *known <= key);
         self.first_lost.insert(place, key);

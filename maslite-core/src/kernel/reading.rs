@@ -190,7 +190,7 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Mail that is posted, or was left unread, and that nobody has read yet.
+    /// Mail that is posted, or was left unread, and that no agent has read yet.
     pub(crate) fn queued(&self) -> u64 {
         self.counters.sent - self.counters.delivered - self.counters.undeliverable
     } // ---- main

@@ -33,7 +33,7 @@ pub(crate) struct KernelState<M> {
     /// The ids of all agents that are gone.
     pub(crate) removed: IdSet,
     pub(crate) adders: Adders,
-    /// The topics that were heard of, and those that nobody has asked for yet.
+    /// The topics that were heard of, and those that the host has not taken yet.
     pub(crate) heard: (Vec<Topic>, Vec<Topic>),
     /// In the order in which they are due.
     pub(crate) alarms: Vec<AlarmState<M>>,
@@ -43,7 +43,7 @@ pub(crate) struct KernelState<M> {
     pub(crate) ahead: Option<AheadState>,
     pub(crate) removals: Vec<(AgentId, AgentId, u64)>,
     pub(crate) changed_interest: Vec<(Pattern, bool, SimTime)>,
-    /// Agents that have gone and that nobody has asked for yet.
+    /// Agents that have gone and that the host has not taken yet.
     pub(crate) gone: Vec<AgentId>,
     pub(crate) main_listens: bool,
     pub(crate) main_delivered: u64,

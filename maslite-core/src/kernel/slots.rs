@@ -47,7 +47,7 @@ pub(super) const KEPT_AWAKE: u8 = 8;
 const GONE: u8 = 16;
 
 impl<M: Message> Kernel<M> {
-    /// Refuses ids that are taken or that nobody may bear.
+    /// Refuses ids that are taken or that no agent may have.
     pub(crate) fn check_new(&self, id: AgentId, adder: Adder) -> Result<(), Error> {
         id.check()?;
         let whereabouts = self.directory.find(id);
@@ -104,8 +104,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Whether so many agents are gone that the slots are to be numbered anew: at least half of
-    /// all, and so many that it costs each of them little.
+    /// Whether enough agents are gone for the slots to be numbered anew: at least half of
+    /// all, and enough that the cost for each of them is small.
     pub(crate) fn has_many_vacant_slots(&self) -> bool {
         let work = self.slots.len().max(self.alarms.len());
         let work = work.max(self.mailing_list.count());

@@ -50,7 +50,7 @@ pub(super) struct Gateway<M> {
     pub(super) trips: Trips,
     /// So much mail that stays here is still to make one.
     pub(super) local_trips: u32,
-    /// So many deliveries wait to be written down that main is to have them now.
+    /// Enough deliveries wait to be written down that main is to have them now.
     pub(super) full: Arc<AtomicBool>,
     pub(super) message: std::marker::PhantomData<fn(M)>,
 }

@@ -136,7 +136,7 @@ impl<M: WireMessage> MpScheduler<M> {
             if reply == Reply::Nothing {
                 continue;
             }
-            // Whoever has not handed over its answer is not done.
+            // A cluster that has not handed over its answer is not done.
             this.cluster_activity.set_busy(true);
             if let Err(error) = send(&mut *side.link) {
                 return give_up(side, &error);

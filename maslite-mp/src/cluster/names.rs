@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What this process has heard of names: main is to hear it too, unless it is the same process.
 #[derive(Default)]
 pub(super) struct Names {
-    /// So many have been told, or come from main.
+    /// How many have been told, or come from main.
     known: usize,
     /// Heard of otherwise, and not told yet.
     pending: Vec<String>,

@@ -38,13 +38,13 @@ pub(crate) struct AgentType<M: Message> {
     make_trip: fn(&dyn Any, &[u8]) -> Result<(), Difference>,
     /// What is wrong with the type.
     examine: fn() -> Result<(), String>,
-    /// The same for somebody who asks, of at most so many bytes.
+    /// The same for a request, of at most this number of bytes.
     pub(crate) copy: fn(&dyn Any, &mut Vec<u8>, usize) -> Result<(), String>,
-    /// As JSON of at most so many bytes, for people.
+    /// As JSON of at most this number of bytes, for people.
     pub(crate) show: fn(&dyn Any, usize) -> Result<String, String>,
 }
 
-/// So many agents of a type make a round trip, and from there on fewer and fewer.
+/// How many agents of a type make a round trip; from there on fewer and fewer do.
 const FIRST: u64 = if cfg!(debug_assertions) { 10_000 } else { 64 };
 
 impl<M: Message> AgentType<M> {

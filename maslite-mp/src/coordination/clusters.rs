@@ -214,7 +214,7 @@ impl Clusters {
         if self.list[place].link.is_some() {
             self.open(place, time)?.0.extend(mail);
         } else {
-            // It is lent to whoever reads this mail.
+            // It is lent to the reader of this mail.
             self.list[place].aside.extend_from_slice(mail);
         }
         Ok(())
@@ -342,7 +342,7 @@ impl Clusters {
         self.backend.is_over()
     }
 
-    /// Writes into the status snapshot how all stand, for whoever may look.
+    /// Writes into the status snapshot how all stand, for other threads.
     pub(crate) fn show(&self, standing: &Standing, routing: &Routing) {
         let Standing {
             time,

@@ -56,7 +56,7 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     stop_at_error: bool,
     pub(crate) predicate: Option<Predicate>,
     pub(crate) interrupted: bool,
-    /// Somebody may read how it stands.
+    /// Another thread may read how it stands.
     pub(crate) watched: bool,
     /// What clusters have replied.
     pub(crate) replies: Vec<Vec<u8>>,
@@ -255,7 +255,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         }
         let all = self.places(|_, _| true);
         let replies = self.ask(&all, &commands::ask_awake().unwrap_or_default())?;
-        // Whoever cannot answer names nobody; the error is the same.
+        // A cluster that cannot answer names no agent; the error is the same.
         let awake = replies
             .iter()
             .filter_map(|it| commands::read_awake(it).ok());

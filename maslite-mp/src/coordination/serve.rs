@@ -36,7 +36,7 @@ struct Course {
 }
 
 impl Course {
-    /// To the end of the run, unless somebody says otherwise.
+    /// To the end of the run, unless a controller says otherwise.
     fn free() -> Self {
         Self {
             paused: false,
@@ -64,7 +64,7 @@ impl Course {
         }
     }
 
-    /// Has somebody wait for the next pause; those who have left do not wait any more.
+    /// Has a client wait for the next pause; clients that have left do not wait any more.
     fn await_pause(&mut self, reply: Promise<Halt>) {
         self.waiting.retain(Promise::is_wanted);
         self.waiting.push(reply);
@@ -184,7 +184,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 Next::Stop => return Ok(false),
                 Next::GoOn => {
                     if course.paused {
-                        // Nobody is left who could let it go on.
+                        // No controller is left that could let it go on.
                         course.go(None, now);
                     }
                     return Ok(true);
@@ -224,7 +224,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         Ok(())
     }
 
-    /// Asks clusters something for somebody else.
+    /// Asks clusters something for a controller.
     fn reply(
         &mut self,
         scope: Scope,

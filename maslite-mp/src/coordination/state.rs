@@ -27,11 +27,11 @@ pub(crate) struct Standing {
     pub(crate) next_index: u64,
     /// The last report of each cluster; none before its first.
     pub(crate) reports: Vec<Option<Report>>,
-    /// What main itself counted: mail to it, and mail to nobody.
+    /// What main itself counted: mail to it, and undeliverable mail.
     pub(crate) counters: Counters,
-    /// The first mail that nobody got, by its place among all that is lost.
+    /// The first undeliverable mail, by its place among all that is lost.
     pub(crate) lost: Vec<(LostKey, LostMail)>,
-    /// Topics about which mail came by while somebody listened.
+    /// Topics about which mail came by while an agent listened.
     pub(crate) heard: BTreeSet<Topic>,
     /// How often a cluster has forgotten everything and come back.
     pub(crate) amnesias: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Standing {
     pub(crate) rounds: u64,
     /// What agents reported in the last run.
     pub(crate) errors: Vec<AgentError>,
-    /// So many of these were reported in `setup`, before the first superstep.
+    /// How many of these were reported in `setup`, before the first superstep.
     pub(crate) errors_of_setup: usize,
 }
 
@@ -128,7 +128,7 @@ impl Standing {
         reports.try_fold(own, |sum, report| Some(sum.with(report.content?.into())))
     }
 
-    /// Counts mail of which main finds that nobody gets it.
+    /// Counts mail that main finds undeliverable.
     pub(crate) fn lose(&mut self, key: MailKey, from: AgentId, to: AgentId, topic: Topic) {
         self.count_undeliverable();
         let time = self.time;
@@ -136,7 +136,7 @@ impl Standing {
         self.note_lost(key, LostMail::new(time, from, to, topic));
     }
 
-    /// Keeps the first mail that nobody got, in the kernel's order.
+    /// Keeps the first undeliverable mail, in the kernel's order.
     pub(crate) fn note_lost(&mut self, key: LostKey, lost: LostMail) {
         let place = self.lost.partition_point(|(known, _)| *known <= key);
         if place < maslite_core::Report::LOST_KEPT {

@@ -62,7 +62,8 @@ impl DeathNotice {
 }
 
 impl IpcPackets {
-    /// For whoever watches the peer's process. Posting it does nothing once the link is dropped.
+    /// For the thread that watches the peer's process. Posting it does nothing once the link is
+    /// dropped.
     pub(crate) fn death_notice(&self) -> DeathNotice {
         DeathNotice(self.line.as_ref().map(Arc::downgrade).unwrap_or_default())
     }

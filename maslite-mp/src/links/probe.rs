@@ -18,20 +18,20 @@ use serde::de::{
 
 use crate::links::{guarded, round_trip};
 
-/// So many values of a type are made up, at most and at least.
+/// How many values of a type are made up, at most and at least.
 const ROUNDS: u32 = 2_000;
 const LEAST: u32 = 32;
 
 /// So often each variant is made up, unless that takes too many values.
 const VISITS: usize = 8;
 
-/// So many parts has a value that is made up, at most.
+/// How many parts a value that is made up has at most.
 const PARTS: u32 = 10_000;
 
 /// The longest encoding of a value that is made up \[bytes\].
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// So many values lie within each other, at most.
+/// How many values lie within each other at most.
 const DEPTH: u32 = 64;
 
 /// Looks for a value of the type that is not read as it was written.

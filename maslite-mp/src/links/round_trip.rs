@@ -89,7 +89,7 @@ pub(crate) struct Trips {
     pub(crate) written: Vec<u8>,
 }
 
-/// So many of each kind make a round trip in release builds.
+/// How many of each kind make a round trip in release builds.
 const FIRST: u8 = 16;
 
 impl Default for Trips {

@@ -10,7 +10,7 @@ pub(crate) trait Blank: Default + PartialEq + 'static {
     const BLANK: &'static Self;
 }
 
-/// A value that nearly always says nothing. It reads as that then; whoever writes to it has it
+/// A value that nearly always says nothing. It reads as that then; the first write to it has it
 /// made.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Rare<T>(Option<Box<T>>);

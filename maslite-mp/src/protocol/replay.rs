@@ -28,7 +28,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The beginning of the record of a message of so many bytes.
+    /// The beginning of the record of a message of this length \[bytes\].
     #[inline]
     pub(crate) fn head(self, length: usize) -> [u8; RECORD_HEAD] {
         // A link carries no longer messages.

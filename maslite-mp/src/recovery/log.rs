@@ -4,7 +4,7 @@
 
 use crate::protocol::replay::{Outcome, RECORD_HEAD};
 
-/// About so many bytes of records are replayed in one message \[bytes\].
+/// About this number of bytes of records are replayed in one message \[bytes\].
 const CHUNK: usize = 256 * 1024;
 
 /// The messages of main to one cluster, and what became of them.
@@ -55,7 +55,7 @@ impl Log {
         self.bytes = 0;
     }
 
-    /// Whether a message of so many bytes would be too much, and a cut would help.
+    /// Whether a message of this length would be too much, and a cut would help.
     #[inline]
     pub(crate) fn needs_cut(&self, length: usize) -> bool {
         !self.is_full && self.bytes > 0 && self.bytes + RECORD_HEAD + length > self.limit

@@ -48,7 +48,7 @@ impl<M: WireMessage> MpMain<M> {
         self.end(GRACE)
     }
 
-    /// Ends after a failure, without asking anybody.
+    /// Ends after a failure, without asking the clusters.
     pub(super) fn abandon(&mut self, error: &Error) {
         self.ended = true;
         if self.is_copy() {

@@ -487,12 +487,12 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// Opens a control socket, through which other processes of this user can ask and steer this
-    /// simulation until it ends: the program `maslite`, and whoever uses
+    /// simulation until it ends: the program `maslite`, and programs that use
     /// [`control`](crate::steering::control). Tells where it is. There is none unless this is
     /// called.
     ///
     /// `name`: 1 to 32 letters, digits, `-` and `_`, by which people tell simulations apart. A run
-    /// that is paused stays paused until somebody lets it go on, be it through the socket.
+    /// that is paused stays paused until a controller or a client of the socket lets it go on.
     ///
     /// ```
     /// # use maslite_mp::prelude::*;

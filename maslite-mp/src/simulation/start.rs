@@ -30,7 +30,7 @@ fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> 
     clusters.send(place, is_answered, time)
 }
 
-/// What so many calls made in a cluster.
+/// What a number of calls made in a cluster.
 fn recv_loaded(
     clusters: &mut Clusters,
     place: usize,

@@ -24,7 +24,7 @@
 //! the bell of this link ([`protocol`](super::protocol)). Where other programs keep the processors
 //! busy, it sleeps at once ([`crowd`](super::crowd)). Now and then both sides tell each other on
 //! which processor they are. Who sleeps costs nothing, and who publishes makes a system call only
-//! if somebody sleeps.
+//! if a thread sleeps there.
 //!
 //! # Death
 //!
@@ -80,7 +80,7 @@ const LAST: u32 = 2;
 pub(crate) struct RingLink {
     ends: Ends,
     wait: Wait,
-    /// Set by whoever learns that the peer's process is gone.
+    /// Set by the thread that learns that the peer's process is gone.
     peer_died: Arc<AtomicBool>,
     /// Frames, modulo 2³².
     sent: u32,
@@ -97,7 +97,7 @@ pub(crate) struct RingLink {
     /// The beginning of the message after those.
     begun: Vec<u8>,
     message_limit: usize,
-    /// The peer was on another processor than ours when somebody last looked.
+    /// The peer was on another processor than ours at the last look.
     is_peer_elsewhere: bool,
     /// Set by a malformed frame: what would follow cannot be trusted.
     refused: bool,
@@ -200,7 +200,7 @@ impl RingLink {
         }
     }
 
-    /// For whoever watches the peer's process.
+    /// For the thread that watches the peer's process.
     pub(crate) fn death_notice(&self) -> DeathNotice {
         DeathNotice {
             bells: self.ends.bells.clone(),
@@ -309,7 +309,7 @@ impl RingLink {
         &mut self,
         look: &mut impl FnMut(&mut Ends) -> Result<Option<T>, FalseIndex>,
     ) -> Result<Option<T>, LinkError> {
-        // Before the look: whoever is gone has stored all it ever will.
+        // Before the look: a peer that is gone has stored all it ever will.
         let is_gone = self.is_peer_gone();
         match look(&mut self.ends) {
             Ok(None) if is_gone => Err(LinkError::Disconnected),
@@ -349,7 +349,7 @@ impl RingLink {
         protocol::ring(self.ends.bells.peers());
     }
 
-    /// Waits for room for so many bytes, and takes in what arrives meanwhile.
+    /// Waits for room for this number of bytes, and takes in what arrives meanwhile.
     fn make_room(&mut self, bytes: usize) -> Result<(), LinkError> {
         enum News {
             Room,

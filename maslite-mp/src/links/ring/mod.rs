@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 
 use crate::links::transport::Wait;
 
-/// Bytes of a ring, for so many clusters. A message lies there in one piece, from when it is
+/// Bytes of a ring, for this number of clusters. A message lies there in one piece, from when it is
 /// written to when it is read, as long as it fits: two messages with ten thousand mails each do. It
 /// takes memory as far as it has been used; the rings of many clusters are shorter, so that those
 /// of a thousand take no more than half a gigabyte.
@@ -41,8 +41,8 @@ fn capacity(clusters: usize) -> usize {
     }
 }
 
-/// Makes the memory of a link to one of so many clusters. Returns main's end and what the child
-/// needs to open its own.
+/// Makes the memory of a link to one of this number of clusters. Returns main's end and what the
+/// child needs to open its own.
 ///
 /// # Errors
 /// What the system says.

@@ -19,7 +19,7 @@
 //!
 //! Each process has one for a link. Who is about to sleep puts [`ASLEEP`] there, looks once more,
 //! and sleeps as long as it finds that value. Who has published or released bytes looks at the bell
-//! of the other, and only if somebody sleeps there it makes a system call. Between the store and
+//! of the other, and only if a thread sleeps there it makes a system call. Between the store and
 //! the look each side has a fence with sequentially consistent order: so at least one of them sees
 //! what the other stored, and no wake-up is lost. Both store to the bell, and they only swap there,
 //! which puts all its values in one order that everybody can follow. Source: Dekker's algorithm, in
@@ -43,7 +43,7 @@ pub(crate) trait Word {
     fn fence();
     /// Sleeps if the word has this value, until it is woken. May return at any time.
     fn sleep_at(&self, value: u32);
-    /// Wakes whoever sleeps at this word.
+    /// Wakes the thread that sleeps at this word.
     fn wake(&self);
 }
 
@@ -154,7 +154,7 @@ impl Reader {
     }
 }
 
-/// Whoever hands over more than it has would hand over what belongs to the other.
+/// An end that hands over more than it has would hand over what belongs to the other.
 #[inline]
 fn checked(bytes: usize, limit: u32) -> u32 {
     match u32::try_from(bytes) {
@@ -170,7 +170,7 @@ pub(crate) fn lie_down<W: Word>(bell: &W) {
     W::fence();
 }
 
-/// Sleeps until somebody rings.
+/// Sleeps until the peer rings.
 pub(crate) fn sleep(bell: &impl Word) {
     bell.sleep_at(ASLEEP);
     bell.swap(AWAKE);

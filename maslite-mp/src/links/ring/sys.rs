@@ -9,9 +9,9 @@
 //! wherever it begins: messages are encoded and decoded in place. Main writes ring 0 and the child
 //! ring 1.
 //!
-//! The file has no name (memfd) and is sealed against shrinking, so nobody can cut it short, which
-//! would end whoever touches it with SIGBUS. Seals do not keep a process that has the file from
-//! punching holes into it: the pages then read as zeros.
+//! The file has no name (memfd) and is sealed against shrinking, so no process can cut it short,
+//! which would end a process that touches it with SIGBUS. Seals do not keep a process that has the
+//! file from punching holes into it: the pages then read as zeros.
 //!
 //! A ring gets its pages as it is filled for the first time: making all of them would take a good
 //! part of a child's start. The writer asks the system for them before it writes, so a lack of
@@ -481,9 +481,9 @@ impl Ends {
     }
 }
 
-/// Makes the memory of a link, with rings of so many bytes: a power of two and a multiple of the
-/// page. Returns main's ends and the file for the child, which is closed when this process executes
-/// another program.
+/// Makes the memory of a link, with rings of this number of bytes: a power of two and a multiple of
+/// the page. Returns main's ends and the file for the child, which is closed when this process
+/// executes another program.
 ///
 /// # Errors
 /// What the system says: no memfd, no memory, no descriptor, no address space.

@@ -94,9 +94,9 @@ pub(crate) enum Task {
     Post,
     /// Put the alarms due now into the outbox.
     Fire,
-    /// If somebody is awake, do one superstep.
+    /// If an agent is awake, do one superstep.
     SuperstepIfAwake,
-    /// Do one superstep: somebody is awake in some cluster.
+    /// Do one superstep: an agent is awake in some cluster.
     Superstep,
     /// As `Fire` and then `Step`, where no alarm can leave.
     FireAndSuperstep,

@@ -164,7 +164,7 @@ pub(crate) struct Events {
     pub(crate) interest: Vec<(Pattern, bool, SimTime)>,
     /// Errors that agents reported.
     pub(crate) errors: Vec<AgentError>,
-    /// The first mail that nobody got, with its place among all that is lost.
+    /// The first undeliverable mail, with its place among all that is lost.
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// Topics about which mail came by for the first time.
     pub(crate) heard: Vec<Topic>,
@@ -242,7 +242,7 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Destination {
     Cluster(u32),
-    /// Whoever owns the receiver.
+    /// The cluster that owns the receiver, which main knows.
     Owner,
     /// The handler of mail to main.
     Main,

@@ -23,7 +23,7 @@ const REFUSAL_LIMIT: usize = 1_000;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// Nobody listens there.
+    /// No process listens there.
     #[error("no simulation answers at this socket: it has ended, or it never existed")]
     Connect(#[source] io::Error),
     /// The simulation ended before it answered, or did not answer in time.
@@ -80,7 +80,7 @@ pub fn ask(path: &Path, request: Request, limit: Option<Duration>) -> Result<Rep
     }
 }
 
-/// Connects, and does not wait for somebody who lets nobody in.
+/// Connects, and does not wait for a process that accepts no connection.
 pub(super) fn connect(path: &Path) -> Result<UnixStream, AskError> {
     let open = || {
         let address = SocketAddrUnix::new(path)?;

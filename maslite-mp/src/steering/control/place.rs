@@ -3,12 +3,12 @@
 //! `$XDG_RUNTIME_DIR/maslite/<pid>-<name>.sock`, or below the directory for temporary files where
 //! there is no such variable. Beside it lies `<pid>-<name>.lock`.
 //!
-//! **Invariant:** the directory belongs to this user and nobody else may enter it, or it is not
+//! **Invariant:** the directory belongs to this user and no other user may enter it, or it is not
 //! used.
 //!
-//! **Invariant:** whoever makes or removes a socket holds the lock of its name. The system lets go
-//! of it when the process that holds it ends, however that comes, and process ids repeat: in a
-//! container main may always be process 1. So a process id alone tells nothing.
+//! **Invariant:** a process that makes or removes a socket holds the lock of its name. The system
+//! lets go of it when the process that holds it ends, however that comes, and process ids repeat:
+//! in a container main may always be process 1. So a process id alone tells nothing.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
@@ -108,7 +108,7 @@ impl Claim {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            // Whoever had it before may have removed it in between: then it locks nothing.
+            // The owner before may have removed it in between: then it locks nothing.
             let (ours, there) = (file.metadata()?, fs::symlink_metadata(&lock));
             let is_there =
                 there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
@@ -138,7 +138,7 @@ fn sweep(socket: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let _ = fs::remove_file(socket);
         }
-        // Somebody is about to listen there, or about to end.
+        // A process is about to listen there, or about to end.
         Ok(None) | Err(_) => {}
     }
 }
@@ -166,7 +166,7 @@ pub fn simulations() -> io::Result<Vec<Simulation>> {
         .filter_map(|entry| named(entry.ok()?.path()))
         .collect();
     found.retain(|simulation| {
-        // Somebody who lets nobody in lives all the same.
+        // A process that accepts no connection lives all the same.
         let is_there = !matches!(connect(&simulation.path), Err(AskError::Connect(_)));
         if !is_there {
             sweep(&simulation.path);

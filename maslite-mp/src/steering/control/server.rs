@@ -7,8 +7,9 @@
 //! ```
 //!
 //! - It blocks until something happens: a request, an answer, the end.
-//! - There are at most [`CLIENTS`]; one more takes the place of whoever has been silent the
-//!   longest. So those who say nothing, and those who wait for ever, keep nobody out.
+//! - There are at most [`CLIENTS`]; one more takes the place of the client that has been silent the
+//!   longest. So clients that say nothing, and clients that wait for ever, keep no other client
+//!   out.
 //! - At most [`AT_WORK`] clients wait for the run; one more is refused, unless it asks for a pause,
 //!   which ends the wait of all who wait for one. The request of a client that has left does not
 //!   count.
@@ -48,7 +49,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Has a request done, and answered in time.
 pub(crate) type Begin = Box<dyn Fn(Request, Asker) + Send>;
 
-/// An open control socket. When it is dropped nobody can ask any more, and its file is gone.
+/// An open control socket. When it is dropped no client can ask any more, and its file is gone.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     path: PathBuf,
@@ -115,11 +116,11 @@ fn prepare(listener: &UnixListener, path: &Path) -> io::Result<(PipeReader, Pipe
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Nobody comes in any more.
+        // No further client connects.
         self.claim = None;
         self.over.store(true, Ordering::SeqCst);
         let _ = (&*self.bell).write_all(&[0]);
-        // Whoever is asked for something by it may not come back: then it ends with the process.
+        // A thread that a client asked for something may not come back: it ends with the process.
         if self.done.recv_timeout(FAREWELL * 2) != Err(mpsc::RecvTimeoutError::Timeout)
             && let Some(thread) = self.thread.take()
         {
@@ -131,7 +132,7 @@ impl Drop for ControlSocket {
 /// The state of the thread.
 struct Server {
     listener: UnixListener,
-    /// Nobody can be let in until somebody leaves: the process has no descriptors left.
+    /// No client can connect until another leaves: the process has no descriptors left.
     is_deaf: bool,
     wake: PipeReader,
     bell: Arc<PipeWriter>,
@@ -145,7 +146,7 @@ struct Server {
     next_key: u64,
 }
 
-/// Somebody who has connected.
+/// A client that has connected.
 struct Client {
     socket: UnixStream,
     /// What has come and is no whole line yet, or waits until the answer before it is taken.
@@ -291,7 +292,7 @@ impl Server {
                     match error.kind() {
                         ErrorKind::WouldBlock => {}
                         ErrorKind::Interrupted | ErrorKind::ConnectionAborted => continue,
-                        // Somebody has to leave first.
+                        // Another client has to leave first.
                         _ => self.is_deaf = !self.send_off_the_silent(),
                     }
                     return;
