@@ -27,7 +27,7 @@ impl Adders {
     }
 
     /// Records that an agent was removed.
-    pub fn bury(&mut self, id: AgentId) {
+    pub fn note_gone(&mut self, id: AgentId) {
         if self.gone.len() == REMEMBERED
             && let Some(first) = self.gone.pop_front()
         {
@@ -68,7 +68,7 @@ mod tests {
             adders.insert(AgentId::from(id), adder);
         }
         for id in ids.clone() {
-            adders.bury(AgentId::from(id));
+            adders.note_gone(AgentId::from(id));
         }
         for id in ids {
             let expected = match id {

@@ -98,7 +98,7 @@ impl<M: Message> Kernel<M> {
         let id = entry.id;
         self.vacant += 1;
         self.directory.remove(id);
-        self.adders.bury(id);
+        self.adders.note_gone(id);
         if self.has_neighbours {
             self.gone.push(id);
         }

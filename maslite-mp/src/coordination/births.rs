@@ -37,7 +37,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
         births.sort_by_key(|(_, _, newborn)| (newborn.time, newborn.superstep, newborn.adder));
         for (place, sequence, newborn) in births {
-            if !self.house(place, sequence, &newborn) {
+            if !self.add_newborn(place, sequence, &newborn) {
                 return;
             }
             self.routing.inbound[place]
@@ -50,7 +50,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
 
     /// Notes where a newborn lives; `sequence`: which one it is of those in its superstep and
     /// cluster. False if its id is taken, which is noted as an error.
-    pub(crate) fn house(&mut self, place: usize, sequence: u64, newborn: &Newborn) -> bool {
+    pub(crate) fn add_newborn(&mut self, place: usize, sequence: u64, newborn: &Newborn) -> bool {
         let cluster = u32::try_from(place).unwrap_or(u32::MAX);
         let adder = Adder::Agent(newborn.by, newborn.time);
         let Err(source) = self.routing.insert(newborn.id, cluster, adder) else {
@@ -81,7 +81,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Finds the clusters of receivers that the senders did not know.
     pub(super) fn find_homes(&mut self) -> Result<(), Error> {
         for mail in mem::take(&mut self.under_way.unrouted) {
-            self.find_home(&mail)?;
+            self.route_unrouted(&mail)?;
         }
         Ok(())
     }
@@ -92,10 +92,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let (known, unknown): (Vec<_>, Vec<_>) =
             mails.partition(|mail| self.routing.owner(mail.receiver).is_some());
         self.under_way.unrouted = unknown;
-        known.iter().try_for_each(|mail| self.find_home(mail))
+        known.iter().try_for_each(|mail| self.route_unrouted(mail))
     }
 
-    pub(crate) fn find_home(&mut self, mail: &UnroutedMail) -> Result<(), Error> {
+    pub(crate) fn route_unrouted(&mut self, mail: &UnroutedMail) -> Result<(), Error> {
         check_name(mail.receiver)?;
         match self.routing.owner(mail.receiver) {
             Some(cluster) => {

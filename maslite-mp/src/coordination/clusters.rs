@@ -409,7 +409,7 @@ impl Clusters {
                 links.push(link);
             }
         }
-        self.backend.hear_out(links, grace, &mut |number, message| {
+        self.backend.drain(links, grace, &mut |number, message| {
             heard(names[number], message);
         })
     }

@@ -69,7 +69,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             tasks
                 .iter()
                 .for_each(|(place, _)| self.await_numbers(*place));
-            self.bury(tasks);
+            self.note_gone_agents(tasks);
             return self.find_known_homes();
         }
         self.number_births(tasks);
@@ -77,7 +77,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.dismiss();
         self.fail()?;
         self.write_trace_before(None);
-        self.bury(tasks);
+        self.note_gone_agents(tasks);
         self.find_homes()?;
         if changed_interest && *kind != Task::Rematch && tasks.len() > 1 {
             let places = tasks.iter().map(|(place, _)| *place);
@@ -143,7 +143,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     }
 
     /// Notes which agents have gone in this round.
-    fn bury(&mut self, tasks: &[(usize, Task)]) {
+    fn note_gone_agents(&mut self, tasks: &[(usize, Task)]) {
         for (place, _) in tasks {
             let Some(report) = &mut self.standing.reports[*place] else {
                 continue;
@@ -151,7 +151,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             if !report.events.gone.is_empty() {
                 let cluster = u32::try_from(*place).unwrap_or(u32::MAX);
                 for id in mem::take(&mut report.events.gone) {
-                    self.routing.bury(id, cluster);
+                    self.routing.note_gone(id, cluster);
                 }
             }
         }

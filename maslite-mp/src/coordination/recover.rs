@@ -192,7 +192,7 @@ impl Clusters {
         let mut ended = None;
         let mut back = loop {
             let pid = self.list[place].pid;
-            let death = ended.take().or_else(|| self.backend.bury(place, pid));
+            let death = ended.take().or_else(|| self.backend.reap_lost(place, pid));
             let Some(death) = death else {
                 return Err(self.explain(place, error, time));
             };

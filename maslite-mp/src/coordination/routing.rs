@@ -228,13 +228,13 @@ impl Routing {
 
     /// Notes that an agent of a cluster is gone. What a cluster says of agents elsewhere changes
     /// nothing.
-    pub(crate) fn bury(&mut self, id: AgentId, cluster: u32) {
+    pub(crate) fn note_gone(&mut self, id: AgentId, cluster: u32) {
         if self.owner(id) != Some(cluster) {
             return;
         }
         self.owners.remove(&id);
         self.gone.insert(id);
-        self.adders.bury(id);
+        self.adders.note_gone(id);
         self.forgettable += 1;
         // As often as that costs each of those that have gone little.
         if self.forgettable >= FEW_GONE.max(self.owners.len()) {
@@ -387,9 +387,9 @@ mod tests {
         let (id, by) = (AgentId::from(7_u64), AgentId::from(5_u64));
         let adder = Adder::Agent(by, SimTime::ZERO);
         routing.insert(id, 1, adder).unwrap();
-        routing.bury(id, 2);
+        routing.note_gone(id, 2);
         assert_eq!(routing.owner(id), Some(1), "it is not the other's");
-        routing.bury(id, 1);
+        routing.note_gone(id, 1);
         assert_eq!((routing.owner(id), routing.is_gone(id)), (None, true));
         let again = routing.insert(id, 1, Adder::Owner).unwrap_err();
         let (first, second) = (adder, Adder::Owner);
@@ -398,7 +398,7 @@ mod tests {
         for number in 10..10 + FEW_GONE as u64 {
             let id = AgentId::from(number);
             routing.insert(id, 0, Adder::Owner).unwrap();
-            routing.bury(id, 0);
+            routing.note_gone(id, 0);
         }
         assert!(
             routing

@@ -240,7 +240,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.advance_to(time);
         let mut unrouted = std::mem::take(&mut self.under_way.unrouted);
         for mail in unrouted.extract_if(.., |mail| mail.arrives == time) {
-            self.find_home(&mail)?;
+            self.route_unrouted(&mail)?;
         }
         self.under_way.unrouted = unrouted;
         let mut removals = std::mem::take(&mut self.under_way.removals);
@@ -294,7 +294,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }
             let Births { place, newborn, .. } = self.under_way.births.remove(0);
             for (sequence, agent) in in_order(newborn) {
-                if !self.house(place, sequence, &agent) {
+                if !self.add_newborn(place, sequence, &agent) {
                     self.failed.push(place);
                     return;
                 }

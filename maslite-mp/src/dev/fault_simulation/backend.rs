@@ -90,8 +90,8 @@ impl<M: WireMessage> Backend for Simulated<M> {
         self.world.contain_deaths(contained);
     }
 
-    fn bury(&mut self, _: usize, pid: u32) -> Option<Death> {
-        self.world.bury(pid)
+    fn reap_lost(&mut self, _: usize, pid: u32) -> Option<Death> {
+        self.world.reap_lost(pid)
     }
 
     fn expect_exits(&self) {
@@ -103,7 +103,7 @@ impl<M: WireMessage> Backend for Simulated<M> {
         self.world.kill_all();
     }
 
-    fn hear_out(
+    fn drain(
         &mut self,
         links: Vec<Box<dyn Transport>>,
         grace: Duration,

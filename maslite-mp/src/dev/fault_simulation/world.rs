@@ -209,7 +209,7 @@ impl World {
     }
 
     /// Ends what is left of a child whose link is broken, and tells how it died.
-    pub(crate) fn bury(&self, pid: u32) -> Option<Death> {
+    pub(crate) fn reap_lost(&self, pid: u32) -> Option<Death> {
         let mut state = self.lock();
         let place = state.children.iter().position(|child| child.pid == pid)?;
         if state.failure.is_none() && state.children[place].end.is_none() {

@@ -135,7 +135,7 @@ impl Backend for Inline {
 
     fn kill_all(&mut self) {}
 
-    fn hear_out(
+    fn drain(
         &mut self,
         links: Vec<Box<dyn Transport>>,
         _: Duration,

@@ -95,14 +95,14 @@ pub(crate) trait Backend: Send {
     fn post_mortem(&self) -> Vec<Death>;
 
     /// From here on the death of a cluster of which this holds leaves the others alive, and
-    /// [`bury`](Self::bury) tells of it.
+    /// [`reap_lost`](Self::reap_lost) tells of it.
     fn contain_deaths(&mut self, contained: &[bool]) {
         let _ = contained;
     }
 
     /// Ends what is left of a cluster whose link is broken, whether it has died by itself or not,
     /// and tells how it died. None if all clusters are to end, or it never was a process.
-    fn bury(&mut self, cluster: usize, pid: u32) -> Option<Death> {
+    fn reap_lost(&mut self, cluster: usize, pid: u32) -> Option<Death> {
         let _ = (cluster, pid);
         None
     }
@@ -134,7 +134,7 @@ pub(crate) trait Backend: Send {
     /// left, and hands what they said last to `heard`, with the number of the link it came over.
     /// Also tells whether they were heard to their ends: then a cluster that has not said something
     /// has not said it.
-    fn hear_out(
+    fn drain(
         &mut self,
         links: Vec<Box<dyn Transport>>,
         grace: Duration,

@@ -104,8 +104,8 @@ impl Backend for Processes {
         self.0.contain_deaths(contained);
     }
 
-    fn bury(&mut self, _: usize, pid: u32) -> Option<Death> {
-        self.0.bury(pid, NEWS_LIMIT)
+    fn reap_lost(&mut self, _: usize, pid: u32) -> Option<Death> {
+        self.0.reap_lost(pid, NEWS_LIMIT)
     }
 
     fn cut(&mut self, pid: u32) {
@@ -129,7 +129,7 @@ impl Backend for Processes {
         self.0.wait_all(Duration::ZERO);
     }
 
-    fn hear_out(
+    fn drain(
         &mut self,
         links: Vec<Box<dyn Transport>>,
         grace: Duration,

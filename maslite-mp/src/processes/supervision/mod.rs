@@ -35,9 +35,9 @@
 //! **Invariant:** children are started on the supervisor thread, because Linux ties the death
 //! signal of a child to the thread that started it.
 
-mod burial;
 mod child;
 mod grants;
+mod reaping;
 #[cfg(test)]
 mod tests;
 mod watch;

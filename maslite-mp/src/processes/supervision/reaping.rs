@@ -36,8 +36,9 @@ impl Supervisor {
 
     /// Ends what is left of a child whose link is broken, and tells how it ended; if it has not
     /// ended within `limit`, it is killed. None if all are to end, or there is no such child.
-    pub(crate) fn bury(&self, pid: u32, limit: Duration) -> Option<Death> {
-        self.run_job(move |watch| watch.bury(pid, limit)).flatten()
+    pub(crate) fn reap_lost(&self, pid: u32, limit: Duration) -> Option<Death> {
+        self.run_job(move |watch| watch.reap_lost(pid, limit))
+            .flatten()
     }
 }
 
@@ -90,7 +91,7 @@ impl Watch {
         self.children.iter().position(|child| child.pid == pid)
     }
 
-    fn bury(&mut self, pid: u32, limit: Duration) -> Option<Death> {
+    fn reap_lost(&mut self, pid: u32, limit: Duration) -> Option<Death> {
         self.await_exit(pid, now().checked_add(limit));
         let place = self.place_of(pid)?;
         if self.children[place].exit.is_none() {
