@@ -194,7 +194,7 @@ fn handle_ctrl_c(stop: maslite_mp::StopHandle) -> Result<(), ctrlc::Error> {
         true => std::process::exit(130),
     };
     match ctrlc::try_set_handler(handler) {
-        // Ctrl-C is ignored, as under `nohup`, and stays so.
+        // Ctrl-C is ignored, as for programs that a script starts with `&`, and stays so.
         Err(ctrlc::Error::MultipleHandlers) => Ok(()),
         result => result,
     }

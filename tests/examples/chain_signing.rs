@@ -41,12 +41,16 @@ fn chain_signing_is_the_same_in_any_number_of_schedulers() {
     }
 }
 
-/// A contract that goes around for long, with Ctrl-C as a terminal's programs have it.
+/// A contract that goes around for long, with Ctrl-C as a terminal's programs have it, also those
+/// that `nohup` starts.
 fn long_chain_signing() -> Child {
     let arguments = ["--agents", "3000", "--schedulers", "2"];
-    let mut command = interruptible(program("chain_signing"));
-    command.args(arguments);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = interruptible("nohup");
+    command.arg(program("chain_signing")).args(arguments);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
