@@ -20,7 +20,7 @@ enum Msg {
 struct Hopper {
     agents: u64,
     seen: u64,
-    end: Option<End>,
+    ends: Vec<End>,
 }
 
 /// When and how an agent ends its process.
@@ -32,6 +32,8 @@ struct End {
     /// Ends so often at most: a file for each time.
     times: u32,
     marks: PathBuf,
+    /// Only in a process that comes after one that left this file.
+    after: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +45,23 @@ enum How {
 }
 
 impl End {
+    /// Once, noted in this folder.
+    fn once(at: u64, how: How, folder: &Folder) -> Self {
+        let (times, marks, after) = (1, folder.0.clone(), None);
+        Self {
+            at,
+            how,
+            times,
+            marks,
+            after,
+        }
+    }
+
     /// Whether this is one of the times; it is not the next time.
     fn is_due(&self) -> bool {
+        if self.after.as_ref().is_some_and(|mark| !mark.exists()) {
+            return false;
+        }
         (0..self.times).any(|time| {
             let mark = self.marks.join(time.to_string());
             std::fs::File::create_new(mark).is_ok()
@@ -57,7 +74,8 @@ impl End {
                 let signal = format!("-{number}");
                 let pid = std::process::id().to_string();
                 let _ = Command::new("kill").args([&signal, &pid]).status();
-                if number == 9 {
+                // The signal may reach another thread first.
+                loop {
                     std::thread::park();
                 }
             }
@@ -76,11 +94,10 @@ impl Agent<Msg> for Hopper {
 
     fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
         self.seen += 1;
-        if let Some(end) = &self.end
-            && end.at == self.seen
-            && end.is_due()
-        {
-            end.come();
+        for end in &self.ends {
+            if end.at == self.seen && end.is_due() {
+                end.come();
+            }
         }
         match mail.body {
             Msg::Hop(0) => ctx.send(AgentId::MAIN, Msg::Hop(self.seen)),
@@ -152,7 +169,7 @@ const AGENTS: u64 = 12;
 /// Three clusters, of which the agent 2, in the second, ends its process.
 fn play(
     settings: MpMainBuilder<Msg>,
-    end: Option<&End>,
+    ends: &[End],
 ) -> (Result<MpReport, Error>, Came, MpMain<Msg>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = Arc::clone(&lines);
@@ -164,7 +181,7 @@ fn play(
         let hopper = Hopper {
             agents: AGENTS,
             seen: 0,
-            end: end.filter(|_| id == 2).cloned(),
+            ends: if id == 2 { ends.to_vec() } else { Vec::new() },
         };
         let cluster = clusters[usize::try_from((id - 1) % 3).unwrap()];
         main.add_to(cluster, id, hopper).unwrap();
@@ -194,7 +211,7 @@ fn settings() -> MpMainBuilder<Msg> {
 }
 
 fn undisturbed() -> Came {
-    let (result, came, _) = play(settings().placement(Placement::Inline), None);
+    let (result, came, _) = play(settings().placement(Placement::Inline), &[]);
     assert!(result.is_ok() && came.heard.len() == 12, "{came:?}");
     came
 }
@@ -205,13 +222,12 @@ const ALWAYS: Recovery = Recovery::restart().at_most(1_000, Duration::from_secs(
 /// undisturbed one. Tells how its process died.
 fn survive(name: &str, at: u64, how: How, settings: MpMainBuilder<Msg>) -> Vec<ExitKind> {
     let folder = Folder::new(name);
-    let end = End {
-        at,
-        how,
-        times: 1,
-        marks: folder.0.clone(),
-    };
-    let (result, came, main) = play(settings, Some(&end));
+    survive_all(&[End::once(at, how, &folder)], settings)
+}
+
+/// The same with several ends.
+fn survive_all(ends: &[End], settings: MpMainBuilder<Msg>) -> Vec<ExitKind> {
+    let (result, came, main) = play(settings, ends);
     let report = result.unwrap();
     assert_eq!(came, undisturbed());
     let deaths = report.recoveries.iter().map(|it| {
@@ -276,24 +292,35 @@ fn a_stopped_cluster_is_killed_and_comes_back() {
     assert_eq!(deaths, [ExitKind::NoAnswer]);
 }
 
+/// An agent stops its process in the replay, before what it did when it was killed.
+#[test]
+fn a_cluster_that_is_stopped_while_it_comes_back_comes_back() {
+    let (killed, stopped) = (Folder::new("killed"), Folder::new("killed-and-stopped"));
+    let kill = End::once(20, How::Signal(9), &killed);
+    let stop = End {
+        after: Some(killed.0.join("0")),
+        ..End::once(9, How::Signal(19), &stopped)
+    };
+    let limit = Some(Duration::from_millis(200));
+    let settings = settings().answer_limit(limit).recovery(ALWAYS);
+    // One recovery, at the second attempt, which tells of the last death.
+    let deaths = survive_all(&[kill, stop], settings);
+    assert_eq!(deaths, [ExitKind::NoAnswer]);
+}
+
 #[test]
 fn a_policy_of_one_cluster_goes_before_that_of_all() {
     let folder = Folder::new("own");
-    let end = End {
-        at: 5,
-        how: How::Exit(7),
-        times: 1,
-        marks: folder.0.clone(),
-    };
+    let end = End::once(5, How::Exit(7), &folder);
     let mut main = settings().recovery(ALWAYS).build().unwrap();
     let cluster = main.new_cluster();
     main.set_recovery(cluster, Recovery::stop()).unwrap();
-    let hopper = |end| Hopper {
+    let hopper = Hopper {
         agents: 1,
         seen: 0,
-        end,
+        ends: vec![end],
     };
-    main.add_to(cluster, 1, hopper(Some(end))).unwrap();
+    main.add_to(cluster, 1, hopper).unwrap();
     let error = main.run(Run::until_idle()).unwrap_err();
     assert!(
         matches!(
@@ -311,12 +338,10 @@ fn a_policy_of_one_cluster_goes_before_that_of_all() {
 fn a_cluster_that_dies_twice_at_one_grant_ends_the_run_with_both_deaths() {
     let folder = Folder::new("poison");
     let end = End {
-        at: 9,
-        how: How::Exit(7),
         times: 2,
-        marks: folder.0.clone(),
+        ..End::once(9, How::Exit(7), &folder)
     };
-    let (result, _, _) = play(settings().recovery(ALWAYS), Some(&end));
+    let (result, _, _) = play(settings().recovery(ALWAYS), &[end]);
     match result.unwrap_err() {
         Error::NotRecovered {
             cluster,
@@ -335,12 +360,7 @@ fn a_cluster_that_dies_twice_at_one_grant_ends_the_run_with_both_deaths() {
 #[test]
 fn a_replay_that_differs_is_an_error_that_names_the_grant() {
     let folder = Folder::new("differs");
-    let end = End {
-        at: 9,
-        how: How::Exit(7),
-        times: 1,
-        marks: folder.0.clone(),
-    };
+    let end = End::once(9, How::Exit(7), &folder);
     let mut main = settings().recovery(ALWAYS).build().unwrap();
     let clusters = [main.new_cluster(), main.new_cluster()];
     for id in 1..=2_u64 {
@@ -404,10 +424,11 @@ fn printing() {
         how: How::Signal(9),
         times: 1,
         marks,
+        after: None,
     });
     let limit = std::env::var("MASLITE_TEST_LOG").unwrap().parse().unwrap();
     let settings = MpMain::builder(agents()).recovery(ALWAYS.log_limit(limit));
-    play(settings.warnings(|_| ()), end.as_ref()).0.unwrap();
+    play(settings.warnings(|_| ()), end.as_slice()).0.unwrap();
 }
 
 #[test]

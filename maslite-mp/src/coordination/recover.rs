@@ -18,6 +18,7 @@ use crate::links::transport::now;
 use crate::processes::backend::{NewCluster, explain};
 use crate::protocol::wire::{self, ToMain, ToProc};
 use crate::recovery::{Back, Kept, Recovery, Restart, Trouble, bring_back};
+use crate::stall::detector::MainState;
 
 impl Clusters {
     /// Whether there are clusters that have not been started.
@@ -200,8 +201,13 @@ impl Clusters {
             let Some(restart) = &self.restart else {
                 return Err(self.explain(place, error, time));
             };
-            let wait = self.wait;
-            match bring_back(&mut *self.backend, restart, &cluster, kept, wait, time) {
+            // Its new process may be stopped, or may say nothing, as any other.
+            let main_activity = &self.main_activity;
+            let is_started = || main_activity.set(MainState::WaitFor(place), time);
+            let (backend, wait) = (&mut *self.backend, self.wait);
+            let back = bring_back(backend, restart, &cluster, kept, wait, time, is_started);
+            self.main_activity.set(MainState::Routing, time);
+            match back {
                 Ok(back) => break back,
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::DiedAtStart(death)) => ended = Some(death),

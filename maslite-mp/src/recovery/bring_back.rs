@@ -47,7 +47,7 @@ pub(crate) enum Trouble {
 }
 
 /// Starts the process of a cluster anew, and tells it what the lost one was told. Whatever waits
-/// for an answer is sent again.
+/// for an answer is sent again. `is_started` is called when main begins to wait for the new process.
 pub(crate) fn bring_back(
     backend: &mut dyn Backend,
     restart: &Restart,
@@ -55,6 +55,7 @@ pub(crate) fn bring_back(
     kept: &mut Kept,
     wait: Wait,
     time: SimTime,
+    is_started: impl FnOnce(),
 ) -> Result<Back, Trouble> {
     let begin = now();
     let start = Start {
@@ -74,6 +75,7 @@ pub(crate) fn bring_back(
         started.link = backend.add_jitter(started.link, jitter);
     }
     let start = begin.elapsed();
+    is_started();
     let messages = match replay(&mut *started.link, &cluster.name, kept, time) {
         Ok(messages) => messages,
         Err(Stopped::Link(error)) => return Err(Trouble::Died(started.pid, error)),
