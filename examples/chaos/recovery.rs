@@ -13,7 +13,7 @@ use crate::faults::{Chaos, LIMIT, LONG, Round, gone, pids, random_time, wrong};
 use crate::model::{Stage, players, players_with};
 use crate::processes::{pause, send};
 
-/// Whoever dies comes back, however often.
+/// A cluster that dies comes back, however often.
 const ALWAYS: Recovery = Recovery::restart().at_most(u32::MAX, Duration::from_secs(3_600));
 
 /// How long runs last, in simulated time.

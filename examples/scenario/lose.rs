@@ -12,10 +12,10 @@ use maslite_testkit::scenario::agent::ScenarioMessage;
 use rand::RngExt;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// So many processes are killed at most.
+/// How many processes are killed at most.
 const MOST: u32 = 20;
 
-/// Whoever dies comes back, however often.
+/// A cluster that dies comes back, however often.
 pub(crate) const POLICY: Recovery = Recovery::restart().at_most(MOST, Duration::from_secs(3_600));
 
 /// A thread that kills. It ends with the scenario.

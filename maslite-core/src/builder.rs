@@ -148,8 +148,8 @@ impl<M: Message> SchedulerBuilder<M> {
     /// agents must be among the [agent types](Self::agent_types): otherwise the run is
     /// [`Error::Unsaved`](crate::Error::Unsaved). Old agents are dropped, and not torn down.
     ///
-    /// The environment variable `MASLITE_AMNESIA=n` asks the same of every scheduler that is not
-    /// told by this call. It keeps agents of types that are not registered, and messages, as they
+    /// In debug builds the environment variable `MASLITE_AMNESIA=n` asks the same of every scheduler
+    /// without this call. It keeps agents of types that are not registered, and messages, as they
     /// are.
     pub fn amnesia(mut self, every: Option<u64>) -> Self
     where

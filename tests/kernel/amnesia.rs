@@ -102,6 +102,7 @@ fn a_handle_of_a_periodic_alarm_stays_good() {
 }
 
 /// The same agents, whose types are not registered: they are kept, and so are their handles.
+#[cfg(debug_assertions)]
 #[test]
 fn a_handle_of_an_agent_that_is_kept_stays_good() {
     // Other tests would be asked, too.

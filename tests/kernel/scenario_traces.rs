@@ -39,7 +39,7 @@ impl Loaded {
         Self::with_amnesia(scenario, None)
     }
 
-    /// The same in a scheduler that forgets everything after so many supersteps.
+    /// The same in a scheduler that forgets everything after this number of supersteps.
     fn with_amnesia(scenario: &Scenario, amnesia: Option<u64>) -> Self {
         let text = Shared::default();
         let trace = Trace::new(text.clone());

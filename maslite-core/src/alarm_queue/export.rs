@@ -32,8 +32,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.states.number()
     }
 
-    /// Begins a queue that is restored, from one in which so many alarms had been set. Handles of
-    /// that one are looked up by who set them.
+    /// Begins a queue that is restored. `numbered` is how many alarms had been set in the queue
+    /// before. Handles of that queue are looked up by setter and sequence.
     pub(crate) fn number_from(&mut self, numbered: u64) {
         self.states.number_from(numbered);
     }

@@ -92,8 +92,8 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// agents must be registered, also of those that builders make: otherwise the run is
     /// [`Unsaved`](maslite_core::Error::Unsaved). Old agents are dropped, and not torn down.
     ///
-    /// The environment variable `MASLITE_AMNESIA=n` asks the same of every simulation that is not
-    /// told by this call. It keeps agents of types that are not registered as they are.
+    /// In debug builds the environment variable `MASLITE_AMNESIA=n` asks the same of every
+    /// simulation without this call. It keeps agents of types that are not registered as they are.
     pub fn amnesia(mut self, every: Option<u64>) -> Self {
         self.amnesia = Some(every);
         self

@@ -57,7 +57,7 @@ const LEVELS: [(&str, Counter); 3] = [
     ("agents", |it| &mut it.counters.agents),
 ];
 
-/// A message to main: what is said, and the bytes before it.
+/// A message to main: its report, and the bytes before the report.
 struct Said {
     before: Vec<u8>,
     report: Report,

@@ -31,11 +31,11 @@ pub(crate) struct Nature {
     pub(crate) latency: u64,
     pub(crate) faults: Plan,
     pub(crate) lies: Lies,
-    /// The clusters that are killed when so many packets have been sent.
+    /// The clusters that are killed, by the number of packets sent before.
     pub(crate) kills: BTreeMap<u64, Vec<usize>>,
     /// The processes that die before they have a link, by their numbers over all starts.
     pub(crate) stillborn: BTreeSet<u64>,
-    /// A run that goes on when so many packets have been sent is interrupted.
+    /// The numbers of packets after which the run at hand is interrupted.
     pub(crate) interrupts: BTreeSet<u64>,
 }
 

@@ -60,15 +60,15 @@ struct Play {
     solitary: bool,
     /// [ms]
     lookahead: u64,
-    /// Runs are cut after so many supersteps.
+    /// The supersteps after which runs are cut.
     cut: Option<u64>,
     /// A predicate that never holds is asked, which rules solo runs out.
     asks: bool,
     /// Agents are asked before and between the runs.
     commands: bool,
-    /// Somebody stops the run when main has heard so many mails.
+    /// The number of mails that main has heard when the run is stopped.
     stop: Option<u64>,
-    /// Clusters forget everything after so many supersteps.
+    /// The supersteps after which clusters forget everything, again and again.
     amnesia: Option<u64>,
     nature: Nature,
     recovery: Recovery,

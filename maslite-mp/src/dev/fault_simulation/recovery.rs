@@ -13,7 +13,7 @@ use crate::error::control::ControlError;
 use crate::error::recovery::NotRecovered;
 use crate::recovery::Recovery;
 
-/// Whoever dies comes back, however often.
+/// A cluster that dies comes back, however often.
 const ALWAYS: Recovery = Recovery::restart().at_most(u32::MAX, Duration::from_secs(60));
 
 /// What came of it when these clusters were killed at these packets.

@@ -31,7 +31,7 @@ pub struct Pieces {
     pub watched: bool,
     /// Each run ends when an agent reports something.
     pub to_errors: bool,
-    /// Every cluster forgets everything after so many supersteps, and comes back; for the settings
+    /// The supersteps after which every cluster forgets everything and comes back; for the settings
     /// of a stage.
     pub amnesia: Option<u64>,
 }
