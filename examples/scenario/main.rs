@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use maslite_mp::Chain;
 use maslite_mp::prelude::*;
+use maslite_mp::{Chain, Marks};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use maslite_testkit::scenario::file::{LoadError, Scenario};
 use maslite_testkit::scenario::play::{Cut, Pieces, Stage, Summary, has_notes, play};
@@ -39,6 +39,9 @@ struct Options {
     /// Write every delivery and every other event to this file, one line of JSON each.
     #[arg(long, value_name = "OUT.jsonl")]
     trace: Option<PathBuf>,
+    /// Write the digests of pieces of simulated time to this file, as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    marks: Option<PathBuf>,
     /// The seed of the run. Scripted agents draw no random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -219,6 +222,17 @@ fn settings_of(
     }
 }
 
+/// Writes marks where the options say.
+fn write_marks(options: &Options, marks: Option<Marks>) {
+    let (Some(path), Some(marks)) = (&options.marks, marks) else {
+        return;
+    };
+    let json = serde_json::to_string(&marks).unwrap_or_default();
+    if let Err(error) = std::fs::write(path, json + "\n") {
+        eprintln!("scenario: {}: cannot be written: {error}", path.display());
+    }
+}
+
 /// Plays a scenario in the way that the options say, in runs of so many supersteps at most.
 fn perform(
     agents: Entered<ScenarioMessage>,
@@ -244,7 +258,9 @@ fn perform(
             let steering = options
                 .steer
                 .map(|seed| Steering::interrupting(handle, seed));
-            (play(scenario, pieces, &mut stage, trace), steering)
+            let result = play(scenario, pieces, &mut stage, trace);
+            write_marks(options, stage.simulation.marks());
+            (result, steering)
         }
         place => {
             let placement = match place {
@@ -261,6 +277,9 @@ fn perform(
             let is_losing = losing.is_some();
             if let Some(losing) = losing {
                 losing.finish();
+            }
+            if result.is_ok() {
+                write_marks(options, stage.simulation.marks().ok().flatten());
             }
             let recoveries = stage.simulation.controller().status().recoveries.len();
             let result = result.map(|summary| match is_losing || options.lose.is_some() {

@@ -132,9 +132,9 @@ impl DigestSum {
     }
 
     /// Adds a delivery. Returns the sum over its place, topic and addresses, which a content digest
-    /// needs.
+    /// needs, and the hash of the delivery.
     #[inline]
-    pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) -> u64 {
+    pub fn add<M: Message>(&mut self, delivery: &Delivery<'_, M>) -> (u64, u64) {
         let topic = delivery.mail.topic();
         let number = self.topics.number(topic) as usize;
         if self.topic_hashes.len() <= number {
@@ -158,8 +158,9 @@ impl DigestSum {
         for (field, k) in fields.into_iter().zip(K) {
             hash = hash.wrapping_add(field.wrapping_add(k >> 7).wrapping_mul(k));
         }
-        self.sum = self.sum.wrapping_add(mix(hash));
-        hash
+        let mixed = mix(hash);
+        self.sum = self.sum.wrapping_add(mixed);
+        (hash, mixed)
     }
 }
 
@@ -193,18 +194,20 @@ impl ContentSum {
         Digest(self.sum)
     }
 
-    /// Adds a delivery. `place` is what [`DigestSum::add`] returned for it.
+    /// Adds a delivery. `place` is what [`DigestSum::add`] returned for it. Returns the hash of the
+    /// delivery.
     ///
     /// # Errors
     /// If the message cannot be serialised.
-    pub fn add<M: Serialize>(&mut self, place: u64, body: &M) -> Result<(), String> {
+    pub fn add<M: Serialize>(&mut self, place: u64, body: &M) -> Result<u64, String> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         self.bytes = postcard::to_extend(body, bytes).map_err(|why| why.to_string())?;
         let field = hash_of(&self.bytes);
         let hash = place.wrapping_add(field.wrapping_add(CONTENT_K >> 7).wrapping_mul(CONTENT_K));
-        self.sum = self.sum.wrapping_add(mix(hash));
-        Ok(())
+        let hash = mix(hash);
+        self.sum = self.sum.wrapping_add(hash);
+        Ok(hash)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineHooks, Limits, Rest};
 use crate::error::Error;
 use crate::lock::LockEvenPoisoned;
 use crate::main_context::MainContext;
+use crate::marks::Marks;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
@@ -548,6 +549,13 @@ impl<M: Message> Scheduler<M> {
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.engine.digest()
+    }
+
+    /// The digest in pieces of simulated time, if a digest was asked for; that of the contents, if
+    /// one of these was. It is there after a failed run, too.
+    #[must_use]
+    pub fn marks(&self) -> Option<Marks> {
+        self.engine.marks().cloned()
     }
 
     /// The errors that agents reported in the last run, as its report has them; also if it failed.

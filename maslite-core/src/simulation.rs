@@ -11,6 +11,7 @@ use crate::agent::Agent;
 use crate::alarm::{AlarmFilter, PendingAlarm};
 use crate::digest::Digest;
 use crate::main_context::MainContext;
+use crate::marks::Marks;
 use crate::message::{Mail, Message, Receiver};
 use crate::run::{AgentError, Counters, Report, Run};
 use crate::{AgentId, SimTime};
@@ -197,6 +198,13 @@ pub trait Simulation<M: Message> {
 
     /// The digest of all deliveries since the simulation began, if one was asked for.
     fn digest(&self) -> Option<Digest>;
+
+    /// The digest in pieces of simulated time, if a digest was asked for; that of the contents, if
+    /// one of these was.
+    ///
+    /// # Errors
+    /// If the simulation has ended.
+    fn marks(&mut self) -> Result<Option<Marks>, Self::ControlError>;
 
     /// The errors that agents reported in the last run, as its report has them; also if it failed.
     fn errors(&self) -> &[AgentError];

@@ -173,7 +173,9 @@ extern crate self as maslite_mp;
 pub use maslite_core as core;
 pub use maslite_core::internal::Message;
 pub use maslite_core::rand;
-pub use maslite_core::{AgentError, CommandError, Digest, LostMail, Refusal, StopHandle, clock};
+pub use maslite_core::{
+    AgentError, CommandError, Covers, Digest, LostMail, Mark, Marks, Refusal, StopHandle, clock,
+};
 pub use maslite_derive::MpMessage as Message;
 
 pub use crate::error::link::{FrameFault, LinkError};

@@ -126,6 +126,31 @@ fn a_scenario_that_is_forgotten_again_and_again_tells_the_same() {
 }
 
 #[test]
+fn the_marks_of_a_scenario_are_the_same_in_every_placement() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    let file = stories.join("random_3.json");
+    let mut seen = Vec::new();
+    for how in [
+        &["alone"][..],
+        &["alone", "--amnesia", "1"],
+        &["inline", "--slice", "3"],
+        &["processes", "--amnesia", "2"],
+        &["processes", "--lose", "2"],
+    ] {
+        let marks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("random_3.marks");
+        let paths = ["--marks", marks.to_str().unwrap(), file.to_str().unwrap()];
+        told("scenario", &[&["--placement"], how, &paths].concat());
+        seen.push(std::fs::read_to_string(marks).unwrap());
+    }
+    let start = r#"{"schema":1,"covers":"trace","width_ns":"#;
+    assert!(seen[0].starts_with(start), "{}", seen[0]);
+    for marks in &seen {
+        assert_eq!(*marks, seen[0]);
+    }
+}
+
+#[test]
 fn a_scenario_whose_processes_are_killed_tells_the_same() {
     let stories =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");

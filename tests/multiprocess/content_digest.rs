@@ -2,6 +2,7 @@
 //! is said.
 
 use maslite_mp::prelude::*;
+use maslite_mp::{Covers, Marks};
 use serde::{Deserialize, Serialize};
 
 use crate::test_placement::{ALL_AND_FORGETFUL, PlacedOn, TestPlacement};
@@ -67,8 +68,16 @@ fn offers() -> impl Iterator<Item = Mail<Msg>> {
     })
 }
 
-/// The digests, and the trace.
-type Told = ([Option<Digest>; 2], Vec<String>);
+/// The digests, the trace, and the content digest in pieces.
+type Told = ([Option<Digest>; 2], Vec<String>, Marks);
+
+/// Marks of a run with these digests.
+fn checked(marks: Option<Marks>, digests: [Option<Digest>; 2]) -> Marks {
+    let marks = marks.unwrap();
+    assert_eq!(Some(marks.digest()), digests[1]);
+    assert_eq!(marks.covers(), Covers::Contents);
+    marks
+}
 
 fn alone(surcharge: u32) -> Told {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -88,7 +97,8 @@ fn alone(surcharge: u32) -> Told {
     offers().for_each(|offer| scheduler.send_mail(offer));
     let report = scheduler.run_with(Run::until_idle(), |_, _| {}).unwrap();
     let lines = lines.lock().unwrap().clone();
-    ([report.digest, report.content_digest], lines)
+    let digests = [report.digest, report.content_digest];
+    (digests, lines, checked(scheduler.marks(), digests))
 }
 
 fn in_clusters(placement: TestPlacement, clusters: usize, surcharge: u32) -> Told {
@@ -124,7 +134,8 @@ fn ahead(
         json.contains(&format!("\"content_digest\":\"{digest}\"")),
         "{json}"
     );
-    ([report.digest, report.content_digest], lines)
+    let digests = [report.digest, report.content_digest];
+    (digests, lines, checked(main.marks().unwrap(), digests))
 }
 
 #[test]
@@ -146,7 +157,10 @@ fn it_is_the_same_on_every_placement() {
 
 #[test]
 fn it_tells_runs_apart_in_which_other_things_are_said() {
-    let (seven, eight) = (alone(7).0, alone(8).0);
+    let (seven, _, marks) = alone(7);
+    let (eight, _, other_marks) = alone(8);
+    let piece = marks.first_difference(&other_marks).unwrap();
+    assert!(piece.contains(&SimTime::from_millis(1)), "{piece:?}");
     assert_eq!(seven[0], eight[0]);
     assert_ne!(seven[1], eight[1]);
     for placement in ALL_AND_FORGETFUL {

@@ -35,6 +35,7 @@ pub use crate::error::{FailurePlace, FailureStage};
 use crate::fetch::fetch;
 pub use crate::id_set::IdSet;
 use crate::kernel::{Kernel, Outside, Turn};
+use crate::marks::{Covers, Marks};
 pub use crate::message::Import;
 use crate::message::{Envelope, Mail, MailKey, Message};
 pub use crate::panics::is_reporting_panic;
@@ -147,6 +148,8 @@ impl<M: Message> Engine<M> {
     /// Sums up a digest of all deliveries from now on.
     pub fn keep_digest(&mut self) {
         self.kernel.digest.get_or_insert_default();
+        let marks = &mut self.kernel.marks;
+        marks.get_or_insert_with(|| Marks::new(Covers::Trace));
     }
 
     /// Shows every delivery to `observer` from now on.

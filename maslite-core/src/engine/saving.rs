@@ -8,6 +8,7 @@ use crate::agent_types::AgentCodec;
 use crate::directory::NONE;
 use crate::error::Error;
 use crate::kernel::{Content, KernelState};
+use crate::marks::Marks;
 use crate::message::Message;
 use crate::{AgentId, SimTime};
 
@@ -169,6 +170,7 @@ impl<M: Message> Engine<M> {
         new.ahead = old.ahead.as_ref().map(|ahead| ahead.anew());
         new.digest = old.digest.as_ref().map(|_| Default::default());
         new.content = old.content.as_ref().map(Content::anew);
+        new.marks = old.marks.as_ref().map(|marks| Marks::new(marks.covers()));
         new.observer = old.observer.take();
         new.observed_by = old.observed_by;
         let progress = std::sync::Arc::clone(&old.progress);

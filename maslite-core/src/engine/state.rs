@@ -5,6 +5,7 @@ use crate::alarm::PendingAlarm;
 use crate::digest::{ContentSum, Digest, DigestSum};
 use crate::directory::Whereabouts;
 use crate::kernel::Content;
+use crate::marks::{Covers, Marks};
 use crate::message::{Mail, Message, Receiver};
 use crate::run::Counters;
 use crate::{AgentId, AlarmFilter, Pattern, SimTime};
@@ -100,6 +101,7 @@ impl<M: Message> Engine<M> {
         M: serde::Serialize,
     {
         self.keep_digest();
+        self.kernel.marks = Some(Marks::new(Covers::Contents));
         self.kernel.content.get_or_insert_with(|| Content {
             sum: ContentSum::default(),
             add: ContentSum::add,
@@ -117,6 +119,12 @@ impl<M: Message> Engine<M> {
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.kernel.digest.as_ref().map(DigestSum::value)
+    }
+
+    /// The digest so far in pieces, if one is kept.
+    #[must_use]
+    pub fn marks(&self) -> Option<&Marks> {
+        self.kernel.marks.as_ref()
     }
 
     // ---- main

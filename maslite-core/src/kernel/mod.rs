@@ -34,6 +34,7 @@ use crate::digest::{ContentSum, DigestSum};
 use crate::directory::Directory;
 use crate::error::{Error, FailurePlace, FailureStage};
 use crate::mailing_list::{MailingList, Pattern};
+use crate::marks::Marks;
 use crate::message::{Envelope, Message};
 use crate::periodic::Periodics;
 use crate::progress::Progress;
@@ -44,7 +45,7 @@ use crate::{AgentId, SimTime};
 /// A digest of contents, and how a message enters it.
 pub(crate) struct Content<M> {
     pub(crate) sum: ContentSum,
-    pub(crate) add: fn(&mut ContentSum, u64, &M) -> Result<(), String>,
+    pub(crate) add: fn(&mut ContentSum, u64, &M) -> Result<u64, String>,
 }
 
 impl<M> Content<M> {
@@ -127,6 +128,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) counters: Counters,
     pub(crate) digest: Option<DigestSum>,
     pub(crate) content: Option<Content<M>>,
+    /// The digest in pieces; of the contents, if one of these is kept.
+    pub(crate) marks: Option<Marks>,
     pub(crate) observer: Option<Observer<M>>,
     /// Whose code sees deliveries.
     pub(crate) observed_by: Outside,
@@ -191,6 +194,7 @@ impl<M: Message> Kernel<M> {
             counters: Counters::default(),
             digest: None,
             content: None,
+            marks: None,
             observer: None,
             observed_by: Outside::Owner,
             outside: Outside::Nobody,

@@ -103,10 +103,16 @@ impl<M: Message> Kernel<M> {
             mail: &mail,
         };
         if let Some(digest) = &mut self.digest {
-            let place = digest.add(&delivery);
-            if let Some(content) = &mut self.content
-                && let Err(why) = (content.add)(&mut content.sum, place, &mail.body)
-            {
+            let (place, mut hash) = digest.add(&delivery);
+            let content = self.content.as_mut();
+            let content = content.map(|it| (it.add)(&mut it.sum, place, &mail.body));
+            if let Some(Ok(of_contents)) = content {
+                hash = of_contents;
+            }
+            if let Some(marks) = &mut self.marks {
+                marks.add(self.now, hash);
+            }
+            if let Some(Err(why)) = content {
                 let place = FailurePlace {
                     time: self.now,
                     superstep: self.superstep,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::adders::Adders;
 use crate::id_set::IdSet;
 use crate::mailing_list::Pattern;
+use crate::marks::Marks;
 use crate::message::{MailKey, Receiver};
 use crate::rng::AgentRng;
 use crate::run::{AgentError, Counters, LostKey, LostMail, StopReason};
@@ -57,6 +58,7 @@ pub(crate) struct KernelState<M> {
     pub(crate) counters: Counters,
     pub(crate) digest: Option<Digest>,
     pub(crate) content: Option<Digest>,
+    pub(crate) marks: Option<Marks>,
 }
 
 /// What a kernel knows of an agent.

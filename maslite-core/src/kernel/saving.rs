@@ -68,6 +68,7 @@ impl<M: Message> Kernel<M> {
             counters: self.counters,
             digest: self.digest.as_ref().map(DigestSum::value),
             content: self.content.as_ref().map(|content| content.sum.value()),
+            marks: self.marks.clone(),
         }
     }
 
@@ -222,6 +223,9 @@ impl<M: Message> Kernel<M> {
         }
         if let (Some(content), Some(digest)) = (&mut self.content, state.content) {
             content.sum = ContentSum::resumed(digest);
+        }
+        if let (Some(marks), Some(kept)) = (&mut self.marks, state.marks) {
+            *marks = kept;
         }
     }
 

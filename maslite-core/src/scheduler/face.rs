@@ -14,7 +14,7 @@ use crate::main_context::MainContext;
 use crate::message::{Mail, Message};
 use crate::run::{AgentError, Counters, Report, Run};
 use crate::simulation::{AgentInfo, Shutdown, Simulation, StopHandle};
-use crate::{AgentId, AlarmFilter, Digest, SimTime};
+use crate::{AgentId, AlarmFilter, Digest, Marks, SimTime};
 
 impl<M: Message> Simulation<M> for Scheduler<M> {
     type Error = Error;
@@ -110,6 +110,10 @@ impl<M: Message> Simulation<M> for Scheduler<M> {
 
     fn digest(&self) -> Option<Digest> {
         self.digest()
+    }
+
+    fn marks(&mut self) -> Result<Option<Marks>, CommandError> {
+        Ok(Self::marks(self))
     }
 
     fn errors(&self) -> &[AgentError] {

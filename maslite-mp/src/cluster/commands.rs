@@ -11,7 +11,7 @@ use std::any::type_name;
 
 use maslite_core::internal::{Engine, discard};
 use maslite_core::{
-    Agent, AgentId, AlarmFilter, CommandError, Counters, Message, Pattern, PendingAlarm,
+    Agent, AgentId, AlarmFilter, CommandError, Counters, Marks, Message, Pattern, PendingAlarm,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,8 @@ enum ClusterRequest {
     Subscriptions,
     /// Answered by `Counters`.
     Counters,
+    /// Answered by an `Option<Marks>`.
+    Marks,
     /// The first agents that would take part in a superstep now. Answered by a
     /// `Vec<(u64, AgentId)>`, by insertion index.
     Awake,
@@ -203,6 +205,7 @@ fn try_to_answer<M: WireMessage>(
             say(&subscriptions.collect::<Vec<_>>(), into)
         }
         ClusterRequest::Counters => say(&engine.counters(), into),
+        ClusterRequest::Marks => say(&engine.marks(), into),
         ClusterRequest::Awake => say(&engine.first_awake(), into),
     }
 }
@@ -533,6 +536,18 @@ pub(crate) fn ask_subscriptions(
 
 pub(crate) fn ask_counters(cluster: ClusterId) -> Result<Question<Counters>, ControlError> {
     Question::new(Scope::Cluster(cluster), &ClusterRequest::Counters, the_only)
+}
+
+pub(crate) fn ask_marks() -> Result<Question<Vec<Marks>>, ControlError> {
+    Question::new(Scope::All, &ClusterRequest::Marks, |replies| {
+        let marks = replies.into_iter().map(|(_, bytes)| read(&bytes, "marks"));
+        let marks: Result<Vec<Option<Marks>>, _> = marks.collect();
+        Ok(marks?.into_iter().flatten().collect())
+    })
+}
+
+pub(crate) fn ask_marks_of(cluster: ClusterId) -> Result<Question<Option<Marks>>, ControlError> {
+    Question::new(Scope::Cluster(cluster), &ClusterRequest::Marks, the_only)
 }
 
 /// Asks clusters, in the middle of a run, who would take part in a superstep.

@@ -7,7 +7,8 @@ use maslite_core::internal::{
     ContentSum, DigestSum, FailurePlace, FailureStage, LostKey, MailKey, Newborn,
 };
 use maslite_core::{
-    AgentError, AgentId, Counters, Delivery, Digest, LostMail, Mail, SimTime, StopReason, Topic,
+    AgentError, AgentId, Counters, Delivery, Digest, LostMail, Mail, Marks, SimTime, StopReason,
+    Topic,
 };
 
 use crate::cluster::registry::WireMessage;
@@ -38,6 +39,8 @@ pub(crate) struct Standing {
     pub(crate) digest: DigestSum,
     /// Of the contents, if one is kept.
     pub(crate) content: Option<ContentSum>,
+    /// The digest of mail to main in pieces; of its contents, if one of these is kept.
+    pub(crate) marks: Marks,
     pub(crate) delivered: u64,
     pub(crate) sequence: u64,
     pub(crate) owner_sequence: u64,
@@ -55,11 +58,13 @@ impl Standing {
         &mut self,
         delivery: &Delivery<'_, M>,
     ) -> Result<(), Error> {
-        let place = self.digest.add(delivery);
+        let (place, hash) = self.digest.add(delivery);
         let Some(content) = &mut self.content else {
+            self.marks.add(delivery.time, hash);
             return Ok(());
         };
-        content.add(place, &delivery.mail.body).map_err(|why| {
+        let hash = content.add(place, &delivery.mail.body);
+        let hash = hash.map_err(|why| {
             Error::Model(maslite_core::Error::Undigested {
                 topic: delivery.mail.topic(),
                 sender: delivery.mail.sender,
@@ -67,7 +72,9 @@ impl Standing {
                 time: delivery.time,
                 why,
             })
-        })
+        })?;
+        self.marks.add(delivery.time, hash);
+        Ok(())
     }
 
     /// The instant, and the superstep in it that comes next.

@@ -1,8 +1,8 @@
 //! `MpMain` as a [`Simulation`], for programs that leave open what runs their model.
 
 use maslite_core::{
-    Agent, AgentError, AgentId, AlarmFilter, Counters, Digest, Mail, MainContext, PendingAlarm,
-    Run, SimTime, Simulation, StopHandle,
+    Agent, AgentError, AgentId, AlarmFilter, Counters, Digest, Mail, MainContext, Marks,
+    PendingAlarm, Run, SimTime, Simulation, StopHandle,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,6 +112,10 @@ impl<M: WireMessage> Simulation<M> for MpMain<M> {
 
     fn digest(&self) -> Option<Digest> {
         self.digest()
+    }
+
+    fn marks(&mut self) -> Result<Option<Marks>, ControlError> {
+        self.marks()
     }
 
     fn errors(&self) -> &[AgentError] {

@@ -1,12 +1,13 @@
 //! Requests of a program to clusters and agents between runs.
 
-use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Pattern, PendingAlarm};
+use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Marks, Pattern, PendingAlarm};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::commands::{
     AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_all_alarms, ask_command,
-    ask_command_all, ask_counters, ask_out, ask_replace, ask_state, ask_subscriptions,
+    ask_command_all, ask_counters, ask_marks, ask_marks_of, ask_out, ask_replace, ask_state,
+    ask_subscriptions,
 };
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
@@ -124,6 +125,29 @@ impl<M: WireMessage> MpMain<M> {
     /// [`ControlError::UnknownCluster`].
     pub fn counters_of(&mut self, cluster: ClusterId) -> Result<Counters, ControlError> {
         self.put(ask_counters(cluster)?)
+    }
+
+    /// The digest in pieces of simulated time, if a digest was asked for; that of the contents, if
+    /// one of these was. It is the same in every placement. A failed run leaves none.
+    ///
+    /// # Errors
+    /// Only such that end the simulation.
+    pub fn marks(&mut self) -> Result<Option<Marks>, ControlError> {
+        if !self.digest {
+            return Ok(None);
+        }
+        let of_clusters = self.put(ask_marks()?)?;
+        let own = self.standing.marks.clone();
+        let all = of_clusters.iter().fold(own, |sum, next| sum.with(next));
+        Ok(Some(all))
+    }
+
+    /// The same of the agents of one cluster.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownCluster`].
+    pub fn marks_of(&mut self, cluster: ClusterId) -> Result<Option<Marks>, ControlError> {
+        self.put(ask_marks_of(cluster)?)
     }
 
     fn put<T>(&mut self, question: Question<T>) -> Result<T, ControlError> {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use maslite_core::clock::wall;
 use maslite_core::internal::Amnesia;
 use maslite_core::{
-    Adder, Agent, AgentError, AgentId, Counters, Digest, Mail, Receiver, Run, SimDuration, SimTime,
-    StopHandle,
+    Adder, Agent, AgentError, AgentId, Counters, Covers, Digest, Mail, Marks, Receiver, Run,
+    SimDuration, SimTime, StopHandle,
 };
 use serde::Serialize;
 
@@ -145,6 +145,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
         let mut standing = Standing::default();
         if self.content {
             standing.content.get_or_insert_default();
+            standing.marks = Marks::new(Covers::Contents);
         }
         Ok(MpMain {
             owner: std::process::id(),
