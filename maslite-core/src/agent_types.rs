@@ -60,6 +60,8 @@ pub struct AgentTypes<M: Message> {
 struct AgentType<M: Message> {
     encode: fn(&dyn Any, Vec<u8>) -> postcard::Result<Vec<u8>>,
     decode: Decode<M>,
+    /// As JSON, for people.
+    show: fn(&dyn Any) -> Result<String, String>,
 }
 
 type Decode<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
@@ -91,9 +93,30 @@ impl<M: Message> AgentTypes<M> {
                     _ => Err(postcard::Error::SerdeDeCustom),
                 }
             },
+            show: |agent| match agent.downcast_ref::<A>() {
+                Some(agent) => serde_json::to_string(agent).map_err(|why| why.to_string()),
+                None => Err("it is of another type".to_owned()),
+            },
         };
         self.by_name.insert(name, agent_type);
         self
+    }
+
+    /// Whether there are any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// The state of an agent as JSON.
+    pub(crate) fn show(&self, agent: &dyn Agent<M>) -> Result<String, String> {
+        let any: &dyn Any = agent;
+        let Some(name) = self.names.get(&any.type_id()) else {
+            return Err(format!(
+                "its type is not among the agent types: add `.with::<{}>()` to them",
+                agent.type_name()
+            ));
+        };
+        (self.by_name[name].show)(any)
     }
 }
 

@@ -139,6 +139,13 @@ impl<M: Message> SchedulerBuilder<M> {
         self
     }
 
+    /// Whether any agent types are known.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn knows_agent_types(&self) -> bool {
+        !self.agent_types.is_empty()
+    }
+
     /// Has the scheduler forget everything after every n-th superstep, and come back from what was
     /// saved of it: a tool for testing models, and this crate. The agents go through their
     /// encoding, so all that they know must be in it. `None`, as without the call, and 0 are never.

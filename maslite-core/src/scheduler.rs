@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::Agent;
+use crate::agent_types::AgentTypes;
 use crate::alarm::PendingAlarm;
 use crate::builder::SchedulerBuilder;
 use crate::clock::{Clock, Pace, wall};
@@ -73,6 +74,8 @@ pub struct Scheduler<M: Message> {
     lost: Vec<(LostKey, LostMail)>,
     /// What it forgets by, if it does.
     memory: Option<Memory<M>>,
+    /// The agent types whose state can be saved and shown.
+    types: Arc<AgentTypes<M>>,
 }
 
 impl<M: Message> Default for Scheduler<M> {
@@ -95,6 +98,7 @@ impl<M: Message> SchedulerBuilder<M> {
         if let Some(observer) = self.take_observer() {
             engine.observe(observer);
         }
+        let types = Arc::new(self.agent_types);
         Scheduler {
             engine,
             clock: self.clock,
@@ -107,7 +111,8 @@ impl<M: Message> SchedulerBuilder<M> {
             failed: false,
             counted: Default::default(),
             lost: Vec::new(),
-            memory: Memory::new(self.amnesia, self.agent_types),
+            memory: Memory::new(self.amnesia, Arc::clone(&types)),
+            types,
         }
     }
 }
@@ -200,6 +205,19 @@ impl<M: Message> Scheduler<M> {
             agent: id,
             why: why.to_string(),
         })
+    }
+
+    /// The state of an agent as JSON. Its type must be among the
+    /// [agent types](SchedulerBuilder::agent_types).
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownAgent`], [`CommandError::NotCopied`].
+    pub fn state_of(&mut self, id: impl Into<AgentId>) -> Result<String, CommandError> {
+        let id = id.into();
+        let agent = self.engine.agent(id);
+        let agent = agent.ok_or(CommandError::UnknownAgent(id))?;
+        let shown = self.types.show(agent);
+        shown.map_err(|why| CommandError::NotCopied { agent: id, why })
     }
 
     /// All agents, in insertion order.

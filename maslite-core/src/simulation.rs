@@ -146,6 +146,12 @@ pub trait Simulation<M: Message> {
         id: impl Into<AgentId>,
     ) -> Result<A, Self::ControlError>;
 
+    /// The state of an agent as JSON.
+    ///
+    /// # Errors
+    /// If there is no such agent, its type is not registered, or its state cannot be JSON.
+    fn state_of(&mut self, id: impl Into<AgentId>) -> Result<String, Self::ControlError>;
+
     /// Has an agent answer a command, with its [`command`](Agent::command).
     ///
     /// # Errors

@@ -153,6 +153,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cluster;
+pub mod comparison;
 mod coordination;
 #[cfg(any(test, feature = "dev"))]
 #[doc(hidden)]

@@ -12,6 +12,7 @@ mod end_of_time;
 mod extended;
 mod face;
 mod failures;
+mod first_difference;
 mod first_failure;
 mod jitter;
 mod life_of_processes;

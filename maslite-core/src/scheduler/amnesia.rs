@@ -1,5 +1,7 @@
 //! A scheduler that forgets everything and comes back from its saved state.
 
+use std::sync::Arc;
+
 use super::SchedulerHooks;
 use crate::agent_types::AgentTypes;
 use crate::engine::{
@@ -11,14 +13,14 @@ use crate::message::Message;
 /// What a scheduler needs to forget and to come back.
 pub(super) struct Memory<M: Message> {
     forgetting: Forgetting,
-    types: AgentTypes<M>,
+    types: Arc<AgentTypes<M>>,
     through: fn(EngineState<M>) -> Result<Through<M>, String>,
 }
 
 impl<M: Message> Memory<M> {
     /// As the program asked for it, or the environment. That of the environment keeps messages and
     /// agents that cannot be saved.
-    pub(super) fn new(asked: Option<AskedFor<M>>, types: AgentTypes<M>) -> Option<Self> {
+    pub(super) fn new(asked: Option<AskedFor<M>>, types: Arc<AgentTypes<M>>) -> Option<Self> {
         let (amnesia, through) = match asked {
             Some(AskedFor { every, through }) => (Amnesia::every(every)?, through),
             None => (Amnesia::of_environment()?, keep as fn(_) -> _),
@@ -49,7 +51,7 @@ impl<M: Message> Memory<M> {
             through,
         } = self;
         let forget =
-            |engine: &mut Engine<M>, _: &mut _, amnesia| engine.forget(amnesia, &*types, *through);
+            |engine: &mut Engine<M>, _: &mut _, amnesia| engine.forget(amnesia, &**types, *through);
         engine.run(limits, &mut Forgetful::new(hooks, forgetting, forget))
     }
 }

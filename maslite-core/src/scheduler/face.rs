@@ -69,6 +69,10 @@ impl<M: Message> Simulation<M> for Scheduler<M> {
         self.inspect(id)
     }
 
+    fn state_of(&mut self, id: impl Into<AgentId>) -> Result<String, CommandError> {
+        self.state_of(id)
+    }
+
     fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, CommandError> {
         self.command(id, request)
     }

@@ -25,7 +25,7 @@ use crate::cluster::answers::{
 use crate::cluster::commands;
 use crate::cluster::gateway::{Ahead, Gateway};
 use crate::cluster::names::Names;
-use crate::cluster::registry::{AgentSet, Registry, WireMessage};
+use crate::cluster::registry::{AgentSet, Registry, TraceFormat, WireMessage, write_compared};
 use crate::cluster::state::TRACE_LIMIT;
 use crate::error::message_fault::MessageFault;
 use crate::links::jitter::{Jitter, JitterLink};
@@ -227,9 +227,16 @@ impl<M: WireMessage> MpScheduler<M> {
             self.engine.keep_content_digest();
         }
         if settings.trace {
-            let (lines, format) = (Arc::clone(&self.trace), self.registry.trace_format());
+            let (lines, window) = (Arc::clone(&self.trace), settings.window);
+            let format: TraceFormat<M> = match window {
+                Some(_) => write_compared,
+                None => self.registry.trace_format(),
+            };
             let full = Arc::clone(&self.gateway.full);
             self.engine.observe_for_model(Box::new(move |delivery| {
+                if window.is_some_and(|window| !window.includes(delivery.time)) {
+                    return;
+                }
                 let mut text = String::new();
                 format(delivery, &mut text);
                 let mut lines = lock(&lines);

@@ -108,6 +108,11 @@ impl<M: WireMessage> Default for Registry<M> {
     }
 }
 
+/// How a delivery is written where traces are compared.
+pub(crate) fn write_compared<M: WireMessage>(delivery: &Delivery<'_, M>, line: &mut String) {
+    delivery.write_json_with_body(line);
+}
+
 impl<M: WireMessage> Registry<M> {
     /// Makes a registry without types and builders.
     #[must_use]
@@ -211,10 +216,7 @@ impl<M: WireMessage> Registry<M> {
     /// Adds the message as JSON behind `"body"` to each line of a trace.
     #[must_use]
     pub fn with_bodies_in_trace(self) -> Self {
-        fn format<M: WireMessage>(delivery: &Delivery<'_, M>, line: &mut String) {
-            delivery.write_json_with_body(line);
-        }
-        self.with_trace_format(format)
+        self.with_trace_format(write_compared)
     }
 
     /// Names the entry of child processes in a test harness. Child processes run only the ignored

@@ -97,7 +97,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         guard_model(Some(READ_BY_MAIN), place, || {
             standing.add_to_digests(&delivery)
         })??;
-        if self.trace.is_some() {
+        let is_traced = self
+            .window
+            .is_none_or(|window| window.includes(delivery.time));
+        if self.trace.is_some() && is_traced {
             let mut text = String::new();
             let format = self.trace_format;
             guard_model(Some(TRACE_FORMAT), place, || format(&delivery, &mut text))?;

@@ -22,7 +22,7 @@ use crate::coordination::clusters::Clusters;
 use crate::coordination::routing::Routing;
 use crate::coordination::state::{Standing, TraceSink, UnderWay};
 use crate::error::Error;
-use crate::protocol::wire::{Report, Task};
+use crate::protocol::wire::{Report, Task, TraceWindow};
 use crate::stall::detector::MainState;
 
 /// Which of several reasons to end the run at one time counts.
@@ -50,6 +50,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) handler: Option<&'a mut Handler<'h, M>>,
     pub(crate) trace: &'a mut Option<TraceSink>,
     pub(crate) trace_format: TraceFormat<M>,
+    /// Main's mail of other instants is not traced.
+    pub(crate) window: Option<TraceWindow>,
     pub(crate) end: Option<SimTime>,
     pub(crate) supersteps: u64,
     pub(super) supersteps_per_instant: u64,
@@ -94,6 +96,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             handler: None,
             trace,
             trace_format,
+            window: None,
             end,
             supersteps: supersteps.unwrap_or(u64::MAX),
             supersteps_per_instant,

@@ -559,6 +559,7 @@ mod tests {
             digest: true,
             content: false,
             trace: false,
+            window: None,
             wait: Wait::default(),
             jitter: None,
             lookahead: None,

@@ -19,7 +19,7 @@ mod replay;
 mod report;
 
 use maslite_core::internal::Amnesia;
-use maslite_core::{AgentId, SimDuration};
+use maslite_core::{AgentId, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
 use crate::links::jitter::Jitter;
@@ -78,6 +78,8 @@ pub(crate) struct Settings {
     /// Also one of the contents.
     pub(crate) content: bool,
     pub(crate) trace: bool,
+    /// The trace is of these instants alone, and has the messages.
+    pub(crate) window: Option<TraceWindow>,
     /// How it waits for messages.
     pub(crate) wait: Wait,
     /// The jitter of its end of the link, if there is any.
@@ -86,6 +88,20 @@ pub(crate) struct Settings {
     pub(crate) lookahead: Option<SimDuration>,
     /// When it forgets everything, if it does.
     pub(crate) amnesia: Option<Amnesia>,
+}
+
+/// The instants of which there is a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TraceWindow {
+    pub(crate) first: SimTime,
+    pub(crate) last: SimTime,
+}
+
+impl TraceWindow {
+    #[inline]
+    pub(crate) fn includes(&self, time: SimTime) -> bool {
+        (self.first..=self.last).contains(&time)
+    }
 }
 
 /// One call of `add` or `build`.

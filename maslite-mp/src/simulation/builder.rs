@@ -9,8 +9,10 @@ use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::state::TraceSink;
 use crate::error::warning::Warning;
 use crate::processes::output::Output;
+use crate::protocol::wire::TraceWindow;
 use crate::recovery::Recovery;
 use crate::settings::{Link, Placement, Waiting};
+use crate::simulation::spread::Spread;
 use crate::stall::detector::{Patience, WarningSink};
 
 /// The settings of a supervisor; see [`MpMain::builder`](crate::MpMain::builder).
@@ -28,6 +30,9 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) carrier: Link,
     pub(crate) output: Output,
     pub(crate) trace: Option<TraceSink>,
+    /// The trace is of these instants alone, and has the messages.
+    pub(crate) window: Option<TraceWindow>,
+    pub(crate) spread: Spread,
     pub(crate) patience: Patience,
     pub(crate) warnings: Option<WarningSink>,
     pub(crate) progress: bool,
@@ -50,6 +55,8 @@ impl<M: WireMessage> MpMainBuilder<M> {
             carrier: Link::default(),
             output: Output::default(),
             trace: None,
+            window: None,
+            spread: Spread::default(),
             patience: Patience::default(),
             warnings: None,
             progress: true,

@@ -71,6 +71,10 @@ impl<M: WireMessage> Simulation<M> for MpMain<M> {
         self.inspect(id)
     }
 
+    fn state_of(&mut self, id: impl Into<AgentId>) -> Result<String, ControlError> {
+        self.state_of(id)
+    }
+
     fn command(&mut self, id: impl Into<AgentId>, request: M) -> Result<M, ControlError> {
         self.command(id, request)
     }

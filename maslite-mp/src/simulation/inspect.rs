@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::commands::{
     AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_all_alarms, ask_command,
-    ask_command_all, ask_counters, ask_marks, ask_marks_of, ask_out, ask_replace, ask_state,
-    ask_subscriptions,
+    ask_command_all, ask_counters, ask_marks, ask_marks_of, ask_out, ask_replace, ask_show,
+    ask_state, ask_subscriptions,
 };
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
@@ -52,6 +52,20 @@ impl<M: WireMessage> MpMain<M> {
         agent: impl Into<AgentId>,
     ) -> Result<A, ControlError> {
         self.put(ask_state::<M, A>(agent.into())?)
+    }
+
+    /// The state of an agent as JSON.
+    ///
+    /// # Errors
+    /// [`ControlError::Agent`] for agents that are unknown, [`ControlError::Encode`] for a type
+    /// that is not registered, or a state that cannot be JSON.
+    pub fn state_of(&mut self, agent: impl Into<AgentId>) -> Result<String, ControlError> {
+        let agent = agent.into();
+        let shown = self.put(ask_show(agent)?)?.shown;
+        shown.state.map_err(|why| ControlError::Encode {
+            what: format!("agent {agent} of type {}", shown.kind),
+            why,
+        })
     }
 
     /// Takes an agent out of the simulation and hands it over. It is not torn down; otherwise it is

@@ -10,4 +10,5 @@ pub(crate) mod inspect;
 pub(crate) mod mp_main;
 pub(crate) mod report;
 mod running;
+pub(crate) mod spread;
 mod start;

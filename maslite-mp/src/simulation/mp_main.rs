@@ -15,7 +15,7 @@ use maslite_core::{
 use serde::Serialize;
 
 use crate::cluster::commands::{Replies, Scope};
-use crate::cluster::registry::{Entered, Registry, WireMessage};
+use crate::cluster::registry::{Entered, Registry, TraceFormat, WireMessage, write_compared};
 use crate::coordination::clusters::Clusters;
 use crate::coordination::main_mail::check_name;
 use crate::coordination::rounds::Rounds;
@@ -30,11 +30,12 @@ use crate::links::codec;
 use crate::processes::output::Output;
 use crate::processes::supervision::ChildEnd;
 use crate::processes::{limits, spawn};
-use crate::protocol::wire::Call;
+use crate::protocol::wire::{Call, TraceWindow};
 use crate::recovery::Recovery;
 use crate::settings::{ClusterId, Link, Placement, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::counted::Counted;
+use crate::simulation::spread::Spread;
 use crate::stall::detector::{Patience, WarningSink};
 use crate::steering::control::{self, ControlSocket};
 use crate::steering::control_queue::ControlQueue;
@@ -111,6 +112,11 @@ pub struct MpMain<M: WireMessage> {
     pub(super) carrier: Link,
     pub(super) output: Output,
     pub(super) trace: Option<TraceSink>,
+    /// The trace is of these instants alone, and has the messages.
+    pub(super) window: Option<TraceWindow>,
+    pub(super) spread: Spread,
+    /// Calls of `add` and `build` so far.
+    pub(super) calls_made: usize,
     pub(super) clusters: Option<Clusters>,
     pub(super) names: Vec<String>,
     pub(super) taken_names: BTreeSet<String>,
@@ -169,6 +175,9 @@ impl<M: WireMessage> MpMainBuilder<M> {
             carrier: self.carrier,
             output: self.output,
             trace: self.trace,
+            window: self.window,
+            spread: self.spread,
+            calls_made: 0,
             clusters: None,
             names: Vec::new(),
             taken_names: BTreeSet::new(),
@@ -323,6 +332,7 @@ impl<M: WireMessage> MpMain<M> {
     ) -> Result<(), Error> {
         let id = id.into();
         let place = self.check(cluster)?;
+        let place = self.spread_over(place);
         let (kind, state) = self.entered.registry.encode(id, &agent)?;
         self.routing.insert(id, place, Adder::Owner)?;
         let call = Call::Add {
@@ -376,8 +386,23 @@ impl<M: WireMessage> MpMain<M> {
             why: why.to_string(),
         })?;
         let (builder, config) = (builder.to_owned(), bytes);
+        let place = self.spread_over(place);
         self.calls.push((place, Call::Build { builder, config }));
         Ok(())
+    }
+
+    /// The place of the cluster to which an agent goes: the one that the program says, unless agents
+    /// are divided otherwise. Under a lookahead the division is part of the model.
+    fn spread_over(&mut self, declared: u32) -> u32 {
+        let has_lookahead = self.lookahead.is_some() || self.lookaheads.iter().any(Option::is_some);
+        let (Spread::Over(clusters), false) = (self.spread, has_lookahead) else {
+            return declared;
+        };
+        while self.names.len() < clusters as usize {
+            self.push_cluster(format!("more {}", self.names.len() + 1));
+        }
+        self.calls_made += 1;
+        self.spread.place(declared, self.calls_made - 1)
     }
 
     /// Refuses what cannot be done: the simulation has ended, or belongs to another process.
@@ -449,9 +474,9 @@ impl<M: WireMessage> MpMain<M> {
     pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
+        let format = self.trace_format();
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
         let places = places_of(scope, &self.routing, &self.under_way, clusters.list.len())?;
-        let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);
         let nothing = Run::until_idle();
@@ -465,6 +490,14 @@ impl<M: WireMessage> MpMain<M> {
         rounds.clusters.end_watching();
         let replies = replies.inspect_err(|error| self.abandon(error))?;
         Ok(replies_of(&self.routing, places, replies))
+    }
+
+    /// How mail to main is written into the trace.
+    pub(super) fn trace_format(&self) -> TraceFormat<M> {
+        match self.window {
+            Some(_) => write_compared,
+            None => self.entered.registry.trace_format(),
+        }
     }
 
     pub(crate) fn registry(&self) -> &Registry<M> {

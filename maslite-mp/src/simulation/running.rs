@@ -91,13 +91,13 @@ impl<M: WireMessage> MpMain<M> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
+        let format = self.trace_format();
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let delivered = self.standing.counters().delivered;
         let snapshot = &self.control_queue.snapshot;
         snapshot.note_run(start, run.end(start), delivered);
         clusters.begin_run(timeout, deadline);
-        let format = self.entered.registry.trace_format();
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         standing.errors.clear();
         standing.errors_of_setup = 0;
@@ -105,6 +105,7 @@ impl<M: WireMessage> MpMain<M> {
         let trace = &mut self.trace;
         let mut rounds = Rounds::new(clusters, routing, standing, under_way, trace, format, run);
         rounds.handler = handler;
+        rounds.window = self.window;
         rounds.lookaheads = lookaheads;
         rounds.setup(queued)?;
         self.startup

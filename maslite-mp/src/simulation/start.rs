@@ -133,6 +133,7 @@ impl<M: WireMessage> MpMain<M> {
                 digest: self.digest,
                 content: self.content,
                 trace: self.trace.is_some(),
+                window: self.window,
                 wait,
                 jitter: self.jitter.map(|seed| Jitter::child_side(seed, place)),
             };

@@ -87,6 +87,7 @@ fn settings(seed: u64, lookahead: bool) -> Settings {
         digest: true,
         content: true,
         trace: true,
+        window: None,
         wait: Wait::default(),
         jitter: None,
         lookahead: lookahead.then_some(LOOKAHEAD),
