@@ -56,6 +56,7 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     recover: "up to three of two to eight clusters are killed at random moments, and come back" => recovery::kill;
     recover_all: "all clusters are killed at once, and come back" => recovery::kill_all;
     recover_stopped: "a cluster is stopped for good, killed after 100 ms, and comes back" => recovery::stop;
+    drop_some: "up to three of two to eight clusters are killed at random moments, and dropped" => recovery::drop_some;
     stop_and_continue: "clusters are stopped for up to 50 ms, again and again" => stop_and_continue;
     stop: "a cluster is stopped, and main waits 100 ms for an answer" => stop;
     stop_at_shutdown: "a cluster is stopped when all are to end" => stop_at_shutdown;

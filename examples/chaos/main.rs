@@ -36,7 +36,8 @@ struct Options {
     /// Which fault: a name from the list, or all.
     #[arg(long, default_value = "all")]
     fault: String,
-    /// The faults that a simulation survives because clusters come back; in short for them.
+    /// The faults that a simulation survives because clusters come back, or are dropped; in short for
+    /// them.
     #[arg(long)]
     recover: bool,
     /// How often each fault happens.
@@ -127,7 +128,9 @@ fn do_rounds(options: &Options) -> Result<bool, Failure> {
     let wanted: Vec<_> = FAULTS
         .iter()
         .filter(|fault| match options.recover {
-            true => fault.name.starts_with("recover"),
+            true => ["recover", "drop"]
+                .iter()
+                .any(|it| fault.name.starts_with(it)),
             false => [fault.name, "all"].contains(&&*options.fault),
         })
         .collect();

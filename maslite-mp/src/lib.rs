@@ -187,7 +187,7 @@ pub use crate::simulation::builder::MpMainBuilder;
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
-pub use error::recovery::{NotRecovered, Recovered};
+pub use error::recovery::{Dropped, NotRecovered, Recovered};
 pub use error::spawn::{ChildError, SpawnError};
 pub use error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
 pub use error::{Chain, Error};

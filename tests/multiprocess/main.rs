@@ -7,6 +7,7 @@ mod content_digest;
 mod control;
 mod controller;
 mod deaths;
+mod dropping;
 mod encodings;
 mod end_of_time;
 mod extended;

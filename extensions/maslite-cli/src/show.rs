@@ -97,6 +97,9 @@ pub(crate) fn status(simulation: &Simulation, status: &Status) -> String {
     for recovered in &status.recoveries {
         let _ = writeln!(text, "recovery: {}", long(&recovered.to_string()));
     }
+    for dropped in &status.dropped {
+        let _ = writeln!(text, "dropped: {}", long(&dropped.to_string()));
+    }
     text
 }
 

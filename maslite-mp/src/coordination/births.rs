@@ -163,7 +163,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         if self.routing.is_gone(id) {
             return;
         }
-        let Some(owner) = self.routing.owner(id) else {
+        let owner = self.routing.owner(id);
+        if owner.is_some_and(|owner| self.clusters.dropped(owner as usize).is_some()) {
+            return;
+        }
+        let Some(owner) = owner else {
             let at = FailurePlace {
                 time,
                 superstep: self.standing.superstep.saturating_sub(1),

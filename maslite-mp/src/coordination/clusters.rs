@@ -9,7 +9,7 @@ use crate::coordination::routing::{Routing, Traffic};
 use crate::coordination::state::Standing;
 use crate::error::Error;
 use crate::error::link::LinkError;
-use crate::error::recovery::Recovered;
+use crate::error::recovery::{Dropped, Recovered};
 use crate::links::jitter::Jitter;
 use crate::links::transport::{Draft, Transport, Wait};
 use crate::processes::backend::{
@@ -18,7 +18,7 @@ use crate::processes::backend::{
 use crate::processes::output::Output;
 use crate::processes::spawn::SpawnError;
 use crate::processes::supervision::{ChildEnd, Supervisor};
-use crate::recovery::{Kept, Restart};
+use crate::recovery::{Kept, Remains, Restart};
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{
     MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,
@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) snapshot: Arc<ClusterSnapshot>,
     /// What is kept of it, if it is to come back.
     pub(super) kept: Option<Box<Kept>>,
+    /// What is left of it, if it was dropped.
+    pub(super) remains: Option<Box<Remains>>,
 }
 
 /// All clusters.
@@ -55,6 +57,10 @@ pub(crate) struct Clusters {
     pub(super) restart: Option<Restart>,
     /// The clusters that were brought back, in order.
     pub(crate) recovered: Vec<Recovered>,
+    /// The clusters that were dropped, in order.
+    pub(crate) dropped: Vec<Dropped>,
+    /// Those of them whose subscriptions have not ended yet.
+    pub(super) newly_dropped: Vec<usize>,
     /// How main waits.
     pub(super) wait: Wait,
 }
@@ -110,6 +116,8 @@ impl Clusters {
             main_activity,
             restart: None,
             recovered: Vec::new(),
+            dropped: Vec::new(),
+            newly_dropped: Vec::new(),
             wait: Wait::default(),
         }
     }
@@ -137,6 +145,7 @@ impl Clusters {
             link: None,
             aside: Vec::new(),
             kept: None,
+            remains: None,
         });
     }
 
@@ -399,7 +408,8 @@ impl Clusters {
     ) -> (Vec<ChildEnd>, bool) {
         self.backend.expect_exits();
         let (mut names, mut links) = (Vec::new(), Vec::new());
-        for cluster in self.list.iter_mut().rev() {
+        let left = self.list.iter_mut().rev();
+        for cluster in left.filter(|cluster| cluster.remains.is_none()) {
             if let Some(mut link) = cluster.link.take() {
                 // A link that breaks here belongs to a cluster that has ended already. None blocks:
                 // of all that main sends only what is short is without an answer, and a link has

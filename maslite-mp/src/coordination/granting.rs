@@ -51,6 +51,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             changed_interest |= self.take_report(*place, *task, number == last)?;
         }
         self.clusters.meter.end_waiting();
+        if !self.clusters.newly_dropped.is_empty() {
+            self.settle_drops();
+        }
         if self.failure.is_some() {
             // A cluster that cannot go on may have sent no report.
             return self.fail_in_order(tasks);

@@ -6,6 +6,7 @@
 mod births;
 pub(crate) mod checks;
 pub(crate) mod clusters;
+mod dropping;
 mod granting;
 pub(crate) mod main_mail;
 mod recover;

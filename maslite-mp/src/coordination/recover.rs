@@ -1,4 +1,5 @@
-//! How a cluster whose link broke comes back, without the knowledge of those who use it.
+//! How a cluster whose link broke comes back, or is dropped, without the knowledge of those who use
+//! it.
 //!
 //! Main notices a death where it uses the link next: when it says something, or waits for an
 //! answer. There the cluster is brought back, what was said and not answered is said again, and the
@@ -29,12 +30,13 @@ impl Clusters {
     /// Has the clusters that have not been started yet come back if their processes die, as their
     /// policies say.
     pub(crate) fn keep_all(&mut self, restart: Restart, policies: &[Recovery]) {
-        if !self.backend.is_apart() || policies.iter().all(|policy| !policy.restarts) {
+        if !self.backend.is_apart() || !policies.iter().any(|policy| policy.contains_deaths()) {
             return;
         }
         let fresh = self.list.iter_mut().zip(policies);
         for (cluster, policy) in fresh.filter(|(cluster, _)| cluster.link.is_none()) {
-            cluster.kept = policy.restarts.then(|| Box::new(Kept::new(*policy)));
+            let is_contained = policy.contains_deaths();
+            cluster.kept = is_contained.then(|| Box::new(Kept::new(*policy)));
         }
         let contained = self.list.iter().map(|cluster| cluster.kept.is_some());
         let contained: Vec<bool> = contained.collect();
@@ -170,9 +172,14 @@ impl Clusters {
             return Err(self.explain(place, error, time));
         };
         self.backend.be_patient(true);
-        let result = self.recover_kept(place, error, &mut kept, time);
+        let result = match kept.is_to_be_dropped() {
+            true => self.drop_cluster(place, error, &kept, time),
+            false => self.recover_kept(place, error, &mut kept, time),
+        };
         self.backend.be_patient(false);
-        self.list[place].kept = Some(kept);
+        if self.list[place].remains.is_none() {
+            self.list[place].kept = Some(kept);
+        }
         result
     }
 
@@ -193,7 +200,7 @@ impl Clusters {
         let mut ended = None;
         let mut back = loop {
             let pid = self.list[place].pid;
-            let death = ended.take().or_else(|| self.backend.reap_lost(place, pid));
+            let death = ended.take().or_else(|| self.backend.reap_lost(pid, true));
             let Some(death) = death else {
                 return Err(self.explain(place, error, time));
             };

@@ -91,6 +91,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }
             Err(_) => return Err(self.blame(place, MessageFault::Undecodable.into(), message)),
         };
+        if self.clusters.list[place].remains.is_some() {
+            self.add_remains(place, &mut report);
+        }
         self.clusters.note_answer(
             place,
             report.events.interrupted_at,

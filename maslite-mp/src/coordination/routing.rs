@@ -289,6 +289,17 @@ impl Routing {
         }
     }
 
+    /// Ends all that the agents of a cluster listen to.
+    pub(crate) fn end_interest(&mut self, cluster: usize) {
+        let cluster = u32::try_from(cluster).unwrap_or(u32::MAX);
+        let interest = self.interest.iter();
+        let own = interest.filter(|(other, _)| *other == cluster);
+        let patterns: Vec<Pattern> = own.map(|(_, pattern)| pattern).collect();
+        for pattern in patterns {
+            self.note_interest(cluster, pattern, false, SimTime::ZERO);
+        }
+    }
+
     /// Takes changes of interest out of the news that others have undone, where there are many of
     /// them: a cluster that has nothing to do is told nothing for long. No mail leaves before
     /// `until` any more.

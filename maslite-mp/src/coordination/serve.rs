@@ -11,6 +11,7 @@ use maslite_core::{CommandError, Mail, SimDuration, SimTime, StopReason};
 use crate::cluster::commands;
 use crate::cluster::commands::{Replies, Scope};
 use crate::cluster::registry::WireMessage;
+use crate::coordination::clusters::Clusters;
 use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Routing;
 use crate::coordination::state::{Standing, UnderWay};
@@ -231,15 +232,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         request: &[u8],
         reply: Promise<Result<Replies, ControlError>>,
     ) -> Result<(), Error> {
-        let replies = match places_of(
-            scope,
-            self.routing,
-            self.under_way,
-            self.clusters.list.len(),
-        ) {
+        let replies = match places_of(scope, self.routing, self.under_way, self.clusters) {
             Err(error) => Err(error),
             Ok(places) => match self.ask(&places, request) {
-                Ok(replies) => Ok(replies_of(self.routing, places, replies)),
+                Ok(replies) => replies_of(scope, self.routing, self.clusters, places, replies),
                 Err(error) => {
                     reply.keep(Err(ControlError::from(&error)));
                     return Err(error);
@@ -274,30 +270,55 @@ impl EncodedMail {
     }
 }
 
-/// The places of the clusters that a request goes to.
+/// The places of the clusters that a request goes to. One to all goes to those that are left.
 pub(crate) fn places_of<M>(
     scope: Scope,
     routing: &Routing,
     under_way: &UnderWay<M>,
-    clusters: usize,
+    clusters: &Clusters,
 ) -> Result<Vec<usize>, ControlError> {
-    match scope {
+    let number = clusters.list.len();
+    let place = match scope {
         Scope::Owner(agent) => {
             let owner = routing.owner(agent).map(|owner| owner as usize);
             // One that waits for its insertion index lives already.
             let owner = owner.or_else(|| under_way.birthplace(agent));
-            Ok(vec![owner.ok_or(CommandError::UnknownAgent(agent))?])
+            owner.ok_or(CommandError::UnknownAgent(agent))?
         }
-        Scope::Cluster(cluster) => match cluster.place(routing.simulation, clusters) {
-            Some(place) => Ok(vec![place]),
-            None => Err(ControlError::UnknownCluster(cluster.number())),
-        },
-        Scope::All => Ok((0..clusters).collect()),
+        Scope::Cluster(cluster) => {
+            let place = cluster.place(routing.simulation, number);
+            place.ok_or_else(|| ControlError::UnknownCluster(cluster.number()))?
+        }
+        Scope::All => {
+            let places = 0..number;
+            let left = places.filter(|place| clusters.dropped(*place).is_none());
+            return Ok(left.collect());
+        }
+    };
+    match clusters.dropped(place) {
+        Some(dropped) => Err(ControlError::Dropped(Box::new(dropped.clone()))),
+        None => Ok(vec![place]),
     }
 }
 
-/// The answers of the clusters at these places.
-pub(crate) fn replies_of(routing: &Routing, places: Vec<usize>, replies: Vec<Vec<u8>>) -> Replies {
-    let clusters = places.into_iter().map(|place| routing.ids[place]);
-    clusters.zip(replies).collect()
+/// The answers of the clusters at these places. Of those that were dropped over the request there
+/// is none.
+pub(crate) fn replies_of(
+    scope: Scope,
+    routing: &Routing,
+    clusters: &Clusters,
+    places: Vec<usize>,
+    replies: Vec<Vec<u8>>,
+) -> Result<Replies, ControlError> {
+    let mut answers = Vec::new();
+    for (place, reply) in places.into_iter().zip(replies) {
+        match (clusters.dropped(place), scope) {
+            (None, _) => answers.push((routing.ids[place], reply)),
+            (Some(_), Scope::All) => {}
+            (Some(dropped), Scope::Owner(_) | Scope::Cluster(_)) => {
+                return Err(ControlError::Dropped(Box::new(dropped.clone())));
+            }
+        }
+    }
+    Ok(answers)
 }

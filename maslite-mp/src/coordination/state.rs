@@ -36,6 +36,8 @@ pub(crate) struct Standing {
     pub(crate) heard: BTreeSet<Topic>,
     /// How often a cluster has forgotten everything and come back.
     pub(crate) amnesias: u64,
+    /// A cluster was dropped, so that digests mean nothing.
+    pub(crate) has_dropped: bool,
     pub(crate) digest: DigestSum,
     /// Of the contents, if one is kept.
     pub(crate) content: Option<ContentSum>,
@@ -130,6 +132,9 @@ impl Standing {
 
     /// The digest of contents over all clusters, if they keep one.
     pub(crate) fn content_digest(&self) -> Option<Digest> {
+        if self.has_dropped {
+            return None;
+        }
         let own = self.content.as_ref()?.value();
         let mut reports = self.reports.iter().flatten();
         reports.try_fold(own, |sum, report| Some(sum.with(report.content?.into())))
@@ -161,6 +166,9 @@ impl Standing {
 
     /// The digest over all clusters, if they keep one.
     pub(crate) fn digest(&self) -> Option<Digest> {
+        if self.has_dropped {
+            return None;
+        }
         self.reports
             .iter()
             .flatten()

@@ -147,7 +147,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let reach = TwoLeast::of(
             reach.map(|(next, lookahead)| Some(next.as_ref()?.saturating_add(*lookahead))),
         );
-        let lookaheads = TwoLeast::of(self.lookaheads.iter().map(|lookahead| Some(*lookahead)));
+        // What stands in the place of a cluster that was dropped sends nothing.
+        let lookaheads = self.lookaheads.iter().enumerate();
+        let lookaheads = TwoLeast::of(lookaheads.map(|(place, lookahead)| {
+            let sends = self.clusters.dropped(place).is_none();
+            sends.then_some(*lookahead)
+        }));
         for (place, event) in next.iter().enumerate() {
             let horizon = match upcoming {
                 SimTime::MAX => None,

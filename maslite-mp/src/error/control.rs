@@ -4,6 +4,7 @@ use maslite_core::{AgentId, CommandError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::death::ExitKind;
+use crate::error::recovery::Dropped;
 use crate::error::{Chain, Error};
 
 /// Why a request to a simulation, from another thread or between runs, got no answer.
@@ -47,6 +48,11 @@ pub enum ControlError {
         "cluster number {0} does not belong to this simulation: use the `ClusterId` that `new_cluster` of this `MpMain` returned"
     )]
     UnknownCluster(u32),
+    /// The cluster, or that of the agent, lost its process and was
+    /// [dropped](crate::Recovery::drop_cluster), so nobody is there to answer. The simulation goes
+    /// on.
+    #[error("no agent of cluster {} is left: {_0}", _0.cluster)]
+    Dropped(Box<Dropped>),
     /// The process of a cluster ended during the request, and the simulation with it.
     #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
     ClusterDied {
@@ -73,6 +79,7 @@ maslite_core::readable_debug!(enum ControlError {
     Encode { what, why },
     Decode { what, why },
     UnknownCluster(source),
+    Dropped(source),
     ClusterDied { cluster, exit },
     Failed(source),
     Ended,
@@ -92,6 +99,7 @@ impl From<&Error> for ControlError {
                 cluster: cluster.clone(),
                 exit: *exit,
             },
+            Error::Dropped(dropped) => Self::Dropped(dropped.clone()),
             Error::UnknownCluster(number) => Self::UnknownCluster(*number),
             Error::Encode { what, why } => Self::Encode {
                 what: what.clone(),

@@ -16,7 +16,7 @@ use maslite_core::{AgentId, Plain, SimTime};
 use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
-use crate::error::recovery::NotRecovered;
+use crate::error::recovery::{Dropped, NotRecovered};
 use crate::error::spawn::SpawnError;
 use crate::error::warning::{Limit, TimeBlocker};
 
@@ -75,6 +75,19 @@ pub enum Error {
         /// All deaths of its process, the first one first.
         deaths: Vec<Death>,
     },
+    /// All clusters lost their processes and were dropped
+    /// ([`Recovery::drop_cluster`](crate::Recovery::drop_cluster)).
+    #[error("no cluster is left at {time}, all were dropped; their deaths: {}", Listed(.deaths))]
+    NoneLeft {
+        /// The simulated time, as far as main knows.
+        time: SimTime,
+        /// The deaths of all clusters, the first one first.
+        deaths: Vec<Death>,
+    },
+    /// The cluster lost its process and was [dropped](crate::Recovery::drop_cluster), so no agent
+    /// can be added to it. The simulation goes on.
+    #[error("no agent can be added to cluster {}: {_0}; add it to another cluster", _0.cluster)]
+    Dropped(Box<Dropped>),
     /// During the shutdown the process of a cluster ended before all its agents were torn down: see
     /// [`Shutdown::errors`](crate::Shutdown::errors).
     #[error(
@@ -308,6 +321,8 @@ maslite_core::readable_debug!(enum Error {
     Model(source),
     ClusterDied { cluster, pid, exit, time, stderr, others },
     NotRecovered { cluster, reason, time, deaths },
+    NoneLeft { time, deaths },
+    Dropped(source),
     NotTornDown { cluster, pid, exit, stderr, time },
     Stuck { cluster, blocker, limit, time },
     Link { cluster, time, source },

@@ -1,4 +1,4 @@
-//! Clusters that were brought back, and why one was not.
+//! Clusters that were brought back or dropped, and why one was not brought back.
 
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +52,29 @@ impl fmt::Display for Recovered {
             "at {time} {death}; it was brought back in {:.3} s as process {pid} ({messages} messages replayed)",
             took.as_secs_f64()
         )
+    }
+}
+
+/// A cluster that lost its process and was [dropped](crate::Recovery::drop_cluster).
+///
+/// `Display` writes one line for people. In JSON, times are whole nanoseconds, and fields have the
+/// names in brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// How its process ended.
+    pub death: Death,
+    /// The simulated time, as far as main knows (`time_ns`).
+    #[serde(rename = "time_ns")]
+    pub time: SimTime,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { death, time, .. } = self;
+        write!(f, "at {time} {death}; the cluster was dropped")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a run goes on in spite of: clusters that were brought back, and simulated time that does not
+//! What a run goes on in spite of: clusters that were brought back or dropped, and simulated time that does not
 //! move, with its time, its duration, which cluster blocks it, and which clusters wait.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use maslite_core::{AgentId, Phase, Plain, SimTime};
 
-use crate::error::recovery::Recovered;
+use crate::error::recovery::{Dropped, Recovered};
 
 /// Tells of what a run goes on in spite of.
 ///
@@ -19,6 +19,8 @@ pub enum Warning {
     Standstill(Standstill),
     /// A cluster lost its process and was brought back.
     Recovered(Recovered),
+    /// A cluster lost its process and was dropped.
+    Dropped(Dropped),
     /// Main has told a cluster more than its log may hold, so that the cluster cannot be brought
     /// back any more.
     LogFull {
@@ -36,6 +38,7 @@ impl fmt::Display for Warning {
         match self {
             Self::Standstill(standstill) => standstill.fmt(f),
             Self::Recovered(recovered) => recovered.fmt(f),
+            Self::Dropped(dropped) => dropped.fmt(f),
             Self::LogFull {
                 cluster,
                 time,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use maslite_core::SimTime;
 
 use super::log::Log;
-use super::policy::Recovery;
+use super::policy::{Action, Recovery};
 use crate::error::Error;
 use crate::error::death::Death;
 use crate::error::recovery::NotRecovered;
@@ -35,7 +35,10 @@ impl Kept {
     pub(crate) fn new(policy: Recovery) -> Self {
         Self {
             policy,
-            log: Log::new(policy.log_limit),
+            log: match policy.action {
+                Action::Drop => Log::of_last_message(),
+                Action::Stop | Action::Restart => Log::new(policy.log_limit),
+            },
             busy: 0,
             at_work: None,
             deaths: Vec::new(),
@@ -54,6 +57,11 @@ impl Kept {
         self.at_work = None;
         self.log.answered(pass, mark);
         self.busy = busy;
+    }
+
+    /// Whether the cluster is dropped when its process dies.
+    pub(crate) fn is_to_be_dropped(&self) -> bool {
+        self.policy.action == Action::Drop
     }
 
     /// Notes a death, at which main stood at `time`.

@@ -25,6 +25,8 @@ pub(crate) struct Log {
     messages: u64,
     /// The limit was reached, and nothing is kept.
     is_full: bool,
+    /// Only the last message is kept: there is no replay.
+    keeps_last: bool,
 }
 
 impl Log {
@@ -39,6 +41,15 @@ impl Log {
             limit,
             messages: 0,
             is_full: false,
+            keeps_last: false,
+        }
+    }
+
+    /// A log of the last message alone, however long it is.
+    pub(crate) fn of_last_message() -> Self {
+        Self {
+            keeps_last: true,
+            ..Self::new(usize::MAX)
         }
     }
 
@@ -78,6 +89,10 @@ impl Log {
         self.messages += 1;
         if self.is_full {
             return true;
+        }
+        if self.keeps_last {
+            self.spare.append(&mut self.chunks);
+            self.bytes = 0;
         }
         self.bytes += RECORD_HEAD + message.len();
         if self.bytes > self.limit {
@@ -190,6 +205,18 @@ mod tests {
         ];
         assert_eq!(records(&log), expected);
         assert_eq!((log.settings(), log.messages()), (&b"settings"[..], 4));
+    }
+
+    #[test]
+    fn a_log_of_the_last_message_forgets_those_before_it() {
+        let mut log = Log::of_last_message();
+        log.begin(b"settings");
+        assert!(log.note(&vec![7; 2 * CHUNK], true));
+        log.answered(0, 0);
+        assert!(log.note(b"grant", true));
+        assert_eq!(log.outstanding(), Some(&b"grant"[..]));
+        assert_eq!((records(&log).len(), log.chunks.len()), (0, 1));
+        assert!(!log.needs_cut(usize::MAX / 2));
     }
 
     #[test]

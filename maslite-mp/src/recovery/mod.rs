@@ -9,13 +9,18 @@
 //! grant. So main keeps both, and tells them to a fresh process. Main itself and the other clusters
 //! never go back.
 //!
+//! A cluster may also be dropped. Then a scheduler without agents, in main's process, stands where
+//! it was: `vacant`.
+//!
 //! It may use `processes` and the rooms below. It must not know how main draws conclusions.
 
 mod bring_back;
 mod kept;
 mod log;
 mod policy;
+mod vacant;
 
 pub(crate) use bring_back::{Back, Restart, Trouble, bring_back};
 pub(crate) use kept::Kept;
 pub use policy::Recovery;
+pub(crate) use vacant::{Remains, vacant};

@@ -17,10 +17,21 @@ const LOG_LIMIT: usize = 64 * 1024 * 1024;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    pub(crate) restarts: bool,
+    pub(crate) action: Action,
     pub(crate) most: u32,
     pub(crate) within: Duration,
     pub(crate) log_limit: usize,
+}
+
+/// What becomes of a cluster whose process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The run ends.
+    Stop,
+    /// It gets a new process.
+    Restart,
+    /// The run goes on without it.
+    Drop,
 }
 
 impl Recovery {
@@ -29,7 +40,7 @@ impl Recovery {
     #[must_use]
     pub const fn stop() -> Self {
         Self {
-            restarts: false,
+            action: Action::Stop,
             most: 3,
             within: Duration::from_secs(60),
             log_limit: LOG_LIMIT,
@@ -41,14 +52,33 @@ impl Recovery {
     #[must_use]
     pub const fn restart() -> Self {
         Self {
-            restarts: true,
+            action: Action::Restart,
             ..Self::stop()
         }
     }
 
+    /// The cluster is dropped, and the run goes on without it: its agents are gone, without
+    /// `teardown`, and with them their alarms and subscriptions. Mail for them is undeliverable. The
+    /// report lists the cluster in [`dropped`](crate::MpReport::dropped), and has no digest, because
+    /// the result depends on the moment of the death. If no cluster is left, the run ends with
+    /// [`Error::NoneLeft`](crate::Error::NoneLeft).
+    #[must_use]
+    pub const fn drop_cluster() -> Self {
+        Self {
+            action: Action::Drop,
+            ..Self::stop()
+        }
+    }
+
+    /// Whether the death of a process leaves the other clusters alive.
+    pub(crate) fn contains_deaths(self) -> bool {
+        self.action != Action::Stop
+    }
+
     /// Limits how often one cluster may lose its process: at most `deaths` times in any span of
     /// `within` \[wall\]. One more ends the run with
-    /// [`Error::NotRecovered`](crate::Error::NotRecovered). It is 3 in 60 s otherwise.
+    /// [`Error::NotRecovered`](crate::Error::NotRecovered). It is 3 in 60 s otherwise. This is for
+    /// [`restart`](Self::restart): a cluster is dropped once.
     #[must_use]
     pub const fn at_most(mut self, deaths: u32, within: Duration) -> Self {
         self.most = deaths;

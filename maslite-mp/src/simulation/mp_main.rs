@@ -26,6 +26,7 @@ use crate::coordination::state::{Standing, TraceSink, UnderWay};
 use crate::dev::fault_simulation::{Simulated, World};
 use crate::error::Error;
 use crate::error::control::ControlError;
+use crate::error::recovery::Dropped;
 use crate::links::codec;
 use crate::processes::output::Output;
 use crate::processes::supervision::ChildEnd;
@@ -322,7 +323,7 @@ impl<M: WireMessage> MpMain<M> {
     /// Adds an agent to a cluster. It is serialised at once, and lives there from the next run on.
     ///
     /// # Errors
-    /// [`Error::UnknownAgentType`], [`Error::Encode`], [`Error::UnknownCluster`],
+    /// [`Error::UnknownAgentType`], [`Error::Encode`], [`Error::UnknownCluster`], [`Error::Dropped`],
     /// [`Error::Model`] for an id that is taken or cannot be; nothing was added then.
     pub fn add_to<A: Agent<M> + Serialize>(
         &mut self,
@@ -331,7 +332,7 @@ impl<M: WireMessage> MpMain<M> {
         agent: A,
     ) -> Result<(), Error> {
         let id = id.into();
-        let place = self.check(cluster)?;
+        let place = self.check_peopled(cluster)?;
         let place = self.spread_over(place);
         let (kind, state) = self.entered.registry.encode(id, &agent)?;
         self.routing.insert(id, place, Adder::Owner)?;
@@ -364,7 +365,8 @@ impl<M: WireMessage> MpMain<M> {
     /// are there from the next run on, with insertion indices as if added one by one now.
     ///
     /// # Errors
-    /// [`Error::UnknownBuilder`], [`Error::Encode`], [`Error::UnknownCluster`]. Ids that are taken
+    /// [`Error::UnknownBuilder`], [`Error::Encode`], [`Error::UnknownCluster`],
+    /// [`Error::Dropped`]. Ids that are taken
     /// are found by the next run.
     pub fn build<C: Serialize>(
         &mut self,
@@ -372,7 +374,7 @@ impl<M: WireMessage> MpMain<M> {
         builder: &str,
         config: C,
     ) -> Result<(), Error> {
-        let place = self.check(cluster)?;
+        let place = self.check_peopled(cluster)?;
         let registry = &self.entered.registry;
         if registry.builder(builder).is_none() {
             return Err(Error::UnknownBuilder {
@@ -438,6 +440,20 @@ impl<M: WireMessage> MpMain<M> {
         }
     }
 
+    /// The same for one that agents can be added to.
+    fn check_peopled(&self, cluster: ClusterId) -> Result<u32, Error> {
+        let place = self.check(cluster)?;
+        match self.dropped_at(place) {
+            Some(dropped) => Err(Error::Dropped(Box::new(dropped.clone()))),
+            None => Ok(place),
+        }
+    }
+
+    /// That the cluster at a place was dropped, if it was.
+    fn dropped_at(&self, place: u32) -> Option<&Dropped> {
+        self.clusters.as_ref()?.dropped(place as usize)
+    }
+
     /// Queues a message of main to an agent; with [`Receiver::Subscribers`] a broadcast. It is
     /// posted when the next run starts, before anything else.
     pub fn send(&mut self, to: impl Into<Receiver>, body: M) {
@@ -463,6 +479,9 @@ impl<M: WireMessage> MpMain<M> {
             return Ok(());
         }
         let cluster = self.routing.owner(id).ok_or(Error::UnknownAgent(id))?;
+        if self.dropped_at(cluster).is_some() {
+            return Ok(());
+        }
         self.routing.inbound[cluster as usize]
             .news
             .dismissed
@@ -476,7 +495,7 @@ impl<M: WireMessage> MpMain<M> {
         self.start()?;
         let format = self.trace_format();
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
-        let places = places_of(scope, &self.routing, &self.under_way, clusters.list.len())?;
+        let places = places_of(scope, &self.routing, &self.under_way, clusters)?;
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);
         let nothing = Run::until_idle();
@@ -489,7 +508,8 @@ impl<M: WireMessage> MpMain<M> {
         let replies = rounds.ask(&places, request);
         rounds.clusters.end_watching();
         let replies = replies.inspect_err(|error| self.abandon(error))?;
-        Ok(replies_of(&self.routing, places, replies))
+        let clusters = self.clusters.as_ref().ok_or(Error::Ended)?;
+        replies_of(scope, &self.routing, clusters, places, replies)
     }
 
     /// How mail to main is written into the trace.
@@ -641,7 +661,7 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// The clusters that have started, each with the process that it runs in, which is this one if
-    /// they run inline.
+    /// they run inline. Those that were dropped are not among them.
     #[must_use]
     pub fn pids(&self) -> Vec<(ClusterId, u32)> {
         let started = self.clusters().iter();
@@ -651,12 +671,13 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// The process that a cluster runs in, which is this one if it runs inline; none before it
-    /// starts.
+    /// starts, and after it was dropped.
     #[must_use]
     pub fn pid(&self, cluster: ClusterId) -> Option<u32> {
         let place = cluster.place(self.routing.simulation, self.names.len())?;
-        let cluster = self.clusters.as_ref()?.list.get(place)?;
-        Some(cluster.pid)
+        let clusters = self.clusters.as_ref()?;
+        let cluster = clusters.list.get(place)?;
+        clusters.dropped(place).is_none().then_some(cluster.pid)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use maslite_core::{Counters, Report, SimDuration};
 use serde::Serialize;
 
-use crate::error::recovery::Recovered;
+use crate::error::recovery::{Dropped, Recovered};
 use crate::processes::spawn::PROTOCOL;
 use crate::settings::{ClusterId, Link, Placement};
 
@@ -43,7 +43,9 @@ use crate::settings::{ClusterId, Link, Placement};
 ///   `busy_ns`, `blocked_ns`, `waiting_ns`, `mail_in`, `mail_out`, `awake`, `memory_bytes`,
 ///   `counters`;
 /// - `recoveries`, only if there were some: a list of `cluster`, `pid`, `death` (text), `time_ns`,
-///   `took_ns` and `messages`.
+///   `took_ns` and `messages`;
+/// - `dropped`, only if there were some: a list of `cluster`, `death` (text), `time_ns`. The digests
+///   are then null.
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
@@ -106,6 +108,9 @@ pub struct MpReport {
     /// The clusters that lost their processes and were brought back, in order, since the simulation
     /// began.
     pub recoveries: Vec<Recovered>,
+    /// The clusters that lost their processes and were [dropped](crate::Recovery::drop_cluster), in
+    /// order, since the simulation began. If there are some, there is no digest.
+    pub dropped: Vec<Dropped>,
     /// What ran it.
     pub versions: Versions,
 }
@@ -119,9 +124,10 @@ pub struct ClusterReport {
     pub id: ClusterId,
     /// Its name.
     pub name: String,
-    /// The process it runs in.
+    /// The process it runs in; if it was dropped, the process that it lost.
     pub pid: u32,
-    /// What carries its messages, a [`Link::Ring`] or a [`Link::Channel`]; none if it runs inline.
+    /// What carries its messages, a [`Link::Ring`] or a [`Link::Channel`]; none if it runs inline or
+    /// was dropped.
     pub link: Option<Link>,
     /// Its lookahead, if it has one.
     pub lookahead: Option<SimDuration>,

@@ -136,6 +136,7 @@ impl<M: WireMessage> MpMain<M> {
         let traffic = now.traffic.since(&before.traffic);
         let meter = self.clusters.as_ref().map(|clusters| &clusters.meter);
         let recovered = self.clusters.as_ref().map(|clusters| &clusters.recovered);
+        let dropped = self.clusters.as_ref().map(|clusters| &clusters.dropped);
         MpReport {
             events: run.counters.delivered,
             local: now.local - before.local,
@@ -151,6 +152,7 @@ impl<M: WireMessage> MpMain<M> {
             flows: self.flows(&traffic),
             clusters: self.cluster_reports(before, &traffic, is_long),
             recoveries: recovered.cloned().unwrap_or_default(),
+            dropped: dropped.cloned().unwrap_or_default(),
             versions: Versions::here(),
             run,
         }

@@ -476,7 +476,9 @@ impl StallDetector {
             .spawn(move || {
                 let sink = match &warning {
                     Warning::Standstill(_) => sink.try_lock().ok(),
-                    Warning::Recovered(_) | Warning::LogFull { .. } => sink.lock().ok(),
+                    Warning::Recovered(_) | Warning::Dropped(_) | Warning::LogFull { .. } => {
+                        sink.lock().ok()
+                    }
                 };
                 if let Some(mut sink) = sink {
                     sink(&warning);

@@ -17,7 +17,7 @@ use maslite_core::clock::wall;
 use maslite_core::internal::LockEvenPoisoned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::recovery::{Recovered, nanos};
+use crate::error::recovery::{Dropped, Recovered, nanos};
 use crate::stall::detector::{Probe, ProbeAnswer};
 use crate::stall::meter::Spent;
 
@@ -66,11 +66,14 @@ pub struct Status {
     pub supersteps: u64,
     /// The number of mails that agents and main took in this run.
     pub events: u64,
-    /// The clusters that have been started.
+    /// The clusters that have been started, those that were dropped among them.
     pub clusters: Vec<ClusterStatus>,
     /// The clusters that lost their processes and were brought back, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<Recovered>,
+    /// The clusters that lost their processes and were dropped, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
 }
 
 /// The status of a cluster. Times are of the present run, or of the last one. The numbers of mails
@@ -191,6 +194,7 @@ pub(crate) struct StatusSnapshot {
     run: Mutex<RunSnapshot>,
     clusters: Mutex<Vec<Arc<ClusterSnapshot>>>,
     recoveries: Mutex<Vec<Recovered>>,
+    dropped: Mutex<Vec<Dropped>>,
 }
 
 /// What stays the same in a run.
@@ -333,6 +337,7 @@ impl Default for StatusSnapshot {
             }),
             clusters: Mutex::default(),
             recoveries: Mutex::default(),
+            dropped: Mutex::default(),
         }
     }
 }
@@ -427,12 +432,18 @@ impl StatusSnapshot {
             events: delivered.saturating_sub(run.delivered),
             clusters,
             recoveries: self.recoveries().clone(),
+            dropped: self.dropped.lock_even_poisoned().clone(),
         }
     }
 
     /// A cluster was brought back.
     pub(crate) fn note_recovery(&self, recovered: Recovered) {
         self.recoveries().push(recovered);
+    }
+
+    /// A cluster was dropped.
+    pub(crate) fn note_drop(&self, dropped: Dropped) {
+        self.dropped.lock_even_poisoned().push(dropped);
     }
 
     fn recoveries(&self) -> MutexGuard<'_, Vec<Recovered>> {

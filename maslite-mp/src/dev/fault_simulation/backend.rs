@@ -90,7 +90,7 @@ impl<M: WireMessage> Backend for Simulated<M> {
         self.world.contain_deaths(contained);
     }
 
-    fn reap_lost(&mut self, _: usize, pid: u32) -> Option<Death> {
+    fn reap_lost(&mut self, pid: u32, _: bool) -> Option<Death> {
         self.world.reap_lost(pid)
     }
 

@@ -11,6 +11,8 @@
 //! A seed that fails is printed, and `play(seed)` performs it again.
 
 mod backend;
+#[cfg(test)]
+mod dropping;
 mod events;
 mod faults;
 mod lies;

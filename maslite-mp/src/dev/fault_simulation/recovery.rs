@@ -60,7 +60,7 @@ fn survive(play: &Play, kills: &[(u64, usize)]) -> (Came, Chronicle) {
 }
 
 /// A small story; with commands, so that clusters are asked between runs, too.
-fn small(seed: u64, clusters: usize, lookahead: u64) -> Play {
+pub(super) fn small(seed: u64, clusters: usize, lookahead: u64) -> Play {
     let mut play = Play::new(seed);
     play.clusters = clusters;
     play.lookahead = lookahead;

@@ -102,8 +102,9 @@ pub(crate) trait Backend: Send {
 
     /// Ends what is left of a cluster whose link is broken, whether it has died by itself or not,
     /// and tells how it died. None if all clusters are to end, or it never was a process.
-    fn reap_lost(&mut self, cluster: usize, pid: u32) -> Option<Death> {
-        let _ = (cluster, pid);
+    /// `comes_back`: another process will print again what this one has printed in part.
+    fn reap_lost(&mut self, pid: u32, comes_back: bool) -> Option<Death> {
+        let _ = (pid, comes_back);
         None
     }
 

@@ -104,8 +104,8 @@ impl Backend for Processes {
         self.0.contain_deaths(contained);
     }
 
-    fn reap_lost(&mut self, _: usize, pid: u32) -> Option<Death> {
-        self.0.reap_lost(pid, NEWS_LIMIT)
+    fn reap_lost(&mut self, pid: u32, comes_back: bool) -> Option<Death> {
+        self.0.reap_lost(pid, NEWS_LIMIT, comes_back)
     }
 
     fn cut(&mut self, pid: u32) {

@@ -1,4 +1,4 @@
-//! The end of one child while the others live on: its cluster gets another process.
+//! The end of one child while the others live on: its cluster gets another process, or is dropped.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use super::{Failure, Supervisor};
 use crate::error::death::{Death, ExitKind};
 use crate::error::warning::{Limit, TimeBlocker, Warning};
 use crate::links::transport::now;
-use crate::processes::output::Closing;
 use crate::processes::output::LIMIT as OUTPUT_LIMIT;
+use crate::processes::output::{Closing, Outlet};
 use crate::processes::printed::Printed;
 
 impl Supervisor {
@@ -36,8 +36,9 @@ impl Supervisor {
 
     /// Ends what is left of a child whose link is broken, and tells how it ended; if it has not
     /// ended within `limit`, it is killed. None if all are to end, or there is no such child.
-    pub(crate) fn reap_lost(&self, pid: u32, limit: Duration) -> Option<Death> {
-        self.run_job(move |watch| watch.reap_lost(pid, limit))
+    /// `comes_back`: another child says again what this one has said in part.
+    pub(crate) fn reap_lost(&self, pid: u32, limit: Duration, comes_back: bool) -> Option<Death> {
+        self.run_job(move |watch| watch.reap_lost(pid, limit, comes_back))
             .flatten()
     }
 }
@@ -91,7 +92,7 @@ impl Watch {
         self.children.iter().position(|child| child.pid == pid)
     }
 
-    fn reap_lost(&mut self, pid: u32, limit: Duration) -> Option<Death> {
+    fn reap_lost(&mut self, pid: u32, limit: Duration, comes_back: bool) -> Option<Death> {
         self.await_exit(pid, now().checked_add(limit));
         let place = self.place_of(pid)?;
         if self.children[place].exit.is_none() {
@@ -106,7 +107,11 @@ impl Watch {
         let place = self.place_of(pid)?;
         let kills = self.kills_since_begin();
         let mut child = self.children.remove(place);
-        let closing = child.outlet.take().map(|outlet| outlet.close_for_another());
+        let close = match comes_back {
+            true => Outlet::close_for_another,
+            false => Outlet::close,
+        };
+        let closing = child.outlet.take().map(|outlet| close(&outlet));
         let until = now().checked_add(OUTPUT_LIMIT);
         let said = closing.map(|closing: Closing| closing.wait_for_all(until));
         let (stderr, printed) = said.unwrap_or_default();

@@ -3,7 +3,7 @@
 use maslite_core::{AgentError, Counters, Digest, LostMail, SimDuration, Topic};
 use serde::{Serialize, Serializer};
 
-use super::{ClusterReport, Flow, MpReport, Recovered, link, nanos, placement};
+use super::{ClusterReport, Dropped, Flow, MpReport, Recovered, link, nanos, placement};
 
 /// The fields of a report as programs read them. They are named in its documentation.
 #[derive(Serialize)]
@@ -47,6 +47,16 @@ struct Fields<'a> {
     /// Absent unless there were some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     recoveries: Vec<RecoveryFields<'a>>,
+    /// Absent unless there were some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<DropFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct DropFields<'a> {
+    cluster: &'a str,
+    death: String,
+    time_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -166,6 +176,16 @@ impl<'a> RecoveryFields<'a> {
     }
 }
 
+impl<'a> DropFields<'a> {
+    fn of(dropped: &'a Dropped) -> Self {
+        Self {
+            cluster: &dropped.cluster,
+            death: dropped.death.to_string(),
+            time_ns: dropped.time.as_nanos(),
+        }
+    }
+}
+
 impl Serialize for MpReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Fields {
@@ -205,6 +225,7 @@ impl Serialize for MpReport {
             },
             clusters: self.clusters.iter().map(ClusterFields::of).collect(),
             recoveries: self.recoveries.iter().map(RecoveryFields::of).collect(),
+            dropped: self.dropped.iter().map(DropFields::of).collect(),
         }
         .serialize(serializer)
     }

@@ -39,6 +39,7 @@ fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport 
         main_memory: None,
         flows: Vec::new(),
         recoveries: Vec::new(),
+        dropped: Vec::new(),
         clusters: busy.iter().enumerate().map(cluster).collect(),
         versions: Versions {
             processors: 2,
