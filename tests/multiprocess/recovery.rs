@@ -133,6 +133,8 @@ fn agents() -> Entered<Msg> {
 #[test]
 #[ignore = "where child processes start"]
 fn child() {
+    // Every process of a cluster does this, also one that comes back from a state.
+    eprintln!("the program starts");
     let _ = agents();
 }
 
@@ -451,6 +453,7 @@ fn a_cluster_that_comes_back_prints_no_line_twice() {
     };
     let undisturbed = printed(None, 1 << 20);
     assert!(undisturbed[1].len() > 50, "{undisturbed:?}");
+    assert_eq!(undisturbed[1][0], "[2] the program starts");
     // Also where it comes back from its state.
     for limit in [1 << 20, 3_000] {
         let folder = Folder::new(&format!("printing-{limit}"));

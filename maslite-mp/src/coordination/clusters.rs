@@ -186,6 +186,9 @@ impl Clusters {
             cluster.snapshot.lives_in(started.pid);
             cluster.carrier = started.carrier;
             cluster.link = Some(started.link);
+            if cluster.kept.is_some() {
+                self.backend.note_start(started.pid);
+            }
         }
         Ok(fresh.into_iter().map(|cluster| cluster.index).collect())
     }

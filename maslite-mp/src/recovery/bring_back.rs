@@ -69,6 +69,7 @@ pub(crate) fn bring_back(
         let lost = std::io::Error::other("no process was started");
         return Err(Trouble::Final(SpawnError::Resources(lost).into()));
     };
+    backend.note_start(started.pid);
     started.link.wait_as(wait);
     if let Some(seed) = restart.jitter {
         let jitter = Jitter::main_side(seed, cluster.index);

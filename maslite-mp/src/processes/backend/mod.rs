@@ -108,6 +108,12 @@ pub(crate) trait Backend: Send {
         None
     }
 
+    /// The process of a cluster that may come back has started, and its agents have done nothing
+    /// yet: what it has printed every process of the cluster prints.
+    fn note_start(&mut self, pid: u32) {
+        let _ = pid;
+    }
+
     /// From here on a cluster with this process would come back from where it is now: what it has
     /// printed so far it would not print again.
     fn cut(&mut self, pid: u32) {

@@ -108,6 +108,10 @@ impl Backend for Processes {
         self.0.reap_lost(pid, NEWS_LIMIT, comes_back)
     }
 
+    fn note_start(&mut self, pid: u32) {
+        self.0.note_start(pid);
+    }
+
     fn cut(&mut self, pid: u32) {
         self.0.cut(pid);
     }

@@ -143,6 +143,8 @@ pub(super) struct Watched {
     pub(super) outlet: Option<Outlet>,
     /// What it had printed when a replay would begin.
     pub(super) printed_before: Printed,
+    /// What it printed before it was one of the clusters.
+    pub(super) printed_at_start: Printed,
     pub(super) exit: Option<(ExitKind, Instant)>,
     /// What it said last, once that has been asked for.
     pub(super) stderr: String,

@@ -24,6 +24,12 @@ impl Supervisor {
         self.run_job(move |watch| watch.patient = patient);
     }
 
+    /// What a child has printed so far, its program printed before it became a cluster: another one
+    /// in its place prints that again, wherever it goes on from.
+    pub(crate) fn note_start(&self, pid: u32) {
+        self.run_job(move |watch| watch.note_start(pid));
+    }
+
     /// What a child has printed so far another one in its place would not print again.
     pub(crate) fn cut(&self, pid: u32) {
         self.run_job(move |watch| watch.cut(pid));
@@ -72,12 +78,22 @@ impl Watch {
         }
     }
 
+    fn note_start(&mut self, pid: u32) {
+        let until = now().checked_add(OUTPUT_LIMIT);
+        if let Some(place) = self.place_of(pid) {
+            let child = &mut self.children[place];
+            let printed = child.outlet.as_ref().map(|outlet| outlet.printed(until));
+            child.printed_at_start = printed.unwrap_or_default();
+        }
+    }
+
     fn cut(&mut self, pid: u32) {
         let until = now().checked_add(OUTPUT_LIMIT);
         if let Some(place) = self.place_of(pid) {
             let child = &mut self.children[place];
             let printed = child.outlet.as_ref().map(|outlet| outlet.printed(until));
-            child.printed_before = printed.unwrap_or_default();
+            let printed = printed.unwrap_or_default();
+            child.printed_before = printed.since(child.printed_at_start);
             self.printed.remove(&child.cluster);
         }
     }

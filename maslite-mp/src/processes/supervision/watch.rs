@@ -183,6 +183,7 @@ impl Watch {
             waiter: Some(waiter),
             outlet,
             printed_before: Printed::default(),
+            printed_at_start: Printed::default(),
             exit: None,
             stderr: String::new(),
             killed: false,
