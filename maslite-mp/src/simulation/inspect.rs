@@ -142,7 +142,8 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// The digest in pieces of simulated time, if a digest was asked for; that of the contents, if
-    /// one of these was. It is the same in every placement. A failed run leaves none.
+    /// one of these was. It is the same in every placement. A failed run leaves none, and there is none
+    /// once a cluster was dropped.
     ///
     /// # Errors
     /// Only such that end the simulation.
@@ -151,6 +152,9 @@ impl<M: WireMessage> MpMain<M> {
             return Ok(None);
         }
         let of_clusters = self.put(ask_marks()?)?;
+        if self.standing.has_dropped {
+            return Ok(None);
+        }
         let own = self.standing.marks.clone();
         let all = of_clusters.iter().fold(own, |sum, next| sum.with(next));
         Ok(Some(all))
