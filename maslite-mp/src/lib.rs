@@ -273,6 +273,8 @@ mod documents {
     struct GuidePlatforms;
     #[doc = include_str!("../../docs/guide/23-recovery.md")]
     struct GuideRecovery;
+    #[doc = include_str!("../../docs/guide/24-differences.md")]
+    struct GuideDifferences;
     #[doc = include_str!("../../docs/guide/README.md")]
     struct Guide;
 }

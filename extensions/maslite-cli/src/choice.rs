@@ -1,7 +1,7 @@
 //! Chooses the simulation that the arguments name, and defines the errors of the program.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use maslite_mp::control::{AskError, Simulation, simulations};
 
@@ -33,6 +33,29 @@ pub(crate) enum Failure {
     /// The simulation sent an impossible answer.
     #[error("the simulation answers {0}: it is no simulation, or its memory is corrupt")]
     Nonsense(&'static str),
+    /// A program that is checked cannot be run.
+    #[error("the program cannot be checked")]
+    Check(#[source] io::Error),
+    /// A program that is checked has made no simulation that asks for it.
+    #[error(
+        "the program ended without a simulation that can be checked: give its settings to \
+         `maslite_mp::comparison::checked` before `build`; {stderr}"
+    )]
+    Unchecked {
+        /// How it ended, and what it wrote last.
+        stderr: String,
+    },
+    /// Two runs differ.
+    #[error("the runs differ")]
+    Strayed,
+    /// A file of marks cannot be read.
+    #[error("the marks in {} cannot be read: {why}", .path.display())]
+    BadMarks {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The answer cannot be written.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
@@ -42,8 +65,14 @@ impl Failure {
     /// The exit code of the program.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Nobody | Self::Unknown { .. } | Self::Several(_) | Self::List(_) => 2,
-            Self::Ask(_) | Self::Nonsense(_) | Self::Output(_) => 1,
+            Self::Nobody
+            | Self::Unknown { .. }
+            | Self::Several(_)
+            | Self::List(_)
+            | Self::Check(_)
+            | Self::Unchecked { .. }
+            | Self::BadMarks { .. } => 2,
+            Self::Ask(_) | Self::Nonsense(_) | Self::Output(_) | Self::Strayed => 1,
         }
     }
 }

@@ -1,13 +1,19 @@
-//! Looks at simulations that run on this machine, and steers them.
+//! Looks at simulations that run on this machine, and steers them; checks programs, and compares
+//! runs.
 //!
 //! It connects to simulations whose programs have opened a control socket: see
 //! [`MpMain::open_control`](maslite_mp::MpMain::open_control).
 
+mod check;
 mod choice;
+mod marks;
 mod patience;
+mod running;
 mod show;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,8 +27,8 @@ use choice::Failure;
 
 /// Looks at simulations that run on this machine, and steers them.
 ///
-/// Exit codes: 0 done; 1 the simulation refused the request, or has ended; 2 there is no such
-/// simulation, or the arguments are wrong.
+/// Exit codes: 0 done; 1 the simulation refused the request, or has ended, or two runs differ; 2
+/// there is no such simulation, or the arguments are wrong.
 #[derive(Debug, Parser)]
 #[command(name = "maslite", version)]
 struct Options {
@@ -76,6 +82,25 @@ enum Command {
         /// Its number or name.
         id: String,
     },
+    /// Run a program in several ways and compare its traces, to find what does not follow from its
+    /// seed: twice as it is, with its agents in one cluster and in several, with jitter, and with
+    /// amnesia. The program must give the settings of its simulation to
+    /// `maslite_mp::comparison::checked`.
+    Check {
+        /// How many clusters are several.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=64))]
+        clusters: u32,
+        /// The program, and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+    /// Compare two files of marks: the first piece of simulated time in which two runs differ.
+    Marks {
+        /// The marks of one run, as JSON.
+        one: PathBuf,
+        /// The marks of the other run.
+        other: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -96,12 +121,19 @@ fn main() -> ExitCode {
 
 fn run(command: Command, common: &Common) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    if let Command::List = command {
-        return list(&mut out, common.json);
+    match &command {
+        Command::List => return list(&mut out, common.json),
+        Command::Check { clusters, program } => {
+            return check::check(&mut out, program, *clusters, common.json);
+        }
+        Command::Marks { one, other } => return marks::marks(&mut out, [one, other], common.json),
+        _ => {}
     }
     let simulation = choice::choose(common.simulation.as_deref())?;
     let request = match command {
-        Command::List | Command::Status => Request::Status,
+        Command::List | Command::Status | Command::Check { .. } | Command::Marks { .. } => {
+            Request::Status
+        }
         Command::Watch { every } => return watch(&mut out, &simulation, every, common.json),
         Command::Agents => return agents(&mut out, &simulation, common.json),
         Command::Pause => Request::Pause,
