@@ -162,6 +162,7 @@ mod error;
 mod links;
 mod processes;
 mod protocol;
+pub mod recording;
 mod recovery;
 mod settings;
 mod simulation;

@@ -30,6 +30,7 @@ mod names;
 mod periodic;
 mod placement;
 mod race;
+mod recording;
 mod recovery;
 mod refusals;
 mod report;

@@ -36,6 +36,9 @@ pub(crate) enum Failure {
     /// A program that is checked cannot be run.
     #[error("the program cannot be checked")]
     Check(#[source] io::Error),
+    /// A program cannot be started to replay a record.
+    #[error("the record cannot be replayed")]
+    Replay(#[source] io::Error),
     /// A program that is checked has made no simulation that asks for it.
     #[error(
         "the program ended without a simulation that can be checked: give its settings to \
@@ -70,6 +73,7 @@ impl Failure {
             | Self::Several(_)
             | Self::List(_)
             | Self::Check(_)
+            | Self::Replay(_)
             | Self::Unchecked { .. }
             | Self::BadMarks { .. } => 2,
             Self::Ask(_) | Self::Nonsense(_) | Self::Output(_) | Self::Strayed => 1,

@@ -8,6 +8,7 @@ mod check;
 mod choice;
 mod marks;
 mod patience;
+mod replay;
 mod running;
 mod show;
 
@@ -94,6 +95,22 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
     },
+    /// Run one recorded cluster of a program alone, in one process, and compare its answers with the
+    /// recorded ones. The program must give the settings of its simulation to
+    /// `maslite_mp::comparison::checked`, and have been run with `record`.
+    Replay {
+        /// The folder with the records.
+        folder: PathBuf,
+        /// The name of the cluster.
+        #[arg(long)]
+        cluster: String,
+        /// Stop when the cluster has come to this simulated time, in seconds.
+        #[arg(long, value_name = "SECONDS")]
+        until: Option<f64>,
+        /// The program and its arguments, or a debugger with them: `rust-gdb --args ./program`.
+        #[arg(required = true, last = true)]
+        program: Vec<OsString>,
+    },
     /// Compare two files of marks: the first piece of simulated time in which two runs differ.
     Marks {
         /// The marks of one run, as JSON.
@@ -126,14 +143,22 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         Command::Check { clusters, program } => {
             return check::check(&mut out, program, *clusters, common.json);
         }
+        Command::Replay {
+            folder,
+            cluster,
+            until,
+            program,
+        } => return Err(replay::replay(folder, cluster, *until, program)),
         Command::Marks { one, other } => return marks::marks(&mut out, [one, other], common.json),
         _ => {}
     }
     let simulation = choice::choose(common.simulation.as_deref())?;
     let request = match command {
-        Command::List | Command::Status | Command::Check { .. } | Command::Marks { .. } => {
-            Request::Status
-        }
+        Command::List
+        | Command::Status
+        | Command::Check { .. }
+        | Command::Replay { .. }
+        | Command::Marks { .. } => Request::Status,
         Command::Watch { every } => return watch(&mut out, &simulation, every, common.json),
         Command::Agents => return agents(&mut out, &simulation, common.json),
         Command::Pause => Request::Pause,

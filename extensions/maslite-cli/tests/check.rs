@@ -101,6 +101,9 @@ impl Agent<Msg> for Kitchen {
     }
 }
 
+/// The folder for records.
+const RECORD: &str = "MASLITE_TEST_RECORD";
+
 const MISTAKE: &str = "MASLITE_TEST_MISTAKE";
 
 /// The program that is checked.
@@ -118,6 +121,10 @@ fn model() {
     let settings = match &*mistake {
         "unchecked" => settings,
         _ => checked(settings).unwrap(),
+    };
+    let settings = match std::env::var_os(RECORD) {
+        Some(folder) => settings.record(folder),
+        None => settings,
     };
     let mut main = settings.build().unwrap();
     let clusters = [main.new_cluster(), main.new_cluster()];
@@ -204,6 +211,46 @@ fn a_program_that_asks_for_no_check_is_told_how() {
          `maslite_mp::comparison::checked` before `build`";
     assert!(told.starts_with(expected), "{told}");
     assert_eq!(code, Some(2));
+}
+
+#[test]
+fn a_recorded_cluster_is_replayed_alone() {
+    let folder = std::env::temp_dir().join(format!("replay-{}", std::process::id()));
+    let this = std::env::current_exe().unwrap();
+    let mut program = Command::new(&this);
+    program.args(["--exact", "model", "--ignored"]);
+    program.env(MISTAKE, "none").env(RECORD, &folder);
+    assert!(program.output().unwrap().status.success());
+    let replay = |options: &[&str], mistake| {
+        let output = Command::new(env!("CARGO_BIN_EXE_maslite"))
+            .arg("replay")
+            .arg(&folder)
+            .args(options)
+            .arg("--")
+            .arg(&this)
+            .args(["--exact", "model", "--ignored"])
+            .env(MISTAKE, mistake)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (text, output.status.code())
+    };
+    let (told, code) = replay(&["--cluster", "2", "--until", "5"], "none");
+    assert!(
+        told.starts_with("cluster 2 stands at 5 s, superstep "),
+        "{told}"
+    );
+    assert!(
+        told.ends_with(" messages of main, all with the recorded answers\n"),
+        "{told}"
+    );
+    assert_eq!(code, Some(0));
+    let (told, _) = replay(&["--cluster", "1"], "none");
+    assert!(told.ends_with("answers; the record ends here\n"), "{told}");
+    let (told, code) = replay(&["--cluster", "3"], "none");
+    assert!(told.ends_with("has no record of cluster \"3\"; it has records of 1, 2\n"));
+    assert_eq!(code, Some(1));
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -550,6 +550,16 @@ pub(crate) fn ask_marks_of(cluster: ClusterId) -> Result<Question<Option<Marks>>
     Question::new(Scope::Cluster(cluster), &ClusterRequest::Marks, the_only)
 }
 
+/// The answer to [`ask_show`] from a cluster alone: the state of the agent.
+pub(crate) fn read_state(reply: &[u8]) -> Result<String, ControlError> {
+    let shown: Result<Shown, ControlError> = read(reply, "an answer")?;
+    let Shown { kind, state, .. } = shown?;
+    state.map_err(|why| ControlError::Encode {
+        what: format!("an agent of type {kind}"),
+        why,
+    })
+}
+
 /// Asks clusters, in the middle of a run, who would take part in a superstep.
 pub(crate) fn ask_awake() -> Result<Vec<u8>, ControlError> {
     encode(&ClusterRequest::Awake, || "a request".to_owned())

@@ -12,5 +12,5 @@ pub(crate) mod mp_scheduler;
 mod names;
 pub(crate) mod outbound;
 pub(crate) mod registry;
-mod replay;
+pub(crate) mod replay;
 pub(crate) mod state;

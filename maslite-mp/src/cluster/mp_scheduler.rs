@@ -47,7 +47,7 @@ mod tests;
 /// The scheduler of one cluster.
 pub(crate) struct MpScheduler<M: Message> {
     registry: Arc<Registry<M>>,
-    pub(super) engine: Engine<M>,
+    pub(crate) engine: Engine<M>,
     pub(super) gateway: Gateway<M>,
     /// Agents that wait for their insertion indices, as one list per call.
     pub(super) loaded: Vec<AgentSet<M>>,
@@ -206,6 +206,13 @@ impl<M: WireMessage> MpScheduler<M> {
                 Reply::Bye
             }
         })
+    }
+
+    /// Answers a request outside any grant.
+    pub(crate) fn answer(&mut self, request: &[u8]) -> Vec<u8> {
+        let mut reply = Vec::new();
+        commands::answer(&mut self.engine, &self.registry, request, &mut reply);
+        reply
     }
 
     fn settle_in(&mut self, settings: &Settings) {

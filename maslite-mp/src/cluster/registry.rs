@@ -364,6 +364,13 @@ impl<M: Message> fmt::Debug for Registry<M> {
     }
 }
 
+impl<M: Message> Entered<M> {
+    /// The hash of the types and builders.
+    pub(crate) fn schema(&self) -> u64 {
+        self.point.signature.hash()
+    }
+}
+
 impl<M: Message> Clone for Entered<M> {
     fn clone(&self) -> Self {
         Self {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::answers::{undecodable, unsayable};
+use crate::cluster::answers::{undecodable, unsayable, write_alone};
 use crate::cluster::mp_scheduler::{MpScheduler, Reply};
 use crate::cluster::registry::WireMessage;
 use crate::cluster::state::ClusterState;
@@ -14,6 +14,27 @@ use crate::protocol::replay::{Record, take_record};
 use crate::protocol::wire::{
     Difference, Fault, Replay, Replayed, ToMain, ToProc, put_note, take_note,
 };
+
+/// How a cluster took a message that it was told before.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Again {
+    /// It answered as it did then.
+    Same,
+    /// It was not heard then, so nobody knows what it would have answered.
+    Unanswered,
+    /// It failed, and if its answer was heard it failed then.
+    Failed,
+    Other(Difference),
+}
+
+/// Whether an answer tells of a failure.
+fn is_failure(answer: &DraftBuffer) -> bool {
+    match take_note(answer.spilled().unwrap_or_default()) {
+        Ok((ToMain::Report(report), _)) => report.events.failure.is_some(),
+        Ok((ToMain::Failed(_), _)) => true,
+        _ => false,
+    }
+}
 
 impl<M: WireMessage> MpScheduler<M> {
     /// Hands out the whole state.
@@ -64,7 +85,11 @@ impl<M: WireMessage> MpScheduler<M> {
         while !rest.is_empty() && difference.is_none() {
             let record = take_record(&mut rest)
                 .ok_or_else(|| undecodable("a message of main that is replayed", "it is cut"))?;
-            difference = self.replay_one(&record, &mut scratch);
+            difference = match self.obey_again(&record, &mut scratch) {
+                Again::Same => None,
+                Again::Other(difference) => Some(difference),
+                Again::Unanswered | Again::Failed => Some(self.difference(&record, None)),
+            };
             messages += 1;
         }
         self.gateway.replayed = None;
@@ -75,29 +100,43 @@ impl<M: WireMessage> MpScheduler<M> {
         })
     }
 
-    fn replay_one(&mut self, record: &Record<'_>, scratch: &mut DraftBuffer) -> Option<Difference> {
+    /// Obeys a message of main again. The answer is in `scratch`.
+    pub(crate) fn obey_again(&mut self, record: &Record<'_>, scratch: &mut DraftBuffer) -> Again {
         self.gateway.replayed = Some(record.outcome.pass);
         self.told = 0;
         scratch.clear();
         let mut draft = Draft::in_buffer(scratch);
         let reply = self.try_to_obey(record.message, &mut draft);
-        let is_same = match reply {
-            Ok(Reply::Nothing) => !record.outcome.answered,
-            Ok(Reply::Answer) => record.outcome.answered && record.outcome.mark == self.told,
-            Ok(Reply::Bye) | Err(_) => false,
-        };
-        if is_same {
-            return None;
+        let was_answered = record.outcome.answered;
+        match reply {
+            Ok(Reply::Nothing) if !was_answered => Again::Same,
+            // The mark of a failure is 0, and not only that.
+            Ok(Reply::Answer)
+                if self.told == 0 && record.outcome.mark == 0 && is_failure(scratch) =>
+            {
+                Again::Failed
+            }
+            Ok(Reply::Answer) if !was_answered => Again::Unanswered,
+            Ok(Reply::Answer) if record.outcome.mark == self.told => Again::Same,
+            Ok(_) => Again::Other(self.difference(record, None)),
+            Err(fault) if !was_answered => {
+                write_alone(&ToMain::Failed(fault), &mut Draft::in_buffer(scratch));
+                Again::Failed
+            }
+            Err(fault) => Again::Other(self.difference(record, Some(&fault))),
         }
+    }
+
+    fn difference(&self, record: &Record<'_>, fault: Option<&Fault>) -> Difference {
         let grant = match take_note(record.message) {
             Ok((ToProc::Grant(grant), _)) => grant.number,
             _ => 0,
         };
         let (time, superstep) = (self.engine.now(), self.engine.superstep());
-        let stands = match reply {
-            Err(fault) => format!("{time}, superstep {superstep} ({fault:?})"),
-            _ => format!("{time}, superstep {superstep}"),
+        let stands = match fault {
+            Some(fault) => format!("{time}, superstep {superstep} ({fault:?})"),
+            None => format!("{time}, superstep {superstep}"),
         };
-        Some(Difference { grant, stands })
+        Difference { grant, stands }
     }
 }

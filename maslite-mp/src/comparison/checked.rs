@@ -1,4 +1,5 @@
-//! A program under `maslite check`: it is told how to run, and tells its trace.
+//! A program under `maslite check` or `maslite replay`: it is told what to run, and tells what came
+//! of it.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -6,44 +7,24 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use maslite_core::SimTime;
-use serde::{Deserialize, Serialize};
 
+use super::settings::{CHECK_VARIABLE, CheckSettings, REPLAY_VARIABLE, ReplaySettings};
 use super::watch::{Watch, Watched};
 use crate::simulation::spread::Spread;
-
-/// The environment variable with the path of the socket at which `maslite check` listens.
-pub const CHECK_VARIABLE: &str = "MASLITE_CHECK";
 
 /// The longest line of settings \[bytes\].
 const LONGEST: u64 = 4_096;
 
-/// How `maslite check` wants a program to run: one line of JSON, which it sends first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckSettings {
-    /// The version of this line.
-    pub schema: u32,
-    /// All clusters forget everything after this number of supersteps.
-    #[serde(default)]
-    pub amnesia: Option<u64>,
-    /// Links delay messages at random, from this seed.
-    #[serde(default)]
-    pub jitter: Option<u64>,
-    /// Agents are divided among this number of clusters.
-    #[serde(default)]
-    pub clusters: Option<u32>,
-}
-
-impl CheckSettings {
-    /// The version that this library reads.
-    pub const SCHEMA: u32 = 1;
-}
-
-/// Lets `maslite check` run this simulation: it may run its agents in other clusters, delay
-/// messages on its links and make it forget, and it compares the traces. Without `maslite check`
-/// nothing is changed.
+/// Lets `maslite check` and `maslite replay` run this simulation. Without them nothing is changed.
 ///
-/// The settings come from the socket in the environment variable [`CHECK_VARIABLE`]. The trace goes
-/// there, with all messages, in place of the program's own trace or observer.
+/// `maslite check` may run the agents in other clusters, delay messages on links and have clusters
+/// forget everything, and compares the traces. The settings come from the socket in the environment
+/// variable [`CHECK_VARIABLE`]. The trace goes there, with all messages, in place of the program's
+/// own trace or observer.
+///
+/// Under `maslite replay` this call runs the recorded cluster that [`REPLAY_VARIABLE`] names, writes
+/// to stderr what came of it, and ends the process: with code 0, or with code 1 if the cluster fails
+/// or differs.
 ///
 /// ```
 /// use maslite_mp::comparison::checked;
@@ -60,6 +41,9 @@ impl CheckSettings {
 /// # Errors
 /// If the variable is set, and the socket cannot be reached or says something else.
 pub fn checked<B: Watched>(builder: B) -> io::Result<B> {
+    if let Some(settings) = env::var_os(REPLAY_VARIABLE) {
+        replay_and_exit(&builder, settings.as_encoded_bytes());
+    }
     match env::var_os(CHECK_VARIABLE) {
         Some(path) => connect(Path::new(&path), builder).map_err(|why| {
             let text = format!("{CHECK_VARIABLE} is set to {}: {why}", path.display());
@@ -67,6 +51,19 @@ pub fn checked<B: Watched>(builder: B) -> io::Result<B> {
         }),
         None => Ok(builder),
     }
+}
+
+/// Replays a cluster, and ends the process.
+fn replay_and_exit<B: Watched>(builder: &B, settings: &[u8]) -> ! {
+    let settings = serde_json::from_slice::<ReplaySettings>(settings);
+    let told = match settings {
+        Ok(settings) => builder.replay(&settings),
+        Err(why) => Err(format!("{REPLAY_VARIABLE} cannot be read: {why}")),
+    };
+    let code = i32::from(told.is_err());
+    let (Ok(told) | Err(told)) = told;
+    let _ = writeln!(io::stderr(), "{told}");
+    std::process::exit(code)
 }
 
 fn connect<B: Watched>(path: &Path, builder: B) -> io::Result<B> {

@@ -4,9 +4,11 @@ pub(crate) mod checked;
 mod deviation;
 mod first_difference;
 mod recorder;
+mod settings;
 mod watch;
 
-pub use checked::{CHECK_VARIABLE, CheckSettings, checked};
+pub use checked::checked;
 pub use deviation::{Delivered, Deviation, Stray};
 pub use first_difference::{ComparisonError, FirstDifference, Side, Subject, first_difference};
+pub use settings::{CHECK_VARIABLE, CheckSettings, REPLAY_VARIABLE, ReplaySettings};
 pub use watch::{Watch, Watched};

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use maslite_core::internal::LockEvenPoisoned;
 use maslite_core::{Observer, SchedulerBuilder, SimTime};
 
+use super::settings::ReplaySettings;
 use crate::cluster::registry::WireMessage;
+use crate::error::Chain;
 use crate::protocol::wire::TraceWindow;
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::spread::Spread;
@@ -68,6 +70,12 @@ impl fmt::Debug for Watch {
 pub trait Watched: Sized {
     /// Adds what a comparison needs. [`Watch::on`] calls it.
     fn watched_by(self, watch: &Watch) -> Self;
+
+    /// Replays a recorded cluster. `maslite replay` has it called.
+    ///
+    /// # Errors
+    /// Why not, or how it differs.
+    fn replay(&self, settings: &ReplaySettings) -> Result<String, String>;
 }
 
 impl<M: WireMessage> Watched for SchedulerBuilder<M> {
@@ -91,6 +99,10 @@ impl<M: WireMessage> Watched for SchedulerBuilder<M> {
         });
         builder.observe(observer)
     }
+
+    fn replay(&self, _: &ReplaySettings) -> Result<String, String> {
+        Err("a lone scheduler has no clusters, so none is recorded".to_owned())
+    }
 }
 
 impl<M: WireMessage> Watched for MpMainBuilder<M> {
@@ -106,5 +118,13 @@ impl<M: WireMessage> Watched for MpMainBuilder<M> {
         };
         builder.window = Some(window);
         builder.trace(move |line| (sink.lock_even_poisoned())(line))
+    }
+
+    fn replay(&self, settings: &ReplaySettings) -> Result<String, String> {
+        let replayed = settings.replay(&self.entered);
+        match replayed {
+            Ok(stand) => Ok(stand.to_string()),
+            Err(why) => Err(Chain(&why).to_string()),
+        }
     }
 }

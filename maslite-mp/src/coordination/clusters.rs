@@ -1,5 +1,6 @@
 //! The clusters of one simulation as `MpMain` reaches them: their links, and the processes behind.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::processes::backend::{
 use crate::processes::output::Output;
 use crate::processes::spawn::SpawnError;
 use crate::processes::supervision::{ChildEnd, Supervisor};
+use crate::recording::Recorder;
 use crate::recovery::{Kept, Remains, Restart};
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{
@@ -42,6 +44,8 @@ pub(crate) struct Cluster {
     pub(super) kept: Option<Box<Kept>>,
     /// What is left of it, if it was dropped.
     pub(super) remains: Option<Box<Remains>>,
+    /// Where it is written down what it is told.
+    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 /// All clusters.
@@ -63,6 +67,8 @@ pub(crate) struct Clusters {
     pub(super) newly_dropped: Vec<usize>,
     /// How main waits.
     pub(super) wait: Wait,
+    /// The folder for what clusters are told, and the hash of what the registry has.
+    pub(crate) recording: Option<(PathBuf, u64)>,
 }
 
 impl Clusters {
@@ -119,6 +125,7 @@ impl Clusters {
             dropped: Vec::new(),
             newly_dropped: Vec::new(),
             wait: Wait::default(),
+            recording: None,
         }
     }
 
@@ -146,6 +153,7 @@ impl Clusters {
             aside: Vec::new(),
             kept: None,
             remains: None,
+            recorder: None,
         });
     }
 
@@ -259,6 +267,9 @@ impl Clusters {
         is_to_be_answered: bool,
         time: SimTime,
     ) -> Result<(), Error> {
+        if self.list[place].recorder.is_some() {
+            self.record(place, is_to_be_answered, time)?;
+        }
         if self.list[place].kept.is_some() {
             self.keep(place, is_to_be_answered, time)?;
         }

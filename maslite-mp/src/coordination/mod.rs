@@ -9,6 +9,7 @@ pub(crate) mod clusters;
 mod dropping;
 mod granting;
 pub(crate) mod main_mail;
+mod record;
 mod recover;
 pub(crate) mod reports;
 pub(crate) mod rounds;

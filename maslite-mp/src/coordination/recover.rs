@@ -131,6 +131,7 @@ impl Clusters {
     /// Says the first thing to a cluster, its settings, which has been written: every process of
     /// the cluster begins with it.
     pub(crate) fn send_settings(&mut self, place: usize, time: SimTime) -> Result<(), Error> {
+        self.begin_record(place, time)?;
         let cluster = &mut self.list[place];
         if let (Some(kept), Some(link)) = (&mut cluster.kept, &mut cluster.link) {
             match link.draft() {
@@ -151,8 +152,16 @@ impl Clusters {
         mark: impl FnOnce() -> u64,
         busy: u64,
     ) {
-        if let Some(kept) = &mut self.list[place].kept {
-            kept.answered(pass, mark(), busy);
+        let cluster = &mut self.list[place];
+        if cluster.kept.is_none() && cluster.recorder.is_none() {
+            return;
+        }
+        let mark = mark();
+        if let Some(kept) = &mut cluster.kept {
+            kept.answered(pass, mark, busy);
+        }
+        if let Some(recorder) = &mut cluster.recorder {
+            recorder.answered(pass, mark);
         }
     }
 

@@ -97,7 +97,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.clusters.note_answer(
             place,
             report.events.interrupted_at,
-            || mark_of_report(&report),
+            || match report.events.failure {
+                // As in a replay.
+                Some(_) => 0,
+                None => mark_of_report(&report),
+            },
             report.busy,
         );
         self.examine(place, task, &report, before)

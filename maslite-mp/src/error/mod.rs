@@ -88,6 +88,21 @@ pub enum Error {
     /// can be added to it. The simulation goes on.
     #[error("no agent can be added to cluster {}: {_0}; add it to another cluster", _0.cluster)]
     Dropped(Box<Dropped>),
+    /// What a cluster is told cannot be recorded: [`record`](crate::MpMainBuilder::record). No agent
+    /// has run.
+    #[error(
+        "what cluster {cluster} is told cannot be recorded in {}; choose a folder without records, in which files can be \
+         written",
+        .folder.display()
+    )]
+    Record {
+        /// The cluster.
+        cluster: String,
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// During the shutdown the process of a cluster ended before all its agents were torn down: see
     /// [`Shutdown::errors`](crate::Shutdown::errors).
     #[error(
@@ -323,6 +338,7 @@ maslite_core::readable_debug!(enum Error {
     NotRecovered { cluster, reason, time, deaths },
     NoneLeft { time, deaths },
     Dropped(source),
+    Record { cluster, folder, source },
     NotTornDown { cluster, pid, exit, stderr, time },
     Stuck { cluster, blocker, limit, time },
     Link { cluster, time, source },

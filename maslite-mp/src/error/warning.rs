@@ -2,6 +2,7 @@
 //! move, with its time, its duration, which cluster blocks it, and which clusters wait.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use maslite_core::{AgentId, Phase, Plain, SimTime};
@@ -31,6 +32,17 @@ pub enum Warning {
         /// The limit of its log \[bytes\].
         limit: usize,
     },
+    /// What a cluster is told can no longer be recorded. The run goes on.
+    RecordStopped {
+        /// The name of the cluster.
+        cluster: String,
+        /// The simulated time.
+        time: SimTime,
+        /// The record, which ends before this time.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -47,6 +59,16 @@ impl fmt::Display for Warning {
                 f,
                 "at {time} what main told cluster {cluster} exceeded the limit of {limit} bytes, so that it cannot be brought \
                  back any more: raise the limit with `Recovery::log_limit`"
+            ),
+            Self::RecordStopped {
+                cluster,
+                time,
+                path,
+                why,
+            } => write!(
+                f,
+                "at {time} the record of cluster {cluster} in {} ends, because it cannot be written: {why}",
+                path.display()
             ),
         }
     }

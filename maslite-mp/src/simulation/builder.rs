@@ -1,6 +1,7 @@
 //! The settings of `MpMain`, which a program gives before it is made.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use maslite_core::SimDuration;
@@ -37,6 +38,7 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) warnings: Option<WarningSink>,
     pub(crate) progress: bool,
     pub(crate) recovery: Recovery,
+    pub(crate) record: Option<PathBuf>,
 }
 
 impl<M: WireMessage> MpMainBuilder<M> {
@@ -61,6 +63,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             warnings: None,
             progress: true,
             recovery: Recovery::stop(),
+            record: None,
         }
     }
 
@@ -233,6 +236,17 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// ```
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
+        self
+    }
+
+    /// Records what main tells each cluster, in a file for each in this folder. From its file a
+    /// cluster can be run again alone, in this thread, with a debugger if wished:
+    /// [`recording::Replay`](crate::recording::Replay). A folder with records is refused.
+    ///
+    /// The files have all mail that came to the cluster from others, and its agents as they were
+    /// added. `docs/record-format.md` has the format.
+    pub fn record(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.record = Some(folder.into());
         self
     }
 

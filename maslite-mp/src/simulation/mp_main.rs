@@ -15,7 +15,7 @@ use maslite_core::{
 use serde::Serialize;
 
 use crate::cluster::commands::{Replies, Scope};
-use crate::cluster::registry::{Entered, Registry, TraceFormat, WireMessage, write_compared};
+use crate::cluster::registry::{Entered, Registry, WireMessage};
 use crate::coordination::clusters::Clusters;
 use crate::coordination::main_mail::check_name;
 use crate::coordination::rounds::Rounds;
@@ -103,6 +103,8 @@ pub struct MpMain<M: WireMessage> {
     /// Of each cluster; none where the one of all holds.
     pub(super) recoveries: Vec<Option<Recovery>>,
     pub(super) recovery: Recovery,
+    /// The folder for records.
+    pub(super) record: Option<PathBuf>,
     /// Of each cluster that has started: it keeps this one.
     pub(super) kept_lookaheads: Vec<Option<SimDuration>>,
     /// What was counted up to the end of the last run.
@@ -165,6 +167,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             lookahead: self.lookahead,
             recoveries: Vec::new(),
             recovery: self.recovery,
+            record: self.record,
             kept_lookaheads: Vec::new(),
             counted: Counted::default(),
             waiting: self.waiting,
@@ -308,7 +311,7 @@ impl<M: WireMessage> MpMain<M> {
         }
     }
 
-    fn push_cluster(&mut self, name: String) -> ClusterId {
+    pub(super) fn push_cluster(&mut self, name: String) -> ClusterId {
         let cluster = ClusterId::new(self.routing.simulation, self.names.len(), &name);
         self.routing.ids.push(cluster);
         self.taken_names.insert(name.clone());
@@ -391,20 +394,6 @@ impl<M: WireMessage> MpMain<M> {
         let place = self.spread_over(place);
         self.calls.push((place, Call::Build { builder, config }));
         Ok(())
-    }
-
-    /// The place of the cluster to which an agent goes: the one that the program says, unless agents
-    /// are divided otherwise. Under a lookahead the division is part of the model.
-    fn spread_over(&mut self, declared: u32) -> u32 {
-        let has_lookahead = self.lookahead.is_some() || self.lookaheads.iter().any(Option::is_some);
-        let (Spread::Over(clusters), false) = (self.spread, has_lookahead) else {
-            return declared;
-        };
-        while self.names.len() < clusters as usize {
-            self.push_cluster(format!("more {}", self.names.len() + 1));
-        }
-        self.calls_made += 1;
-        self.spread.place(declared, self.calls_made - 1)
     }
 
     /// Refuses what cannot be done: the simulation has ended, or belongs to another process.
@@ -510,14 +499,6 @@ impl<M: WireMessage> MpMain<M> {
         let replies = replies.inspect_err(|error| self.abandon(error))?;
         let clusters = self.clusters.as_ref().ok_or(Error::Ended)?;
         replies_of(scope, &self.routing, clusters, places, replies)
-    }
-
-    /// How mail to main is written into the trace.
-    pub(super) fn trace_format(&self) -> TraceFormat<M> {
-        match self.window {
-            Some(_) => write_compared,
-            None => self.entered.registry.trace_format(),
-        }
     }
 
     pub(crate) fn registry(&self) -> &Registry<M> {

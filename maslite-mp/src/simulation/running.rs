@@ -7,7 +7,7 @@ use maslite_core::clock::wall;
 use maslite_core::{Mail, MainContext, Report, Run, SimTime};
 use tracing::debug;
 
-use crate::cluster::registry::WireMessage;
+use crate::cluster::registry::{TraceFormat, WireMessage, write_compared};
 use crate::coordination::rounds::{Handler, Rounds};
 use crate::coordination::routing::Traffic;
 use crate::error::control::ControlError;
@@ -124,6 +124,14 @@ impl<M: WireMessage> MpMain<M> {
         let counted = Counted::of(&self.standing, &self.routing);
         let before = std::mem::replace(&mut self.counted, counted);
         Ok(self.report(report, &before))
+    }
+
+    /// How mail to main is written into the trace.
+    pub(super) fn trace_format(&self) -> TraceFormat<M> {
+        match self.window {
+            Some(_) => write_compared,
+            None => self.entered.registry.trace_format(),
+        }
     }
 
     /// The report of a run, before which this was counted.

@@ -15,6 +15,7 @@ use crate::protocol::replay::mark_of_loaded;
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 use crate::recovery::{Recovery, Restart};
 use crate::simulation::mp_main::MpMain;
+use crate::simulation::spread::Spread;
 
 fn tell(clusters: &mut Clusters, place: usize, what: &ToProc, time: SimTime) -> Result<(), Error> {
     let put = wire::put_note(what, &mut clusters.draft(place, time)?);
@@ -69,6 +70,20 @@ impl<M: WireMessage> MpMain<M> {
         result
     }
 
+    /// The place of the cluster to which an agent goes: the one that the program says, unless agents
+    /// are divided otherwise. Under a lookahead the division is part of the model.
+    pub(super) fn spread_over(&mut self, declared: u32) -> u32 {
+        let has_lookahead = self.lookahead.is_some() || self.lookaheads.iter().any(Option::is_some);
+        let (Spread::Over(clusters), false) = (self.spread, has_lookahead) else {
+            return declared;
+        };
+        while self.names.len() < clusters as usize {
+            self.push_cluster(format!("more {}", self.names.len() + 1));
+        }
+        self.calls_made += 1;
+        self.spread.place(declared, self.calls_made - 1)
+    }
+
     /// The lookahead of each cluster; empty if none has one.
     pub(super) fn effective_lookaheads(&self) -> Result<Vec<SimDuration>, Error> {
         let later = self.lookaheads.iter().skip(self.kept_lookaheads.len());
@@ -109,6 +124,9 @@ impl<M: WireMessage> MpMain<M> {
         };
         for name in &self.names[clusters.list.len()..] {
             clusters.add(name.clone());
+        }
+        if let Some(folder) = &self.record {
+            clusters.recording = Some((folder.clone(), self.entered.schema()));
         }
         if clusters.has_fresh() {
             let restart = Restart {

@@ -476,9 +476,10 @@ impl StallDetector {
             .spawn(move || {
                 let sink = match &warning {
                     Warning::Standstill(_) => sink.try_lock().ok(),
-                    Warning::Recovered(_) | Warning::Dropped(_) | Warning::LogFull { .. } => {
-                        sink.lock().ok()
-                    }
+                    Warning::Recovered(_)
+                    | Warning::Dropped(_)
+                    | Warning::LogFull { .. }
+                    | Warning::RecordStopped { .. } => sink.lock().ok(),
                 };
                 if let Some(mut sink) = sink {
                     sink(&warning);
