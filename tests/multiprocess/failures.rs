@@ -3,6 +3,7 @@
 use maslite_core::{Error as ModelError, Phase};
 use maslite_mp::prelude::*;
 use maslite_mp::{Error, ExitKind};
+use maslite_testkit::effort::stride;
 
 use crate::test_placement::{ALL, PROCESSES, PlacedOn, TestPlacement};
 use crate::workers::{Msg, When, Worker, agents, clusters, exists, go, kill, pids};
@@ -66,7 +67,7 @@ fn a_child_that_dies_at_work_is_named_with_its_end() {
 #[test]
 fn a_kill_at_any_moment_is_seen_and_named() {
     for placement in PROCESSES {
-        for round in 0..30_u32 {
+        for round in (0..30_u32).step_by(stride(3)) {
             let forward = |to: u64| Worker::Forward(AgentId::from(to));
             let tell = Worker::Tell(AgentId::from(3), "x".repeat(1 << (round % 20)));
             let workers: [&[Worker]; 2] = [&[tell, forward(3)], &[forward(2)]];

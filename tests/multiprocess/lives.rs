@@ -2,6 +2,7 @@
 //! seen.
 
 use maslite_mp::prelude::*;
+use maslite_testkit::effort::is_full;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -147,7 +148,9 @@ fn they_are_the_same_in_every_placement() {
     // What it was when no slot was used twice.
     assert_eq!(expected.digest.unwrap().to_string(), "9978defae61b68f7");
     for placement in ALL {
-        for (count, pieces) in [(1, 1), (2, 1), (3, 5), (4, 1), (3, 2)] {
+        let all = [(3, 5), (2, 1), (1, 1), (4, 1), (3, 2)];
+        let few = placement != TestPlacement::Inline && !is_full();
+        for (count, pieces) in all.into_iter().take(if few { 2 } else { 5 }) {
             let report = clusters(placement, count, false, pieces);
             assert_eq!(report.digest, expected.digest, "{count} on {placement:?}");
             assert_eq!(report.total, expected.total, "{count} on {placement:?}");
@@ -161,7 +164,8 @@ fn under_a_lookahead_they_are_the_same_wherever_the_clusters_run() {
         let expected = clusters(TestPlacement::Inline, count, true, 1);
         assert_eq!(expected.total.agents, ELDERS);
         for placement in ALL {
-            for pieces in [1, 2, 5] {
+            let few = placement != TestPlacement::Inline && !is_full();
+            for pieces in [5, 2, 1].into_iter().take(if few { 1 } else { 3 }) {
                 let report = clusters(placement, count, true, pieces);
                 assert_eq!(report.digest, expected.digest, "{count} on {placement:?}");
                 let (got, expected) = (report.total, expected.total);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
+use maslite_testkit::effort::seeds;
 use maslite_testkit::scenario::agent::Scripted;
 use maslite_testkit::scenario::file::{Action, Listen, Scenario};
 use maslite_testkit::scenario::generator;
@@ -340,14 +341,14 @@ fn check_scenario(
 #[test]
 fn windows_give_the_trace_of_the_model() {
     for count in [1, 2, 3, 4, 8] {
-        (0..150).for_each(|seed| check(seed, count, TestPlacement::Inline, None, &[]));
+        seeds(0..150, 40).for_each(|seed| check(seed, count, TestPlacement::Inline, None, &[]));
     }
 }
 
 #[test]
 fn runs_that_stop_and_go_on_give_it_too() {
     for count in [2, 3] {
-        (150..300)
+        seeds(150..300, 50)
             .for_each(|seed| check(seed, count, TestPlacement::Inline, None, &[1, 2, 5, 6, 11]));
     }
 }
@@ -355,7 +356,7 @@ fn runs_that_stop_and_go_on_give_it_too() {
 #[test]
 fn so_do_those_in_which_nobody_listens_at_first() {
     for count in [2, 3, 4] {
-        for seed in 450..600 {
+        for seed in seeds(450..600, 50) {
             let scenario = without_listeners(seed);
             let cuts = [&[][..], &[1, 2, 5, 6, 11]][usize::from(seed.is_multiple_of(2))];
             check_scenario(seed, scenario, count, TestPlacement::Inline, None, cuts);
@@ -366,7 +367,7 @@ fn so_do_those_in_which_nobody_listens_at_first() {
 #[test]
 fn clusters_that_forget_give_it_too() {
     for count in [2, 3, 4] {
-        for seed in 600..700 {
+        for seed in seeds(600..700, 28) {
             let scenario = match seed % 2 {
                 0 => without_listeners(seed),
                 _ => generator::scenario(seed),

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
+use maslite_testkit::effort::seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::test_placement::{PROCESSES, PlacedOn, TestPlacement};
@@ -118,13 +119,13 @@ fn inline() {
 #[test]
 fn in_processes() {
     for placement in PROCESSES {
-        (0..20).for_each(|_| check(placement, None));
+        seeds(0..20, 7).for_each(|_| check(placement, None));
     }
 }
 
 #[test]
 fn in_processes_with_jitter() {
     for placement in PROCESSES {
-        (0..20).for_each(|jitter| check(placement, Some(jitter)));
+        seeds(0..20, 7).for_each(|jitter| check(placement, Some(jitter)));
     }
 }

@@ -8,6 +8,7 @@
 //! | [`story`] | where an example's model runs, and what is told of it |
 //! | [`svg`] | pictures |
 //! | [`carrier`], [`measuring`] | flags of the benchmarks; busy work of a known length |
+//! | [`effort`] | how many repetitions a test makes |
 //! | [`interruptible`] | programs that Ctrl-C can end |
 
 #![allow(
@@ -19,6 +20,7 @@
 )]
 
 pub mod carrier;
+pub mod effort;
 pub mod extended;
 pub mod interruptible;
 pub mod lively;

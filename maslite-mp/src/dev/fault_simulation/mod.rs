@@ -50,8 +50,8 @@ use maslite_testkit::lively::{
 use world::Chronicle;
 pub(crate) use world::World;
 
-/// So many seeds are played each time.
-const SEEDS: u64 = 500;
+/// Each test run plays this number of seeds.
+const SEEDS: u64 = 200;
 
 /// What is played, all of it drawn from a seed.
 #[derive(Clone, Debug)]

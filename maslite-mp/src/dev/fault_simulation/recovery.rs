@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use maslite_testkit::effort::stride;
 use rand::RngExt;
 
 use super::world::Chronicle;
@@ -86,8 +87,9 @@ fn kill_each_at_each(play: &Play) {
     kill_each(play, 1);
 }
 
-/// Kills each cluster at each packet, or at one of so many.
+/// Kills each cluster at each packet, or at one of so many unless the effort is full.
 fn kill_each(play: &Play, step: usize) {
+    let step = stride(step);
     let packets = undisturbed(play);
     let mut back = 0;
     for packet in (0..packets).step_by(step) {
@@ -128,7 +130,7 @@ fn each_cluster_is_killed_at_each_packet_of_runs_that_are_interrupted() {
         play.nature.latency = 1_000;
         // A run that is cut by interrupts has more packets.
         play.nature.interrupts = (0..400).step_by(3).collect();
-        kill_each(&play, 3);
+        kill_each(&play, 10);
     }
 }
 
@@ -151,7 +153,8 @@ fn each_cluster_is_killed_at_each_packet_of_twenty_stories() {
 #[test]
 fn all_clusters_are_killed_at_each_packet() {
     let play = small(6, 3, 0);
-    for packet in 0..undisturbed(&play) {
+    let packets = undisturbed(&play);
+    for packet in (0..packets).step_by(stride(5)) {
         let all = [(packet, 0), (packet, 1), (packet, 2)];
         let (came, outcome) = survive(&play, &all);
         assert_eq!(came, Came::Right, "at {packet}");
@@ -250,7 +253,7 @@ fn a_full_log_begins_anew_with_the_state_of_its_cluster() {
     for (seed, lookahead) in [(11, 0), (12, 1)] {
         let mut play = small(seed, 2, lookahead);
         play.recovery = ALWAYS.log_limit(2_500);
-        kill_each(&play, 3);
+        kill_each(&play, 7);
     }
 }
 
