@@ -203,9 +203,8 @@ pub struct PendingAlarm {
 
 impl PendingAlarm {
     /// Its place in the order in which alarms fire.
-    #[doc(hidden)]
     #[must_use]
-    pub fn place(&self) -> (SimTime, MailKey) {
+    pub(crate) fn place(&self) -> (SimTime, MailKey) {
         (self.time, self.key)
     }
 

@@ -175,11 +175,8 @@ pub enum Error {
     Failed,
 }
 
-impl Error {
-    /// The largest number of agents that the error of an endless exchange names.
-    #[doc(hidden)]
-    pub const AWAKE_NAMED: usize = 16;
-}
+/// The largest number of agents that the error of an endless exchange names.
+pub const AWAKE_NAMED: usize = 16;
 
 crate::readable_debug!(enum Error {
     DuplicateAgent { id, first, second },

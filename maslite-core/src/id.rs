@@ -75,9 +75,8 @@ impl AgentId {
     }
 
     /// Makes the id of a name. The process does not remember the name.
-    #[doc(hidden)]
     #[must_use]
-    pub fn of_name(name: &str) -> Self {
+    pub(crate) fn of_name(name: &str) -> Self {
         Self(fnv(name.as_bytes()) | NAMED)
     }
 
@@ -125,16 +124,14 @@ impl AgentId {
     ///
     /// # Errors
     /// [`IdError::Collision`].
-    #[doc(hidden)]
-    pub fn check_name(self) -> Result<(), IdError> {
+    pub(crate) fn check_name(self) -> Result<(), IdError> {
         self.collision().map_or(Ok(()), Err)
     }
 
     /// Returns the names that this process has learned after the first `known` names, and sets
     /// `known` to the number of all names.
-    #[doc(hidden)]
     #[must_use]
-    pub fn names_since(known: &mut usize) -> Vec<String> {
+    pub(crate) fn names_since(known: &mut usize) -> Vec<String> {
         if HEARD.load(Ordering::Acquire) == *known {
             return Vec::new();
         }

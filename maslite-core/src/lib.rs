@@ -114,6 +114,8 @@ mod fetch;
 mod fnv;
 mod id;
 mod id_set;
+#[doc(hidden)]
+pub mod internal;
 mod kernel;
 mod lock;
 mod mailing_list;
@@ -177,19 +179,4 @@ pub mod prelude {
         Receiver, Refusal, Report, Run, Scheduler, SimDuration, SimTime, Simulation, Speed,
         StopHandle, StopReason, Topic,
     };
-}
-
-/// For `maslite-mp` and the tests of this workspace alone: what a host of several engines needs. It
-/// may change with every version.
-#[doc(hidden)]
-pub mod internal {
-    pub use crate::agent_types::AgentCodec;
-    pub use crate::engine::*;
-    pub use crate::fnv::Fnv;
-    pub use crate::lock::LockEvenPoisoned;
-    pub use crate::mailing_list::MailingList;
-    pub use crate::message::{MailKey, Message};
-    pub use crate::plain::is_command;
-    pub use crate::progress::{Progress, RequestGuard, Sample};
-    pub use crate::run::{LostKey, Predicate, lost_when_posted};
 }

@@ -14,9 +14,8 @@ pub struct MainContext<M> {
 
 impl<M> MainContext<M> {
     /// For a supervisor that handles mail to main itself.
-    #[doc(hidden)]
     #[must_use]
-    pub fn new(now: SimTime) -> Self {
+    pub(crate) fn new(now: SimTime) -> Self {
         Self {
             now,
             sent_at: now,
@@ -26,15 +25,13 @@ impl<M> MainContext<M> {
     }
 
     /// Notes when the mail was sent that is handled next.
-    #[doc(hidden)]
-    pub fn take_up(&mut self, sent_at: SimTime) {
+    pub(crate) fn take_up(&mut self, sent_at: SimTime) {
         self.sent_at = sent_at;
     }
 
     /// Returns the messages that the handler sent, and whether it asked to stop.
-    #[doc(hidden)]
     #[must_use]
-    pub fn into_parts(self) -> (Vec<(Receiver, M)>, bool) {
+    pub(crate) fn into_parts(self) -> (Vec<(Receiver, M)>, bool) {
         (self.mails, self.stop)
     }
 

@@ -4,7 +4,6 @@
 use std::fmt;
 
 /// Whether a terminal obeys a character instead of showing it.
-#[doc(hidden)]
 #[must_use]
 pub fn is_command(c: char) -> bool {
     c.is_control()

@@ -28,7 +28,6 @@ pub struct Run {
 }
 
 /// Decides between two supersteps whether a run ends.
-#[doc(hidden)]
 pub type Predicate = Box<dyn FnMut(&Counters) -> bool>;
 
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +105,8 @@ impl Run {
 
     /// Returns the time limit of the run, if the clock now stands at `now`; none if it has no time
     /// limit.
-    #[doc(hidden)]
     #[must_use]
-    pub fn end(&self, now: SimTime) -> Option<SimTime> {
+    pub(crate) fn end(&self, now: SimTime) -> Option<SimTime> {
         match self.limit {
             Limit::Idle => None,
             Limit::Until(time) => Some(time),
@@ -117,23 +115,20 @@ impl Run {
     }
 
     /// Returns the limit of wall time.
-    #[doc(hidden)]
     #[must_use]
-    pub fn wall_limit(&self) -> Option<Duration> {
+    pub(crate) fn wall_limit(&self) -> Option<Duration> {
         self.timeout
     }
 
     /// Whether the run ends at the first error that an agent reports.
-    #[doc(hidden)]
     #[must_use]
-    pub fn stops_at_error(&self) -> bool {
+    pub(crate) fn stops_at_error(&self) -> bool {
         self.stop_at_error
     }
 
     /// Returns the limits and the predicate, for a main that runs several schedulers.
-    #[doc(hidden)]
     #[must_use]
-    pub fn into_parts(self) -> (Option<u64>, u64, Option<Predicate>) {
+    pub(crate) fn into_parts(self) -> (Option<u64>, u64, Option<Predicate>) {
         (self.supersteps, self.supersteps_per_instant, self.predicate)
     }
 }
@@ -223,9 +218,8 @@ impl Counters {
     }
 
     /// Returns all counters as numbers, to send them to another process.
-    #[doc(hidden)]
     #[must_use]
-    pub const fn to_numbers(self) -> [u64; 13] {
+    pub(crate) const fn to_numbers(self) -> [u64; 13] {
         [
             self.sent,
             self.delivered,
@@ -244,9 +238,8 @@ impl Counters {
     }
 
     /// Makes counters from the numbers of [`to_numbers`](Self::to_numbers).
-    #[doc(hidden)]
     #[must_use]
-    pub const fn from_numbers(numbers: [u64; 13]) -> Self {
+    pub(crate) const fn from_numbers(numbers: [u64; 13]) -> Self {
         let [
             sent,
             delivered,
@@ -325,9 +318,8 @@ impl StopReason {
 impl StopReason {
     /// Returns the agent that ended the run, if an agent did. An error takes precedence over a stop
     /// of the same superstep.
-    #[doc(hidden)]
     #[must_use]
-    pub fn asked_by(self) -> Option<AgentId> {
+    pub(crate) fn asked_by(self) -> Option<AgentId> {
         match self {
             Self::StoppedByAgent(agent) | Self::AgentError(agent) => Some(agent),
             _ => None,
@@ -356,9 +348,8 @@ pub struct AgentError {
 
 impl AgentError {
     /// Returns the sort key of the error: instant, superstep, insertion index.
-    #[doc(hidden)]
     #[must_use]
-    pub fn key(&self) -> (SimTime, u64, u64) {
+    pub(crate) fn key(&self) -> (SimTime, u64, u64) {
         (self.time, self.superstep, self.index)
     }
 }
@@ -400,9 +391,8 @@ pub struct LostMail {
 
 impl LostMail {
     /// Makes a mail that the kernel found undeliverable at `time`.
-    #[doc(hidden)]
     #[must_use]
-    pub const fn new(time: SimTime, from: AgentId, to: AgentId, topic: Topic) -> Self {
+    pub(crate) const fn new(time: SimTime, from: AgentId, to: AgentId, topic: Topic) -> Self {
         Self {
             time,
             from,
@@ -426,11 +416,9 @@ impl fmt::Display for LostMail {
 
 /// The sort key of lost mail: time, superstep, the part of the superstep that found it, and the
 /// place of the mail in the order of mail.
-#[doc(hidden)]
 pub type LostKey = [u64; 6];
 
 /// Returns the key of mail that had no receiver when it was posted.
-#[doc(hidden)]
 #[must_use]
 pub fn lost_when_posted(time: SimTime, superstep: u64, key: MailKey) -> LostKey {
     let [sent_at, rank, sequence] = key.to_numbers();
@@ -495,9 +483,13 @@ pub struct Report {
 
 impl Report {
     /// Makes the report of a run from `start` to `now`, with empty counters.
-    #[doc(hidden)]
     #[must_use]
-    pub fn new(stopped_by: StopReason, start: SimTime, now: SimTime, wall: Duration) -> Self {
+    pub(crate) fn new(
+        stopped_by: StopReason,
+        start: SimTime,
+        now: SimTime,
+        wall: Duration,
+    ) -> Self {
         Self {
             stopped_by,
             start,

@@ -239,8 +239,7 @@ pub struct AgentInfo<C = ()> {
 
 impl<C> AgentInfo<C> {
     /// An agent of a listing.
-    #[doc(hidden)]
-    pub fn new(id: AgentId, index: u64, type_name: String, cluster: C) -> Self {
+    pub(crate) fn new(id: AgentId, index: u64, type_name: String, cluster: C) -> Self {
         Self {
             id,
             index,
@@ -265,9 +264,8 @@ pub struct Shutdown<E = crate::Error, P = std::convert::Infallible> {
 
 impl<E, P> Shutdown<E, P> {
     /// How a simulation ended.
-    #[doc(hidden)]
     #[must_use]
-    pub fn new(took: Duration, ends: Vec<P>, errors: Vec<E>) -> Self {
+    pub(crate) fn new(took: Duration, ends: Vec<P>, errors: Vec<E>) -> Self {
         Self { took, ends, errors }
     }
 
@@ -307,8 +305,7 @@ pub struct StopHandle {
 
 impl StopHandle {
     /// A handle that calls this.
-    #[doc(hidden)]
-    pub fn new(stop: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(stop: impl Fn() + Send + Sync + 'static) -> Self {
         let stop = Arc::new(stop);
         Self { stop }
     }

@@ -1,5 +1,6 @@
 //! What agents report as errors comes to the report in the kernel's order, wherever they live.
 
+use maslite_core::internal::AgentErrorInternals;
 use maslite_mp::AgentError;
 use maslite_mp::prelude::*;
 use rand::RngExt;

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use maslite_mp::prelude::*;
 use maslite_testkit::effort::seeds;
-pub(crate) use maslite_testkit::effort::seeds;
 use maslite_testkit::lively::{FIRST, Lively, Msg, SEED, Story, cluster_of, handle, start, tell};
-use maslite_testkit::lively::{compare, in_one_scheduler};
+pub(crate) use maslite_testkit::lively::{compare, in_one_scheduler};
 
 use crate::test_placement::{FORGETFUL, PROCESSES, PlacedOn, TestPlacement};
 

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use maslite_core::internal::AgentIdInternals;
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::directory::NONE;
-use crate::error::{Error, FailurePlace, FailureStage, Phase};
+use crate::error::{AWAKE_NAMED, Error, FailurePlace, FailureStage, Phase};
 use crate::kernel::Outside;
 use crate::message::Message;
 use crate::panics::{self, Panic};
@@ -83,7 +83,7 @@ impl<M: Message> Engine<M> {
         let slots = &self.kernel.slots;
         let mut awake: Vec<u32> = self.kernel.taking_part().collect();
         awake.sort_unstable();
-        let named = awake.iter().take(Error::AWAKE_NAMED);
+        let named = awake.iter().take(AWAKE_NAMED);
         let named = named.map(|slot| &slots[*slot as usize]);
         named.map(|slot| (slot.index, slot.id)).collect()
     }

@@ -39,7 +39,6 @@ use crate::marks::{Covers, Marks};
 pub use crate::message::Import;
 use crate::message::{Envelope, Mail, MailKey, Message};
 pub use crate::panics::is_reporting_panic;
-#[doc(hidden)]
 pub use crate::panics::quietly;
 use crate::progress::Progress;
 use crate::run::StopReason;

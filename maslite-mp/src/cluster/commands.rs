@@ -9,7 +9,7 @@
 
 use std::any::type_name;
 
-use maslite_core::internal::{Engine, discard};
+use maslite_core::internal::{AgentInfoInternals, Engine, PendingAlarmInternals, discard};
 use maslite_core::{
     Agent, AgentId, AlarmFilter, CommandError, Counters, Marks, Message, Pattern, PendingAlarm,
 };

@@ -1,6 +1,7 @@
 //! The names that the process of a cluster has heard of, and which of them main has been told.
 
 use maslite_core::AgentId;
+use maslite_core::internal::AgentIdInternals;
 use serde::{Deserialize, Serialize};
 
 /// What this process has heard of names: main is to hear it too, unless it is the same process.

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use maslite_core::internal::{MailKey, guard_model};
+use maslite_core::internal::{AgentIdInternals, MailKey, MainContextInternals, guard_model};
 use maslite_core::{AgentId, Delivery, Mail, MainContext, SimTime};
 
 use crate::cluster::registry::WireMessage;

@@ -12,7 +12,7 @@
 
 use std::mem;
 
-use maslite_core::internal::{FailurePlace, MailKey, Predicate};
+use maslite_core::internal::{FailurePlace, MailKey, Predicate, RunInternals};
 use maslite_core::{Mail, MainContext, Run, SimDuration, SimTime, StopReason};
 use smallvec::SmallVec;
 
@@ -264,7 +264,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             .filter_map(|it| commands::read_awake(it).ok());
         let mut awake: Vec<_> = awake.flatten().collect();
         awake.sort_unstable();
-        awake.truncate(maslite_core::Error::AWAKE_NAMED);
+        awake.truncate(maslite_core::internal::AWAKE_NAMED);
         Err(Error::Model(maslite_core::Error::EndlessExchange {
             time: self.standing.time,
             limit: self.supersteps_per_instant,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maslite_core::internal::{Adders, IdSet, MailingList};
+use maslite_core::internal::{Adders, AgentIdInternals, IdSet, MailingList};
 use maslite_core::{Adder, AgentId, Pattern, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use maslite_core::internal::{
-    ContentSum, DigestSum, FailurePlace, FailureStage, LostKey, MailKey, Newborn,
+    AgentErrorInternals, ContentSum, DigestSum, FailurePlace, FailureStage, LostKey,
+    LostMailInternals, MailKey, Newborn,
 };
 use maslite_core::{
     AgentError, AgentId, Counters, Delivery, Digest, LostMail, Mail, Marks, SimTime, StopReason,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use maslite_core::SimTime;
 use maslite_core::clock::wall;
+use maslite_core::internal::ShutdownInternals;
 
 use crate::cluster::registry::WireMessage;
 use crate::error::Error;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maslite_core::clock::wall;
-use maslite_core::internal::Amnesia;
+use maslite_core::internal::{Amnesia, StopHandleInternals};
 use maslite_core::{
     Adder, Agent, AgentError, AgentId, Counters, Covers, Digest, Mail, Marks, Receiver, Run,
     SimDuration, SimTime, StopHandle,

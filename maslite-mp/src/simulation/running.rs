@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use maslite_core::clock::wall;
+use maslite_core::internal::{ReportInternals, RunInternals};
 use maslite_core::{Mail, MainContext, Report, Run, SimTime};
 use tracing::debug;
 

@@ -1,6 +1,6 @@
 //! What a cluster tells main at the end of a grant, and its encoding.
 
-use maslite_core::internal::{FailurePlace, LostKey, Newborn};
+use maslite_core::internal::{CountersInternals, FailurePlace, LostKey, Newborn};
 use maslite_core::{AgentError, AgentId, Counters, LostMail, Pattern, SimTime, StopReason, Topic};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,4 @@
-use maslite_core::internal::MailKey;
+use maslite_core::internal::{CountersInternals, MailKey};
 use maslite_core::{Counters, Receiver, SimTime};
 use serde::Serializer;
 

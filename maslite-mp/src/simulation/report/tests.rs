@@ -1,3 +1,4 @@
+use maslite_core::internal::ReportInternals;
 use maslite_core::{SimTime, StopReason};
 
 use super::*;

@@ -32,6 +32,7 @@ pub use place::{Simulation, simulations};
 pub(crate) use place::path_for;
 pub(crate) use server::ControlSocket;
 
+use maslite_core::internal::AgentIdInternals;
 use maslite_core::{AgentId, CommandError, Plain};
 
 use std::sync::Arc;
