@@ -298,6 +298,27 @@ fn imports_between_the_rooms_of_maslite_mp_run_downhill() {
     check("maslite-mp");
 }
 
+/// A further kind of link is one new file of `links`: no other room imports a kind.
+#[test]
+fn no_room_but_links_tells_kinds_of_link_apart() {
+    let found = imports(&modules("maslite-mp"), &exports("maslite-mp"));
+    let is_kind = |module: &str| {
+        let kinds = ["channel", "frame", "ipc", "ring"];
+        let mut parts = module.split("::");
+        parts.next() == Some("links") && parts.next().is_some_and(|part| kinds.contains(&part))
+    };
+    let is_elsewhere = |module: &str| !matches!(module.split("::").next(), Some("links" | "dev"));
+    let mut importing = Vec::new();
+    for (module, imported) in &found {
+        let of_kinds = imported.iter().filter(|imported| is_kind(imported));
+        let wrong = of_kinds.filter(|_| is_elsewhere(module));
+        importing.extend(wrong.map(|imported| format!("{module} imports {imported}")));
+    }
+    assert_eq!(importing, Vec::<String>::new());
+    let kinds = &found["links::kinds"];
+    assert!(kinds.iter().any(|imported| is_kind(imported)), "{kinds:?}");
+}
+
 #[test]
 fn the_layers_name_modules_that_exist() {
     for krate in ["maslite-core", "maslite-mp"] {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+pub use crate::links::kind::Link;
 use crate::links::transport::Wait;
 use maslite_core::internal::LockEvenPoisoned;
 
@@ -136,20 +137,6 @@ pub enum Waiting {
         /// How long it lets others run between two looks.
         yielding: Duration,
     },
-}
-
-/// The kind of link between main and the processes of clusters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Link {
-    /// Rings where the system supports them, and channels otherwise.
-    #[default]
-    Auto,
-    /// Rings of bytes in memory that both processes share, on Linux only. If they cannot be made,
-    /// the start is an error.
-    Ring,
-    /// ipc-channel, which uses sockets on Linux. It is slower, and works on all systems.
-    Channel,
 }
 
 impl Waiting {

@@ -25,7 +25,7 @@ use crate::error::link::LinkError;
 use crate::links::frame::{self, Framed, Packets};
 use crate::links::ring;
 use crate::links::transport::{Transport, Wait};
-use crate::processes::spawn::handshake::{ConnectRequest, Invitation, Word as Said};
+use crate::processes::spawn::handshake::{Invitation, NextOffer, Word as Said};
 use crate::processes::supervision::Answer;
 use crate::protocol::wire::{self, Task, ToProc};
 use crate::steering::control::protocol::{self, Reply};
@@ -176,7 +176,7 @@ pub fn handshake(bytes: &[u8]) -> usize {
     let understood = match what % 4 {
         0 => Invitation::read(&control).is_ok(),
         1 => matches!(Said::take(&control, &mut Vec::new()), Ok(Some(_))),
-        _ => ConnectRequest::read(&control).is_ok(),
+        _ => NextOffer::read(&control).is_ok(),
     };
     usize::from(understood)
 }
@@ -475,7 +475,7 @@ mod tests {
         let invitation = Invitation {
             cluster: 1,
             nonce: [7; 16],
-            ring: false,
+            kind: 0,
             place: "src/main.rs:3:5".to_owned(),
             call: 1,
             schema: 0x5CED,
@@ -488,11 +488,11 @@ mod tests {
         Answer::write(&ClusterActivity::default(), &mut answer).unwrap();
         let invitation = written(0, |main| invitation.write(main, None));
         let hello = written(1, |main| hello.write(main));
-        let request = written(2, |main| ConnectRequest.write(main, main.as_fd()));
+        let request = written(2, |main| NextOffer(1).write(main, main.as_fd()));
         vec![
             ("handshake", "invitation", invitation),
             ("handshake", "hello", hello),
-            ("handshake", "summons", request),
+            ("handshake", "next_offer", request),
             ("handshake", "answer", answer),
         ]
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::death::{EXIT_ENTRY_MISSING, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind};
 
 /// The version of the invitation, the handshake, the control line and the frames.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// Why child processes could not be started. No process is left.
 #[derive(thiserror::Error)]
@@ -116,16 +116,18 @@ pub enum SpawnError {
         /// The error of the system or of the decoder.
         source: io::Error,
     },
-    /// The program chose rings, and main and the child cannot share memory.
+    /// Main and the child cannot have a link of any kind that the program allows.
     #[error(
-        "the process of cluster {name} ({cluster}) and main cannot share the memory of a ring: use `Link::Auto` or \
-         `Link::Channel` on this system"
+        "the process of cluster {name} ({cluster}) and main cannot have a {kind} as their link: allow another kind of \
+         link, or all kinds with `Link::Auto`"
     )]
-    NoRing {
+    NoLink {
         /// The number of the cluster.
         cluster: u32,
         /// The name of the cluster.
         name: String,
+        /// The kind of link that was tried last: a ring or a channel.
+        kind: String,
         /// The error of the system, in main or in the child.
         source: io::Error,
     },
@@ -169,7 +171,7 @@ maslite_core::readable_debug!(enum SpawnError {
     OtherRegistry { cluster, name, point, difference },
     HandshakeTimeout { cluster, name, waited },
     Handshake { cluster, name, source },
-    NoRing { cluster, name, source },
+    NoLink { cluster, name, kind, source },
     Stranger { cluster, name },
     Mismatch { cluster, name, what, ours, theirs },
 });

@@ -11,12 +11,13 @@
 //!
 //! ipc-channel connects two processes by a socket with a path. A process that is killed in that
 //! moment would leave the path in the file system. So the ends of channels cross through a pair of
-//! sockets without names ([`RendezvousSocket`]), as the packets that ipc-channel makes of them.
+//! sockets without names ([`Rendezvous`]), as the packets that ipc-channel makes of them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcSender};
@@ -151,8 +152,6 @@ pub(crate) fn check() -> io::Result<()> {
 enum RendezvousMessage {
     /// The ends that a child hands over.
     Channels {
-        /// Proves that the child read the invitation meant for it.
-        nonce: [u8; 16],
         to_proc: IpcBytesSender,
         to_main: IpcBytesReceiver,
     },
@@ -236,85 +235,81 @@ fn plain_channel() -> io::Result<(IpcSender<RendezvousMessage>, OwnedFd)> {
     Ok((sender, arrives))
 }
 
-/// Where children hand over the ends of their channels: one of a pair of sockets. The other one
-/// comes to them over their control lines.
+/// Where main takes in the ends of channels that children hand over.
 ///
-/// The messages are taken here as plain packets, which cannot keep anybody waiting and whose files
-/// are closed when they are refused, and passed on to ipc-channel only once they are there.
-pub(crate) struct RendezvousSocket {
-    ours: OwnedFd,
-    theirs: OwnedFd,
+/// The messages are taken from sockets here as plain packets, which cannot keep anybody waiting and
+/// whose files are closed when they are refused, and passed on to ipc-channel only once they are
+/// there.
+pub(crate) struct Rendezvous {
+    hatch: Rc<Hatch>,
+}
+
+/// The way of a packet into ipc-channel.
+struct Hatch {
     /// Through which packets get to `receiver`.
-    hatch: OwnedFd,
+    entry: OwnedFd,
     receiver: IpcReceiver<RendezvousMessage>,
 }
 
-impl RendezvousSocket {
+/// One of a pair of sockets; the other one goes to a child over its control line.
+pub(crate) struct RendezvousSocket {
+    ours: OwnedFd,
+    hatch: Rc<Hatch>,
+}
+
+impl Rendezvous {
     pub(crate) fn open() -> io::Result<Self> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
         let (to_receiver, receiver) = ipc::channel()?;
         let (sender, arrives) = plain_channel()?;
         sender
             .send(RendezvousMessage::Sender(to_receiver))
             .map_err(io_error)?;
         let parcel = Parcel::take(&arrives)?.ok_or(io::ErrorKind::WouldBlock)?;
-        let hatch = parcel.files.into_iter().next();
-        let hatch = hatch.ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            ours,
-            theirs,
-            hatch,
-            receiver,
-        })
+        let entry = parcel.files.into_iter().next();
+        let entry = entry.ok_or(io::ErrorKind::InvalidData)?;
+        let hatch = Rc::new(Hatch { entry, receiver });
+        Ok(Self { hatch })
     }
 
-    /// What a child needs to [`hand_over`] its channels.
-    pub(crate) fn theirs(&self) -> BorrowedFd<'_> {
-        self.theirs.as_fd()
+    /// Makes the sockets for one child. Returns the child's, too, which it needs to [`hand_over`]
+    /// its channels.
+    pub(crate) fn socket(&self) -> io::Result<(RendezvousSocket, OwnedFd)> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let hatch = Rc::clone(&self.hatch);
+        Ok((RendezvousSocket { ours, hatch }, theirs))
     }
+}
 
-    /// Takes the channels that a child has handed over. None if there are none. Does not wait.
-    pub(crate) fn take(&self) -> io::Result<Option<([u8; 16], IpcPackets)>> {
-        let Some(parcel) = Parcel::take(&self.ours)? else {
-            return Ok(None);
-        };
+impl RendezvousSocket {
+    /// Takes the channels that the child has handed over. Does not wait.
+    pub(crate) fn take(&self) -> io::Result<IpcPackets> {
+        let parcel = Parcel::take(&self.ours)?.ok_or(io::ErrorKind::InvalidData)?;
         // In the order of the fields of the message.
         let [_, to_main] = &*parcel.files else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let to_main = to_main.try_clone()?;
-        parcel.pass_on(&self.hatch)?;
-        let message = catch_unwind(AssertUnwindSafe(|| self.receiver.recv()))
+        parcel.pass_on(&self.hatch.entry)?;
+        let message = catch_unwind(AssertUnwindSafe(|| self.hatch.receiver.recv()))
             .map_err(|_| io::Error::other("ipc-channel panicked over the ends of channels"))?;
         match message.map_err(io_error)? {
             RendezvousMessage::Channels {
-                nonce,
                 to_proc: sender,
                 to_main: receiver,
-            } => {
-                let packets = IpcPackets {
-                    sender,
-                    receiver,
-                    line: Some(Arc::new(to_main)),
-                };
-                Ok(Some((nonce, packets)))
-            }
+            } => Ok(IpcPackets {
+                sender,
+                receiver,
+                line: Some(Arc::new(to_main)),
+            }),
             RendezvousMessage::Sender(_) | RendezvousMessage::Token(_) => {
                 Err(io::ErrorKind::InvalidData.into())
             }
         }
-    }
-}
-
-/// By which is seen whether a child has handed over its channels.
-impl AsFd for RendezvousSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ours.as_fd()
     }
 }
 
@@ -327,15 +322,11 @@ fn io_error(error: IpcError) -> io::Error {
 
 /// Hands main its ends of two fresh channels, as its child, through the socket that came from main.
 /// Returns the child's ends.
-pub(crate) fn hand_over(socket: &OwnedFd, nonce: [u8; 16]) -> io::Result<IpcPackets> {
+pub(crate) fn hand_over(socket: &OwnedFd) -> io::Result<IpcPackets> {
     let (to_proc, receiver) = ipc::bytes_channel()?;
     let (sender, to_main) = ipc::bytes_channel()?;
     let (carrier, arrives) = plain_channel()?;
-    let message = RendezvousMessage::Channels {
-        nonce,
-        to_proc,
-        to_main,
-    };
+    let message = RendezvousMessage::Channels { to_proc, to_main };
     carrier.send(message).map_err(io_error)?;
     let parcel = Parcel::take(&arrives)?.ok_or(io::ErrorKind::WouldBlock)?;
     parcel.pass_on(socket)?;

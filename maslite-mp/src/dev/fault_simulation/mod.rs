@@ -53,6 +53,9 @@ pub(crate) use world::World;
 /// Each test run plays this number of seeds.
 const SEEDS: u64 = 200;
 
+/// Each test run plays this number of seeds with lies: enough for every reason to be refused.
+const SEEDS_OF_LIES: u64 = 500;
+
 /// What is played, all of it drawn from a seed.
 #[derive(Clone, Debug)]
 struct Play {
@@ -434,7 +437,7 @@ fn play_with_lies(seed: u64) -> Option<u8> {
 #[test]
 fn lies_are_refused_or_believed() {
     let mut reasons: BTreeMap<u8, u64> = BTreeMap::new();
-    for reason in (0..SEEDS).filter_map(play_with_lies) {
+    for reason in (0..SEEDS_OF_LIES).filter_map(play_with_lies) {
         *reasons.entry(reason).or_default() += 1;
     }
     // But those that are rare: main's own mail, and a cluster that does nothing.
@@ -448,7 +451,7 @@ fn lies_are_refused_or_believed() {
 #[test]
 #[ignore = "takes minutes"]
 fn ten_thousand_seeds_of_lies() {
-    let refused = (SEEDS..10_000).filter_map(play_with_lies).count();
+    let refused = (SEEDS_OF_LIES..10_000).filter_map(play_with_lies).count();
     assert!(refused > 4_000, "{refused}");
 }
 

@@ -25,7 +25,45 @@ pub(crate) use link::well_formed;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::links::transport::Wait;
+use crate::links::kind::{Kind, Link, MainEnd, Offer, Start};
+use crate::links::transport::{Transport, Wait};
+
+/// The kind of link over rings: main sends the child the memory.
+pub(crate) struct Rings;
+
+impl Kind for Rings {
+    fn link(&self) -> Link {
+        Link::Ring
+    }
+
+    fn begin(&self, clusters: usize, wait: Wait) -> io::Result<Box<dyn Start>> {
+        Ok(Box::new(RingStart { clusters, wait }))
+    }
+
+    fn accept(&self, sent: OwnedFd, wait: Wait) -> io::Result<Box<dyn Transport>> {
+        Ok(Box::new(open(&sent, wait)?))
+    }
+}
+
+struct RingStart {
+    clusters: usize,
+    wait: Wait,
+}
+
+impl Start for RingStart {
+    fn offer(&mut self) -> io::Result<(Box<dyn Offer>, OwnedFd)> {
+        let (ring, file) = create(self.wait, self.clusters)?;
+        Ok((Box::new(ring), file))
+    }
+}
+
+impl Offer for RingLink {
+    fn take(self: Box<Self>) -> io::Result<MainEnd> {
+        let notice = self.death_notice();
+        let cut = Box::new(move || notice.post());
+        Ok(MainEnd { link: self, cut })
+    }
+}
 
 /// Bytes of a ring, for this number of clusters. A message lies there in one piece, from when it is
 /// written to when it is read, as long as it fits: two messages with ten thousand mails each do. It

@@ -28,13 +28,11 @@ use rustix::process::{Signal, getpgrp, getpid, kill_process, kill_process_group}
 
 use super::MARKER;
 use super::entry::{Meant, Point, write_point};
-use super::handshake::{ConnectRequest, Hello, Invitation, Word};
+use super::handshake::{Hello, Invitation, NextOffer, Word};
 use crate::error::Chain;
 use crate::error::death::EXIT_LIFELINE_LOST;
 use crate::error::spawn::ChildError;
-use crate::links::frame::Framed;
-use crate::links::ipc;
-use crate::links::ring::{self, RingLink};
+use crate::links::kinds::{KindNumber, numbered};
 use crate::links::transport::{Transport, Wait};
 use crate::processes::supervision::{ASK, Answer, INTERRUPT};
 use crate::stall::detector::ClusterActivity;
@@ -117,7 +115,8 @@ static PROGRESS: Mutex<Progress> = Mutex::new(Progress::Fresh);
 struct Guest {
     control: UnixStream,
     invitation: Invitation,
-    memory: Option<OwnedFd>,
+    /// What came with the invitation for the link.
+    sent: Option<OwnedFd>,
 }
 
 /// Sets this process up as a child, if it is one, and main meant this call of `enter`. `wait` is
@@ -203,10 +202,10 @@ impl Guest {
             .map_err(ChildError::refused("/dev/null cannot be opened"))
             .and_then(|()| Invitation::read(&control));
         match received {
-            Ok((invitation, memory)) => Ok(Self {
+            Ok((invitation, sent)) => Ok(Self {
                 control,
                 invitation,
-                memory,
+                sent,
             }),
             Err(error) => {
                 say(&control, &error);
@@ -220,8 +219,9 @@ impl Guest {
         say(&self.control, error);
     }
 
-    fn set_up(self, point: &Point, wait: Wait) -> Result<ChildSide, ChildError> {
-        let prepared = self.prepare(wait).inspect_err(|error| self.say(error))?;
+    fn set_up(mut self, point: &Point, wait: Wait) -> Result<ChildSide, ChildError> {
+        let prepared = self.prepare(wait);
+        let prepared = prepared.inspect_err(|error| self.say(error))?;
         let Self {
             control,
             invitation,
@@ -229,34 +229,20 @@ impl Guest {
         } = self;
         let control = Arc::new(MainWatch::new(control));
         let Prepared {
-            ring,
+            link,
             interrupts,
             cluster_activity,
             watch,
         } = prepared;
-        let no_ring = ring
-            .as_ref()
-            .and_then(|ring| ring.as_ref().err().map(ToString::to_string));
         let lost = || ChildError::refused("main is gone");
-        let hello = Hello::new(&invitation, point.signature.hash(), no_ring);
+        let refusal = link.as_ref().err().map(ToString::to_string);
+        let hello = Hello::new(&invitation, point.signature.hash(), refusal);
         Word::Hello(hello).write(&control.line).map_err(lost())?;
-        let link: Box<dyn Transport> = match ring {
-            Some(Ok(ring)) => {
-                let _ = watch.send(Arc::clone(&control));
-                Box::new(ring)
-            }
-            _ => {
-                let socket = ConnectRequest::read(&control.line).map_err(lost())?;
-                let _ = watch.send(Arc::clone(&control));
-                let lost = || io::Error::other("the socket for the channels was lost on its way");
-                let packets = socket
-                    .ok_or_else(lost)
-                    .and_then(|socket| ipc::hand_over(&socket, invitation.nonce))
-                    .map_err(ChildError::refused("no channel to main can be made"))
-                    .inspect_err(say_in_stderr)?;
-                Box::new(Framed::new(packets, ipc::frame_limit(), wait))
-            }
+        let link = match link {
+            Ok(link) => link,
+            Err(_) => accept_another(&control.line, wait).map_err(lost())?,
         };
+        let _ = watch.send(Arc::clone(&control));
         Ok(ChildSide {
             link,
             interrupts,
@@ -268,19 +254,14 @@ impl Guest {
     }
 
     /// Does all that may fail before main hears that this child is ready.
-    fn prepare(&self, wait: Wait) -> Result<Prepared, ChildError> {
-        let invitation = &self.invitation;
-        if let Some(directory) = &invitation.directory {
+    fn prepare(&mut self, wait: Wait) -> Result<Prepared, ChildError> {
+        if let Some(directory) = &self.invitation.directory {
             env::set_current_dir(OsStr::from_bytes(directory)).map_err(ChildError::refused(
                 "the working directory of main cannot be entered",
             ))?;
         }
-        let ring = invitation.ring.then(|| match &self.memory {
-            Some(memory) => ring::open(memory, wait),
-            // The system drops it without a word if this process may open no more files.
-            None => Err(io::Error::other("the memory was lost on its way")),
-        });
-        show_as(invitation.cluster);
+        let link = accept(self.invitation.kind, self.sent.take(), wait);
+        show_as(self.invitation.cluster);
         let interrupts = Arc::new(AtomicU64::new(0));
         let cluster_activity = Arc::new(ClusterActivity::default());
         let (watch, line) = mpsc::channel::<Arc<MainWatch>>();
@@ -301,7 +282,7 @@ impl Guest {
             })
             .map_err(ChildError::refused("no thread can be started"))?;
         Ok(Prepared {
-            ring,
+            link,
             interrupts,
             cluster_activity,
             watch,
@@ -309,10 +290,30 @@ impl Guest {
     }
 }
 
+/// Makes this child's end of a link from what main has sent.
+fn accept(kind: KindNumber, sent: Option<OwnedFd>, wait: Wait) -> io::Result<Box<dyn Transport>> {
+    // The system drops it without an error if this process may open no more files.
+    let lost = || io::Error::other("what main sent for the link was lost on its way");
+    numbered(kind)?.accept(sent.ok_or_else(lost)?, wait)
+}
+
+/// Accepts another kind of link, as soon as main offers one that this child can have.
+fn accept_another(control: &UnixStream, wait: Wait) -> io::Result<Box<dyn Transport>> {
+    loop {
+        let (NextOffer(kind), sent) = NextOffer::read(control)?;
+        let link = accept(kind, sent, wait);
+        let refusal = link.as_ref().err().map(ToString::to_string);
+        Word::Answer(refusal).write(control)?;
+        if let Ok(link) = link {
+            return Ok(link);
+        }
+    }
+}
+
 /// What a child has when nothing can fail any more before its Hello.
 struct Prepared {
-    /// Its end of the ring it was offered.
-    ring: Option<io::Result<RingLink>>,
+    /// Its end of the link it was offered, or why it cannot have that.
+    link: io::Result<Box<dyn Transport>>,
     interrupts: Arc<AtomicU64>,
     cluster_activity: Arc<ClusterActivity>,
     /// To the thread that reads the control line once main has heard of this child.

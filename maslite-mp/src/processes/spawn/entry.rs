@@ -147,7 +147,7 @@ mod tests {
         Invitation {
             cluster: 0,
             nonce: [0; 16],
-            ring: false,
+            kind: 0,
             place: point.place.clone(),
             call: point.call,
             schema: point.signature.hash(),

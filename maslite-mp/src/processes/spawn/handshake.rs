@@ -2,11 +2,12 @@
 //!
 //! | from | what | |
 //! |---|---|---|
-//! | main | [`Invitation`] | who the child is; shared memory, if there is any, comes with it |
+//! | main | [`Invitation`] | who the child is, and a link for it; what the child needs for that comes with it |
 //! | child | [`Word::Passed`] | that it has passed an `enter` that was not meant |
-//! | child | [`Word::Hello`] | that it is the right one, and whether it has mapped the memory |
+//! | child | [`Word::Hello`] | that it is the right one, and whether it has accepted the link |
 //! | child | [`Word::Changed`], [`Word::Failed`] | why it cannot say Hello |
-//! | main | [`ConnectRequest`] | if the link is to be a channel: the socket through which to hand it over comes with it |
+//! | main | [`NextOffer`] | if it has not: another kind of link, with what the child needs for it |
+//! | child | [`Word::Answer`] | whether it has accepted that |
 //!
 //! An invitation begins with the protocol's number (u32, little endian), so that it is understood
 //! that it is not. Each message of main is a length (u16, little endian), then itself in postcard.
@@ -31,6 +32,7 @@ use super::PROTOCOL;
 use super::entry::{Meant, Point, Signature};
 use crate::error::spawn::ChildError;
 use crate::links::codec;
+use crate::links::kinds::KindNumber;
 
 /// How the invitation is sent and taken. Files come with it on Linux alone.
 #[cfg(target_os = "linux")]
@@ -48,8 +50,8 @@ pub(crate) struct Invitation {
     pub(crate) cluster: u32,
     /// Random, to be repeated.
     pub(crate) nonce: [u8; 16],
-    /// Whether shared memory comes with it.
-    pub(crate) ring: bool,
+    /// The kind of link that is offered with it.
+    pub(crate) kind: KindNumber,
     /// Where in its source main called the `enter` that is meant.
     pub(crate) place: String,
     /// The number of that call among those from there.
@@ -82,6 +84,8 @@ impl Invitation {
 pub(crate) enum Word {
     /// It has reached the `enter` that is meant.
     Hello(Hello),
+    /// It has accepted the link of a [`NextOffer`], or why it has not.
+    Answer(Option<String>),
     /// It has passed another `enter`, which is at this place and enters this registry.
     Passed(String, Signature),
     /// It has reached the `enter` that is meant, and the registry is this one.
@@ -105,39 +109,39 @@ pub(crate) struct Hello {
     pub(crate) cluster: u32,
     /// Whatever both sides must agree on beyond the protocol, as the caller's hash.
     pub(crate) schema: u64,
-    /// Why the child cannot use the ring it was offered, if it was offered one and cannot.
-    pub(crate) no_ring: Option<String>,
+    /// Why the child has not accepted the link of the invitation, if it has not.
+    pub(crate) refusal: Option<String>,
 }
 
-/// Has a child hand over its channels. The socket through which it does so comes with it.
+/// Offers a child another kind of link. What the child needs for it comes with the offer.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ConnectRequest;
+pub(crate) struct NextOffer(pub(crate) KindNumber);
 
 impl Invitation {
     /// Writes all at once: it fits into the socket, so this does not wait for the child.
-    pub(crate) fn write(&self, control: &UnixStream, memory: Option<&OwnedFd>) -> io::Result<()> {
+    pub(crate) fn write(&self, control: &UnixStream, sent: Option<&OwnedFd>) -> io::Result<()> {
         let mut bytes = PROTOCOL.to_le_bytes().to_vec();
         bytes.extend(framed(self)?);
-        send_with(control, &bytes, memory.map(AsFd::as_fd))
+        send_with(control, &bytes, sent.map(AsFd::as_fd))
     }
 
-    /// Reads it, and nothing of what follows, and takes the memory that comes with it.
+    /// Reads it, and nothing of what follows, and takes what comes with it for the link.
     pub(crate) fn read(control: &UnixStream) -> Result<(Self, Option<OwnedFd>), ChildError> {
         let mut head = [0; 6];
-        let memory = receive_with(control, &mut head).map_err(unread)?;
+        let sent = receive_with(control, &mut head).map_err(unread)?;
         let [p0, p1, p2, p3, l0, l1] = head;
         let protocol = u32::from_le_bytes([p0, p1, p2, p3]);
         if protocol != PROTOCOL {
             return Err(ChildError::Protocol { theirs: protocol });
         }
         let invitation = read_body(control, [l0, l1]).map_err(unread)?;
-        Ok((invitation, memory))
+        Ok((invitation, sent))
     }
 }
 
 impl Hello {
-    /// Of this process, with an invitation and what came of its ring.
-    pub(crate) fn new(invitation: &Invitation, schema: u64, no_ring: Option<String>) -> Self {
+    /// Of this process, with an invitation and why it has not accepted its link, if it has not.
+    pub(crate) fn new(invitation: &Invitation, schema: u64, refusal: Option<String>) -> Self {
         Self {
             nonce: invitation.nonce,
             protocol: PROTOCOL,
@@ -145,7 +149,7 @@ impl Hello {
             pid: id(),
             cluster: invitation.cluster,
             schema,
-            no_ring,
+            refusal,
         }
     }
 }
@@ -192,19 +196,19 @@ impl Word {
     }
 }
 
-impl ConnectRequest {
-    /// Writes it with the socket. Does not wait for the child.
-    pub(crate) fn write(&self, control: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
-        send_with(control, &framed(self)?, Some(socket))
+impl NextOffer {
+    /// Writes it with what the child needs. Does not wait for the child.
+    pub(crate) fn write(&self, control: &UnixStream, sent: BorrowedFd<'_>) -> io::Result<()> {
+        send_with(control, &framed(self)?, Some(sent))
     }
 
-    /// Reads it, and takes the socket. The system drops that without a word if this process may
-    /// open no more files.
-    pub(crate) fn read(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    /// Reads it, and takes what comes with it. The system drops that without an error if this
+    /// process may open no more files.
+    pub(crate) fn read(control: &UnixStream) -> io::Result<(Self, Option<OwnedFd>)> {
         let mut length = [0; 2];
-        let socket = receive_with(control, &mut length)?;
-        let Self = read_body(control, length)?;
-        Ok(socket)
+        let sent = receive_with(control, &mut length)?;
+        let offer = read_body(control, length)?;
+        Ok((offer, sent))
     }
 }
 

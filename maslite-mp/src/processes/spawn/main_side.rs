@@ -1,20 +1,19 @@
-//! Main's side of a start: invites all children of a call, hears who they are, and lets those in
-//! whose link is a channel.
+//! Main's side of a start: invites all children of a call, hears who they are, and whether they
+//! accept the links that it offers.
 //!
 //! ```text
 //! start ──► supervisor thread: invite_all ──► a process for each
-//!              hear_all ◄── Hellos, through the control lines
-//!              let_all_in ◄── main's ends of channels, through one socket for all
+//!              hear_all ◄── Hellos and answers, through the control lines
 //! ```
 //!
-//! All of it waits for control lines and that socket at once, up to the deadline. The waiter of a
-//! child that ends closes its control line.
+//! All of it waits for all control lines at once, up to the deadline. The waiter of a child that
+//! ends closes its control line.
 //!
 //! **Invariant:** when [`start`] returns an error, no process of the call is left.
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
@@ -30,13 +29,12 @@ use shared_child::SharedChild;
 use super::PROTOCOL;
 use super::child_side::refuse_to_start;
 use super::entry::Point;
-use super::handshake::{ConnectRequest, Hello, Invitation, Word};
+use super::handshake::{Hello, Invitation, NextOffer, Word};
 use super::program::{Program, directory_to_go_to, explain_failure};
 use crate::error::death::ExitKind;
 use crate::error::spawn::SpawnError;
-use crate::links::frame::Framed;
-use crate::links::ipc::{self, IpcPackets, RendezvousSocket};
-use crate::links::ring::{self, RingLink};
+use crate::links::kind::{Kind, MainEnd, Offer, Start};
+use crate::links::kinds::{self, KindNumber};
 use crate::links::transport::{Transport, Wait, now};
 use crate::processes::limits;
 use crate::processes::logs::Log;
@@ -75,7 +73,7 @@ pub(crate) struct MainSide {
     pub(crate) cluster: u32,
     pub(crate) pid: u32,
     pub(crate) link: Box<dyn Transport>,
-    /// What the link is: a ring or a channel.
+    /// The kind of link.
     pub(crate) carrier: Link,
 }
 
@@ -88,9 +86,6 @@ pub(crate) struct MainSide {
 pub(crate) fn start(supervisor: &Supervisor, plan: StartPlan) -> Result<Vec<MainSide>, SpawnError> {
     refuse_to_start();
     limits::open_standard_streams().map_err(SpawnError::Resources)?;
-    if plan.carrier == Link::Channel {
-        ipc::check().map_err(SpawnError::Resources)?;
-    }
     if plan.program.exe.is_none() {
         limits::check_program()?;
     }
@@ -123,8 +118,10 @@ struct Invited<'a> {
     /// The calls of `enter` that it has passed, for people.
     passed: Vec<String>,
     is_known: bool,
-    /// Main's end of a ring, as long as both can have it.
-    ring: Option<RingLink>,
+    /// The link that is offered to it.
+    offered: Offered,
+    /// Main's end of its link, once it has accepted it.
+    accepted: Option<(Link, MainEnd)>,
 }
 
 fn start_all(watch: &mut Watch, plan: &StartPlan) -> Result<Vec<MainSide>, SpawnError> {
@@ -139,87 +136,62 @@ fn shake_hands(
     until: Option<Instant>,
 ) -> Result<Vec<MainSide>, SpawnError> {
     let (sender, signs) = mpsc::channel();
-    let mut invited = invite_all(watch, plan, &sender)?;
-    hear_all(&signs, &mut invited, plan, until)?;
-    let links = let_all_in(&signs, &mut invited, plan, until)?;
-    let sides = invited.into_iter().zip(links).map(|(child, link)| {
-        let (carrier, link): (_, Box<dyn Transport>) = match link {
-            Ends::Ring(ring) => {
-                let notice = ring.death_notice();
-                watch.link(child.pid, move || notice.post());
-                (Link::Ring, ring)
-            }
-            Ends::Channel(packets) => {
-                let notice = packets.death_notice();
-                watch.link(child.pid, move || notice.post());
-                let framed = Framed::new(packets, ipc::frame_limit(), plan.wait);
-                (Link::Channel, Box::new(framed))
-            }
-        };
-        MainSide {
+    let mut offers = Offers::new(plan);
+    let mut invited = invite_all(watch, plan, &mut offers, &sender)?;
+    hear_all(&signs, &mut invited, plan, &mut offers, until)?;
+    let sides = invited.into_iter().filter_map(|child| {
+        let (carrier, MainEnd { link, cut }) = child.accepted?;
+        watch.link(child.pid, cut);
+        Some(MainSide {
             cluster: child.cluster,
             pid: child.pid,
             link,
             carrier,
-        }
+        })
     });
     Ok(sides.collect())
-}
-
-/// Main's end of a link.
-enum Ends {
-    Ring(Box<RingLink>),
-    Channel(IpcPackets),
 }
 
 /// Invites all children.
 fn invite_all<'a>(
     watch: &mut Watch,
     plan: &'a StartPlan,
+    offers: &mut Offers,
     signs: &Sender<Exited>,
 ) -> Result<Vec<Invited<'a>>, SpawnError> {
     let clusters = plan.clusters.iter().enumerate();
     clusters
-        .map(|(index, (cluster, name))| invite(watch, plan, *cluster, name, index, signs))
+        .map(|(index, (cluster, name))| {
+            let (offered, sent) = offers
+                .first()
+                .map_err(|refused| refused.error(*cluster, name))?;
+            invite(
+                watch,
+                plan,
+                (*cluster, name),
+                (offered, &sent),
+                index,
+                signs,
+            )
+        })
         .collect()
-}
-
-/// Makes the memory of a link, if there is to be one: main's end, and the file for the child.
-fn offer(plan: &StartPlan) -> io::Result<Option<(RingLink, OwnedFd)>> {
-    let ring = || ring::create(plan.wait, plan.clusters.len());
-    match plan.carrier {
-        Link::Channel => Ok(None),
-        Link::Ring => ring().map(Some),
-        // Whatever is the matter, the channel is there.
-        Link::Auto => Ok(ring().ok()),
-    }
 }
 
 /// Starts the process of a child and sends the invitation.
 fn invite<'a>(
     watch: &mut Watch,
     plan: &StartPlan,
-    cluster: u32,
-    name: &'a str,
+    (cluster, name): (u32, &'a str),
+    (offered, sent): (Offered, &OwnedFd),
     index: usize,
     signs: &Sender<Exited>,
 ) -> Result<Invited<'a>, SpawnError> {
-    let (ring, memory) = match offer(plan) {
-        Ok(offer) => offer.unzip(),
-        Err(source) => {
-            return Err(SpawnError::NoRing {
-                cluster,
-                name: name.to_owned(),
-                source,
-            });
-        }
-    };
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| SpawnError::Resources(error.into()))?;
     let invitation = Invitation {
         cluster,
         nonce,
-        ring: ring.is_some(),
+        kind: offered.kind,
         place: plan.point.place.clone(),
         call: plan.point.call,
         schema: plan.point.signature.hash(),
@@ -228,7 +200,7 @@ fn invite<'a>(
     };
     let (control, stdin) = UnixStream::pair().map_err(SpawnError::Resources)?;
     invitation
-        .write(&control, memory.as_ref())
+        .write(&control, Some(sent))
         .map_err(|source| spawn_error(cluster, name, source))?;
     let control = Arc::new(control);
     let heard = Arc::downgrade(&control);
@@ -249,7 +221,8 @@ fn invite<'a>(
         come: Vec::new(),
         passed: Vec::new(),
         is_known: false,
-        ring,
+        offered,
+        accepted: None,
     })
 }
 
@@ -299,23 +272,25 @@ fn spawn_error(cluster: u32, name: &str, source: io::Error) -> SpawnError {
     }
 }
 
-/// Takes and checks the Hellos, as they come, until all children are known or something went wrong.
+/// Takes and checks the Hellos and answers, as they come, until all children have accepted a link
+/// or something went wrong.
 fn hear_all(
     signs: &Receiver<Exited>,
     invited: &mut [Invited<'_>],
     plan: &StartPlan,
+    offers: &mut Offers,
     until: Option<Instant>,
 ) -> Result<(), SpawnError> {
     loop {
-        let unknown = invited
+        let outside = invited
             .iter()
             .enumerate()
-            .filter(|(_, child)| !child.is_known);
-        let unknown: Vec<usize> = unknown.map(|(index, _)| index).collect();
-        let Some(first) = unknown.first() else {
+            .filter(|(_, child)| child.accepted.is_none());
+        let outside: Vec<usize> = outside.map(|(index, _)| index).collect();
+        let Some(first) = outside.first() else {
             return Ok(());
         };
-        let controls = unknown.iter().map(|index| &*invited[*index].control);
+        let controls = outside.iter().map(|index| &*invited[*index].control);
         let mut lines: Vec<_> = controls
             .map(|control| PollFd::new(control, PollFlags::IN))
             .collect();
@@ -325,7 +300,7 @@ fn hear_all(
             Err(error) => return Err(SpawnError::Resources(error.into())),
         }
         let speaks = lines.iter().map(|line| !line.revents().is_empty());
-        let speaking: Vec<usize> = unknown
+        let speaking: Vec<usize> = outside
             .iter()
             .zip(speaks)
             .filter(|(_, speaks)| *speaks)
@@ -333,10 +308,10 @@ fn hear_all(
             .collect();
         for index in speaking {
             let child = &mut invited[index];
-            while !child.is_known {
+            while child.accepted.is_none() {
                 match Word::take(&child.control, &mut child.come) {
                     Ok(None) => break,
-                    Ok(Some(word)) => child.listen(word, plan)?,
+                    Ok(Some(word)) => child.listen(word, plan, offers)?,
                     Err(source) => return Err(child.gone(index, plan, signs, source)),
                 }
             }
@@ -350,126 +325,110 @@ fn remaining(until: Option<Instant>) -> Option<Timespec> {
     Timespec::try_from(remaining).ok()
 }
 
-/// Has the children whose links are channels hand over main's ends, until all have done so or
-/// something went wrong. Returns main's ends of all links, in the order of the children.
-fn let_all_in(
-    signs: &Receiver<Exited>,
-    invited: &mut [Invited<'_>],
-    plan: &StartPlan,
-    until: Option<Instant>,
-) -> Result<Vec<Ends>, SpawnError> {
-    let rings = invited.iter_mut().map(|child| child.ring.take());
-    let mut ends: Vec<Option<Ends>> = rings
-        .map(|ring| ring.map(|ring| Ends::Ring(Box::new(ring))))
-        .collect();
-    let invited = &*invited;
-    if ends.iter().any(Option::is_none) {
-        let rendezvous = ask_for_channels(invited, &ends, plan)?;
-        while let Some(first) = ends.iter().position(Option::is_none) {
-            let news = look_out(invited, &ends, &rendezvous, until)?;
-            if news.is_empty() {
-                return Err(invited[first].late(plan));
-            }
-            while let Some((nonce, packets)) = rendezvous
-                .take()
-                .map_err(|source| invited[first].broken(source))?
-            {
-                let child = invited.iter().position(|child| child.nonce == nonce);
-                let end = child.and_then(|child| ends.get_mut(child));
-                match end {
-                    Some(end @ None) => *end = Some(Ends::Channel(packets)),
-                    _ => return Err(invited[first].stranger()),
+/// The kinds of link that a start may offer.
+struct Offers {
+    /// The preferred one first.
+    kinds: Vec<KindNumber>,
+    /// What has begun of each.
+    begun: Vec<Option<Box<dyn Start>>>,
+    clusters: usize,
+    wait: Wait,
+}
+
+/// A link that is offered to a child.
+struct Offered {
+    kind: KindNumber,
+    /// The place of the kind among those that the start may offer.
+    place: usize,
+    offer: Option<Box<dyn Offer>>,
+}
+
+/// Why a child has no link: the kind that was tried last, and what was the matter.
+struct NoOffer(Link, io::Error);
+
+impl NoOffer {
+    fn error(self, cluster: u32, name: &str) -> SpawnError {
+        let Self(link, source) = self;
+        SpawnError::NoLink {
+            cluster,
+            name: name.to_owned(),
+            kind: link.to_string(),
+            source,
+        }
+    }
+}
+
+impl Offers {
+    fn new(plan: &StartPlan) -> Self {
+        let kinds = kinds::allowed(plan.carrier);
+        Self {
+            begun: kinds.iter().map(|_| None).collect(),
+            kinds,
+            clusters: plan.clusters.len(),
+            wait: plan.wait,
+        }
+    }
+
+    /// Makes an offer of the first kind that main can have.
+    fn first(&mut self) -> Result<(Offered, OwnedFd), NoOffer> {
+        let none = io::ErrorKind::Unsupported.into();
+        self.from(0, NoOffer(Link::Auto, none))
+    }
+
+    /// The same, after a child has refused one.
+    fn after(&mut self, refused: &Offered, why: String) -> Result<(Offered, OwnedFd), NoOffer> {
+        let link = kinds::numbered(refused.kind).map_or(Link::Auto, Kind::link);
+        self.from(refused.place + 1, NoOffer(link, io::Error::other(why)))
+    }
+
+    /// Makes an offer of the first kind from this place on.
+    fn from(&mut self, place: usize, before: NoOffer) -> Result<(Offered, OwnedFd), NoOffer> {
+        let mut failed = before;
+        for place in place..self.kinds.len() {
+            let kind = self.kinds[place];
+            match self.offer(place) {
+                Ok((offer, sent)) => {
+                    let offer = Some(offer);
+                    return Ok((Offered { kind, place, offer }, sent));
+                }
+                Err(error) => {
+                    let link = kinds::numbered(kind).map_or(Link::Auto, Kind::link);
+                    failed = NoOffer(link, error);
                 }
             }
-            // It was let in and has ended since: the supervisor's business.
-            let mut gone = news.gone.into_iter();
-            if let Some(index) = gone.find(|index| ends[*index].is_none()) {
-                let closed = io::ErrorKind::UnexpectedEof.into();
-                return Err(invited[index].gone(index, plan, signs, closed));
-            }
         }
+        Err(failed)
     }
-    Ok(ends.into_iter().flatten().collect())
-}
 
-/// Makes the sockets through which the children whose links are channels hand them over, and gives
-/// them theirs.
-fn ask_for_channels(
-    invited: &[Invited<'_>],
-    ends: &[Option<Ends>],
-    plan: &StartPlan,
-) -> Result<RendezvousSocket, SpawnError> {
-    if plan.carrier != Link::Channel {
-        ipc::check().map_err(SpawnError::Resources)?;
-    }
-    let rendezvous = RendezvousSocket::open().map_err(SpawnError::Resources)?;
-    for (child, end) in invited.iter().zip(ends) {
-        if end.is_some() {
-            continue;
+    fn offer(&mut self, place: usize) -> io::Result<(Box<dyn Offer>, OwnedFd)> {
+        let begun = &mut self.begun[place];
+        if begun.is_none() {
+            let kind = kinds::numbered(self.kinds[place])?;
+            *begun = Some(kind.begin(self.clusters, self.wait)?);
         }
-        match ConnectRequest.write(&child.control, rendezvous.theirs()) {
-            Ok(()) => {}
-            // It has ended, which its control line shows.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(source) => return Err(child.broken(source)),
-        }
+        let start = begun.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        start.offer()
     }
-    Ok(rendezvous)
-}
-
-/// What there is to see while children are let in.
-#[derive(Default)]
-struct News {
-    /// Channels were handed over.
-    channels: bool,
-    /// These children, who have not been let in, have ended, or say what no child says: their
-    /// indices.
-    gone: Vec<usize>,
-}
-
-impl News {
-    fn is_empty(&self) -> bool {
-        !self.channels && self.gone.is_empty()
-    }
-}
-
-/// Waits until there are news. There are none when the time has passed.
-fn look_out(
-    invited: &[Invited<'_>],
-    ends: &[Option<Ends>],
-    rendezvous: &RendezvousSocket,
-    until: Option<Instant>,
-) -> Result<News, SpawnError> {
-    let outside: Vec<usize> = (0..ends.len())
-        .filter(|index| ends[*index].is_none())
-        .collect();
-    let mut lines = vec![PollFd::new(rendezvous, PollFlags::IN)];
-    let controls = outside.iter().map(|index| &*invited[*index].control);
-    lines.extend(controls.map(|control| PollFd::new(control, PollFlags::IN)));
-    loop {
-        match poll(&mut lines, remaining(until).as_ref()) {
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(SpawnError::Resources(error.into())),
-        }
-    }
-    let mut speak = lines.iter().map(|line| !line.revents().is_empty());
-    let channels = speak.next().unwrap_or_default();
-    let gone = outside.into_iter().zip(speak);
-    let gone = gone.filter_map(|(index, speaks)| speaks.then_some(index));
-    Ok(News {
-        channels,
-        gone: gone.collect(),
-    })
 }
 
 impl Invited<'_> {
-    fn listen(&mut self, word: Word, plan: &StartPlan) -> Result<(), SpawnError> {
+    fn listen(
+        &mut self,
+        word: Word,
+        plan: &StartPlan,
+        offers: &mut Offers,
+    ) -> Result<(), SpawnError> {
         let (cluster, name) = (self.cluster, self.name.to_owned());
         match word {
-            Word::Hello(hello) if self.come.is_empty() => self.meet(hello, plan),
-            // Nobody asked it anything.
-            Word::Hello(_) => Err(self.broken(io::ErrorKind::InvalidData.into())),
+            Word::Hello(hello) if self.come.is_empty() && !self.is_known => {
+                let refusal = self.meet(hello, plan)?;
+                self.settle(refusal, offers)
+            }
+            Word::Answer(refusal) if self.come.is_empty() && self.is_known => {
+                self.settle(refusal, offers)
+            }
+            // Main has asked it nothing.
+            Word::Hello(_) | Word::Answer(_) => Err(self.broken(io::ErrorKind::InvalidData.into())),
             Word::Passed(point, signature) => {
                 let difference = plan.point.signature.differences(&signature);
                 self.passed.push(match &*difference {
@@ -488,8 +447,8 @@ impl Invited<'_> {
         }
     }
 
-    /// Checks a Hello.
-    fn meet(&mut self, hello: Hello, plan: &StartPlan) -> Result<(), SpawnError> {
+    /// Checks a Hello. Returns why the child has not accepted the link, if it has not.
+    fn meet(&mut self, hello: Hello, plan: &StartPlan) -> Result<Option<String>, SpawnError> {
         if hello.nonce != self.nonce {
             return Err(self.stranger());
         }
@@ -502,17 +461,30 @@ impl Invited<'_> {
             &format!("{:016x}", plan.point.signature.hash()),
             &format!("{:016x}", hello.schema),
         )?;
-        if let Some(why) = hello.no_ring
-            && self.ring.take().is_some()
-            && plan.carrier == Link::Ring
-        {
-            return Err(SpawnError::NoRing {
-                cluster: self.cluster,
-                name: self.name.to_owned(),
-                source: io::Error::other(why),
-            });
-        }
         self.is_known = true;
+        Ok(hello.refusal)
+    }
+
+    /// Takes main's end of the link that it has accepted, or offers the next kind.
+    fn settle(&mut self, refusal: Option<String>, offers: &mut Offers) -> Result<(), SpawnError> {
+        let Some(why) = refusal else {
+            let accepted = self.offered.offer.take();
+            let accepted = accepted.ok_or_else(|| io::ErrorKind::InvalidData.into());
+            let end = accepted.and_then(Offer::take);
+            let link = kinds::numbered(self.offered.kind).map(Kind::link);
+            let accepted = link.and_then(|link| Ok((link, end?)));
+            self.accepted = Some(accepted.map_err(|source| self.broken(source))?);
+            return Ok(());
+        };
+        let next = offers.after(&self.offered, why);
+        let (offered, sent) = next.map_err(|refused| refused.error(self.cluster, self.name))?;
+        match NextOffer(offered.kind).write(&self.control, sent.as_fd()) {
+            Ok(()) => {}
+            // It has ended, which its control line shows.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(source) => return Err(self.broken(source)),
+        }
+        self.offered = offered;
         Ok(())
     }
 

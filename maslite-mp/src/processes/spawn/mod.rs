@@ -7,25 +7,24 @@
 //!
 //! ```text
 //! main                                             child
-//!  makes shared memory, starts the process
-//!  ── Invitation and memory, through its stdin ──►  goes on to the `enter` that is meant, maps the memory
+//!  makes a link of the first kind, starts the process
+//!  ── Invitation, and a descriptor for the link ─►  goes on to the `enter` that is meant, accepts the link
 //!  checks everything  ◄──────────────── Hello ────
 //!
-//!  without shared memory:
-//!  makes a pair of sockets
-//!  ── ConnectRequest, socket ────────────────────►  makes two channels, keeps its own ends
-//!  takes the ends  ◄────────────── main's ends ───  hands them over through the socket
+//!  if the child has refused the link:
+//!  ── NextOffer, another kind of link ───────────►  accepts that one
+//!  ◄────────────────────────────────── Answer ────
 //! ```
 //!
-//! If both have mapped the memory, it is the link. The sockets have no names. So nothing of a start
-//! is ever in the file system.
+//! What a kind of link needs is made without a name, so nothing of a start is ever in the file
+//! system. See [`links::kind`](crate::links::kind).
 //!
 //! - All children of one call are started before the first handshake: they load at the same time,
 //!   and none inherits the descriptors of another's handshake. For the same reason the whole
 //!   process makes one start at a time.
 //! - The invitation has a random nonce, which the Hello repeats. It travels through a socket, not
 //!   through arguments or environment, which others can read.
-//! - No step can hang: main waits for all control lines and its socket at once, up to the deadline,
+//! - No step can hang: main waits for all control lines at once, up to the deadline,
 //!   and the end of a child closes its line.
 //! - If anything fails, all children of the call are killed and reaped before the error is
 //!   returned.

@@ -122,50 +122,76 @@ fn babbling_entry() {
 }
 
 #[test]
-#[ignore = "entry of a child in whose place somebody else hands over channels"]
-fn stranger_entry() {
-    let (mut stdin, invitation) = introduce(|_| {});
-    let socket = ConnectRequest::read(&stdin).expect("main wants channels");
-    let socket = socket.expect("it comes with it");
-    let mut nonce = invitation.nonce;
-    nonce[15] ^= 1;
-    let _packets = ipc::hand_over(&socket, nonce).expect("main is there");
-    let _ = stdin.read_exact(&mut [0]);
-    exit(0);
+#[ignore = "entry of a child that accepts a link, and does nothing for it"]
+fn idle_entry() {
+    lie(|_| {});
+}
+
+/// Refuses the link of the invitation, and hears that there is another.
+fn refuse() -> UnixStream {
+    let (stdin, _) = introduce(|hello| hello.refusal = Some("no room".to_owned()));
+    NextOffer::read(&stdin).expect("main offers another kind");
+    stdin
 }
 
 #[test]
-#[ignore = "entry of a child that ends before it hands over its channels"]
+#[ignore = "entry of a child that ends before it answers an offer"]
 fn timid_entry() {
-    let (stdin, _) = introduce(|_| {});
-    ConnectRequest::read(&stdin).expect("main wants channels");
+    refuse();
     exit(7);
 }
 
 #[test]
-#[ignore = "entry of a child that hands over no channels"]
+#[ignore = "entry of a child that does not answer an offer"]
 fn hesitant_entry() {
-    let (mut stdin, _) = introduce(|_| {});
-    ConnectRequest::read(&stdin).expect("main wants channels");
+    let _ = refuse().read_exact(&mut [0]);
+    exit(0);
+}
+
+#[test]
+#[ignore = "entry of a child that refuses all kinds of link"]
+fn stubborn_entry() {
+    let mut stdin = refuse();
+    let refusal = Word::Answer(Some("no sockets".to_owned()));
+    refusal.write(&stdin).expect("main is there");
     let _ = stdin.read_exact(&mut [0]);
     exit(0);
 }
 
 #[test]
-fn what_goes_wrong_when_channels_are_handed_over_is_told_apart() {
-    let error = refused_over(Link::Channel, "handshake::stranger_entry", 2);
-    assert!(
-        matches!(error, SpawnError::Stranger { cluster: 1, .. }),
-        "{error:?}"
-    );
-    let error = refused_over(Link::Channel, "handshake::timid_entry", 2);
+#[ignore = "entry of a child that answers what main has not asked"]
+fn hasty_entry() {
+    let (mut stdin, _) = introduce(|hello| hello.refusal = Some("no room".to_owned()));
+    for _ in 0..2 {
+        let _ = Word::Answer(None).write(&stdin);
+    }
+    let _ = stdin.read_exact(&mut [0]);
+    exit(0);
+}
+
+#[test]
+fn what_goes_wrong_while_a_link_is_made_is_told_apart() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let error = refused_over(Link::Channel, "handshake::idle_entry", 2);
+    assert!(matches!(error, SpawnError::Handshake { .. }), "{error:?}");
+    let error = refused("handshake::hasty_entry", 2);
+    assert!(matches!(error, SpawnError::Handshake { .. }), "{error:?}");
+    let error = refused("handshake::timid_entry", 2);
     let SpawnError::ExitedBeforeHello { exit, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!(exit, ExitKind::Code(7));
+    let error = refused("handshake::stubborn_entry", 1);
+    assert_eq!(
+        format!("{error:?}"),
+        "the process of cluster c1 (1) and main cannot have a channel as their link: allow another kind of link, or all \
+         kinds with `Link::Auto`: no sockets"
+    );
     let supervisor = supervisor();
     let mut plan = plan("handshake::hesitant_entry", 2);
-    (plan.carrier, plan.deadline) = (Link::Channel, Duration::from_secs(1));
+    plan.deadline = Duration::from_secs(1);
     let error = start(&supervisor, plan).err().expect("it fails");
     assert!(
         matches!(error, SpawnError::HandshakeTimeout { cluster: 1, .. }),

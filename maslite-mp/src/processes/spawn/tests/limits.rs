@@ -57,7 +57,7 @@ fn short_files_entry() {
     assert!(sides.iter().all(|side| side.carrier == Link::Channel));
     assert_eq!(asked_of(&mut sides[1]), b"hello");
     let error = refused_over(Link::Ring, "echo_entry", 1);
-    let SpawnError::NoRing { source, .. } = &error else {
+    let SpawnError::NoLink { source, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(

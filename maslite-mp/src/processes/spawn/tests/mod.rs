@@ -3,16 +3,15 @@
 
 use super::child_side::{MainWatch, obey, take_stdin};
 use super::entry::{Point, Signature};
-use super::handshake::{ConnectRequest, Hello, Invitation, Word};
+use super::handshake::{Hello, Invitation, NextOffer, Word};
 use super::main_side::MainSide;
 use super::program::own_executable;
 use super::*;
 use crate::error::death::ExitKind;
 use crate::error::link::LinkError;
 use crate::error::warning::Activity;
-use crate::links::frame::Framed;
-use crate::links::ipc;
-use crate::links::transport::{Transport, Wait, now};
+use crate::links::kinds::numbered;
+use crate::links::transport::{Wait, now};
 use crate::processes::limits::DESCRIPTORS_PER_CHILD;
 use crate::processes::logs::Log;
 use crate::processes::output::Output;
