@@ -90,9 +90,19 @@ impl Agent<Msg> for Reader {
     }
 }
 
+/// Sends to the baker what it gets.
+#[derive(Serialize, Deserialize)]
+struct Miller;
+
+impl Agent<Msg> for Miller {
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        ctx.send("baker", mail.body);
+    }
+}
+
 fn agents() -> Entered<Msg> {
     let registry = Registry::new().with::<Shop>().with::<Baker>();
-    let registry = registry.with::<Reader>();
+    let registry = registry.with::<Reader>().with::<Miller>();
     registry.entered_by_test("dropping::child").enter()
 }
 
@@ -421,6 +431,32 @@ fn a_run_that_is_steered_goes_on_without_the_cluster() {
     steering.join().unwrap();
     check_report(&report, ExitKind::Signal(9));
     assert_eq!(heard, [1, 2, 3, 4, 5].map(Msg::Order));
+}
+
+/// When the baker dies, main has given it an order, and mail for it from the same superstep waits in
+/// main.
+#[test]
+fn mail_that_waits_for_a_dropped_cluster_is_accounted_for() {
+    for placement in PROCESSES {
+        let settings = MpMain::builder(agents()).on(placement).output(Output::Null);
+        let settings = settings.recovery(Recovery::drop_cluster());
+        let mut main = settings.warnings(|_| ()).build().unwrap();
+        let clusters = [main.new_cluster(), main.new_cluster()];
+        main.add_to(clusters[0], "miller", Miller).unwrap();
+        main.add_to(clusters[1], "baker", Baker { last: 9 })
+            .unwrap();
+        main.send("baker", Msg::Order(9));
+        main.send("miller", Msg::Tick);
+        let report = main.run(Run::until_idle()).unwrap();
+        assert_eq!(report.dropped.len(), 1);
+        let expected = [
+            "Order from main to baker at 0 s",
+            "Tick from miller to baker at 0 s",
+        ];
+        assert_eq!(lost(&report), expected);
+        let it = report.total;
+        assert_eq!((it.sent, it.delivered, it.undeliverable), (3, 1, 2));
+    }
 }
 
 #[test]

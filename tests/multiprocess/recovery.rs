@@ -127,6 +127,7 @@ impl Hopper {
 
 fn agents() -> Entered<Msg> {
     let registry = Registry::new().with::<Hopper>().with::<Fickle>();
+    let registry = registry.with::<Penpal>();
     registry.entered_by_test("recovery::child").enter()
 }
 
@@ -384,6 +385,55 @@ fn a_replay_that_differs_is_an_error_that_names_the_grant() {
         ),
         error => panic!("{error}"),
     }
+}
+
+/// Answers whoever writes, and never says a name.
+#[derive(Serialize, Deserialize)]
+struct Penpal {
+    seen: u64,
+    end: Option<End>,
+}
+
+impl Agent<Msg> for Penpal {
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        self.seen += 1;
+        if let Some(end) = &self.end
+            && end.at == self.seen
+            && end.is_due()
+        {
+            end.come();
+        }
+        if self.seen < 30 {
+            ctx.reply(Msg::Tick);
+        }
+    }
+}
+
+/// The new process has heard of no names but those of the state.
+#[test]
+fn a_cluster_that_comes_back_from_its_state_knows_the_names_of_agents() {
+    let folder = Folder::new("names");
+    let trace_of = |settings: MpMainBuilder<Msg>, end: Option<End>| {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&lines);
+        let settings = settings.trace(move |line| written.lock().unwrap().push(line.to_owned()));
+        let mut main = settings.build().unwrap();
+        let clusters = [main.new_cluster(), main.new_cluster()];
+        let penpal = |end| Penpal { seen: 0, end };
+        main.add_to(clusters[0], "alice", penpal(None)).unwrap();
+        main.add_to(clusters[1], "bob", penpal(end)).unwrap();
+        let first = Mail::new(AgentId::from("alice"), AgentId::from("bob"), Msg::Tick);
+        main.send_mail(first);
+        let report = main.run(Run::until_idle()).unwrap();
+        let trace = std::mem::take(&mut *lines.lock().unwrap());
+        (trace, report.recoveries.len())
+    };
+    let (undisturbed, _) = trace_of(settings().placement(Placement::Inline), None);
+    assert!(undisturbed.len() > 50 && undisturbed[40].contains("alice"));
+    let end = End::once(20, How::Signal(9), &folder);
+    let recovery = ALWAYS.log_limit(600);
+    let disturbed = trace_of(settings().recovery(recovery), Some(end));
+    assert_eq!(disturbed, (undisturbed, 1));
 }
 
 /// Sends one mail more in a process that has come back.

@@ -1,13 +1,26 @@
-//! Alarms on both paths: packed into the queue, and kept apart.
+//! Alarms on both paths: packed into the queue, and kept apart. A kernel as a value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
+use super::saved::{
+    AheadState, AlarmState, DepartureState, KernelState, MailState, PeriodicState, SlotState,
+};
+use super::slots::{AWAKE, KEPT_AWAKE};
+use crate::adders::Adders;
 use crate::alarm::AlarmFilter;
 use crate::alarm_queue::{AlarmId, Lies};
+use crate::digest::DigestSum;
 use crate::engine::Engine;
-use crate::message::{Import, Mail, MailKey, Message};
-use crate::{Agent, AgentId, Receiver, SimDuration, SimTime, Topic};
+use crate::id_set::IdSet;
+use crate::marks::{Covers, Marks};
+use crate::message::{
+    COPY, ELSEWHERE, FOREIGN, Import, LEFT, Mail, MailKey, Message, PERIODIC, REQUIRED, SETTLED,
+};
+use crate::{
+    Adder, Agent, AgentError, AgentId, AgentRng, Counters, LostMail, Pattern, Receiver,
+    SimDuration, SimTime, StopReason, Topic,
+};
 
 struct Idle;
 
@@ -260,4 +273,142 @@ fn mail_from_elsewhere_is_handed_over_with_its_sender_or_lost_with_its_receiver(
     assert!(fire(&mut engine, 6).is_empty());
     let counters = &engine.kernel.counters;
     assert_eq!((counters.undeliverable, counters.alarms_fired), (1, 1));
+}
+
+/// Mail with these marks, and one for each of the numbers that tell it from others.
+fn mail(number: u32, marks: u8, slot: Option<u32>) -> MailState<Number> {
+    MailState {
+        key: MailKey::of_agent(SimTime::from_nanos(3), 7, number.into()),
+        sender: id(11),
+        receiver: Receiver::Agent(id(12)),
+        marks,
+        slot,
+        body: Number(number),
+    }
+}
+
+fn slot_state(number: u64, flags: u8, inbox: Vec<u32>) -> SlotState {
+    SlotState {
+        id: id(number),
+        index: number - 10,
+        sequence: 40 + number,
+        delivered: 50 + number,
+        rng: Some(AgentRng::new(number, id(number))),
+        flags,
+        inbox,
+        patterns: vec![(Pattern::topic("Word"), Some(SimTime::from_nanos(number)))],
+    }
+}
+
+/// Alarms, periodic ones, and what is planned under a lookahead.
+fn full_alarms() -> (Vec<AlarmState<Number>>, Vec<PeriodicState>, AheadState) {
+    let at = SimTime::from_nanos;
+    let alarm = |time, origin, mail| AlarmState {
+        time: at(time),
+        origin,
+        mail,
+    };
+    let first = mail(61, PERIODIC, Some(1));
+    let periodic = PeriodicState {
+        setter: id(11),
+        handle: 20,
+        current: 61,
+        period: SimDuration::from_nanos(9),
+        due: at(7),
+        receiver: Receiver::Agent(id(12)),
+        topic: Topic::new("Number"),
+    };
+    let departure = DepartureState {
+        time: at(5),
+        setter: id(11),
+        key: first.key,
+    };
+    let alarms = vec![
+        alarm(6, 0, mail(60, LEFT | ELSEWHERE | REQUIRED, None)),
+        alarm(7, 0, first),
+        alarm(8, 1, mail(62, FOREIGN | COPY | REQUIRED, None)),
+    ];
+    let ahead = AheadState {
+        departures: vec![departure],
+        delays: vec![SimDuration::from_nanos(4)],
+        dismissals: [(at(9), vec![id(12)])].into(),
+    };
+    (alarms, vec![periodic], ahead)
+}
+
+/// A state in which nothing is as in a new kernel. A field that is new belongs here, too.
+fn full_state() -> KernelState<Number> {
+    let at = SimTime::from_nanos;
+    let word = Topic::new("Word");
+    let mut removed = IdSet::default();
+    removed.insert(id(5));
+    let mut adders = Adders::default();
+    adders.insert(id(12), Adder::Agent(id(11), at(2)));
+    let mut marks = Marks::new(Covers::Trace);
+    marks.add(at(2), 99);
+    let (alarms, periodics, ahead) = full_alarms();
+    KernelState {
+        now: at(4),
+        superstep: 3,
+        others_listen: true,
+        local: 21,
+        slots: vec![
+            slot_state(11, AWAKE, vec![0, 1]),
+            slot_state(12, KEPT_AWAKE, vec![]),
+        ],
+        posted: vec![mail(1, 0, None), mail(2, PERIODIC, None)],
+        outbox: vec![
+            mail(3, LEFT | SETTLED, None),
+            mail(4, REQUIRED | PERIODIC, Some(1)),
+            mail(5, ELSEWHERE, None),
+            mail(6, FOREIGN | COPY, None),
+        ],
+        unread: vec![(0, mail(7, PERIODIC, None))],
+        unseen: true,
+        removed,
+        adders,
+        heard: (vec![word], vec![word]),
+        alarms,
+        alarms_numbered: 64,
+        periodics,
+        ahead: Some(ahead),
+        removals: vec![(id(70), id(11), 1)],
+        changed_interest: vec![(Pattern::topic("Word"), true, at(4))],
+        gone: vec![id(5)],
+        main_listens: true,
+        main_delivered: 22,
+        main_sequence: 23,
+        stopped_by: Some((1, StopReason::StoppedByAgent(id(11)))),
+        lost: vec![([1; 6], LostMail::new(at(1), id(11), id(5), word))],
+        first_lost: vec![[1; 6]],
+        unread_lost: 24,
+        errors: vec![AgentError {
+            agent: id(11),
+            index: 1,
+            cluster: None,
+            time: at(4),
+            superstep: 2,
+            message: "of mine".to_owned(),
+        }],
+        stop_at_error: true,
+        counters: Counters::from_numbers([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
+        digest: Some(DigestSum::default().value()),
+        content: None,
+        marks: Some(marks),
+    }
+}
+
+#[test]
+fn a_kernel_that_is_restored_is_exported_as_it_was() {
+    let mut engine = Engine::<Number>::new(1);
+    engine.join_neighbours();
+    engine.look_ahead(LOOKAHEAD);
+    engine.keep_digest();
+    let state = full_state();
+    state.check().unwrap();
+    engine.kernel.restore(state.clone());
+    let mut again = engine.kernel.export();
+    // Alarms get numbers of their own when they are set again.
+    again.alarms_numbered -= state.alarms.len() as u64;
+    assert_eq!(format!("{again:#?}"), format!("{state:#?}"));
 }

@@ -12,7 +12,6 @@ use crate::error::link::LinkError;
 use crate::error::recovery::Dropped;
 use crate::links::transport::{Draft, DraftBuffer, Transport};
 use crate::processes::backend::{InterruptSource, Model};
-use crate::protocol::rare::Rare;
 use crate::protocol::wire::{self, Loaded, Report, ToMain, ToProc};
 
 /// What is left of a cluster that was dropped.
@@ -115,18 +114,10 @@ impl Vacant {
     /// Passes on what is for any scheduler, and answers what is about agents of its own: it has none.
     fn take(&mut self, message: &[u8]) -> Result<(), LinkError> {
         let unreadable = || std::io::Error::other("main cannot read its own message");
-        let (note, mail) = wire::take_note(message).map_err(|_| unreadable())?;
+        let (note, _) = wire::take_note(message).map_err(|_| unreadable())?;
         match note {
-            ToProc::Grant(mut grant) => {
-                // Agents to be removed, insertion indices, requests, and whom mail is for.
-                grant.news = Rare::default();
-                let mut draft = self.scheduler.draft()?;
-                draft.clear();
-                draft.extend(mail);
-                let put = wire::put_note(&ToProc::Grant(grant), &mut draft);
-                put.map_err(|_| unreadable())?;
-                self.scheduler.send()
-            }
+            // News of agents that were here mean nothing to it.
+            ToProc::Grant(_) => self.scheduler.say(message),
             ToProc::Load(calls) => {
                 let loaded = calls.iter().map(|_| Loaded {
                     ids: Vec::new(),

@@ -133,6 +133,7 @@ fn run_until_idle(play: &Play, main: &mut MpMain<Msg>, heard: &mut u64) -> Resul
         assert!(is_exact, "{report:#}");
         assert_eq!(report.digest.is_some(), report.dropped.is_empty());
         if report.stopped_by == StopReason::Idle {
+            assert_eq!(queued, 0, "nobody is left to read it");
             return Ok(report);
         }
     }
