@@ -110,7 +110,8 @@ fn with(victim: Victim, output: Output) -> MpMain<Msg> {
 }
 
 fn placed(victim: Victim, output: Output, placement: Placement) -> MpMain<Msg> {
-    let settings = MpMain::builder(agents()).output(output);
+    // A cluster that forgets drops its agents, and an agent may panic then.
+    let settings = MpMain::builder(agents()).amnesia(None).output(output);
     let mut main = settings.placement(placement).build().unwrap();
     for (number, (name, agent)) in [
         ("north", Victim::Nothing),

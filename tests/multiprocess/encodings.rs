@@ -164,7 +164,9 @@ enum Payees {
 }
 
 fn pay(placement: TestPlacement, payees: Payees, between: Between) -> Result<MpReport, Error> {
-    let mut main = MpMain::builder(agents()).on(placement).digest().build()?;
+    // A cluster that forgets meets messages that cannot be read before the agents send them on.
+    let settings = MpMain::builder(agents()).amnesia(None).on(placement);
+    let mut main = settings.digest().build()?;
     let clusters = [main.new_cluster(), main.new_cluster()];
     let to = match payees {
         Payees::Main => [AgentId::MAIN; 2],
