@@ -43,8 +43,12 @@ pub trait Agent<M: Message>: std::any::Any + Send {
     /// Acts on what is in the inbox. The default takes each mail in turn and hands it to
     /// [`receive`](Self::receive). Mail left in the inbox stays there, and the agent awake.
     fn update(&mut self, ctx: &mut Context<'_, M>) {
-        while let Some(mail) = ctx.next_mail() {
+        // Nothing comes into an inbox while its agent is called, so the last mail is known to be it.
+        while let Some((mail, is_last)) = ctx.take_mail() {
             self.receive(mail, ctx);
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -161,9 +165,15 @@ impl<'a, M: Message> Context<'a, M> {
     /// Takes the oldest mail out of the inbox.
     #[inline]
     pub fn next_mail(&mut self) -> Option<Mail<M>> {
-        let mail = self.kernel.take_first(self.slot)?;
+        self.take_mail().map(|(mail, _)| mail)
+    }
+
+    /// Takes the oldest mail out of the inbox, and tells whether it was the last one there.
+    #[inline(always)]
+    fn take_mail(&mut self) -> Option<(Mail<M>, bool)> {
+        let (mail, is_last) = self.kernel.take_first(self.slot)?;
         self.sender = mail.sender;
-        Some(mail)
+        Some((mail, is_last))
     }
 
     /// Takes the mail with the smallest key out of the inbox; of equal ones the oldest.

@@ -55,6 +55,7 @@ pub struct Sample {
     pub requests: u64,
 }
 
+const UPDATE: u64 = 2;
 const PHASE_BITS: u32 = 3;
 const SLOT_BITS: u32 = 29;
 
@@ -133,11 +134,25 @@ impl Progress {
         self.position.store(position, Ordering::Relaxed);
     }
 
+    /// The position of all updates in a superstep, but for the slot.
+    #[inline]
+    pub(crate) fn updates_in(superstep: u64) -> u64 {
+        pack(superstep, 0, UPDATE)
+    }
+
+    /// Stores that the agent in `slot` is updated; `updates` is [`updates_in`](Self::updates_in)
+    /// that superstep.
+    #[inline]
+    pub(crate) fn begin_update(&self, updates: u64, slot: u32) {
+        let position = updates | pack(0, slot, 0);
+        self.position.store(position, Ordering::Relaxed);
+    }
+
     #[inline]
     pub(crate) fn begin_call(&self, superstep: u64, slot: u32, phase: Phase) {
         let phase = match phase {
             Phase::Setup => 1,
-            Phase::Update => 2,
+            Phase::Update => UPDATE,
             Phase::Teardown => 3,
             Phase::Drop => 4,
             Phase::Request => 5,

@@ -13,13 +13,13 @@ use crate::alarm::PendingAlarm;
 use crate::builder::SchedulerBuilder;
 use crate::clock::{Clock, Pace, wall};
 use crate::command::CommandError;
-use crate::engine::{Engine, EngineHooks, Limits, Rest};
+use crate::engine::{Engine, Limits, Rest};
 use crate::error::Error;
 use crate::lock::LockEvenPoisoned;
 use crate::main_context::MainContext;
 use crate::marks::Marks;
 use crate::message::{Mail, Message, Receiver};
-use crate::run::{AgentError, Counters, LostKey, LostMail, Predicate, Report, Run, StopReason};
+use crate::run::{AgentError, Counters, LostKey, LostMail, Report, Run, StopReason};
 use crate::signal::{MAIL, STOP, Signal, TIMEOUT, TimeoutTimer};
 use crate::simulation::{AgentInfo, Shutdown, StopHandle};
 use crate::{AgentId, AlarmFilter, Digest, Pattern, SimDuration, SimTime};
@@ -27,10 +27,12 @@ use crate::{AgentId, AlarmFilter, Digest, Pattern, SimDuration, SimTime};
 mod amnesia;
 mod controller;
 mod face;
+mod hooks;
 
 use amnesia::Memory;
 pub use controller::Controller;
 use controller::Outside;
+use hooks::SchedulerHooks;
 
 /// Runs agents in this process, one after the other.
 ///
@@ -629,58 +631,6 @@ impl<M: Message> Scheduler<M> {
 impl<M: Message> Drop for Scheduler<M> {
     fn drop(&mut self) {
         let _ = self.teardown();
-    }
-}
-
-/// What a run with a handler of mail to main needs besides the engine.
-struct SchedulerHooks<'a, M: Message> {
-    signal: &'a Signal,
-    handler: &'a mut dyn FnMut(Mail<M>, &mut MainContext<M>),
-    predicate: Option<Predicate>,
-    stopped_by: Option<StopReason>,
-}
-
-impl<M: Message> EngineHooks<M> for SchedulerHooks<'_, M> {
-    #[inline]
-    fn before_posting(&mut self, _: &mut Engine<M>) -> bool {
-        false
-    }
-
-    #[inline]
-    fn wants_attention(&self) -> bool {
-        self.signal.raised() != 0
-    }
-
-    #[inline]
-    fn after_posting(&mut self, engine: &mut Engine<M>) -> bool {
-        if engine.main_has_mail() {
-            let mut main = MainContext::new(engine.now());
-            let mails = engine.take_main_mail();
-            engine.call_owner(|_| {
-                for (sent_at, mail) in mails {
-                    main.take_up(sent_at);
-                    (self.handler)(mail, &mut main);
-                }
-            });
-            let (mails, stop) = main.into_parts();
-            for (receiver, body) in mails {
-                engine.send_from_main(receiver, body);
-            }
-            // Main does not talk to itself: no superstep would end that.
-            engine.main_listens(false);
-            engine.post();
-            engine.main_listens(true);
-            if stop {
-                self.stopped_by = Some(StopReason::Stopped);
-                return true;
-            }
-        }
-        if let Some(predicate) = &mut self.predicate
-            && engine.call_owner(|engine| predicate(&engine.counters()))
-        {
-            self.stopped_by = Some(StopReason::Predicate);
-        }
-        self.stopped_by.is_some()
     }
 }
 

@@ -1,12 +1,12 @@
 //! All pending alarms, to be saved; and what a queue that is restored must know of the one before.
 
 use super::pool::NONE;
-use super::{AlarmQueue, Load, Pack};
+use super::{AlarmQueue, Beside, Load, Pack};
 use crate::SimTime;
 
 /// How a pending alarm lies in its queue.
 pub(crate) enum Lies<'a, W, P> {
-    Packed(&'a P),
+    Packed(&'a P, Option<Beside>),
     Apart(&'a W),
 }
 
@@ -17,7 +17,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
             let time = SimTime::from_nanos(entry.time);
             if let Some(load) = &entry.load {
                 let is_cleared = self.states.is_cleared(entry.node);
-                return (!is_cleared).then_some((time, Lies::Packed(load)));
+                let beside = self.states.beside(entry.node);
+                return (!is_cleared).then_some((time, Lies::Packed(load, beside)));
             }
             if entry.kept == NONE {
                 return None;

@@ -78,6 +78,13 @@ impl Hand {
         Some(self.place_of_word(*word))
     }
 
+    /// The place of the next alarm, unless it is due after `time`: then mostly none.
+    #[inline]
+    pub(super) fn place_until(&self, time: u64) -> Option<u32> {
+        let word = self.order.get(self.fired)?;
+        (word >> NUMBER <= self.coarse_time(time)).then(|| self.place_of_word(*word))
+    }
+
     /// The next alarm was taken.
     #[inline]
     pub(super) fn advance(&mut self) {

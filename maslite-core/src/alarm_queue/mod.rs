@@ -15,6 +15,7 @@ use crate::{AgentId, SimTime};
 
 mod export;
 mod hand;
+mod handles;
 mod kept;
 mod pool;
 mod rung;
@@ -24,12 +25,13 @@ mod tests;
 
 pub(crate) use export::Lies;
 pub use states::AlarmId;
+pub(crate) use states::{Beside, Hint};
 
 use hand::Hand;
 use kept::Kept;
 use pool::{Bucket, Entry, NONE, Pool};
 use rung::Rung;
-use states::{IS_REQUIRED, KEPT, States};
+use states::{IS_ELSEWHERE, IS_REQUIRED, KEPT, States};
 
 /// One pending alarm.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub(crate) trait Load {
     fn is_clearable(&self) -> bool {
         true
     }
+    /// It can no longer be cleared.
+    fn fix(&mut self) {}
 }
 
 /// What lies in the queue itself, packed. It must need no drop: what was cleared stays until its
@@ -63,6 +67,14 @@ pub(crate) trait Pack {
     /// Its place among all that is due at the same time.
     fn key(&self) -> MailKey;
     fn is_required(&self) -> bool {
+        false
+    }
+    /// It is for an agent that this scheduler has never heard of.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+    /// Something belongs to it that has no room in the entry.
+    fn has_beside(&self) -> bool {
         false
     }
 }
@@ -90,6 +102,10 @@ impl<M> Load for Envelope<M> {
 
     fn is_clearable(&self) -> bool {
         !self.is(LEFT | FOREIGN)
+    }
+
+    fn fix(&mut self) {
+        self.mark(LEFT);
     }
 }
 
@@ -121,6 +137,8 @@ pub(crate) struct AlarmQueue<W, P> {
     /// Alarms later than every rung, in no order.
     far: Bucket,
     kept: Kept<W>,
+    /// What belongs to the load that was popped last.
+    beside: Option<Beside>,
     spare_rungs: Vec<Rung>,
     ties: Vec<((u64, MailKey), u64)>,
 }
@@ -148,6 +166,7 @@ where
             rungs: Vec::new(),
             far: Bucket::EMPTY,
             kept: Kept::default(),
+            beside: None,
             spare_rungs: Vec::new(),
             ties: Vec::new(),
         }
@@ -178,7 +197,7 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
     }
 
     /// Adds a packed alarm.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_packed(&mut self, time: SimTime, setter: AgentId, load: P) -> AlarmId {
         debug_assert!(self.packs());
         let required = load.is_required();
@@ -192,6 +211,24 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
             kept: NONE,
             load: Some(load),
         });
+        id
+    }
+
+    /// Adds a packed alarm with what has no room in its entry.
+    #[inline(never)]
+    pub(crate) fn set_packed_beside(
+        &mut self,
+        time: SimTime,
+        setter: AgentId,
+        (load, beside): (P, Beside),
+    ) -> AlarmId {
+        let is_elsewhere = load.is_elsewhere();
+        self.elsewhere += usize::from(is_elsewhere);
+        let id = self.set_packed(time, setter, load);
+        self.states.put_beside(id.hint.node, beside);
+        if is_elsewhere {
+            self.states.note(id.hint.node, IS_ELSEWHERE);
+        }
         id
     }
 
@@ -300,11 +337,19 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.hand.advance();
     }
 
-    /// Takes the first alarm due at `time`, which must be what [`Self::next_time`] answered.
+    /// Takes the first alarm due at `time`, which must be what [`Self::next_time`] answered. Nothing
+    /// must lie beside any alarm.
     #[inline]
     pub(crate) fn pop_due(&mut self, time: SimTime) -> Option<Due<W, P>> {
+        self.pop_due_of::<false>(time)
+    }
+
+    /// As [`Self::pop_due`]; `BESIDE` says whether something may lie beside alarms. That is decided
+    /// when the program is built: asking for each alarm costs a lone scheduler a twelfth of its time.
+    #[inline]
+    pub(crate) fn pop_due_of<const BESIDE: bool>(&mut self, time: SimTime) -> Option<Due<W, P>> {
         loop {
-            let place = self.hand.place(0)?;
+            let place = self.hand.place_until(time.as_nanos())?;
             let entry = self.pool.at_mut(place);
             if entry.time != time.as_nanos() {
                 return None;
@@ -315,14 +360,39 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
             }
             self.hand.advance();
             self.pending -= 1;
-            self.states.release(entry.node);
+            let node = entry.node;
+            if !BESIDE {
+                self.states.release(node);
+            }
             if let Some(load) = entry.load.take() {
                 self.required -= usize::from(load.is_required());
+                if BESIDE {
+                    if load.has_beside() {
+                        self.note_beside(node, load.is_elsewhere());
+                    }
+                    self.states.release(node);
+                }
                 return Some(Due::Packed(load));
             }
             let kept = std::mem::replace(&mut entry.kept, NONE);
+            if BESIDE {
+                self.states.release(node);
+            }
             return self.take_kept(kept).map(Due::Kept);
         }
+    }
+
+    #[inline(never)]
+    fn note_beside(&mut self, node: u32, is_elsewhere: bool) {
+        self.beside = self.states.beside(node);
+        self.elsewhere -= usize::from(is_elsewhere);
+    }
+
+    /// What belongs to the load that was popped last and has no room in its entry. It is apart from
+    /// [`Due`], so that what most alarms do not have does not make that larger.
+    pub(crate) fn last_beside(&self) -> Beside {
+        let beside = self.beside;
+        beside.expect("what belongs to a load lies beside its state")
     }
 
     /// The packed alarm at this distance behind the next one, if that is known.
@@ -491,141 +561,4 @@ fn rank<W: Load, P: Pack>(kept: &Kept<W>, entry: &Entry<P>) -> (u64, MailKey) {
             .expect("an entry is packed, or its load is kept"),
     };
     (entry.time, key)
-}
-
-/// By handle and by setter.
-impl<W: Load, P: Pack> AlarmQueue<W, P> {
-    /// The alarm behind a handle of this queue, if it has neither fired nor been cleared, and is
-    /// kept apart.
-    pub(crate) fn pending(&mut self, id: AlarmId) -> Option<&mut Pending<W>> {
-        let (node, _) = self.states.pending(id)?;
-        self.kept.of_node_mut(node)
-    }
-
-    /// Clears one alarm of `setter`. False if it fired, was cleared, or is not the setter's.
-    pub(crate) fn clear(&mut self, setter: AgentId, id: AlarmId, unpack: impl Fn(P) -> W) -> bool {
-        if id.setter != setter {
-            return false;
-        }
-        match self.states.pending(id) {
-            None if self.states.is_hinted(id) => false,
-            None => self.clear_unhinted(id, unpack),
-            Some((node, flags)) if flags & KEPT != 0 => self.clear_kept(node),
-            Some((node, flags)) => {
-                self.required -= usize::from(flags & IS_REQUIRED != 0);
-                self.count_cleared(node);
-                true
-            }
-        }
-    }
-
-    /// Clears an alarm whose handle does not tell where it is, as one that was saved with its
-    /// agent.
-    #[cold]
-    fn clear_unhinted(&mut self, id: AlarmId, unpack: impl Fn(P) -> W) -> bool {
-        self.keep_all(unpack);
-        let (setter, sequence) = id.origin();
-        let mut nodes = self.kept.nodes_of_call(setter, sequence).into_iter();
-        nodes.any(|node| self.clear_kept(node))
-    }
-
-    fn clear_kept(&mut self, node: u32) -> bool {
-        let alarm = self.kept.of_node(node);
-        if !alarm.is_some_and(|alarm| alarm.load.is_clearable()) {
-            return false;
-        }
-        if let Some(alarm) = self.kept.clear(node) {
-            self.required -= usize::from(alarm.load.is_required());
-            self.elsewhere -= usize::from(alarm.load.is_elsewhere());
-            self.count_cleared(node);
-        }
-        true
-    }
-
-    fn count_cleared(&mut self, node: u32) {
-        self.states.clear(node);
-        self.pending -= 1;
-        self.cleared += 1;
-        if self.cleared > FEW_CLEARED && self.cleared > self.pending {
-            self.sweep();
-        }
-    }
-
-    /// Clears the alarms of one setter, or of all, that match; returns how many.
-    pub(crate) fn clear_where(
-        &mut self,
-        setter: Option<AgentId>,
-        unpack: impl Fn(P) -> W,
-        mut matches: impl FnMut(&Pending<W>) -> bool,
-    ) -> usize {
-        let mut count = 0;
-        for node in self.nodes_of(setter, unpack) {
-            let alarm = self.kept.of_node(node);
-            if alarm.is_some_and(&mut matches) && self.clear_kept(node) {
-                count += 1;
-            }
-        }
-        count
-    }
-
-    /// The alarms of one setter, or all, in the order they will fire.
-    pub(crate) fn list(
-        &mut self,
-        setter: Option<AgentId>,
-        unpack: impl Fn(P) -> W,
-    ) -> Vec<(AlarmId, &Pending<W>)> {
-        let nodes = self.nodes_of(setter, unpack);
-        let (kept, states) = (&self.kept, &self.states);
-        let alarms = nodes.into_iter().filter_map(|node| {
-            let alarm = kept.of_node(node)?;
-            let origin = (alarm.load.setter(), alarm.load.key().sequence());
-            Some((states.handle(origin, node), alarm))
-        });
-        let mut list: Vec<_> = alarms.collect();
-        list.sort_unstable_by_key(|(_, alarm)| (alarm.time, alarm.load.key()));
-        list
-    }
-
-    /// The nodes of the alarms of one setter, or of all; they are all kept apart from now on.
-    fn nodes_of(&mut self, setter: Option<AgentId>, unpack: impl Fn(P) -> W) -> Vec<u32> {
-        self.keep_all(unpack);
-        match setter {
-            Some(setter) => self.kept.nodes_of(setter),
-            None => self.kept.nodes(),
-        }
-    }
-
-    fn keep_all(&mut self, unpack: impl Fn(P) -> W) {
-        if self.packs() {
-            self.unpack_where(|_| true, unpack);
-        }
-    }
-
-    /// Has packed alarms kept apart instead.
-    pub(crate) fn unpack_where(
-        &mut self,
-        mut wanted: impl FnMut(&mut P) -> bool,
-        unpack: impl Fn(P) -> W,
-    ) {
-        let Self {
-            pool, states, kept, ..
-        } = self;
-        for entry in pool.iter_mut() {
-            let is_wanted = entry.load.as_mut().is_some_and(&mut wanted);
-            if !is_wanted || states.is_cleared(entry.node) {
-                continue;
-            }
-            if let Some(load) = entry.load.take() {
-                let time = SimTime::from_nanos(entry.time);
-                let load = unpack(load);
-                entry.kept = kept.insert(entry.node, Pending { time, load });
-                states.keep(entry.node);
-            }
-        }
-    }
-
-    /// Shows every alarm that is kept apart, in no order.
-    pub(crate) fn for_each_kept(&mut self, visit: impl FnMut(&mut W)) {
-        self.kept.iter_mut().for_each(visit);
-    }
 }

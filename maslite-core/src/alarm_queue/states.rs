@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::NONE;
 use crate::AgentId;
+use crate::fetch::fetch;
 
 /// A handle to a pending alarm. It stays valid, and means nothing else, after the alarm fired. An
 /// agent may keep it in its state: it also stays valid where that state is saved and restored.
@@ -21,7 +22,7 @@ pub struct AlarmId {
 
 /// Where an alarm is in the queue that it was set in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hint {
+pub(crate) struct Hint {
     /// How many alarms the queue had been given when this one was set, with it. 0: not known.
     pub(super) number: u64,
     pub(super) node: u32,
@@ -74,6 +75,11 @@ impl AlarmId {
         }
     }
 
+    /// Where the alarm is.
+    pub(crate) fn hint(self) -> Hint {
+        self.hint
+    }
+
     /// Who set the alarm, and the sequence number of that call.
     #[inline]
     pub(crate) fn origin(self) -> (AgentId, u64) {
@@ -81,7 +87,7 @@ impl AlarmId {
     }
 }
 
-const FLAGS: u32 = 4;
+const FLAGS: u32 = 7;
 /// It is to fire. Without this flag and the next, the node is free, and the number is the next free
 /// node.
 const PENDING: u64 = 1;
@@ -90,10 +96,25 @@ const CLEARED: u64 = 2;
 /// Its load does not lie in its entry.
 pub(super) const KEPT: u64 = 4;
 pub(super) const IS_REQUIRED: u64 = 8;
+/// What belongs to its load and has no room in its entry lies beside the states.
+const BESIDE: u64 = 16;
+pub(super) const IS_ELSEWHERE: u64 = 32;
+/// It can no longer be cleared.
+pub(super) const FIXED: u64 = 64;
+
+/// What belongs to a packed load and has no room in its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beside {
+    pub(crate) word: u64,
+    /// The alarm can no longer be cleared.
+    pub(crate) is_fixed: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct States {
     words: Vec<u64>,
+    /// What lies beside the states, as long as there was need of it.
+    beside: Vec<u64>,
     free: u32,
     /// The number of the alarm that was set last.
     number: u64,
@@ -105,6 +126,7 @@ impl Default for States {
     fn default() -> Self {
         Self {
             words: Vec::new(),
+            beside: Vec::new(),
             free: NONE,
             number: 0,
             forgotten: 0,
@@ -146,6 +168,40 @@ impl States {
         self.free = node;
     }
 
+    /// Puts a word beside the state of an alarm that was just added.
+    pub(super) fn put_beside(&mut self, node: u32, beside: Beside) {
+        if self.beside.len() <= node as usize {
+            self.beside.resize(self.words.len(), 0);
+        }
+        self.beside[node as usize] = beside.word;
+        let fixed = if beside.is_fixed { FIXED } else { 0 };
+        self.words[node as usize] |= BESIDE | fixed;
+    }
+
+    /// What lies beside the state of an alarm, if anything does.
+    #[inline]
+    pub(super) fn beside(&self, node: u32) -> Option<Beside> {
+        let state = self.words[node as usize];
+        (state & BESIDE != 0).then(|| Beside {
+            word: self.beside[node as usize],
+            is_fixed: state & FIXED != 0,
+        })
+    }
+
+    /// Fetches the state of an alarm, and what lies beside it.
+    pub(super) fn fetch_beside(&self, node: u32) {
+        for words in [&self.words, &self.beside] {
+            if let Some(word) = words.get(node as usize) {
+                fetch(word);
+            }
+        }
+    }
+
+    /// The state behind a handle: to be fetched before it is looked at.
+    pub(super) fn word(&self, hint: Hint) -> Option<&u64> {
+        self.words.get(hint.node as usize)
+    }
+
     #[inline]
     pub(super) fn is_cleared(&self, node: u32) -> bool {
         self.words[node as usize] & CLEARED != 0
@@ -153,8 +209,8 @@ impl States {
 
     /// The node and the flags of the alarm behind a handle, if it is pending and the handle tells
     /// where.
-    pub(super) fn pending(&self, id: AlarmId) -> Option<(u32, u64)> {
-        let Hint { number, node } = id.hint;
+    pub(super) fn pending(&self, hint: Hint) -> Option<(u32, u64)> {
+        let Hint { number, node } = hint;
         let word = *self.words.get(node as usize)?;
         let is_pending = word >> FLAGS == number && word & PENDING != 0;
         is_pending.then_some((node, word & ((1 << FLAGS) - 1)))
@@ -180,8 +236,9 @@ impl States {
         self.words[node as usize] ^= PENDING | CLEARED;
     }
 
-    pub(super) fn keep(&mut self, node: u32) {
-        self.words[node as usize] |= KEPT;
+    /// Notes a flag of a pending alarm.
+    pub(super) fn note(&mut self, node: u32, flag: u64) {
+        self.words[node as usize] |= flag;
     }
 
     /// The handle of a pending alarm.

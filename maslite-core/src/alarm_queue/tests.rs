@@ -154,11 +154,11 @@ fn fire(queue: &mut Queue, naive: &mut Naive, now: &mut u64) -> Result<(), TestC
 fn clear(queue: &mut Queue, held: &(u64, Test, AlarmId)) -> Result<(), TestCaseError> {
     let (_, load, id) = held;
     prop_assert!(
-        !queue.clear(AgentId::from(99), *id, |load| load),
+        !queue.clear(AgentId::from(99), *id, |load, _| load),
         "not the setter's"
     );
-    prop_assert!(queue.clear(load.setter, *id, |load| load));
-    prop_assert!(!queue.clear(load.setter, *id, |load| load));
+    prop_assert!(queue.clear(load.setter, *id, |load, _| load));
+    prop_assert!(!queue.clear(load.setter, *id, |load, _| load));
     Ok(())
 }
 
@@ -207,11 +207,11 @@ proptest! {
                     let before = naive.held.len();
                     let setter = AgentId::from(setter);
                     naive.held.retain(|held| held.1.setter != setter);
-                    let cleared = queue.clear_where(Some(setter), |load| load, |_| true);
+                    let cleared = queue.clear_where(Some(setter), |load, _| load, |_| true);
                     prop_assert_eq!(cleared, before - naive.held.len());
                 }
                 Act::ListAll => {
-                    let listed = queue.list(None, |load| load);
+                    let listed = queue.list(None, |load, _| load);
                     let listed: Vec<_> = listed.iter().map(|(id, alarm)| (*id, alarm.load)).collect();
                     naive.sort();
                     let expected: Vec<_> = naive.held.iter().map(|(_, load, id)| (*id, *load)).collect();
@@ -223,7 +223,7 @@ proptest! {
             prop_assert_eq!(queue.required(), required.count());
         }
         let all = naive.loads();
-        let listed: Vec<_> = queue.list(None, |load| load).iter().map(|(_, alarm)| alarm.load).collect();
+        let listed: Vec<_> = queue.list(None, |load, _| load).iter().map(|(_, alarm)| alarm.load).collect();
         prop_assert_eq!(&listed, &all);
         while !naive.held.is_empty() {
             fire(&mut queue, &mut naive, &mut now)?;
@@ -279,7 +279,7 @@ fn holds(pending: u64, events: u64, delay: fn(&mut u64) -> u64) {
             if let Some((id, load, due)) = timeout.take()
                 && due > now
             {
-                assert!(queue.clear(load.setter, id, |load| load));
+                assert!(queue.clear(load.setter, id, |load, _| load));
                 gone.insert(load.key);
             }
             timeout = Some((id, load, time));
@@ -372,11 +372,11 @@ fn clearing_everything_again_and_again_keeps_memory_bounded() {
         if round % 2 == 0 {
             assert!(
                 ids.into_iter()
-                    .all(|id| queue.clear(setter, id, |load| load))
+                    .all(|id| queue.clear(setter, id, |load, _| load))
             );
         } else {
             assert_eq!(
-                queue.clear_where(Some(setter), |load| load, |_| true),
+                queue.clear_where(Some(setter), |load, _| load, |_| true),
                 2_000
             );
         }
@@ -442,17 +442,17 @@ fn alarms_are_packed_again_when_nobody_asks_for_a_while() {
     for sequence in 0..10 {
         set(&mut queue, sequence, load(0, 1, sequence), true);
     }
-    assert_eq!(queue.list(Some(AgentId::from(1)), |load| load).len(), 10);
+    assert_eq!(queue.list(Some(AgentId::from(1)), |load, _| load).len(), 10);
     assert!(!queue.packs());
     let mut sequence = 10;
     while !queue.packs() {
         let id = set(&mut queue, sequence, load(0, 1, sequence), true);
-        assert!(queue.clear(AgentId::from(1), id, |load| load));
+        assert!(queue.clear(AgentId::from(1), id, |load, _| load));
         sequence += 1;
         assert!(sequence < 20_000);
     }
     set(&mut queue, sequence, load(0, 1, sequence), true);
-    let listed = queue.list(Some(AgentId::from(1)), |load| load);
+    let listed = queue.list(Some(AgentId::from(1)), |load, _| load);
     let listed = listed.iter().map(|(_, alarm)| alarm.load.key.sequence());
     assert!(listed.eq((0..10).chain([sequence])));
 }
@@ -465,9 +465,12 @@ fn a_handle_means_nothing_else_when_its_place_is_used_again() {
     assert_eq!(queue.next_time(), Some(SimTime::from_nanos(5)));
     assert!(queue.pop_due(SimTime::from_nanos(5)).is_some());
     let new = set(&mut queue, 7, load(5, 1, 1), true);
-    assert!(!queue.clear(one, old, |load| load), "it fired");
-    assert!(!queue.clear(two, new, |load| load), "another agent set it");
-    assert!(queue.clear(one, new, |load| load));
+    assert!(!queue.clear(one, old, |load, _| load), "it fired");
+    assert!(
+        !queue.clear(two, new, |load, _| load),
+        "another agent set it"
+    );
+    assert!(queue.clear(one, new, |load, _| load));
 }
 
 /// Each packed and kept apart in turn, due in the order in which they are set.
@@ -490,11 +493,14 @@ fn a_handle_that_was_saved_finds_its_alarm() {
     for (place, id) in ids.into_iter().enumerate() {
         let saved: AlarmId = postcard::from_bytes(&postcard::to_stdvec(&id).unwrap()).unwrap();
         assert_eq!(saved, id);
-        assert!(!queue.clear(AgentId::from(2), saved, |load| load));
+        assert!(!queue.clear(AgentId::from(2), saved, |load, _| load));
         let is_pending = place > 0;
-        assert_eq!(queue.clear(setter, saved, |load| load), is_pending);
-        assert!(!queue.clear(setter, saved, |load| load), "it was cleared");
-        assert!(!queue.clear(setter, id, |load| load), "it was cleared");
+        assert_eq!(queue.clear(setter, saved, |load, _| load), is_pending);
+        assert!(
+            !queue.clear(setter, saved, |load, _| load),
+            "it was cleared"
+        );
+        assert!(!queue.clear(setter, id, |load, _| load), "it was cleared");
     }
     assert_eq!((queue.len(), queue.required()), (0, 0));
 }
@@ -509,8 +515,8 @@ fn a_handle_of_the_queue_before_clears_its_alarm_and_no_other() {
     // They are set again in another order, so that each has the node of another; two have fired.
     set_some(&mut queue, (2..6).rev());
     for (sequence, id) in (0..).zip(ids) {
-        assert_eq!(queue.clear(setter, id, |load| load), sequence >= 2);
-        let left = queue.list(None, |load| load);
+        assert_eq!(queue.clear(setter, id, |load, _| load), sequence >= 2);
+        let left = queue.list(None, |load, _| load);
         let mut left: Vec<_> = left.iter().map(|(id, _)| id.sequence).collect();
         left.sort_unstable();
         assert!(left.into_iter().eq(2.max(sequence + 1)..6));
@@ -523,12 +529,12 @@ fn what_is_pending_is_shown_and_stays_as_it_is() {
     let ids = set_some(&mut queue, 0..40);
     assert!(queue.next_time().is_some(), "some are at hand now");
     for id in ids.iter().step_by(3) {
-        assert!(queue.clear(AgentId::from(1), *id, |load| load));
+        assert!(queue.clear(AgentId::from(1), *id, |load, _| load));
     }
     let mut shown: Vec<_> = queue
         .iter()
         .map(|(time, lies)| {
-            let (Lies::Packed(load) | Lies::Apart(load)) = lies;
+            let (Lies::Packed(load, _) | Lies::Apart(load)) = lies;
             (time.as_nanos(), load.key.sequence())
         })
         .collect();

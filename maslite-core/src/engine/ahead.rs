@@ -1,11 +1,14 @@
 //! Under a lookahead: mail leaves before it is due, and arrives at a time of its own.
 
 use super::{Engine, Outgoing};
-use crate::alarm_queue::Due;
+use crate::alarm_queue::{Due, Pack};
 use crate::directory::Whereabouts;
 use crate::kernel::{Ahead, Kernel};
 use crate::message::{Import, LEFT, Mail, MailKey, Message};
 use crate::{AgentId, SimDuration, SimTime};
+
+/// How many departures ahead the state of an alarm is fetched.
+const FETCH_STATE: usize = 4;
 
 impl<M: Message> Engine<M> {
     /// Puts the engine under a lookahead: the least simulated time that mail to others takes.
@@ -61,7 +64,7 @@ impl<M: Message> Engine<M> {
     pub(super) fn departs_at(&mut self, time: SimTime) -> bool {
         match &mut self.kernel.ahead {
             None => false,
-            Some(ahead) => ahead.departures.next_time() == Some(time),
+            Some(ahead) => ahead.next_departure == Some(time),
         }
     }
 
@@ -79,15 +82,40 @@ impl<M: Message> Engine<M> {
             ..
         } = &mut self.kernel;
         let Some(ahead) = ahead else { return };
-        while let Some(departure) = ahead.departures.pop_due(time) {
-            let (Due::Packed(departure) | Due::Kept(departure)) = departure;
+        let is_elsewhere = |id| directory.find(id) == Whereabouts::Unknown;
+        // What was decided before is not here any more.
+        while ahead.departures.next_time() == Some(time)
+            && let Some(departure) = ahead.departures.pop_due(time)
+        {
+            let departure = match departure {
+                Due::Kept(departure) => departure,
+                Due::Packed(leaving) => {
+                    if let Some(later) = ahead.departures.peek(FETCH_STATE) {
+                        alarms.fetch_state(later.alarm);
+                    }
+                    if !alarms.is_pending(leaving.alarm) {
+                        continue;
+                    }
+                    let outgoing = Outgoing {
+                        key: leaving.key(),
+                        sender: leaving.setter,
+                        receiver: leaving.receiver(),
+                        body: &leaving.body,
+                        receiver_is_elsewhere: is_elsewhere(leaving.receiver),
+                    };
+                    if visit(outgoing, leaving.due) {
+                        alarms.fix(leaving.alarm);
+                    }
+                    continue;
+                }
+            };
             let Some(alarm) = alarms.pending(departure.alarm) else {
                 continue;
             };
             let envelope = &mut alarm.load;
             let receiver = envelope.receiver();
             let elsewhere = receiver.agent();
-            let elsewhere = elsewhere.is_some_and(|id| directory.find(id) == Whereabouts::Unknown);
+            let elsewhere = elsewhere.is_some_and(is_elsewhere);
             let Some(body) = &envelope.body else { continue };
             let left = visit(
                 Outgoing {
@@ -101,5 +129,6 @@ impl<M: Message> Engine<M> {
             );
             envelope.mark_if(LEFT, left);
         }
+        ahead.next_departure = ahead.departures.next_time();
     }
 }

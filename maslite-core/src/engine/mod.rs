@@ -149,11 +149,13 @@ impl<M: Message> Engine<M> {
         self.kernel.digest.get_or_insert_default();
         let marks = &mut self.kernel.marks;
         marks.get_or_insert_with(|| Marks::new(Covers::Trace));
+        self.kernel.look_who_notes_deliveries();
     }
 
     /// Shows every delivery to `observer` from now on.
     pub fn observe(&mut self, observer: Observer<M>) {
         self.kernel.observer = Some(observer);
+        self.kernel.look_who_notes_deliveries();
     }
 
     /// The same, where the observer is part of the model: its panic is an error of the model, not
@@ -173,8 +175,9 @@ impl<M: Message> Engine<M> {
 
     /// Shows how far it has come in `progress`, from now on.
     pub fn show_progress(&mut self, progress: Arc<Progress>) {
-        progress.allocate_slots(self.kernel.slots.iter().map(|slot| slot.id));
         self.kernel.progress = progress;
+        self.kernel.progress_is_shown = true;
+        self.kernel.show_slots();
     }
 
     /// Adds an agent from outside, with the next insertion index.
@@ -374,10 +377,24 @@ impl<M: Message> Engine<M> {
         let Some(slot) = self.kernel.receiver_ahead(FETCH_AGENT) else {
             return;
         };
-        if let Some(agent) = &self.agents[slot as usize] {
+        if let Some(Some(agent)) = self.agents.get(slot as usize) {
+            fetch(&**agent);
+        } else if let Some(slot) = self.kernel.arrival_ahead(FETCH_AGENT)
+            && let Some(agent) = &self.agents[slot as usize]
+        {
             fetch(&**agent);
         }
-        if let Some(slot) = self.kernel.receiver_ahead(FETCH_SLOT) {
+        let Some(slot) = self.kernel.receiver_ahead(FETCH_SLOT) else {
+            return;
+        };
+        if let Some(agent) = self.agents.get(slot as usize) {
+            fetch(&self.kernel.slots[slot as usize]);
+            fetch(agent);
+            return;
+        }
+        // One of its two agents is elsewhere.
+        self.kernel.alarms.fetch_beside(FETCH_SLOT);
+        if let Some(slot) = self.kernel.arrival_ahead(FETCH_SLOT) {
             fetch(&self.kernel.slots[slot as usize]);
             fetch(&self.agents[slot as usize]);
         }
@@ -412,6 +429,32 @@ impl<M: Message> Engine<M> {
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
     fn update_awake(&mut self) {
         self.kernel.take_awake(&mut self.updating);
+        let (superstep, level) = (self.kernel.superstep, LevelFilter::current());
+        if level == LevelFilter::TRACE {
+            self.trace_superstep();
+        }
+        let updates = Progress::updates_in(superstep);
+        let mut turn = 0;
+        while let Some(&slot) = self.updating.get(turn) {
+            turn += 1;
+            if let Turn::Other { setup, teardown } = self.kernel.begin_turn(slot)
+                && !self.begin_or_end(slot, setup, teardown)
+            {
+                continue;
+            }
+            self.kernel.progress.begin_update(updates, slot);
+            self.call_agent(slot, Phase::Update, level);
+            if self.kernel.has_mail(slot) {
+                self.kernel.keep_unread(slot);
+            }
+        }
+        self.kernel.superstep += 1;
+        self.kernel.counters.supersteps += 1;
+        self.settle(superstep);
+    }
+
+    #[cold]
+    fn trace_superstep(&self) {
         trace!(
             target: "maslite",
             sim_time = %self.kernel.now,
@@ -419,44 +462,37 @@ impl<M: Message> Engine<M> {
             awake = self.updating.len(),
             "superstep"
         );
-        let mut turn = 0;
-        while let Some(&slot) = self.updating.get(turn) {
-            turn += 1;
-            match self.kernel.begin_turn(slot) {
-                Turn::Update => self.call(slot, Phase::Update),
-                Turn::Other { setup, teardown } => {
-                    if setup {
-                        self.call(slot, Phase::Setup);
-                    }
-                    if teardown {
-                        self.call(slot, Phase::Teardown);
-                        self.kernel.free_slot(slot);
-                        self.release(slot);
-                        self.kernel.counters.agents -= 1;
-                        continue;
-                    }
-                    self.call(slot, Phase::Update);
-                }
-            }
-            if self.kernel.has_mail(slot) {
-                self.kernel.keep_unread(slot);
-            }
-        }
-        let superstep = self.kernel.superstep;
-        self.kernel.superstep += 1;
-        self.kernel.counters.supersteps += 1;
-        self.settle(superstep);
     }
 
-    #[inline]
+    /// Sets an agent up, or tears it down. True if it is to be updated now.
+    #[inline(never)]
+    fn begin_or_end(&mut self, slot: u32, setup: bool, teardown: bool) -> bool {
+        if setup {
+            self.call(slot, Phase::Setup);
+        }
+        if teardown {
+            self.call(slot, Phase::Teardown);
+            self.kernel.free_slot(slot);
+            self.release(slot);
+            self.kernel.counters.agents -= 1;
+        }
+        !teardown
+    }
+
     fn call(&mut self, slot: u32, phase: Phase) {
+        let superstep = self.kernel.superstep;
+        self.kernel.progress.begin_call(superstep, slot, phase);
+        self.call_agent(slot, phase, LevelFilter::current());
+    }
+
+    /// Calls an agent, in a span if records of any level are wanted.
+    #[inline]
+    fn call_agent(&mut self, slot: u32, phase: Phase, level: LevelFilter) {
         let agent = self.agents[slot as usize]
             .as_mut()
             .expect("an agent with a slot is there");
-        let superstep = self.kernel.superstep;
-        self.kernel.progress.begin_call(superstep, slot, phase);
         let mut context = Context::new(&mut self.kernel, &mut self.births, slot);
-        if LevelFilter::current() != LevelFilter::OFF {
+        if level != LevelFilter::OFF {
             return call_in_span(agent.as_mut(), &mut context, phase);
         }
         match phase {

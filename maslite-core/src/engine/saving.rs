@@ -173,9 +173,11 @@ impl<M: Message> Engine<M> {
         new.marks = old.marks.as_ref().map(|marks| Marks::new(marks.covers()));
         new.observer = old.observer.take();
         new.observed_by = old.observed_by;
-        let progress = std::sync::Arc::clone(&old.progress);
+        new.look_who_notes_deliveries();
+        new.progress = std::sync::Arc::clone(&old.progress);
+        new.progress_is_shown = old.progress_is_shown;
         let dropped = self.release_all();
-        fresh.show_progress(progress);
+        fresh.kernel.show_slots();
         *self = fresh;
         dropped
     }

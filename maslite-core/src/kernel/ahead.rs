@@ -2,18 +2,19 @@
 //! the alarms.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use super::Kernel;
-use super::alarms::Packed;
-use crate::alarm_queue::{AlarmId, AlarmQueue, Due, Load, Pack, Pending};
+use super::alarms::{ARRIVED, AWAY, DIRECT, FLAGS, IS_REQUIRED, Packed, low_half};
+use crate::alarm_queue::{AlarmId, AlarmQueue, Beside, Due, Hint, Load, Pack, Pending};
 use crate::directory::Whereabouts;
 use crate::mailing_list::Pattern;
 use crate::message::{
-    ELSEWHERE, Envelope, FOREIGN, Import, MailKey, Message, PERIODIC, REQUIRED, SETTLED,
+    ELSEWHERE, Envelope, FOREIGN, Import, MailKey, Message, PERIODIC, REQUIRED, Receiver, SETTLED,
 };
 use crate::{AgentId, SimDuration, SimTime};
 
-/// An alarm that may have to leave before it is due.
+/// An alarm that may have to leave before it is due, and is kept apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Departure {
     pub(crate) alarm: AlarmId,
@@ -38,19 +39,60 @@ impl Load for Departure {
     }
 }
 
-impl Pack for Departure {
-    fn key(&self) -> MailKey {
-        self.key
+/// A packed alarm for an agent elsewhere, with all that its leaving takes: what is far away in
+/// memory is not looked for again.
+#[derive(Debug)]
+pub(crate) struct Leaving<M> {
+    pub(crate) due: SimTime,
+    pub(crate) alarm: Hint,
+    set_at: SimTime,
+    index: u32,
+    sequence: u32,
+    pub(crate) setter: AgentId,
+    pub(crate) receiver: AgentId,
+    is_direct: bool,
+    pub(crate) body: M,
+}
+
+impl<M> Leaving<M> {
+    /// The setter and the key of the alarm.
+    pub(super) fn of(&self) -> (AgentId, MailKey) {
+        (self.setter, self.key())
     }
+
+    pub(crate) fn receiver(&self) -> Receiver {
+        match self.is_direct {
+            true => Receiver::Direct(self.receiver),
+            false => Receiver::Agent(self.receiver),
+        }
+    }
+}
+
+impl<M> Pack for Leaving<M> {
+    #[inline]
+    fn key(&self) -> MailKey {
+        MailKey::of_agent(self.set_at, self.index.into(), self.sequence.into())
+    }
+}
+
+/// An agent elsewhere, and whether nobody else may get what is for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away {
+    id: AgentId,
+    is_direct: bool,
 }
 
 /// What a scheduler keeps under a lookahead: mail to others leaves before it is due.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct Ahead<M> {
     /// The least time that mail to other schedulers takes.
     pub(crate) lookahead: SimDuration,
     /// Alarms that may have to leave, by the time at which that is decided.
-    pub(crate) departures: AlarmQueue<Departure, Departure>,
+    pub(crate) departures: AlarmQueue<Departure, Leaving<M>>,
+    /// When the first of them is decided.
+    pub(crate) next_departure: Option<SimTime>,
+    /// Mail has come for those who listen here: the same mail can come twice.
+    pub(super) copies_come: bool,
     /// When subscriptions were made; those that hold from the start are not in it.
     pub(super) subscribed_at: BTreeMap<(u32, Pattern), SimTime>,
     /// How long mail from elsewhere was under way. Mail names its place here: there are as many as
@@ -62,11 +104,13 @@ pub(crate) struct Ahead {
     pub(crate) starting: bool,
 }
 
-impl Ahead {
+impl<M> Ahead<M> {
     pub(crate) fn new(lookahead: SimDuration) -> Self {
         Self {
             lookahead,
             departures: AlarmQueue::default(),
+            next_departure: None,
+            copies_come: false,
             subscribed_at: BTreeMap::new(),
             delays: Vec::new(),
             dismissals: BTreeMap::new(),
@@ -82,8 +126,14 @@ impl Ahead {
     /// Has it decided at `time` whether an alarm leaves.
     pub(super) fn depart_at(&mut self, time: SimTime, alarm: AlarmId, of: (AgentId, MailKey)) {
         let (setter, key) = of;
-        let departure = Departure { alarm, setter, key };
-        self.departures.set_packed(time, setter, departure);
+        let load = Departure { alarm, setter, key };
+        self.departures.set(Pending { time, load });
+        self.departs_first_at(time);
+    }
+
+    fn departs_first_at(&mut self, time: SimTime) {
+        let next = self.next_departure.map_or(time, |next| next.min(time));
+        self.next_departure = Some(next);
     }
 
     /// The place of a delay among those of mail from elsewhere, counted from 1.
@@ -126,7 +176,7 @@ impl<M: Message> Kernel<M> {
         let slots = &self.slots;
         let pending = self
             .alarms
-            .list(None, |alarm| alarm.kept_apart(slots))
+            .list(None, |alarm, beside| alarm.kept_apart(slots, beside))
             .into_iter();
         // Those for agents elsewhere are looked at already.
         let own = pending
@@ -139,12 +189,122 @@ impl<M: Message> Kernel<M> {
 
     /// Under a lookahead: takes in mail that arrives at `time`.
     pub(crate) fn arrive(&mut self, time: SimTime, left_at: SimTime, import: Import<M>) {
+        let mut origin = 0;
+        if let Some(ahead) = &mut self.ahead {
+            origin = ahead.origin(time.since(left_at));
+            ahead.copies_come |= import.is_copy;
+        }
+        if let Some((to, index, sequence)) = self.packs_arrival(&import) {
+            let Import { key, mail, .. } = import;
+            let packed = Packed {
+                set_at: key.sent_at(),
+                index,
+                setter: origin.into(),
+                sequence,
+                to,
+                body: mail.body,
+            };
+            let beside = Beside {
+                word: mail.sender.as_u64(),
+                is_fixed: true,
+            };
+            let packed = (packed, beside);
+            self.alarms.set_packed_beside(time, mail.sender, packed);
+            return;
+        }
         let mut load = import.into_envelope();
         load.mark(REQUIRED);
-        if let Some(ahead) = &mut self.ahead {
-            load.origin = ahead.origin(time.since(left_at));
-        }
+        load.origin = origin;
         self.alarms.set(Pending { time, load });
+    }
+
+    /// How mail from elsewhere is packed, if it can be: where the receiver sits, with flags, the
+    /// insertion index of the sender and the sequence number.
+    #[inline]
+    fn packs_arrival(&self, import: &Import<M>) -> Option<(NonZeroU32, u32, u32)> {
+        if self.ahead.is_none()
+            || import.is_copy
+            || const { std::mem::needs_drop::<M>() }
+            || !self.alarms.packs()
+        {
+            return None;
+        }
+        let [_, rank, sequence] = import.key.to_numbers();
+        let index = u32::try_from(rank.checked_sub(1)?).ok()?;
+        let sequence = u32::try_from(sequence).ok()?;
+        let is_direct = matches!(import.mail.receiver, Receiver::Direct(_));
+        let Whereabouts::Here(slot) = self.directory.find(import.mail.receiver.agent()?) else {
+            return None;
+        };
+        let direct = if is_direct { DIRECT } else { 0 };
+        let to = (slot < !FLAGS).then_some((slot + 1) | ARRIVED | IS_REQUIRED | direct)?;
+        Some((NonZeroU32::new(to)?, index, sequence))
+    }
+
+    /// The receiver of an alarm that is elsewhere, if the alarm can be packed.
+    #[inline]
+    pub(super) fn away(&self, slot: u32, receiver: Receiver) -> Option<Away> {
+        if self.ahead.is_none() || const { std::mem::needs_drop::<M>() } || !self.alarms.packs() {
+            return None;
+        }
+        let entry = &self.slots[slot as usize];
+        let id = receiver.agent()?;
+        let fits = (entry.index | entry.sequence) <= u64::from(u32::MAX);
+        let is_direct = matches!(receiver, Receiver::Direct(_));
+        let is_away = fits && self.directory.find(id) == Whereabouts::Unknown;
+        is_away.then_some(Away { id, is_direct })
+    }
+
+    /// Sets an alarm for an agent elsewhere, and has it leave before it is due.
+    pub(super) fn set_alarm_away(
+        &mut self,
+        slot: u32,
+        due: SimTime,
+        required: bool,
+        away: Away,
+        body: M,
+    ) -> AlarmId {
+        let Away { id, is_direct } = away;
+        let entry = &mut self.slots[slot as usize];
+        let (setter, set_at) = (entry.id, self.now);
+        let (index, sequence) = (low_half(entry.index), low_half(entry.sequence));
+        entry.sequence += 1;
+        self.counters.alarms_set += 1;
+        let to = 1 | AWAY | if is_direct { DIRECT } else { 0 };
+        let to = to | if required { IS_REQUIRED } else { 0 };
+        let packed = Packed {
+            set_at,
+            index,
+            setter: slot,
+            sequence,
+            to: NonZeroU32::new(to).expect("a number with a flag is not zero"),
+            body: body.clone(),
+        };
+        let beside = Beside {
+            word: id.as_u64(),
+            is_fixed: false,
+        };
+        let packed = (packed, beside);
+        let alarm = self.alarms.set_packed_beside(due, setter, packed);
+        if let Some(ahead) = &mut self.ahead {
+            let lookahead = ahead.lookahead.as_nanos();
+            let earlier = due.as_nanos().saturating_sub(lookahead);
+            let time = SimTime::from_nanos(earlier).max(self.now);
+            let leaving = Leaving {
+                due,
+                alarm: alarm.hint(),
+                set_at,
+                index,
+                sequence,
+                setter,
+                receiver: id,
+                is_direct,
+                body,
+            };
+            ahead.departures.set_packed(time, setter, leaving);
+            ahead.departs_first_at(time);
+        }
+        alarm
     }
 
     #[inline(never)]
@@ -156,10 +316,60 @@ impl<M: Message> Kernel<M> {
                 next = Some(next.map_or(time, |next| next.min(time)));
             }
         };
-        or(ahead.departures.next_time());
+        or(ahead.next_departure);
         or(ahead.dismissals.keys().next().copied());
         next
     }
+
+    /// Puts the alarms due at `time` right into the inboxes, also those from and to agents
+    /// elsewhere, up to one that must take the longer way, which is returned.
+    fn fire_to_inboxes_ahead(&mut self, time: SimTime) -> Option<Due<Envelope<M>, Packed<M>>> {
+        loop {
+            match self.fire_to_inboxes::<true>(time) {
+                Some(Due::Packed(alarm)) if alarm.has_beside() => {
+                    if let Some(alarm) = self.post_beside(alarm) {
+                        return Some(Due::Packed(alarm));
+                    }
+                }
+                due => return due,
+            }
+        }
+    }
+
+    /// Fires a packed alarm from or to an agent elsewhere, while nobody listens. Returns it if it
+    /// must take the longer way.
+    #[inline(never)]
+    pub(super) fn post_beside(&mut self, alarm: Packed<M>) -> Option<Packed<M>> {
+        let beside = self.alarms.last_beside();
+        let is_simple = match alarm.is(ARRIVED) {
+            // The same mail may have come a second time.
+            true => {
+                let copies_come = self.ahead.as_ref().is_none_or(|ahead| ahead.copies_come);
+                !copies_come && self.is_here(alarm.receiver_here())
+            }
+            // It has left, and its receiver is still elsewhere.
+            false => {
+                let receiver = AgentId::from_u64(beside.word);
+                beside.is_fixed && self.directory.find(receiver) == Whereabouts::Unknown
+            }
+        };
+        if !is_simple {
+            return Some(alarm);
+        }
+        if alarm.is(AWAY) {
+            self.counters.alarms_fired += 1;
+            return None;
+        }
+        let (receiver, mail) = (alarm.receiver_here(), crate::narrow(self.posted.len()));
+        let mut envelope = alarm.kept_apart(&self.slots, Some(beside));
+        envelope.mark(SETTLED);
+        envelope.set_readers(1);
+        self.posted.push(envelope);
+        self.deliver(receiver, mail);
+        self.counters.sent += 1;
+        None
+    }
+
     /// The same under a lookahead: mail from elsewhere is among the alarms, and whether an alarm
     /// leaves was decided before.
     #[inline(never)]
@@ -177,19 +387,19 @@ impl<M: Message> Kernel<M> {
             return;
         }
         let mut due = if self.reaches_receivers_alone() && !self.others_listen {
-            self.fire_to_inboxes(time)
+            self.fire_to_inboxes_ahead(time)
         } else {
-            self.alarms.pop_due(time)
+            self.alarms.pop_due_of::<true>(time)
         };
         while let Some(alarm) = due {
             self.queue_settled(alarm);
-            due = self.alarms.pop_due(time);
+            due = self.alarms.pop_due_of::<true>(time);
         }
     }
 
     /// Queues what is due, and whether it leaves was decided before.
     fn queue_settled(&mut self, due: Due<Envelope<M>, Packed<M>>) {
-        let mut envelope = self.due_mail(due);
+        let mut envelope = self.due_mail_beside(due);
         envelope.mark(SETTLED);
         if envelope.is(FOREIGN) {
             // The same mail can come twice: for its receiver, and for those who listen.

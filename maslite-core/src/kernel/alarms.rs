@@ -5,28 +5,36 @@ use std::num::NonZeroU32;
 use super::Kernel;
 use super::slots::Slot;
 use crate::alarm::{AlarmFilter, PendingAlarm};
-use crate::alarm_queue::{AlarmId, Due, Pack, Pending};
+use crate::alarm_queue::{AlarmId, Beside, Due, Pack, Pending};
 use crate::directory::{NONE, Whereabouts};
-use crate::message::{ELSEWHERE, Envelope, MailKey, Message, PERIODIC, REQUIRED, Receiver};
+use crate::message::{
+    ELSEWHERE, Envelope, FOREIGN, LEFT, MailKey, Message, PERIODIC, REQUIRED, Receiver,
+};
 use crate::{AgentId, SimTime};
 
-/// An alarm of an agent here for an agent here, as small as it gets.
+/// An alarm of an agent here for an agent here, as small as it gets. Under a lookahead one of the
+/// two may be elsewhere: its id then lies beside the state of the alarm.
 #[derive(Clone, Debug)]
 pub(crate) struct Packed<M> {
-    set_at: SimTime,
-    /// The insertion index of the setter, and where it sits.
-    index: u32,
-    setter: u32,
-    sequence: u32,
+    pub(super) set_at: SimTime,
+    /// The insertion index of the setter, and where it sits. Of mail from elsewhere: how long it
+    /// was under way, as [`Envelope::origin`].
+    pub(super) index: u32,
+    pub(super) setter: u32,
+    pub(super) sequence: u32,
     /// Where the receiver sits, plus one, and flags.
-    to: NonZeroU32,
-    body: M,
+    pub(super) to: NonZeroU32,
+    pub(super) body: M,
 }
 
 /// No other agent may get it.
-const DIRECT: u32 = 1 << 31;
-const IS_REQUIRED: u32 = 1 << 30;
-const FLAGS: u32 = DIRECT | IS_REQUIRED;
+pub(super) const DIRECT: u32 = 1 << 31;
+pub(super) const IS_REQUIRED: u32 = 1 << 30;
+/// The receiver is elsewhere.
+pub(super) const AWAY: u32 = 1 << 29;
+/// The sender is elsewhere.
+pub(super) const ARRIVED: u32 = 1 << 28;
+pub(super) const FLAGS: u32 = DIRECT | IS_REQUIRED | AWAY | ARRIVED;
 
 /// Of a number that was found to have no more.
 #[inline]
@@ -34,23 +42,43 @@ const FLAGS: u32 = DIRECT | IS_REQUIRED;
     clippy::cast_possible_truncation,
     reason = "the lower half is all there is"
 )]
-fn low_half(number: u64) -> u32 {
+pub(super) fn low_half(number: u64) -> u32 {
     number as u32
 }
 
 impl<M> Packed<M> {
+    /// Where the receiver sits. If one of the two agents is elsewhere, this is a slot that is not
+    /// there: so the fast path of all other alarms need not ask for that.
     #[inline]
-    fn receiver(&self) -> u32 {
+    pub(super) fn receiver(&self) -> u32 {
+        (self.to.get() & !(DIRECT | IS_REQUIRED)) - 1
+    }
+
+    /// Where the receiver of mail from elsewhere sits.
+    pub(super) fn receiver_here(&self) -> u32 {
         (self.to.get() & !FLAGS) - 1
     }
 
-    /// The same with agents in other slots; false if one of the two is in none.
+    #[inline]
+    pub(super) fn is(&self, flag: u32) -> bool {
+        self.to.get() & flag != 0
+    }
+
+    /// The same with agents in other slots; false if one of the two was here and is in none.
     fn renumber(&mut self, number: impl Fn(u32) -> u32) -> bool {
-        let (setter, receiver) = (number(self.setter), number(self.receiver()));
-        let to = (self.to.get() & FLAGS) | receiver.wrapping_add(1);
-        match NonZeroU32::new(to) {
-            Some(to) if setter != NONE && receiver != NONE => (self.setter, self.to) = (setter, to),
-            _ => return false,
+        if !self.is(ARRIVED) {
+            self.setter = match number(self.setter) {
+                NONE => return false,
+                setter => setter,
+            };
+        }
+        if !self.is(AWAY) {
+            let receiver = match number(self.receiver_here()) {
+                NONE => return false,
+                receiver => receiver,
+            };
+            let to = NonZeroU32::new((self.to.get() & FLAGS) | (receiver + 1));
+            self.to = to.expect("one more than a slot is not zero");
         }
         true
     }
@@ -74,10 +102,39 @@ impl<M> Packed<M> {
 impl<M> Packed<M> {
     /// The alarm as mail that is kept apart: while it is pending it must be known whether it is
     /// required.
-    pub(super) fn kept_apart(self, slots: &[Slot]) -> Envelope<M> {
+    pub(super) fn kept_apart(self, slots: &[Slot], beside: Option<Beside>) -> Envelope<M> {
         let required = self.is_required();
-        let mut envelope = self.unpack(slots);
+        let mut envelope = match beside {
+            None => self.unpack(slots),
+            Some(beside) => self.unpack_beside(slots, beside),
+        };
         envelope.mark_if(REQUIRED, required);
+        envelope
+    }
+
+    /// Mail from or to an agent elsewhere, whose id lies beside it.
+    #[inline(never)]
+    fn unpack_beside(self, slots: &[Slot], beside: Beside) -> Envelope<M> {
+        let key = self.key();
+        let other = AgentId::from_u64(beside.word);
+        let (is_direct, has_arrived) = (self.is(DIRECT), self.is(ARRIVED));
+        let (from, to) = match has_arrived {
+            true => (other, slots[self.receiver_here() as usize].id),
+            false => (slots[self.setter as usize].id, other),
+        };
+        let to = match is_direct {
+            true => Receiver::Direct(to),
+            false => Receiver::Agent(to),
+        };
+        let origin = self.setter;
+        let mut envelope = Envelope::new(key, from, to, self.body);
+        if has_arrived {
+            envelope.mark(FOREIGN | REQUIRED);
+            envelope.origin = u16::try_from(origin).expect("it was a number of 16 bits");
+        } else {
+            envelope.mark(ELSEWHERE);
+            envelope.mark_if(LEFT, beside.is_fixed);
+        }
         envelope
     }
 }
@@ -90,7 +147,17 @@ impl<M> Pack for Packed<M> {
 
     #[inline]
     fn is_required(&self) -> bool {
-        self.to.get() & IS_REQUIRED != 0
+        self.is(IS_REQUIRED)
+    }
+
+    #[inline]
+    fn is_elsewhere(&self) -> bool {
+        self.is(AWAY)
+    }
+
+    #[inline]
+    fn has_beside(&self) -> bool {
+        self.is(AWAY | ARRIVED)
     }
 }
 
@@ -106,8 +173,7 @@ impl<M: Message> Kernel<M> {
         body: M,
     ) -> AlarmId {
         let Some(to) = self.packable(slot, required, receiver) else {
-            let marks = if required { REQUIRED } else { 0 };
-            return self.set_alarm_apart(slot, time, marks, receiver, body);
+            return self.set_alarm_unpacked(slot, time, required, receiver, body);
         };
         let entry = &mut self.slots[slot as usize];
         let packed = Packed {
@@ -121,6 +187,23 @@ impl<M: Message> Kernel<M> {
         entry.sequence += 1;
         self.counters.alarms_set += 1;
         self.alarms.set_packed(time, entry.id, packed)
+    }
+
+    /// Sets an alarm that is not for an agent here, or does not fit an entry.
+    #[inline(never)]
+    fn set_alarm_unpacked(
+        &mut self,
+        slot: u32,
+        time: SimTime,
+        required: bool,
+        receiver: Receiver,
+        body: M,
+    ) -> AlarmId {
+        if let Some(away) = self.away(slot, receiver) {
+            return self.set_alarm_away(slot, time, required, away, body);
+        }
+        let marks = if required { REQUIRED } else { 0 };
+        self.set_alarm_apart(slot, time, marks, receiver, body)
     }
 
     /// Where the receiver sits, with flags, if an alarm can be packed: both agents are here, and no
@@ -227,7 +310,7 @@ impl<M: Message> Kernel<M> {
         let slots = &self.slots;
         let cleared = self
             .alarms
-            .clear(setter, id, |alarm| alarm.kept_apart(slots));
+            .clear(setter, id, |alarm, beside| alarm.kept_apart(slots, beside));
         self.counters.alarms_cleared += u64::from(cleared);
         cleared
     }
@@ -238,7 +321,7 @@ impl<M: Message> Kernel<M> {
         let slots = &self.slots;
         let cleared = self.alarms.clear_where(
             setter,
-            |alarm| alarm.kept_apart(slots),
+            |alarm, beside| alarm.kept_apart(slots, beside),
             |alarm| filter.matches(alarm),
         );
         self.counters.alarms_cleared += cleared as u64;
@@ -256,7 +339,7 @@ impl<M: Message> Kernel<M> {
         let slots = &self.slots;
         let pending = self
             .alarms
-            .list(setter, |alarm| alarm.kept_apart(slots))
+            .list(setter, |alarm, beside| alarm.kept_apart(slots, beside))
             .into_iter();
         pending
             .filter(|(_, alarm)| filter.matches(alarm))
@@ -272,7 +355,7 @@ impl<M: Message> Kernel<M> {
         let slots = &self.slots;
         let bodies = self
             .alarms
-            .list(None, |alarm| alarm.kept_apart(slots))
+            .list(None, |alarm, beside| alarm.kept_apart(slots, beside))
             .into_iter();
         let bodies: Vec<_> = bodies.map(|(_, alarm)| alarm.load.body.clone()).collect();
         let pending = self.list_alarms(None, AlarmFilter::all()).into_iter();
@@ -288,7 +371,7 @@ impl<M: Message> Kernel<M> {
         // Agents that are gone must be known by their ids from now on.
         self.alarms.unpack_where(
             |alarm| !alarm.renumber(number),
-            |alarm| alarm.kept_apart(slots),
+            |alarm, beside| alarm.kept_apart(slots, beside),
         );
         self.alarms
             .for_each_kept(|envelope| envelope.set_slot(number(envelope.slot())));
@@ -313,7 +396,7 @@ impl<M: Message> Kernel<M> {
         if self.has_neighbours || !self.reaches_receivers_alone() {
             return self.fire_to_outbox(time);
         }
-        if let Some(other) = self.fire_to_inboxes(time) {
+        if let Some(other) = self.fire_to_inboxes::<false>(time) {
             self.queue_due(other);
             self.fire_to_outbox(time);
         }
@@ -330,15 +413,18 @@ impl<M: Message> Kernel<M> {
     }
 
     /// Puts the alarms due at `time` right into the inboxes, up to one that must take the longer
-    /// way, which is returned.
+    /// way, which is returned. `BESIDE`: an agent elsewhere may be the setter or the receiver.
     #[inline]
-    pub(super) fn fire_to_inboxes(&mut self, time: SimTime) -> Option<Due<Envelope<M>, Packed<M>>> {
+    pub(super) fn fire_to_inboxes<const BESIDE: bool>(
+        &mut self,
+        time: SimTime,
+    ) -> Option<Due<Envelope<M>, Packed<M>>> {
         self.forget_read_mail();
         let mut fired = 0;
         let mut other = None;
-        while let Some(due) = self.alarms.pop_due(time) {
+        while let Some(due) = self.alarms.pop_due_of::<BESIDE>(time) {
             match due {
-                Due::Packed(alarm) if !self.is_gone(alarm.receiver()) => {
+                Due::Packed(alarm) if self.is_here(alarm.receiver()) => {
                     fired += 1;
                     self.post_alarm(alarm);
                 }
@@ -387,12 +473,29 @@ impl<M: Message> Kernel<M> {
         self.alarms.peek(ahead).map(Packed::receiver)
     }
 
-    /// What is due, as mail.
+    /// The slot of the receiver of the alarm at this distance behind the next one, if that is mail
+    /// from elsewhere.
+    pub(crate) fn arrival_ahead(&self, ahead: usize) -> Option<u32> {
+        let alarm = self.alarms.peek(ahead)?;
+        alarm.is(ARRIVED).then(|| alarm.receiver_here())
+    }
+
+    /// What is due, as mail, where nothing lies beside it.
     #[inline]
     pub(super) fn due_mail(&self, due: Due<Envelope<M>, Packed<M>>) -> Envelope<M> {
         match due {
             Due::Packed(alarm) => alarm.unpack(&self.slots),
             Due::Kept(envelope) => envelope,
+        }
+    }
+
+    /// What was popped last, as mail.
+    pub(super) fn due_mail_beside(&self, due: Due<Envelope<M>, Packed<M>>) -> Envelope<M> {
+        match due {
+            Due::Packed(alarm) if alarm.has_beside() => {
+                alarm.unpack_beside(&self.slots, self.alarms.last_beside())
+            }
+            due => self.due_mail(due),
         }
     }
 }

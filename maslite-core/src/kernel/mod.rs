@@ -76,7 +76,7 @@ pub(crate) struct Kernel<M: Message> {
     /// Which of them are periodic, once there was one.
     periodics: Option<Box<Periodics>>,
     /// What holds under a lookahead only.
-    pub(crate) ahead: Option<Box<Ahead>>,
+    pub(crate) ahead: Option<Box<Ahead<M>>>,
     /// Mail not yet posted, in the kernel's order.
     pub(crate) outbox: Vec<Envelope<M>>,
     /// Mail was put there, or something else happened, that those around have not been shown.
@@ -125,7 +125,12 @@ pub(crate) struct Kernel<M: Message> {
     /// Where it stands and who is at work: for the error if that agent panics, and for other
     /// threads.
     pub(crate) progress: Arc<Progress>,
+    /// Other threads read it, and so it must know the agents by their slots.
+    pub(crate) progress_is_shown: bool,
     pub(crate) counters: Counters,
+    /// There is a digest, an observer or a periodic alarm: one look, for each delivery, at all of
+    /// them.
+    notes_deliveries: bool,
     pub(crate) digest: Option<DigestSum>,
     pub(crate) content: Option<Content<M>>,
     /// The digest in pieces; of the contents, if one of these is kept.
@@ -191,7 +196,9 @@ impl<M: Message> Kernel<M> {
             failure: None,
             is_guarded: false,
             progress: Arc::default(),
+            progress_is_shown: false,
             counters: Counters::default(),
+            notes_deliveries: false,
             digest: None,
             content: None,
             marks: None,

@@ -32,6 +32,7 @@ impl<M: Message> Kernel<M> {
         let id = self.set_alarm_apart(slot, time, marks, receiver, body);
         let periodic = Periodic::new(id, time, period, receiver, topic);
         self.periodics.get_or_insert_default().insert(periodic);
+        self.look_who_notes_deliveries();
         id
     }
 
@@ -93,9 +94,9 @@ impl<M: Message> Kernel<M> {
         // It may have fired and wait to be taken.
         let (setter, _) = handle.origin();
         let slots = &self.slots;
-        let was_pending = self
-            .alarms
-            .clear(setter, ended.current, |alarm| alarm.kept_apart(slots));
+        let was_pending = self.alarms.clear(setter, ended.current, |alarm, beside| {
+            alarm.kept_apart(slots, beside)
+        });
         self.counters.alarms_cleared += u64::from(was_pending);
         true
     }

@@ -2,7 +2,7 @@
 
 use super::Kernel;
 use super::inbox::Link;
-use super::slots::AWAKE;
+use super::slots::{AWAKE, Slot};
 use crate::directory::{NONE, Whereabouts};
 use crate::message::{COPY, Envelope, FOREIGN, LEFT, MailKey, Message, Receiver};
 use crate::run::{self, LostKey, LostMail, Report};
@@ -39,10 +39,15 @@ impl<M: Message> Kernel<M> {
     }
 
     /// Links all mail of the outbox into the inboxes of its recipients.
+    #[inline]
     pub(crate) fn post(&mut self) {
-        if self.outbox.is_empty() && self.unread.is_empty() {
-            return;
+        if !self.outbox.is_empty() || !self.unread.is_empty() {
+            self.post_outbox();
         }
+    }
+
+    #[inline(never)]
+    fn post_outbox(&mut self) {
         self.forget_read_mail();
         let mut first = 0;
         if self.posted.is_empty() && self.unread.is_empty() {
@@ -53,44 +58,95 @@ impl<M: Message> Kernel<M> {
             self.posted.append(&mut self.outbox);
         }
         let listened = !self.mailing_list.is_empty();
-        let (mut sent, mut local) = (0, 0);
-        for mail in first..crate::narrow(self.posted.len()) {
-            let envelope = &self.posted[mail as usize];
-            let receiver = envelope.receiver();
-            let mut readers = 0;
-            let mut owner = NONE;
-            if let Some(id) = receiver.agent() {
-                let whereabouts = match envelope.slot() {
-                    NONE => self.directory.find(id),
-                    // It may have been removed since an alarm was set for it.
-                    slot if self.is_gone(slot) => Whereabouts::Removed,
-                    slot => Whereabouts::Here(slot),
-                };
-                match whereabouts {
-                    Whereabouts::Here(slot) => {
-                        owner = slot;
-                        readers = 1;
-                        local += u64::from(!envelope.is(FOREIGN));
-                        self.deliver(slot, mail);
-                    }
-                    nowhere => readers = self.post_elsewhere(mail, id, nowhere),
+        let (mut mail, end) = (first, crate::narrow(self.posted.len()));
+        while mail < end {
+            if !listened {
+                mail = self.post_to_receivers(mail);
+                if mail == end {
+                    break;
                 }
             }
-            if listened && !matches!(receiver, Receiver::Direct(_)) {
-                readers += self.copy_to_subscribers(mail, owner);
-            }
-            let envelope = &mut self.posted[mail as usize];
-            envelope.set_readers(readers);
-            if readers == 0 {
-                if !envelope.is(FOREIGN | LEFT) && receiver == Receiver::Subscribers {
-                    self.counters.unheard += 1;
-                }
-                envelope.body = None;
-            }
-            sent += u64::from(readers);
+            self.post_one(mail, listened);
+            mail += 1;
         }
-        self.counters.sent += sent;
-        self.local += local;
+    }
+
+    /// Posts one mail, whoever gets it.
+    #[inline(never)]
+    fn post_one(&mut self, mail: u32, listened: bool) {
+        let envelope = &self.posted[mail as usize];
+        let receiver = envelope.receiver();
+        let mut readers = 0;
+        let mut owner = NONE;
+        if let Some(id) = receiver.agent() {
+            let whereabouts = match envelope.slot() {
+                NONE => self.directory.find(id),
+                // It may have been removed since an alarm was set for it.
+                slot if self.is_gone(slot) => Whereabouts::Removed,
+                slot => Whereabouts::Here(slot),
+            };
+            match whereabouts {
+                Whereabouts::Here(slot) => {
+                    owner = slot;
+                    readers = 1;
+                    self.local += u64::from(!envelope.is(FOREIGN));
+                    self.deliver(slot, mail);
+                }
+                nowhere => readers = self.post_elsewhere(mail, id, nowhere),
+            }
+        }
+        if listened && !matches!(receiver, Receiver::Direct(_)) {
+            readers += self.copy_to_subscribers(mail, owner);
+        }
+        let envelope = &mut self.posted[mail as usize];
+        envelope.set_readers(readers);
+        if readers == 0 {
+            if !envelope.is(FOREIGN | LEFT) && receiver == Receiver::Subscribers {
+                self.counters.unheard += 1;
+            }
+            envelope.body = None;
+        }
+        self.counters.sent += u64::from(readers);
+    }
+
+    /// Posts mail, from `first` on, to receivers that are agents here, where nobody subscribes to
+    /// anything. Returns the first mail that must take the longer way.
+    #[inline]
+    fn post_to_receivers(&mut self, first: u32) -> u32 {
+        let Self {
+            posted,
+            slots,
+            directory,
+            links,
+            awake,
+            ..
+        } = self;
+        let mut mail = first;
+        let mut foreign = 0;
+        for envelope in &mut posted[first as usize..] {
+            let Some(id) = envelope.receiver().agent() else {
+                break;
+            };
+            let slot = match envelope.slot() {
+                NONE => match directory.find(id) {
+                    Whereabouts::Here(slot) => slot,
+                    Whereabouts::Removed | Whereabouts::Unknown => break,
+                },
+                slot => slot,
+            };
+            let entry = &mut slots[slot as usize];
+            if entry.is_gone() {
+                break;
+            }
+            envelope.set_readers(1);
+            foreign += u64::from(envelope.is(FOREIGN));
+            put_into_inbox(entry, (slot, mail), links, awake);
+            mail += 1;
+        }
+        let count = u64::from(mail - first);
+        self.counters.sent += count;
+        self.local += count - foreign;
+        mail
     }
 
     /// Posts mail whose receiver is no agent here; tells how many read it here.
@@ -140,16 +196,7 @@ impl<M: Message> Kernel<M> {
     #[inline]
     pub(super) fn deliver(&mut self, slot: u32, mail: u32) {
         let entry = &mut self.slots[slot as usize];
-        if !entry.inbox.is_empty() {
-            // Who has mail was woken by it.
-            entry.inbox.append(mail, &mut self.links);
-            return;
-        }
-        entry.inbox.first = Link::new(mail, NONE);
-        if entry.flags & AWAKE == 0 {
-            entry.flags |= AWAKE;
-            self.awake.push(slot);
-        }
+        put_into_inbox(entry, (slot, mail), &mut self.links, &mut self.awake);
     }
 
     /// Delivers to all who listen, but not to the receiver once more; tells how many they are.
@@ -166,15 +213,23 @@ impl<M: Message> Kernel<M> {
             self.retain_early_listeners(mail, &mut recipients);
         }
         let mut copies = 0;
+        let Self {
+            slots,
+            links,
+            awake,
+            ..
+        } = self;
         for slot in &recipients {
             if *slot != owner {
                 copies += 1;
-                self.deliver(*slot, mail);
+                let entry = &mut slots[*slot as usize];
+                put_into_inbox(entry, (*slot, mail), links, awake);
             }
         }
         self.recipients = recipients;
         copies
     }
+
     /// Links mail that was left unread into the inbox it was in, before anything new.
     fn post_unread(&mut self) {
         let mut unread = std::mem::take(&mut self.unread);
@@ -189,5 +244,25 @@ impl<M: Message> Kernel<M> {
     /// Whether agents left mail unread in the last superstep.
     pub(crate) fn has_unread(&self) -> bool {
         !self.unread.is_empty()
+    }
+}
+
+/// Puts mail into the inbox of a slot, and wakes its agent.
+#[inline(always)]
+fn put_into_inbox(
+    entry: &mut Slot,
+    (slot, mail): (u32, u32),
+    links: &mut Vec<Link>,
+    awake: &mut Vec<u32>,
+) {
+    if !entry.inbox.is_empty() {
+        // Who has mail was woken by it.
+        entry.inbox.append(mail, links);
+        return;
+    }
+    entry.inbox.first = Link::new(mail, NONE);
+    if entry.flags & AWAKE == 0 {
+        entry.flags |= AWAKE;
+        awake.push(slot);
     }
 }

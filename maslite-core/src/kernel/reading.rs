@@ -26,18 +26,20 @@ impl<M: Message> Kernel<M> {
         })
     }
 
-    /// Takes the oldest mail out of an inbox.
+    /// Takes the oldest mail out of an inbox, and tells whether it was the last one there.
     #[inline(always)]
-    pub(crate) fn take_first(&mut self, slot: u32) -> Option<Mail<M>> {
+    pub(crate) fn take_first(&mut self, slot: u32) -> Option<(Mail<M>, bool)> {
         let entry = &mut self.slots[slot as usize];
         let mail = entry.inbox.take_first(&self.links)?;
-        Some(self.hand_over(slot, mail))
+        let is_last = entry.inbox.is_empty();
+        entry.delivered += 1;
+        Some((self.hand_over(slot, mail), is_last))
     }
 
     /// Takes the mail at `place` out of an inbox, counted from the oldest.
     pub(crate) fn take_nth(&mut self, slot: u32, place: usize) -> Option<Mail<M>> {
         if place == 0 {
-            return self.take_first(slot);
+            return self.take_first(slot).map(|(mail, _)| mail);
         }
         let inbox = &mut self.slots[slot as usize].inbox;
         let (mut before, mut at) = (NONE, inbox.first.next());
@@ -53,28 +55,36 @@ impl<M: Message> Kernel<M> {
         if inbox.last == at {
             inbox.last = before;
         }
+        self.slots[slot as usize].delivered += 1;
         Some(self.hand_over(slot, link.mail()))
     }
 
-    /// Counts a delivery and makes the mail that the agent gets.
+    /// Counts a delivery, which the agent counts already, and makes the mail that the agent gets.
     #[inline(always)]
     fn hand_over(&mut self, slot: u32, mail: u32) -> Mail<M> {
         self.counters.delivered += 1;
-        let entry = &mut self.slots[slot as usize];
-        let nth = entry.delivered;
-        entry.delivered += 1;
-        if self.digest.is_some() || self.observer.is_some() || self.periodics.is_some() {
-            let (agent, index) = (entry.id, entry.index);
-            self.note_delivery(slot, mail, (agent, index, nth));
+        debug_assert_eq!(self.notes_deliveries, self.must_note_deliveries());
+        if self.notes_deliveries {
+            self.note_delivery(slot, mail);
         }
         self.unfold(mail)
     }
 
+    /// Looks whether deliveries are to be noted: a digest, an observer or periodic alarms came.
+    pub(crate) fn look_who_notes_deliveries(&mut self) {
+        self.notes_deliveries = self.must_note_deliveries();
+    }
+
+    fn must_note_deliveries(&self) -> bool {
+        self.digest.is_some() || self.observer.is_some() || self.periodics.is_some()
+    }
+
     /// What few simulations need of each delivery, apart from the others' way.
     #[inline(never)]
-    fn note_delivery(&mut self, slot: u32, mail: u32, (agent, index, nth): (AgentId, u64, u64)) {
+    fn note_delivery(&mut self, slot: u32, mail: u32) {
         if self.digest.is_some() || self.observer.is_some() {
-            self.show(mail, agent, index, nth);
+            let entry = &self.slots[slot as usize];
+            self.show(mail, entry.id, entry.index, entry.delivered - 1);
         }
         if self.posted[mail as usize].is(PERIODIC) {
             self.set_again_when_taken(slot, mail);

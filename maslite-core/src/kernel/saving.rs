@@ -12,7 +12,7 @@ use crate::AgentId;
 use crate::alarm_queue::{AlarmId, Lies, Pending};
 use crate::digest::{ContentSum, DigestSum};
 use crate::directory::{Directory, NONE};
-use crate::message::{Envelope, MailKey, Message, PERIODIC};
+use crate::message::{COPY, Envelope, MailKey, Message, PERIODIC};
 use crate::periodic::Periodic;
 
 /// The alarms of a restored kernel, by setter and key.
@@ -130,8 +130,8 @@ impl<M: Message> Kernel<M> {
         let alarms = self.alarms.iter().map(|(time, lies)| {
             let packed;
             let envelope = match lies {
-                Lies::Packed(alarm) => {
-                    packed = alarm.clone().kept_apart(&self.slots);
+                Lies::Packed(alarm, beside) => {
+                    packed = alarm.clone().kept_apart(&self.slots, beside);
                     &packed
                 }
                 Lies::Apart(envelope) => envelope,
@@ -165,8 +165,10 @@ impl<M: Message> Kernel<M> {
     fn export_ahead(&self) -> Option<AheadState> {
         let ahead = self.ahead.as_ref()?;
         let departures = ahead.departures.iter().map(|(time, lies)| {
-            let (Lies::Packed(departure) | Lies::Apart(departure)) = lies;
-            let (setter, key) = departure.of();
+            let (setter, key) = match lies {
+                Lies::Packed(departure, _) => departure.of(),
+                Lies::Apart(departure) => departure.of(),
+            };
             DepartureState { time, setter, key }
         });
         let mut departures: Vec<_> = departures.collect();
@@ -280,8 +282,7 @@ impl<M: Message> Kernel<M> {
         let agents = (0_u32..).zip(&self.slots);
         self.directory
             .lay_out(agents.map(|(slot, entry)| (entry.id, slot)));
-        self.progress
-            .allocate_slots(self.slots.iter().map(|slot| slot.id));
+        self.show_slots();
     }
 
     /// Sets the alarms again. Returns the handles of those that others name: periodic ones and,
@@ -293,6 +294,9 @@ impl<M: Message> Kernel<M> {
             envelope.origin = origin;
             let (setter, key) = (envelope.sender, envelope.key);
             let is_named = self.ahead.is_some() || envelope.is(PERIODIC);
+            if let Some(ahead) = &mut self.ahead {
+                ahead.copies_come |= envelope.is(COPY);
+            }
             let id = match self.repack(envelope) {
                 Ok(packed) => self.alarms.set_packed(time, setter, packed),
                 Err(load) => self.alarms.set(Pending { time, load }),
@@ -317,6 +321,7 @@ impl<M: Message> Kernel<M> {
             let mut periodic = Periodic::new(handle, due, state.period, receiver, topic);
             periodic.current = pending.unwrap_or(fired);
             self.periodics.get_or_insert_default().insert(periodic);
+            self.look_who_notes_deliveries();
         }
     }
 

@@ -74,7 +74,9 @@ impl<M: Message> Kernel<M> {
             inbox: Inbox::EMPTY,
             flags: NEWBORN,
         });
-        self.progress.allocate_slot(id);
+        if self.progress_is_shown {
+            self.progress.allocate_slot(id);
+        }
         self.directory.insert(id, slot);
         self.wake(slot);
         slot
@@ -149,9 +151,16 @@ impl<M: Message> Kernel<M> {
                 .map(|((slot, pattern), time)| ((number(slot), pattern), time))
                 .collect();
         }
-        self.progress
-            .allocate_slots(self.slots.iter().map(|slot| slot.id));
+        self.show_slots();
         renumbered
+    }
+
+    /// Tells those who read the progress which agent sits in which slot.
+    pub(crate) fn show_slots(&self) {
+        if self.progress_is_shown {
+            let agents = self.slots.iter().map(|slot| slot.id);
+            self.progress.allocate_slots(agents);
+        }
     }
 
     /// The same between two supersteps, when it may be awake in the next one.
@@ -170,6 +179,14 @@ impl<M: Message> Kernel<M> {
     #[inline]
     pub(crate) fn is_gone(&self, slot: u32) -> bool {
         self.slots[slot as usize].is_gone()
+    }
+
+    /// Whether an agent sits there that is not gone.
+    #[inline]
+    pub(crate) fn is_here(&self, slot: u32) -> bool {
+        self.slots
+            .get(slot as usize)
+            .is_some_and(|slot| !slot.is_gone())
     }
 
     /// Notes that an agent is to leave; its `teardown` takes the place of its next update.
@@ -220,7 +237,7 @@ impl<M: Message> Kernel<M> {
                 updating.push(*slot);
             }
         }
-        if updating.len() > 1 && !updating.is_sorted() {
+        if updating.len() > 1 && !is_ascending(updating) {
             self.sort_slots(updating);
         }
     }
@@ -272,6 +289,13 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn was_set_up(&self, slot: u32) -> bool {
         self.slots[slot as usize].flags & (NEWBORN | GONE) == 0
     }
+}
+
+/// Whether slots are in order. It looks at all of them, which a processor does several at a time.
+#[inline]
+fn is_ascending(slots: &[u32]) -> bool {
+    let pairs = slots.iter().zip(&slots[1..]);
+    !pairs.fold(false, |falls, (slot, next)| falls | (slot > next))
 }
 
 /// What an agent does in its turn.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::SchedulerHooks;
+use super::hooks::SchedulerHooks;
 use crate::agent_types::AgentTypes;
 use crate::engine::{
     Amnesia, AskedFor, Engine, EngineState, Forgetful, Forgetting, Limits, Rest, Through, keep,

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use maslite_core::internal::{Engine, EngineHooks, MailingList, Outgoing};
 use maslite_core::{AgentId, Pattern, Receiver, SimDuration, SimTime, StopReason};
-use rustc_hash::FxHashMap;
 
 use crate::cluster::outbound::Outbound;
 use crate::cluster::registry::WireMessage;
+use crate::cluster::routes::Routes;
 use crate::links::round_trip::{self, Difference, Trips};
 use crate::links::transport::Draft;
 use crate::links::{codec, guarded};
@@ -36,7 +36,7 @@ pub(super) struct Gateway<M> {
     /// The grant at hand is a replay, and this is what that number was then.
     pub(super) replayed: Option<u64>,
     /// The clusters of agents that are elsewhere, as far as known.
-    pub(super) routes: FxHashMap<AgentId, u32>,
+    pub(super) routes: Routes,
     /// What other clusters listen to; they are its subscribers.
     pub(super) others: MailingList,
     /// How many agents here subscribed to a pattern.
@@ -158,7 +158,7 @@ impl<M: WireMessage> Gateway<M> {
             passes: 0,
             interrupted_at: Cell::new(0),
             replayed: None,
-            routes: FxHashMap::default(),
+            routes: Routes::default(),
             others: MailingList::default(),
             listeners: BTreeMap::new(),
             outbound: Outbound::default(),
@@ -333,8 +333,8 @@ impl<M: WireMessage> Gateway<M> {
         if let Some(id) = mail.receiver.agent()
             && mail.receiver_is_elsewhere
         {
-            to = Some(match self.routes.get(&id) {
-                Some(cluster) => Destination::Cluster(*cluster),
+            to = Some(match self.routes.find(id) {
+                Some(cluster) => Destination::Cluster(cluster),
                 None if id == AgentId::MAIN => Destination::Main,
                 None => Destination::Owner,
             });

@@ -13,4 +13,5 @@ mod names;
 pub(crate) mod outbound;
 pub(crate) mod registry;
 pub(crate) mod replay;
+mod routes;
 pub(crate) mod state;

@@ -173,7 +173,7 @@ impl GatewayState {
             held_back_to_main: ahead.held_back_to_main,
         });
         Self {
-            routes: routes.map(|(id, cluster)| (*id, *cluster)).collect(),
+            routes: routes.collect(),
             others: gateway.others.iter().collect(),
             ahead,
         }
@@ -181,7 +181,7 @@ impl GatewayState {
 
     /// The gateway is new, and has the settings of its cluster.
     fn restore<M: WireMessage>(self, gateway: &mut Gateway<M>) {
-        gateway.routes = self.routes.into_iter().collect();
+        gateway.routes.extend(self.routes);
         for (cluster, pattern) in self.others {
             gateway.others.subscribe(cluster, pattern);
         }
