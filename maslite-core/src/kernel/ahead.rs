@@ -42,7 +42,7 @@ impl Load for Departure {
 /// A packed alarm for an agent elsewhere, with all that its leaving takes: what is far away in
 /// memory is not looked for again.
 #[derive(Debug)]
-pub(crate) struct Leaving<M> {
+pub(crate) struct PackedDeparture<M> {
     pub(crate) due: SimTime,
     pub(crate) alarm: Hint,
     set_at: SimTime,
@@ -54,7 +54,7 @@ pub(crate) struct Leaving<M> {
     pub(crate) body: M,
 }
 
-impl<M> Leaving<M> {
+impl<M> PackedDeparture<M> {
     /// The setter and the key of the alarm.
     pub(super) fn of(&self) -> (AgentId, MailKey) {
         (self.setter, self.key())
@@ -68,7 +68,7 @@ impl<M> Leaving<M> {
     }
 }
 
-impl<M> Pack for Leaving<M> {
+impl<M> Pack for PackedDeparture<M> {
     #[inline]
     fn key(&self) -> MailKey {
         MailKey::of_agent(self.set_at, self.index.into(), self.sequence.into())
@@ -88,7 +88,7 @@ pub(crate) struct Ahead<M> {
     /// The least time that mail to other schedulers takes.
     pub(crate) lookahead: SimDuration,
     /// Alarms that may have to leave, by the time at which that is decided.
-    pub(crate) departures: AlarmQueue<Departure, Leaving<M>>,
+    pub(crate) departures: AlarmQueue<Departure, PackedDeparture<M>>,
     /// When the first of them is decided.
     pub(crate) next_departure: Option<SimTime>,
     /// Mail has come for those who listen here: the same mail can come twice.
@@ -290,7 +290,7 @@ impl<M: Message> Kernel<M> {
             let lookahead = ahead.lookahead.as_nanos();
             let earlier = due.as_nanos().saturating_sub(lookahead);
             let time = SimTime::from_nanos(earlier).max(self.now);
-            let leaving = Leaving {
+            let leaving = PackedDeparture {
                 due,
                 alarm: alarm.hint(),
                 set_at,
