@@ -42,6 +42,57 @@ impl Losing {
     }
 }
 
+/// Who kills the processes of a simulation, and of those that go on from it.
+pub(crate) struct Harm {
+    seed: Option<u64>,
+    losing: Option<Losing>,
+    /// How many clusters were brought back in simulations that are over.
+    recoveries: usize,
+}
+
+impl Harm {
+    /// Starts to kill processes, if there is a seed.
+    pub(crate) fn of(main: &MpMain<ScenarioMessage>, seed: Option<u64>) -> Self {
+        let losing = seed.map(|seed| Losing::of(main, seed));
+        Self {
+            seed,
+            losing,
+            recoveries: 0,
+        }
+    }
+
+    /// Stops while a simulation is saved and another one goes on from there. A cluster that is dead
+    /// already comes back to be saved.
+    pub(crate) fn pause(&mut self) {
+        self.seed = self.seed.map(|seed| seed + 1);
+        if let Some(losing) = self.losing.take() {
+            losing.finish();
+        }
+    }
+
+    /// Counts what was brought back in a simulation that is over.
+    pub(crate) fn note(&mut self, main: &MpMain<ScenarioMessage>) {
+        self.recoveries += recoveries(main);
+    }
+
+    /// Starts again.
+    pub(crate) fn go_on(&mut self, main: &MpMain<ScenarioMessage>) {
+        self.losing = self.seed.map(|seed| Losing::of(main, seed));
+    }
+
+    /// Ends it. Returns how many clusters were brought back in all.
+    pub(crate) fn finish(mut self, main: Option<&MpMain<ScenarioMessage>>) -> usize {
+        if let Some(losing) = self.losing.take() {
+            losing.finish();
+        }
+        self.recoveries + main.map_or(0, recoveries)
+    }
+}
+
+fn recoveries(main: &MpMain<ScenarioMessage>) -> usize {
+    main.controller().status().recoveries.len()
+}
+
 fn lose(
     controller: &Controller<ScenarioMessage>,
     mut dice: AgentRng,

@@ -9,6 +9,7 @@
 //! ```
 
 mod lose;
+mod save;
 mod steer;
 
 use std::fs::File;
@@ -21,10 +22,12 @@ use maslite_mp::prelude::*;
 use maslite_mp::{Chain, Marks};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use maslite_testkit::scenario::file::{LoadError, Scenario};
-use maslite_testkit::scenario::play::{Cut, Pieces, Stage, Summary, has_notes, play};
+use maslite_testkit::scenario::play::{Cut, Moves, Pieces, Summary, has_notes, play_and_move};
+use maslite_testkit::scenario::stage::{Stage, alone_with_trace, with_trace};
 use maslite_testkit::scenario::trace::{Trace, write_placed};
 
-use crate::lose::{Losing, POLICY};
+use crate::lose::{Harm, POLICY};
+use crate::save::Temporary;
 use crate::steer::Steering;
 
 /// Runs a scenario file, and prints the counters as one JSON object.
@@ -70,6 +73,16 @@ struct Options {
     /// result but the field `recoveries` at the end of the JSON object.
     #[arg(long, value_name = "SEED")]
     lose: Option<u64>,
+    /// Save the run to a temporary folder after this many supersteps, drop all of it, and go on from
+    /// the folder; again and again. This changes no result.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(conflicts_with = "steer")]
+    save_every: Option<u64>,
+    /// Go on in this many clusters after each save; in the same ones without this. This changes no
+    /// result.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(requires = "save_every")]
+    restore_into: Option<u32>,
     /// End the run wherever agents report an error, and continue with another run. This changes no
     /// result.
     #[arg(long)]
@@ -249,46 +262,83 @@ fn perform(
         to_errors: options.stop_at_error,
         amnesia: options.amnesia,
     };
-    let (result, steering) = match options.placement {
-        Where::Alone => {
-            let settings = Scheduler::builder().seed(options.seed);
-            let settings = settings.amnesia(options.amnesia);
-            let mut stage = Stage::alone(settings, scenario, trace);
-            let handle = stage.simulation.stop_handle();
-            let steering = options
-                .steer
-                .map(|seed| Steering::interrupting(handle, seed));
-            let result = play(scenario, pieces, &mut stage, trace);
-            write_marks(options, stage.simulation.marks());
-            (result, steering)
-        }
-        place => {
-            let placement = match place {
-                Where::Processes => Placement::Processes,
-                _ => Placement::Inline,
-            };
-            let lose = options.lose.filter(|_| place == Where::Processes);
-            let settings = settings_of(agents, options, placement, lose.is_some());
-            let mut stage = Stage::clusters(settings, scenario, trace)?;
-            let main = &stage.simulation;
-            let steering = options.steer.map(|seed| Steering::of(main, seed));
-            let losing = lose.map(|seed| Losing::of(main, seed));
-            let result = play(scenario, pieces, &mut stage, trace);
-            let is_losing = losing.is_some();
-            if let Some(losing) = losing {
-                losing.finish();
-            }
-            if result.is_ok() {
-                write_marks(options, stage.simulation.marks().ok().flatten());
-            }
-            let recoveries = stage.simulation.controller().status().recoveries.len();
-            let result = result.map(|summary| match is_losing || options.lose.is_some() {
-                true => summary.with_recoveries(recoveries),
-                false => summary,
-            });
-            (result, steering)
-        }
+    if options.placement == Where::Alone {
+        return perform_alone(&agents, scenario, options, pieces, trace);
+    }
+    let placement = match options.placement {
+        Where::Processes => Placement::Processes,
+        _ => Placement::Inline,
     };
+    let lose = options.lose.filter(|_| placement == Placement::Processes);
+    let settings = || settings_of(agents.clone(), options, placement, lose.is_some());
+    let mut stage = Stage::clusters(settings(), scenario, trace)?;
+    let steering = options
+        .steer
+        .map(|seed| Steering::of(stage.simulation(), seed));
+    let mut harm = Harm::of(stage.simulation(), lose);
+    let mut go_on = |mut main: MpMain<ScenarioMessage>| {
+        harm.pause();
+        let folder = Temporary::new();
+        main.save(folder.path())?;
+        harm.note(&main);
+        drop(main);
+        let settings = with_trace(settings(), trace);
+        let main = save::restore(&folder, settings, options.restore_into)?;
+        harm.go_on(&main);
+        let clusters = main.clusters().to_vec();
+        Ok((main, clusters))
+    };
+    let moves = options.save_every.map(|every| Moves {
+        every,
+        go_on: &mut go_on,
+    });
+    let result = play_and_move(scenario, pieces, &mut stage, trace, moves);
+    if result.is_ok() {
+        write_marks(options, stage.simulation().marks().ok().flatten());
+    }
+    let recoveries = harm.finish(stage.simulation_left());
+    // It answers those who still ask.
+    drop(stage);
+    if let Some(steering) = steering {
+        steering.finish();
+    }
+    result.map(|summary| match options.lose {
+        Some(_) => summary.with_recoveries(recoveries),
+        None => summary,
+    })
+}
+
+/// The same in one scheduler alone.
+fn perform_alone(
+    agents: &Entered<ScenarioMessage>,
+    scenario: &Scenario,
+    options: &Options,
+    pieces: Pieces,
+    trace: Option<&Lines>,
+) -> Result<Summary, Cut> {
+    let settings = || {
+        let settings = Scheduler::builder().seed(options.seed);
+        settings.amnesia(options.amnesia)
+    };
+    let mut stage = Stage::alone(settings(), scenario, trace);
+    let handle = stage.simulation().stop_handle();
+    let steering = options
+        .steer
+        .map(|seed| Steering::interrupting(handle, seed));
+    let mut go_on = |scheduler: Scheduler<ScenarioMessage>| {
+        let settings = alone_with_trace(settings(), trace);
+        let scheduler = save::go_on_alone(scheduler, options.seed, agents, settings)?;
+        Ok((scheduler, vec![()]))
+    };
+    let moves = options.save_every.map(|every| Moves {
+        every,
+        go_on: &mut go_on,
+    });
+    let result = play_and_move(scenario, pieces, &mut stage, trace, moves);
+    if let Some(scheduler) = stage.simulation_left() {
+        write_marks(options, scheduler.marks());
+    }
+    drop(stage);
     if let Some(steering) = steering {
         steering.finish();
     }

@@ -36,6 +36,15 @@ impl Adders {
         self.gone.push_back(id);
     }
 
+    /// What is known of these agents, which are there.
+    pub(crate) fn of(&self, agents: impl Iterator<Item = AgentId>) -> Self {
+        let known = agents.filter_map(|id| Some((id, *self.agents.get(&id)?)));
+        Self {
+            agents: known.collect(),
+            gone: VecDeque::new(),
+        }
+    }
+
     /// Whether an agent was added by another agent.
     #[must_use]
     pub fn is_born(&self, id: AgentId) -> bool {

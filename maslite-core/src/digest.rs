@@ -203,7 +203,7 @@ impl ContentSum {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         self.bytes = postcard::to_extend(body, bytes).map_err(|why| why.to_string())?;
-        let field = hash_of(&self.bytes);
+        let field = hash_bytes(&self.bytes);
         let hash = place.wrapping_add(field.wrapping_add(CONTENT_K >> 7).wrapping_mul(CONTENT_K));
         let hash = mix(hash);
         self.sum = self.sum.wrapping_add(hash);
@@ -213,7 +213,7 @@ impl ContentSum {
 
 /// Hashes bytes: mixes their number with eight bytes at a time, little endian. The last number is
 /// padded with zeros.
-fn hash_of(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let start = bytes.len() as u64;
     let hash = words

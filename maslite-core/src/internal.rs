@@ -16,6 +16,7 @@ pub use crate::message::{MailKey, Message};
 pub use crate::plain::is_command;
 pub use crate::progress::{Progress, RequestGuard, Sample};
 pub use crate::run::{LostKey, Predicate, lost_when_posted};
+pub use crate::scheduler::saved::{SchedulerState, export_scheduler, restore_scheduler};
 
 use crate::alarm::PendingAlarm;
 use crate::id::{AgentId, IdError};

@@ -28,6 +28,7 @@ mod amnesia;
 mod controller;
 mod face;
 mod hooks;
+pub(crate) mod saved;
 
 use amnesia::Memory;
 pub use controller::Controller;

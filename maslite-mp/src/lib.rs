@@ -166,6 +166,7 @@ pub mod recording;
 mod recovery;
 mod settings;
 mod simulation;
+mod snapshot;
 mod stall;
 mod steering;
 
@@ -189,17 +190,22 @@ pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
 pub use error::recovery::{Dropped, NotRecovered, Recovered};
+pub use error::snapshot::SnapshotError;
 pub use error::spawn::{ChildError, SpawnError};
 pub use error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
 pub use error::{Chain, Error};
 pub use maslite_core::Plain;
 
 pub use cluster::commands::{AgentInfo, Answers, Audience};
+pub use coordination::saving::Saved;
 pub use error::control::ControlError;
+pub use maslite_core::internal::SavedAgent;
 pub use processes::output::Output;
 pub use processes::supervision::{ChildEnd, EndKind};
 pub use recovery::Recovery;
 pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
+pub use simulation::restore::Restore;
+pub use simulation::save::save_scheduler;
 pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
@@ -217,7 +223,7 @@ pub mod prelude {
     pub use crate::{
         Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
         Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Recovery,
-        Registry, Shutdown, Waiting, Warning,
+        Registry, Restore, Saved, Shutdown, Waiting, Warning,
     };
 }
 

@@ -137,6 +137,9 @@ fn the_marks_of_a_scenario_are_the_same_in_every_placement() {
         &["inline", "--slice", "3"],
         &["processes", "--amnesia", "2"],
         &["processes", "--lose", "2"],
+        &["alone", "--save-every", "2"],
+        &["inline", "--save-every", "1", "--restore-into", "3"],
+        &["processes", "--save-every", "3", "--restore-into", "2"],
     ] {
         let marks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("random_3.marks");
         let paths = ["--marks", marks.to_str().unwrap(), file.to_str().unwrap()];
@@ -148,6 +151,32 @@ fn the_marks_of_a_scenario_are_the_same_in_every_placement() {
     for marks in &seen {
         assert_eq!(*marks, seen[0]);
     }
+}
+
+#[test]
+fn a_scenario_that_is_saved_and_goes_on_elsewhere_tells_the_same() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/multiprocess/scenarios/extended");
+    let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved.jsonl");
+    let mut restores = 0;
+    for story in ["random_3", "random_6", "the_owner_adds_agents"] {
+        let file = stories.join(story).with_extension("json");
+        for placement in ["alone", "inline", "processes"] {
+            for (every, into) in [("1", &[][..]), ("2", &["--restore-into", "5"])] {
+                let arguments = ["--placement", placement, "--save-every", every, "--trace"];
+                let files = [trace.to_str().unwrap(), file.to_str().unwrap()];
+                let told = told("scenario", &[&arguments[..], &files, into].concat());
+                let (summary, moved) = told.trim_end().split_once(r#", "restores": "#).unwrap();
+                let expected = std::fs::read_to_string(file.with_extension("summary")).unwrap();
+                assert_eq!(format!("{summary}}}"), expected.trim_end(), "{story}");
+                restores += moved.trim_end_matches('}').parse::<u32>().unwrap();
+                let written = std::fs::read_to_string(&trace).unwrap();
+                let expected = std::fs::read_to_string(file.with_extension("jsonl")).unwrap();
+                assert_eq!(written, expected, "{story}");
+            }
+        }
+    }
+    assert!(restores > 20, "{restores}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use maslite_testkit::effort::seeds;
 use maslite_testkit::extended::{Told, generator, naive};
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use maslite_testkit::scenario::file::Scenario;
-use maslite_testkit::scenario::play::{Cut, Pieces, Stage, has_notes, play};
+use maslite_testkit::scenario::play::{Cut, Pieces, has_notes, play};
+use maslite_testkit::scenario::stage::Stage;
 use maslite_testkit::scenario::trace::{Trace, write_placed};
 
 use crate::test_placement::{PlacedOn, TestPlacement};

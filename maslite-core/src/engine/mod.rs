@@ -13,14 +13,17 @@ mod ahead;
 mod amnesia;
 mod births;
 mod commands;
+mod dividing;
 mod failures;
 mod neighbours;
 mod saving;
 mod state;
+mod state_digest;
 
 pub use amnesia::{Amnesia, Forgetful, Forgetting, Through};
 pub(crate) use amnesia::{AskedFor, keep};
 pub use commands::discard;
+pub use dividing::{MainShare, SavedAgent};
 pub use failures::guard_model;
 pub use neighbours::{Newborn, Outgoing};
 pub use saving::{EngineState, KeptAgents};

@@ -9,27 +9,27 @@ use crate::directory::NONE;
 use crate::error::Error;
 use crate::kernel::{Content, KernelState};
 use crate::marks::Marks;
-use crate::message::Message;
+use crate::message::{Message, PERIODIC, REQUIRED};
 use crate::{AgentId, SimTime};
 
 /// All that an engine knows between two supersteps, its agents included, but for the settings of
 /// its host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineState<M> {
-    kernel: KernelState<M>,
-    agents: AgentStates,
-    next_index: u64,
+    pub(super) kernel: KernelState<M>,
+    pub(super) agents: AgentStates,
+    pub(super) next_index: u64,
     /// Agents that the host has not taken yet, each with its slot, if it is still there.
-    newborn: Vec<(Option<u32>, Newborn)>,
+    pub(super) newborn: Vec<(Option<u32>, Newborn)>,
     /// The slots of agents that wait for their insertion indices; none for those that have gone.
-    unnumbered: Vec<Option<u32>>,
+    pub(super) unnumbered: Vec<Option<u32>>,
     /// How many agents were awake in the last superstep.
-    awake_last: u32,
+    pub(super) awake_last: u32,
 }
 
 /// The states of agents, in the order of their slots.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct AgentStates {
+pub(super) struct AgentStates {
     /// The names of their types.
     kinds: Vec<String>,
     /// Of each agent its type, and how many bytes its state takes. [`NONE`] is the type of an agent
@@ -42,7 +42,28 @@ struct AgentStates {
 /// Agents whose states cannot be saved, by their slots.
 pub type KeptAgents<M> = Vec<Option<Box<dyn Agent<M>>>>;
 
+/// The marks of an alarm that are the agent's, not its cluster's.
+pub(super) const MARKS_OF_ALARMS: u8 = REQUIRED | PERIODIC;
+
 impl AgentStates {
+    /// The type and the state of each agent.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut rest = &self.states[..];
+        self.agents.iter().map(move |(kind, bytes)| {
+            let kind = self.kinds.get(*kind as usize).map_or("", String::as_str);
+            let (state, others) = rest.split_at_checked(*bytes as usize).unwrap_or_default();
+            rest = others;
+            (kind, state)
+        })
+    }
+
+    /// Adds the state of an agent.
+    pub(super) fn push_state(&mut self, kind: &str, state: &[u8]) {
+        let kind = self.kind(kind);
+        self.agents.push((kind, crate::narrow(state.len())));
+        self.states.extend_from_slice(state);
+    }
+
     fn kind(&mut self, name: &str) -> u32 {
         let known = self.kinds.iter().position(|known| known == name);
         let place = known.unwrap_or_else(|| {

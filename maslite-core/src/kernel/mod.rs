@@ -21,7 +21,7 @@ mod slots;
 mod tests;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use saved::KernelState;
+pub(crate) use saved::{AlarmState, KernelState, MailState, PeriodicState, SlotState};
 pub(crate) use slots::Turn;
 
 use alarms::Packed;

@@ -127,6 +127,44 @@ pub(crate) struct DepartureState {
 }
 
 impl<M> KernelState<M> {
+    /// The state of a kernel without agents that stands there.
+    pub(crate) fn at(now: SimTime, superstep: u64) -> Self {
+        Self {
+            now,
+            superstep,
+            others_listen: false,
+            local: 0,
+            slots: Vec::new(),
+            posted: Vec::new(),
+            outbox: Vec::new(),
+            unread: Vec::new(),
+            unseen: false,
+            removed: IdSet::default(),
+            adders: Adders::default(),
+            heard: (Vec::new(), Vec::new()),
+            alarms: Vec::new(),
+            alarms_numbered: 0,
+            periodics: Vec::new(),
+            ahead: None,
+            removals: Vec::new(),
+            changed_interest: Vec::new(),
+            gone: Vec::new(),
+            main_listens: false,
+            main_delivered: 0,
+            main_sequence: 0,
+            stopped_by: None,
+            lost: Vec::new(),
+            first_lost: Vec::new(),
+            unread_lost: 0,
+            errors: Vec::new(),
+            stop_at_error: false,
+            counters: Counters::default(),
+            digest: None,
+            content: None,
+            marks: None,
+        }
+    }
+
     /// Whether all that it says of slots and of mail is there.
     ///
     /// # Errors

@@ -33,6 +33,11 @@ impl<M: Message> Memory<M> {
         })
     }
 
+    /// Of a scheduler that goes on after so many supersteps.
+    pub(super) fn go_on_from(&mut self, supersteps: u64) {
+        self.forgetting.go_on_from(supersteps);
+    }
+
     /// How often the scheduler has forgotten.
     pub(super) fn count(&self) -> u64 {
         self.forgetting.count

@@ -35,8 +35,8 @@ use crate::processes::spawn::ChildSide;
 use crate::protocol::rare::Rare;
 use crate::protocol::replay::{mark_of_loaded, mark_of_report};
 use crate::protocol::wire::{
-    self, Call, Events, Failure, Fault, Grant, Loaded, News, Report, Settings, Task, ToMain,
-    ToProc, TraceLine,
+    self, Call, Events, Failure, Fault, Grant, Loaded, News, Report, Restoration, Settings, Task,
+    ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::ClusterActivity;
 
@@ -192,7 +192,13 @@ impl<M: WireMessage> MpScheduler<M> {
                 self.save(draft)?;
                 Reply::Answer
             }
-            ToProc::Restore(replay) => {
+            ToProc::Write(path) => {
+                let written = self.write_state(&path)?;
+                write_alone(&ToMain::Written(written), draft);
+                Reply::Answer
+            }
+            ToProc::Restore(Restoration { replay, names }) => {
+                self.names.learn(&names);
                 let replayed = self.restore_from(&replay, mail)?;
                 write_alone(&ToMain::Replayed(replayed), draft);
                 Reply::Answer

@@ -76,7 +76,7 @@ impl Names {
 }
 
 /// The names that the process of a cluster has heard of; empty where main is in the same process.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct NamesState {
     /// All of them.
     pub(super) heard: Vec<String>,

@@ -16,6 +16,7 @@ use crate::links::round_trip::{self, Difference};
 use crate::links::{codec, guarded, probe};
 use crate::processes::spawn::entry::{Point, Signature};
 use crate::processes::spawn::{Program, remember_origin};
+use crate::snapshot::head::Shape;
 
 /// A message that can cross to another process. Every message with serde's traits is one.
 #[diagnostic::on_unimplemented(
@@ -38,6 +39,8 @@ pub(crate) struct AgentType<M: Message> {
     make_trip: fn(&dyn Any, &[u8]) -> Result<(), Difference>,
     /// What is wrong with the type.
     examine: fn() -> Result<(), String>,
+    /// A number for its fields and variants.
+    shape: fn() -> u64,
     /// The same for a request, of at most this number of bytes.
     pub(crate) copy: fn(&dyn Any, &mut Vec<u8>, usize) -> Result<(), String>,
     /// As JSON of at most this number of bytes, for people.
@@ -100,6 +103,7 @@ pub struct Registry<M: Message> {
     program: Program,
     /// What is wrong with a type, and how, once that was looked for.
     flaw: OnceLock<Option<(String, String)>>,
+    shapes: OnceLock<(Shape, Vec<Shape>)>,
 }
 
 impl<M: WireMessage> Default for Registry<M> {
@@ -130,6 +134,7 @@ impl<M: WireMessage> Registry<M> {
             trace_format: |delivery, line| delivery.write_json(line),
             program: Program::default(),
             flaw: OnceLock::new(),
+            shapes: OnceLock::new(),
         }
     }
 
@@ -157,6 +162,7 @@ impl<M: WireMessage> Registry<M> {
                     made.transpose().map(std::mem::forget)
                 },
                 examine: probe::examine::<A>,
+                shape: probe::shape::<A>,
                 copy: |agent, into, limit| match agent.downcast_ref::<A>() {
                     Some(agent) => guarded::put(agent, into, limit),
                     None => Err(postcard::Error::SerdeSerCustom.to_string()),
@@ -254,6 +260,21 @@ pub struct Entered<M: Message> {
 }
 
 impl<M: WireMessage> Registry<M> {
+    /// The message type, and the agent types, each with a number for its fields and variants.
+    pub(crate) fn shapes(&self) -> &(Shape, Vec<Shape>) {
+        self.shapes.get_or_init(|| {
+            let message = Shape {
+                name: type_name::<M>().to_owned(),
+                shape: probe::shape::<M>(),
+            };
+            let kinds = self.kinds.values().map(|kind| Shape {
+                name: kind.name.to_owned(),
+                shape: (kind.shape)(),
+            });
+            (message, kinds.collect())
+        })
+    }
+
     /// Looks for types that are not read as they are written, once.
     ///
     /// # Errors

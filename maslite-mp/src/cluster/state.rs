@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use maslite_core::internal::{AgentCodec, Amnesia, Engine, EngineState, LockEvenPoisoned};
-use maslite_core::{Agent, AgentId, Error, Message, Pattern, SimTime, StopReason};
+use maslite_core::{Agent, AgentId, Digest, Error, Message, Pattern, SimTime, StopReason};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::gateway::Gateway;
@@ -55,6 +55,48 @@ struct AheadState {
 }
 
 impl<M: WireMessage> ClusterState<M> {
+    /// The state of a cluster that has this engine, and others that listen to something.
+    pub(crate) fn of(engine: EngineState<M>, others: Vec<(u32, Pattern)>) -> Self {
+        Self {
+            engine,
+            gateway: GatewayState {
+                routes: BTreeMap::new(),
+                others,
+                ahead: None,
+            },
+            trace: Vec::new(),
+            names: NamesState::default(),
+        }
+    }
+
+    /// The state of its engine.
+    pub(crate) fn into_engine(self) -> EngineState<M> {
+        self.engine
+    }
+
+    /// Has its agents draw other random numbers.
+    pub(crate) fn reseed(&mut self) {
+        self.engine.reseed();
+    }
+
+    /// The ids of its agents.
+    pub(crate) fn ids(&self) -> Vec<AgentId> {
+        self.engine.ids().collect()
+    }
+
+    /// How many agents there are.
+    pub(crate) fn agents(&self) -> u64 {
+        self.engine.ids().count() as u64
+    }
+
+    /// The digest of the state.
+    ///
+    /// # Errors
+    /// If a message cannot be encoded.
+    pub(crate) fn digest(&self) -> Result<Digest, String> {
+        self.engine.digest()
+    }
+
     /// The state as bytes, behind the version of the encoding.
     ///
     /// # Errors

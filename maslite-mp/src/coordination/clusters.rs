@@ -313,6 +313,35 @@ impl Clusters {
         }
     }
 
+    /// Says something to a cluster that is no part of what it is told again in a replay.
+    pub(super) fn say_unkept(
+        &mut self,
+        place: usize,
+        message: &[u8],
+        time: SimTime,
+    ) -> Result<(), LinkError> {
+        self.main_activity.set(MainState::SendTo(place), time);
+        let link = self.list[place].link.as_mut();
+        let said = link.map_or(Err(LinkError::Disconnected), |link| link.say(message));
+        self.main_activity.set(MainState::Routing, time);
+        said
+    }
+
+    /// Waits for the answer to it.
+    pub(super) fn recv_unkept(
+        &mut self,
+        place: usize,
+        time: SimTime,
+    ) -> Result<Vec<u8>, LinkError> {
+        self.main_activity.set(MainState::WaitFor(place), time);
+        let link = self.list[place].link.as_mut();
+        let received = link.map_or(Err(LinkError::Disconnected), |link| {
+            link.recv().map(<[u8]>::to_vec)
+        });
+        self.main_activity.set(MainState::Routing, time);
+        received
+    }
+
     /// Lends the link to a cluster that owes an answer.
     pub(crate) fn lend(
         &mut self,

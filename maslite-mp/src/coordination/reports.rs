@@ -86,7 +86,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 self.note_failure(place, at, error);
                 return Ok(false);
             }
-            Ok((ToMain::Loaded(_) | ToMain::Replayed(_) | ToMain::Saved | ToMain::Bye(_), _)) => {
+            Ok(_) => {
                 return Err(self.blame(place, MessageFault::Untimely.into(), message));
             }
             Err(_) => return Err(self.blame(place, MessageFault::Undecodable.into(), message)),

@@ -319,7 +319,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     }
 
     /// Posts all mail that waits, so that the counters tell of it.
-    fn post_all(&mut self) -> Result<(), Error> {
+    pub(super) fn post_all(&mut self) -> Result<(), Error> {
         let waiting = self.places(|rounds, place| {
             rounds.report(place).waiting || rounds.routing.inbound[place].mails > 0
         });

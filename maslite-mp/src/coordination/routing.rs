@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maslite_core::internal::{Adders, AgentIdInternals, IdSet, MailingList};
 use maslite_core::{Adder, AgentId, Pattern, Receiver, SimTime, Topic};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::rare::Rare;
 use crate::protocol::wire::News;
@@ -191,7 +192,40 @@ impl Inbound {
     }
 }
 
+/// What main knows of the clusters' agents, as it is saved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RoutingState {
+    /// The cluster of each agent, by id.
+    pub(crate) owners: Vec<(AgentId, u32)>,
+    /// What each cluster listens to.
+    pub(crate) interest: Vec<(u32, Pattern)>,
+}
+
 impl Routing {
+    /// What is saved of it, but for agents that are gone and who added whom.
+    pub(crate) fn export(&self) -> RoutingState {
+        let mut owners: Vec<_> = self.owners.iter().map(|(id, at)| (*id, *at)).collect();
+        owners.sort_unstable();
+        RoutingState {
+            owners,
+            interest: self.interest.iter().collect(),
+        }
+    }
+
+    /// The ids of the agents that are gone, and who added agents.
+    pub(crate) fn past(&self) -> (IdSet, Adders) {
+        (self.gone.clone(), self.adders.clone())
+    }
+
+    /// Takes up what was saved. Clusters that were restored know what others listen to.
+    pub(crate) fn restore(&mut self, state: RoutingState, (gone, adders): (IdSet, Adders)) {
+        self.owners = state.owners.into_iter().collect();
+        for (cluster, pattern) in state.interest {
+            self.interest.subscribe(cluster, pattern);
+        }
+        (self.gone, self.adders) = (gone, adders);
+    }
+
     pub(crate) fn add_cluster(&mut self) {
         self.inbound.push(Inbound::default());
         self.traffic.add_cluster();

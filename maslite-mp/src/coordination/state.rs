@@ -12,6 +12,8 @@ use maslite_core::{
     Topic,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::registry::WireMessage;
 use crate::error::Error;
 use crate::links::round_trip::Trips;
@@ -241,7 +243,7 @@ impl<M> UnderWay<M> {
 }
 
 /// Agents that wait for their insertion indices, and with them their cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Births {
     pub(crate) time: SimTime,
     pub(crate) superstep: u64,
@@ -260,7 +262,7 @@ impl Births {
 }
 
 /// Mail whose receiver only main can find, when it arrives.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct UnroutedMail {
     pub(crate) arrives: SimTime,
     pub(crate) sender: usize,

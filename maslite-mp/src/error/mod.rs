@@ -7,6 +7,7 @@ pub(crate) mod death;
 pub(crate) mod link;
 pub(crate) mod message_fault;
 pub(crate) mod recovery;
+pub(crate) mod snapshot;
 pub(crate) mod spawn;
 pub(crate) mod warning;
 
@@ -17,6 +18,7 @@ use crate::error::death::{Death, ExitKind, Explained};
 use crate::error::link::{Hex, LinkError};
 use crate::error::message_fault::MessageFault;
 use crate::error::recovery::{Dropped, NotRecovered};
+use crate::error::snapshot::SnapshotError;
 use crate::error::spawn::SpawnError;
 use crate::error::warning::{Limit, TimeBlocker};
 
@@ -323,6 +325,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A snapshot was not written, or cannot be used. The simulation goes on.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The simulation was shut down, or an earlier run failed.
     #[error(
         "this simulation has ended: it was shut down, or an earlier run ended with an error or with a panic of a callback; \
@@ -363,6 +368,7 @@ maslite_core::readable_debug!(enum Error {
     Interrupted { time },
     Signals(source),
     ControlSocket { name, source },
+    Snapshot(source),
     Ended,
 });
 

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::mem::forget;
 
-use maslite_core::internal::quietly;
+use maslite_core::internal::{Fnv, quietly};
 use serde::Serialize;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
@@ -42,10 +43,33 @@ pub(crate) fn examine<T: Serialize + DeserializeOwned>() -> Result<(), String> {
     quietly(try_all::<T>)
 }
 
+/// A number for the shape of a type: what it asks for when it is read, with the names of fields and
+/// variants. Types with other fields or variants have another shape.
+pub(crate) fn shape<T: DeserializeOwned>() -> u64 {
+    let mut shape = Fnv::default();
+    let _ = quietly(|| {
+        in_rounds(|round, variants| {
+            let mut maker = Maker::new(round, variants);
+            let made = guarded::catch(|| T::deserialize(&mut maker));
+            if let Ok(Ok(value)) = made {
+                forget(value);
+            }
+            maker.shape.finish().hash(&mut shape);
+            Ok(())
+        })
+    });
+    shape.finish()
+}
+
 fn try_all<T: Serialize + DeserializeOwned>() -> Result<(), String> {
+    in_rounds(try_one::<T>)
+}
+
+/// Makes values up until each variant has come often enough.
+fn in_rounds(mut make: impl FnMut(u32, &mut Variants) -> Result<(), String>) -> Result<(), String> {
     let mut variants = BTreeMap::new();
     for round in 0..ROUNDS {
-        try_one::<T>(round, &mut variants)?;
+        make(round, &mut variants)?;
         let is_left = variants
             .iter()
             .any(|((_, all), next)| *next < VISITS * all.len());
@@ -63,14 +87,7 @@ fn try_one<T: Serialize + DeserializeOwned>(
     round: u32,
     variants: &mut Variants,
 ) -> Result<(), String> {
-    let mut maker = Maker {
-        round,
-        variants,
-        parts: PARTS,
-        depth: DEPTH,
-        first: None,
-        flaw: None,
-    };
+    let mut maker = Maker::new(round, variants);
     let made = guarded::catch(|| T::deserialize(&mut maker));
     let Maker { first, flaw, .. } = maker;
     let name = |why: String| match &first {
@@ -117,6 +134,8 @@ struct Maker<'p> {
     first: Option<(&'static str, &'static str)>,
     /// What makes it impossible to read the type.
     flaw: Option<&'static str>,
+    /// What it was asked for.
+    shape: Fnv,
 }
 
 /// A value cannot be made up.
@@ -137,7 +156,24 @@ impl Error for Refused {
     }
 }
 
-impl Maker<'_> {
+impl<'p> Maker<'p> {
+    fn new(round: u32, variants: &'p mut Variants) -> Self {
+        Self {
+            round,
+            variants,
+            parts: PARTS,
+            depth: DEPTH,
+            first: None,
+            flaw: None,
+            shape: Fnv::default(),
+        }
+    }
+
+    /// Notes what it is asked for.
+    fn note(&mut self, what: &str) {
+        what.hash(&mut self.shape);
+    }
+
     fn part(&mut self) -> Result<(), Refused> {
         self.parts = self.parts.checked_sub(1).ok_or(Refused)?;
         Ok(())
@@ -187,6 +223,7 @@ impl Maker<'_> {
 macro_rules! numbers {
     ($($method:ident $visit:ident $kind:ty)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+            self.note(stringify!($method));
             self.part()?;
             visitor.$visit(<$kind>::from(u8::from(self.is_full())))
         }
@@ -211,20 +248,24 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("bool");
         self.part()?;
         visitor.visit_bool(self.is_full())
     }
 
     fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("i8");
         self.part()?;
         visitor.visit_i8(i8::from(self.is_full()))
     }
 
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("char");
         visitor.visit_char('1')
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("str");
         self.part()?;
         visitor.visit_str(if self.is_full() { "1" } else { "" })
     }
@@ -234,6 +275,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("bytes");
         self.part()?;
         visitor.visit_bytes(if self.is_full() { &[1] } else { &[] })
     }
@@ -243,6 +285,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("option");
         if self.has_more()? {
             return self.within(|maker| visitor.visit_some(maker));
         }
@@ -250,6 +293,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("unit");
         visitor.visit_unit()
     }
 
@@ -270,6 +314,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("seq");
         let left = usize::from(self.has_more()?);
         self.deserialize_tuple(left, visitor)
     }
@@ -279,6 +324,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
         left: usize,
         visitor: V,
     ) -> Result<V::Value, Refused> {
+        self.note("tuple");
         self.within(|maker| visitor.visit_seq(Several { maker, left }))
     }
 
@@ -292,6 +338,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.note("map");
         let left = usize::from(self.has_more()?);
         self.within(|maker| visitor.visit_map(Several { maker, left }))
     }
@@ -302,6 +349,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
+        fields.iter().for_each(|field| self.note(field));
         self.deserialize_tuple(fields.len(), visitor)
     }
 
@@ -311,6 +359,7 @@ impl<'de> Deserializer<'de> for &mut Maker<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
+        variants.iter().for_each(|variant| self.note(variant));
         let next = self.variants.entry((name, variants)).or_default();
         let index = *next % variants.len().max(1);
         *next += 1;
@@ -418,253 +467,4 @@ impl<'de> VariantAccess<'de> for Chosen<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, HashMap, HashSet};
-    use std::net::IpAddr;
-    use std::num::NonZeroU64;
-    use std::path::PathBuf;
-    use std::time::Duration;
-
-    use maslite_core::{AgentId, Receiver, SimTime, Topic};
-    use serde::{Deserialize, Serializer};
-
-    use super::*;
-
-    /// All that a right type may consist of.
-    #[derive(Clone, Debug, Serialize, Deserialize)]
-    #[allow(dead_code, reason = "values are made up")]
-    enum Right {
-        Nothing,
-        #[serde(alias = "Old", alias = "Older")]
-        Numbers(u8, i16, u32, i64, u128, i128, f32, f64, bool, char, usize),
-        Several {
-            text: String,
-            some: Option<Box<Right>>,
-            list: Vec<Right>,
-            map: BTreeMap<String, HashSet<u8>>,
-            hashed: HashMap<u64, [u8; 3]>,
-            #[serde(alias = "before")]
-            named: AgentId,
-            receiver: Receiver,
-            time: SimTime,
-            topic: Topic,
-        },
-        Std(
-            NonZeroU64,
-            Duration,
-            IpAddr,
-            PathBuf,
-            Result<u8, ()>,
-            std::ops::Range<u8>,
-        ),
-        #[serde(skip_serializing)]
-        ReadOnly,
-        Unit(Unit),
-        New(New),
-        /// Nothing comes behind it, so all other variants have the same number where they are
-        /// written and where they are read.
-        #[serde(skip)]
-        Private(u64),
-    }
-
-    #[derive(Clone, Debug, Serialize, Deserialize)]
-    struct Unit;
-
-    #[derive(Clone, Debug, Serialize, Deserialize)]
-    #[serde(from = "u32", into = "u32")]
-    struct New {
-        number: u32,
-    }
-
-    impl From<u32> for New {
-        fn from(number: u32) -> Self {
-            assert!(number > 0, "it takes no zero, and panics");
-            Self { number }
-        }
-    }
-
-    impl From<New> for u32 {
-        fn from(new: New) -> Self {
-            new.number
-        }
-    }
-
-    #[derive(Serialize, Deserialize)]
-    enum Tree {
-        Fork(Box<Tree>, Box<Tree>),
-        Leaf,
-    }
-
-    #[derive(Serialize, Deserialize)]
-    struct Endless {
-        next: Box<Endless>,
-    }
-
-    #[test]
-    fn nothing_is_said_against_types_that_are_read_as_they_are_written() {
-        assert_eq!(examine::<Right>(), Ok(()));
-        assert_eq!(examine::<Tree>(), Ok(()));
-        assert_eq!(examine::<Endless>(), Ok(()));
-        assert_eq!(examine::<Vec<Option<HashMap<String, Right>>>>(), Ok(()));
-    }
-
-    /// Defines a type with attributes in the middle of it, and tells what is said against it.
-    macro_rules! flaw_of {
-        ($($type:tt)*) => {{
-            #[allow(dead_code, reason = "values are made up")]
-            #[derive(Serialize, Deserialize)]
-            $($type)*
-            #[allow(dead_code, reason = "values are made up")]
-            #[derive(Serialize, Deserialize)]
-            enum Outer { Nothing, Something(Option<Probed>) }
-            let (alone, within) = (examine::<Probed>(), examine::<Outer>());
-            assert_eq!(alone.is_err(), within.is_err(), "{alone:?} and {within:?}");
-            alone.err().unwrap_or_default()
-        }};
-    }
-
-    #[test]
-    fn attributes_that_make_a_type_asymmetric_are_found() {
-        let skipped = flaw_of!(
-            enum Probed {
-                A,
-                #[serde(skip)]
-                B(u64),
-                C {
-                    a: i64,
-                },
-                D {
-                    a: i64,
-                },
-            }
-        );
-        assert!(
-            skipped.starts_with("`Probed::C`: it is written as 0200, and"),
-            "{skipped}"
-        );
-        let unread = flaw_of!(
-            enum Probed {
-                A,
-                #[serde(skip_deserializing)]
-                B,
-                C,
-            }
-        );
-        assert!(unread.starts_with("`Probed::C`: "), "{unread}");
-        let left_out = flaw_of!(
-            struct Probed {
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                a: Option<u8>,
-                b: u8,
-            }
-        );
-        assert!(
-            left_out.contains("`a` is left out (`skip_serializing_if`)"),
-            "{left_out}"
-        );
-    }
-
-    #[test]
-    fn tags_that_make_an_enum_asymmetric_are_found() {
-        for flaw in [
-            flaw_of!(
-                #[serde(untagged)]
-                enum Probed {
-                    A(u8),
-                    B(u16),
-                }
-            ),
-            flaw_of!(
-                #[serde(tag = "t")]
-                enum Probed {
-                    A { a: u8 },
-                    B,
-                }
-            ),
-            flaw_of!(
-                #[serde(tag = "t", content = "c")]
-                enum Probed {
-                    A(u8),
-                    B,
-                }
-            ),
-            flaw_of!(
-                #[serde(tag = "t", content = "c")]
-                enum Probed {
-                    A { a: u8 },
-                    B { b: u16 },
-                }
-            ),
-        ] {
-            assert!(!flaw.is_empty());
-        }
-    }
-
-    #[test]
-    fn fields_that_make_a_struct_asymmetric_are_found() {
-        for flaw in [
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_serializing, default)]
-                    a: u8,
-                    b: u8,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_serializing, default)]
-                    a: u8,
-                    b: Vec<u8>,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    #[serde(skip_deserializing)]
-                    a: u8,
-                    b: u8,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    #[serde(flatten)]
-                    a: BTreeMap<String, u8>,
-                    b: u8,
-                }
-            ),
-            flaw_of!(
-                struct Probed {
-                    a: serde_json::Value,
-                }
-            ),
-        ] {
-            assert!(!flaw.is_empty());
-        }
-        // Neither side knows of a field that is skipped on both.
-        let skipped = flaw_of!(
-            struct Probed {
-                #[serde(skip)]
-                a: u8,
-                b: u8,
-            }
-        );
-        assert_eq!(skipped, "");
-    }
-
-    /// Written with a number, and read without.
-    #[derive(Deserialize)]
-    struct ByHand;
-
-    impl Serialize for ByHand {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.serialize_u8(7)
-        }
-    }
-
-    #[test]
-    fn types_written_by_hand_are_found_too() {
-        assert_eq!(
-            examine::<Option<ByHand>>(),
-            Err("1 bytes are left over behind it".to_owned())
-        );
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ mod mail;
 mod note;
 mod replay;
 mod report;
+mod saving;
 
 use maslite_core::internal::Amnesia;
 use maslite_core::{AgentId, SimDuration, SimTime};
@@ -34,6 +35,7 @@ pub(crate) use mail::{
 pub(crate) use note::{message, put_note, take_measured, take_note};
 pub(crate) use replay::{Difference, Replay, Replayed};
 pub(crate) use report::{Batch, Batches, Destination, Events, Failure, Removal, Report};
+pub(crate) use saving::{Restoration, Written, WrittenState};
 
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,8 +54,10 @@ pub(crate) enum ToProc {
     Replay(Replay),
     /// Hand out the whole state; answered by [`ToMain::Saved`].
     Save,
+    /// Write the whole state into a file with this path; answered by [`ToMain::Written`].
+    Write(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Take up the state that is before this note; answered by [`ToMain::Replayed`].
-    Restore(Replay),
+    Restore(Restoration),
 }
 
 /// What a scheduler answers.
@@ -67,6 +71,8 @@ pub(crate) enum ToMain {
     Replayed(Replayed),
     /// Its state is before this note.
     Saved,
+    /// What became of its state.
+    Written(Written),
 }
 
 /// What a scheduler must know before anything else.

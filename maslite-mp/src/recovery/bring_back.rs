@@ -10,12 +10,13 @@ use crate::error::death::Death;
 use crate::error::link::LinkError;
 use crate::error::message_fault::MessageFault;
 use crate::error::recovery::NotRecovered;
+use crate::error::snapshot::SnapshotError;
 use crate::error::spawn::SpawnError;
 use crate::links::jitter::Jitter;
 use crate::links::transport::{Transport, Wait, now};
 use crate::processes::backend::{Backend, Model, NewCluster, Start, Started};
 use crate::processes::output::Output;
-use crate::protocol::wire::{self, Replay, Replayed, ToMain, ToProc};
+use crate::protocol::wire::{self, Replay, Replayed, Restoration, ToMain, ToProc};
 use crate::settings::Link;
 
 /// How a process is started anew.
@@ -114,6 +115,12 @@ impl From<LinkError> for Stopped {
     }
 }
 
+impl From<SnapshotError> for Stopped {
+    fn from(error: SnapshotError) -> Self {
+        Self::Final(error.into())
+    }
+}
+
 fn replay(
     link: &mut dyn Transport,
     cluster: &str,
@@ -121,8 +128,14 @@ fn replay(
     time: SimTime,
 ) -> Result<u64, Stopped> {
     link.say(kept.log.settings())?;
-    if let Some(state) = kept.log.base() {
-        say_after(link, state, &ToProc::Restore(Replay { busy: kept.busy }))?;
+    if let Some(state) = kept.log.base()? {
+        let replay = Replay { busy: kept.busy };
+        let names = Vec::new();
+        say_after(
+            link,
+            &state,
+            &ToProc::Restore(Restoration { replay, names }),
+        )?;
         hear(link, cluster, time)?;
     }
     let mut messages = 0;

@@ -2,7 +2,14 @@
 //!
 //! **Invariant:** at most one message waits for its answer, and it is the last one.
 
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{BufReader, Seek};
+use std::path::{Path, PathBuf};
+
+use crate::error::snapshot::SnapshotError;
 use crate::protocol::replay::{Outcome, RECORD_HEAD};
+use crate::snapshot::blocks::{self, Kind};
 
 /// About this number of bytes of records are replayed in one message \[bytes\].
 const CHUNK: usize = 256 * 1024;
@@ -13,7 +20,7 @@ pub(crate) struct Log {
     /// The first message of all, which is no part of a replay.
     settings: Vec<u8>,
     /// The state of the cluster before the records, if it was asked for.
-    base: Option<Vec<u8>>,
+    base: Option<Base>,
     /// Records, one behind the other.
     chunks: Vec<Vec<u8>>,
     /// Chunks from before a cut: memory that has its pages.
@@ -27,6 +34,14 @@ pub(crate) struct Log {
     is_full: bool,
     /// Only the last message is kept: there is no replay.
     keeps_last: bool,
+}
+
+/// The state of a cluster from which a replay begins.
+#[derive(Debug)]
+enum Base {
+    State(Vec<u8>),
+    /// In a file of a snapshot, which is held open: the file may be removed meanwhile.
+    File(File, PathBuf),
 }
 
 impl Log {
@@ -60,8 +75,23 @@ impl Log {
 
     /// Begins anew with the state of the cluster, in which everything is that it was told.
     pub(crate) fn cut(&mut self, state: Vec<u8>) {
+        self.begin_at(Base::State(state));
+    }
+
+    /// Begins anew with the state of the cluster that was written into a file of a snapshot.
+    ///
+    /// # Errors
+    /// If the file cannot be opened; nothing has changed then.
+    pub(crate) fn cut_at(&mut self, path: &Path) -> Result<(), SnapshotError> {
+        let file = blocks::open(path).map_err(|why| SnapshotError::io(path, "read", why))?;
+        self.is_full = false;
+        self.begin_at(Base::File(file, path.to_owned()));
+        Ok(())
+    }
+
+    fn begin_at(&mut self, base: Base) {
         debug_assert!(self.awaiting.is_none(), "it has answered all");
-        self.base = Some(state);
+        self.base = Some(base);
         self.spare.append(&mut self.chunks);
         self.bytes = 0;
     }
@@ -73,8 +103,23 @@ impl Log {
     }
 
     /// The state from which a replay begins, if there is one.
-    pub(crate) fn base(&self) -> Option<&[u8]> {
-        self.base.as_deref()
+    ///
+    /// # Errors
+    /// If it is in a file that cannot be read.
+    pub(crate) fn base(&self) -> Result<Option<Cow<'_, [u8]>>, SnapshotError> {
+        Ok(match &self.base {
+            None => None,
+            Some(Base::State(state)) => Some(Cow::Borrowed(state)),
+            Some(Base::File(file, path)) => {
+                let rewound = (&mut &*file).rewind();
+                rewound.map_err(|why| SnapshotError::io(path, "read", why))?;
+                let mut state = Vec::new();
+                blocks::each_block_of(BufReader::new(file), path, Kind::Cluster, |block| {
+                    state.extend_from_slice(block);
+                })?;
+                Some(Cow::Owned(state))
+            }
+        })
     }
 
     pub(crate) fn settings(&self) -> &[u8] {

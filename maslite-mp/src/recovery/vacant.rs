@@ -12,7 +12,7 @@ use crate::error::link::LinkError;
 use crate::error::recovery::Dropped;
 use crate::links::transport::{Draft, DraftBuffer, Transport};
 use crate::processes::backend::{InterruptSource, Model};
-use crate::protocol::wire::{self, Loaded, Report, ToMain, ToProc};
+use crate::protocol::wire::{self, Loaded, Report, ToMain, ToProc, Written};
 
 /// What is left of a cluster that was dropped.
 #[derive(Debug)]
@@ -125,6 +125,14 @@ impl Vacant {
                 });
                 let loaded = ToMain::Loaded(loaded.collect());
                 self.answer = Some(wire::message(&loaded).map_err(|_| unreadable())?);
+                Ok(())
+            }
+            ToProc::Write(_) => {
+                let written = ToMain::Written(Written::Failed {
+                    os_error: None,
+                    why: "the cluster was dropped".to_owned(),
+                });
+                self.answer = Some(wire::message(&written).map_err(|_| unreadable())?);
                 Ok(())
             }
             ToProc::Settings(_)

@@ -480,11 +480,27 @@ impl<M: WireMessage> MpMain<M> {
 
     /// Asks clusters something between two runs.
     pub(crate) fn ask(&mut self, scope: Scope, request: &[u8]) -> Result<Replies, ControlError> {
+        let asked = self.between_runs(|rounds| {
+            let places = places_of(scope, rounds.routing, rounds.under_way, rounds.clusters)?;
+            let replies = rounds.ask(&places, request);
+            Ok::<_, ControlError>((places, replies))
+        });
+        let (places, replies) = asked??;
+        let replies = replies.inspect_err(|error| self.abandon(error))?;
+        let clusters = self.clusters.as_ref().ok_or(Error::Ended)?;
+        replies_of(scope, &self.routing, clusters, places, replies)
+    }
+
+    /// Does something with the clusters while no run goes on. They are watched meanwhile: an agent
+    /// may take too long over it, and a process may stand still.
+    pub(super) fn between_runs<T>(
+        &mut self,
+        act: impl FnOnce(&mut Rounds<'_, '_, M>) -> T,
+    ) -> Result<T, Error> {
         let lookaheads = self.effective_lookaheads()?;
         self.start()?;
         let format = self.trace_format();
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
-        let places = places_of(scope, &self.routing, &self.under_way, clusters)?;
         let (routing, standing) = (&mut self.routing, &mut self.standing);
         let (under_way, trace) = (&mut self.under_way, &mut self.trace);
         let nothing = Run::until_idle();
@@ -492,13 +508,10 @@ impl<M: WireMessage> MpMain<M> {
             clusters, routing, standing, under_way, trace, format, nothing,
         );
         rounds.lookaheads = lookaheads;
-        // An agent may take too long over it, and a process may stand still.
         rounds.clusters.begin_watching();
-        let replies = rounds.ask(&places, request);
+        let result = act(&mut rounds);
         rounds.clusters.end_watching();
-        let replies = replies.inspect_err(|error| self.abandon(error))?;
-        let clusters = self.clusters.as_ref().ok_or(Error::Ended)?;
-        replies_of(scope, &self.routing, clusters, places, replies)
+        Ok(result)
     }
 
     pub(crate) fn registry(&self) -> &Registry<M> {

@@ -47,9 +47,7 @@ fn recv_loaded(
         }
         Ok((ToMain::Loaded(_), _)) => MessageFault::Loaded,
         Ok((ToMain::Failed(fault), _)) => return Err(fault.blame(&cluster)),
-        Ok((ToMain::Report(_) | ToMain::Replayed(_) | ToMain::Saved | ToMain::Bye(_), _)) => {
-            MessageFault::Untimely
-        }
+        Ok(_) => MessageFault::Untimely,
         Err(_) => MessageFault::Undecodable,
     };
     Err(reason.blame(&cluster, time, &message))

@@ -1,15 +1,23 @@
 //! A cluster's scheduler as a value: how it forgets everything and comes back, how it is exported
 //! and restored.
 
-use maslite_core::internal::{Engine, Forgetful, Limits, Rest};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use maslite_core::internal::{Engine, Forgetful, Limits, Rest, guard_model};
 
 use super::MpScheduler;
-use crate::cluster::answers::fault;
+use crate::cluster::answers::{fault, undecodable};
 use crate::cluster::gateway::OpenGateway;
 use crate::cluster::registry::WireMessage;
 use crate::cluster::state::{self, ClusterState, Parts};
 use crate::links::transport::Draft;
-use crate::protocol::wire::Fault;
+use crate::protocol::wire::{Fault, Written, WrittenState};
+use crate::snapshot::blocks::{self, Kind};
+
+/// Code of the model that may panic while a state is written.
+const ENCODING: &str = "the encoding of an agent or a message that is saved";
 
 impl<M: WireMessage> MpScheduler<M> {
     /// Runs the engine, which forgets on the way if that is asked for.
@@ -65,7 +73,52 @@ impl<M: WireMessage> MpScheduler<M> {
     /// # Errors
     /// [`Unsaved`](maslite_core::Error::Unsaved) for the first agent that cannot be saved.
     pub(crate) fn export(&self) -> Result<ClusterState<M>, Fault> {
-        let engine = self.engine.export(&*self.registry).map_err(fault)?;
+        self.state().map_err(fault)
+    }
+
+    /// Writes all that the cluster is into a new file.
+    ///
+    /// # Errors
+    /// If it comes at the wrong time. What keeps the state from being written is no error: the
+    /// cluster goes on.
+    pub(crate) fn write_state(&self, path: &[u8]) -> Result<Written, Fault> {
+        if !self.loaded.is_empty() || !self.engine.is_at_rest() {
+            return Err(undecodable("a wish for the state", "it comes too early"));
+        }
+        let stands = (self.engine.now(), self.engine.superstep());
+        let encoded = guard_model(Some(ENCODING), stands, || {
+            let state = self.state()?;
+            Ok::<_, maslite_core::Error>((state.agents(), state.digest(), state.encode()))
+        });
+        let failed = |why: String| Written::Failed {
+            os_error: None,
+            why,
+        };
+        let (agents, digest, bytes) = match encoded.and_then(|encoded| encoded) {
+            Ok(encoded) => encoded,
+            Err(error) => return Ok(Written::Unsaved(error)),
+        };
+        let (digest, bytes) = match (digest, bytes) {
+            (Ok(digest), Ok(bytes)) => (digest, bytes),
+            (Err(why), _) => return Ok(failed(why)),
+            (_, Err(why)) => return Ok(failed(why.to_string())),
+        };
+        let path = Path::new(OsStr::from_bytes(path));
+        Ok(match blocks::write(path, Kind::Cluster, &bytes) {
+            Ok(sum) => Written::State(WrittenState {
+                agents,
+                digest,
+                sum,
+            }),
+            Err(error) => Written::Failed {
+                os_error: error.raw_os_error(),
+                why: error.to_string(),
+            },
+        })
+    }
+
+    fn state(&self) -> Result<ClusterState<M>, maslite_core::Error> {
+        let engine = self.engine.export(&*self.registry)?;
         let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
         Ok(state::export(engine, gateway, trace, names))
     }

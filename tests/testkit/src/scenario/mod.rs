@@ -5,4 +5,5 @@ pub mod file;
 pub mod generator;
 pub mod naive;
 pub mod play;
+pub mod stage;
 pub mod trace;

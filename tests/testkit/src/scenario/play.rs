@@ -1,24 +1,15 @@
 //! Plays a scenario from start to end, whatever ends its runs, and writes down what happens.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use maslite_mp::core::{Adder, AgentTypes, Digest, SchedulerBuilder};
+use maslite_mp::core::{Adder, Digest};
 use maslite_mp::prelude::*;
 
-use crate::scenario::agent::{PAUSED, ScenarioMessage, Scripted};
-use crate::scenario::file::{Action, OwnerAction, Scenario, Script};
+use crate::scenario::agent::{PAUSED, ScenarioMessage};
+use crate::scenario::file::{Action, OwnerAction, Scenario};
+use crate::scenario::stage::{GoOn, Stage};
 use crate::scenario::trace::{Trace, line_of, millis, number, seat};
-
-/// What a scenario is played on.
-pub struct Stage<S: Simulation<ScenarioMessage>> {
-    pub simulation: S,
-    /// Of each agent its cluster.
-    homes: BTreeMap<u64, S::Cluster>,
-    /// It is looked at where a run was interrupted.
-    is_looked_at: bool,
-}
 
 /// In which pieces a scenario is played. None of this changes what happens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +27,13 @@ pub struct Pieces {
     pub amnesia: Option<u64>,
 }
 
+/// When a simulation is saved, and how it goes on.
+pub struct Moves<'a, S: Simulation<ScenarioMessage>> {
+    /// After so many supersteps, and again after as many.
+    pub every: u64,
+    pub go_on: GoOn<'a, S>,
+}
+
 /// What is printed at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -46,6 +44,8 @@ pub struct Summary {
     pauses: u64,
     /// How often a cluster forgot everything and came back; none if that was not asked for.
     amnesias: Option<u64>,
+    /// How often the simulation went on from a snapshot, if it was to be saved.
+    restores: Option<u64>,
     /// How many clusters were brought back, if they were to be lost.
     recoveries: Option<usize>,
 }
@@ -77,6 +77,7 @@ impl Summary {
             digest,
             pauses,
             amnesias,
+            restores,
             recoveries,
             ..
         } = self;
@@ -86,6 +87,9 @@ impl Summary {
         );
         if let Some(amnesias) = amnesias {
             let _ = write!(json, r#", "amnesias": {amnesias}"#);
+        }
+        if let Some(restores) = restores {
+            let _ = write!(json, r#", "restores": {restores}"#);
         }
         if let Some(recoveries) = recoveries {
             let _ = write!(json, r#", "recoveries": {recoveries}"#);
@@ -154,79 +158,6 @@ impl From<Error> for Cut {
     }
 }
 
-impl Stage<Scheduler<ScenarioMessage>> {
-    /// A scheduler that is used alone.
-    pub fn alone<W: Write + Send + 'static>(
-        settings: SchedulerBuilder<ScenarioMessage>,
-        scenario: &Scenario,
-        trace: Option<&Trace<W>>,
-    ) -> Self {
-        let types = AgentTypes::new().with::<Scripted>();
-        let mut settings = settings.agent_types(types).digest();
-        if let Some(trace) = trace {
-            settings = settings.observe(trace.observer());
-        }
-        let is_looked_at = true;
-        Self {
-            is_looked_at,
-            ..Self::new(settings.build(), scenario)
-        }
-    }
-}
-
-impl Stage<MpMain<ScenarioMessage>> {
-    /// The clusters that the scenario names. The trace of their registry is
-    /// [`write_placed`](crate::scenario::trace::write_placed).
-    ///
-    /// # Errors
-    /// As `build` of the settings.
-    pub fn clusters<W: Write + Send + 'static>(
-        settings: MpMainBuilder<ScenarioMessage>,
-        scenario: &Scenario,
-        trace: Option<&Trace<W>>,
-    ) -> Result<Self, Error> {
-        let mut settings = settings.digest();
-        if let Some(trace) = trace {
-            let trace = trace.clone();
-            settings = settings.trace(move |line| trace.write(line));
-        }
-        Ok(Self::new(settings.build()?, scenario))
-    }
-}
-
-impl<S: Simulation<ScenarioMessage, Error: Into<Error>>> Stage<S> {
-    fn new(mut simulation: S, scenario: &Scenario) -> Self {
-        let mut homes = BTreeMap::new();
-        for ids in &scenario.clusters {
-            let cluster = simulation.new_cluster();
-            homes.extend(ids.iter().map(|id| (*id, cluster)));
-        }
-        Self {
-            simulation,
-            homes,
-            is_looked_at: false,
-        }
-    }
-
-    fn add(&mut self, script: &Script) -> Result<(), Error> {
-        let agent = Scripted::from(script);
-        let added = match self.homes.get(&script.id) {
-            Some(home) => self.simulation.add_to(*home, script.id, agent),
-            None => self.simulation.add(script.id, agent),
-        };
-        added.map_err(Into::into)
-    }
-
-    /// Looks at something that changes nothing, where a run was interrupted.
-    fn look(&mut self) {
-        if self.is_looked_at {
-            let agents = self.simulation.agents().map_or(0, |agents| agents.len());
-            let alarms = self.simulation.alarms(AlarmFilter::all());
-            std::hint::black_box((agents, alarms.map_or(0, |alarms| alarms.len())));
-        }
-    }
-}
-
 /// One scenario being played.
 struct Play<'a, W, S: Simulation<ScenarioMessage>> {
     scenario: &'a Scenario,
@@ -235,6 +166,10 @@ struct Play<'a, W, S: Simulation<ScenarioMessage>> {
     trace: Option<&'a Trace<W>>,
     pauses: u64,
     amnesias: u64,
+    moves: Option<Moves<'a, S>>,
+    /// Supersteps since the last move.
+    since: u64,
+    restores: u64,
 }
 
 /// Plays a scenario on a stage that has none of its agents yet.
@@ -251,6 +186,24 @@ where
     W: Write + Send + 'static,
     S: Simulation<ScenarioMessage, Error: Into<Error>>,
 {
+    play_and_move(scenario, pieces, stage, trace, None)
+}
+
+/// The same on a stage that is replaced now and then, if it is to be.
+///
+/// # Errors
+/// What ended the scenario before its end.
+pub fn play_and_move<'a, W, S>(
+    scenario: &'a Scenario,
+    pieces: Pieces,
+    stage: &'a mut Stage<S>,
+    trace: Option<&'a Trace<W>>,
+    moves: Option<Moves<'a, S>>,
+) -> Result<Summary, Cut>
+where
+    W: Write + Send + 'static,
+    S: Simulation<ScenarioMessage, Error: Into<Error>>,
+{
     let mut play = Play {
         scenario,
         pieces,
@@ -258,10 +211,15 @@ where
         trace,
         pauses: 0,
         amnesias: 0,
+        moves,
+        since: 0,
+        restores: 0,
     };
     let result = play.finish();
-    if let (Err(Cut::Failed(error)), Some(trace)) = (&result, trace) {
-        let place = (play.stage.simulation.now(), 0, 0);
+    if let (Err(Cut::Failed(error)), Some(trace)) = (&result, trace)
+        && let Some(simulation) = play.stage.simulation_left()
+    {
+        let place = (simulation.now(), 0, 0);
         trace.settle(line_of_error(error).map(|line| (place, line)));
     }
     result
@@ -277,7 +235,7 @@ where
             self.stage.add(script)?;
         }
         for mail in &self.scenario.start {
-            self.stage.simulation.send_mail(Mail::from(mail));
+            self.stage.simulation().send_mail(Mail::from(mail));
         }
         let mut between = self.scenario.between.iter();
         loop {
@@ -286,6 +244,7 @@ where
             if let Some(who) = paused_by {
                 self.pauses += 1;
                 self.note_pause(who);
+                self.move_on(report.counters.supersteps)?;
                 for action in between.next().into_iter().flatten() {
                     self.act(action)?;
                 }
@@ -304,9 +263,11 @@ where
                     digest: report.digest.unwrap_or_default(),
                     pauses: self.pauses,
                     amnesias: self.pieces.amnesia.map(|_| self.amnesias),
+                    restores: self.moves.as_ref().map(|_| self.restores),
                     recoveries: None,
                 });
             }
+            self.move_on(report.counters.supersteps)?;
             self.stage.look();
         }
     }
@@ -316,10 +277,10 @@ where
         let stop_on = self.scenario.run.stop_on;
         let mut stopped = false;
         let run = self.next_run();
-        let result = self.stage.simulation.run_with(run, |mail, main| {
+        let result = self.stage.simulation().run_with(run, |mail, main| {
             stopped |= answer(&mail, stop_on, main);
         });
-        if self.stage.simulation.errors().len() >= Report::ERRORS_KEPT {
+        if self.stage.simulation().errors().len() >= Report::ERRORS_KEPT {
             return Err(Cut::Untold);
         }
         self.settle();
@@ -342,20 +303,22 @@ where
         self.scenario.run.until_ms.map(SimTime::from_millis)
     }
 
-    fn next_run(&self) -> Run {
+    fn next_run(&mut self) -> Run {
         let run = match (self.end(), self.pieces.millis) {
             (None, _) => Run::until_idle(),
             (Some(end), None) => Run::until(end),
             (Some(end), Some(millis)) => {
                 let piece = SimDuration::from_millis(millis);
-                Run::until(end.min(self.stage.simulation.now().saturating_add(piece)))
+                Run::until(end.min(self.stage.simulation().now().saturating_add(piece)))
             }
         };
         // Without a limit every reaction uses up some ttl, so no exchange is endless, however long
         // it is.
         let limit = self.scenario.run.supersteps_per_instant;
         let mut run = run.supersteps_per_instant(limit.unwrap_or(u64::MAX));
-        if let Some(supersteps) = self.pieces.supersteps {
+        let until_move = self.moves.as_ref().map(|moves| moves.every - self.since);
+        let supersteps = self.pieces.supersteps.into_iter().chain(until_move).min();
+        if let Some(supersteps) = supersteps {
             run = run.supersteps(supersteps);
         }
         if self.pieces.watched {
@@ -370,7 +333,7 @@ where
     /// Writes down what happened in a run, together with what agents said.
     fn settle(&mut self) {
         let Some(trace) = self.trace else { return };
-        let notes = self.stage.simulation.errors().iter();
+        let notes = self.stage.simulation().errors().iter();
         let notes = notes.filter(|note| note.message != PAUSED).map(|note| {
             let place = (note.time, note.superstep, seat(note.index));
             let line = line_of(note.time, note.superstep, &note.message, note.agent);
@@ -379,11 +342,25 @@ where
         trace.settle(notes);
     }
 
+    /// Saves the simulation after so many supersteps, if it is to be, and goes on from there.
+    fn move_on(&mut self, supersteps: u64) -> Result<(), Error> {
+        self.since += supersteps;
+        let Some(moves) = &mut self.moves else {
+            return Ok(());
+        };
+        if self.since < moves.every {
+            return Ok(());
+        }
+        self.since = 0;
+        self.restores += 1;
+        self.stage.go_on(moves.go_on)
+    }
+
     fn note_pause(&mut self, who: AgentId) {
         if let Some(trace) = self.trace {
             let (now, step) = (
-                self.stage.simulation.now(),
-                self.stage.simulation.superstep(),
+                self.stage.simulation().now(),
+                self.stage.simulation().superstep(),
             );
             trace.settle([((now, step, 0), line_of(now, step, "paused", who))]);
         }
@@ -393,9 +370,9 @@ where
     fn act(&mut self, action: &OwnerAction) -> Result<(), Error> {
         match action {
             OwnerAction::Add(script) => self.stage.add(script)?,
-            OwnerAction::Send(mail) => self.stage.simulation.send_mail(Mail::from(mail)),
+            OwnerAction::Send(mail) => self.stage.simulation().send_mail(Mail::from(mail)),
             // There may be none with this id.
-            OwnerAction::Remove { id } => drop(self.stage.simulation.remove(*id)),
+            OwnerAction::Remove { id } => drop(self.stage.simulation().remove(*id)),
         }
         Ok(())
     }

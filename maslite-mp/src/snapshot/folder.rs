@@ -1,0 +1,157 @@
+//! The folder of a snapshot: it is there whole or not at all, whoever is killed when.
+//!
+//! It is written under a name with a dot before it. When all its files have reached the disk, it is
+//! renamed, and then nothing in it changes any more.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::snapshot::SnapshotError;
+
+/// What is behind the name of a folder that is not whole.
+const UNFINISHED: &str = ".tmp";
+
+/// A folder that is being written. Dropped before it is [finished](Self::finish), it is removed.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    target: PathBuf,
+    is_finished: bool,
+}
+
+/// The place of a snapshot that is not whole yet.
+fn unfinished(target: &Path) -> Result<PathBuf, SnapshotError> {
+    let name = target.file_name().and_then(|name| name.to_str());
+    let name = name.filter(|name| !name.starts_with('.'));
+    let Some(name) = name else {
+        let why = "a snapshot needs a name in UTF-8 that does not begin with a dot";
+        let source = io::Error::new(io::ErrorKind::InvalidInput, why);
+        return Err(SnapshotError::io(target, "write", source));
+    };
+    Ok(target.with_file_name(format!(".{name}{UNFINISHED}")))
+}
+
+impl Unfinished {
+    /// Begins the folder of a snapshot. What a process that was killed has left of it is removed.
+    pub(crate) fn begin(target: &Path) -> Result<Self, SnapshotError> {
+        let target = std::path::absolute(target)
+            .map_err(|source| SnapshotError::io(target, "write", source))?;
+        let path = unfinished(&target)?;
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(SnapshotError::Exists { path: target });
+        }
+        let failed = |source| SnapshotError::io(&path, "make", source);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        remove_if_there(&path).map_err(failed)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed)?;
+        Ok(Self {
+            path,
+            target,
+            is_finished: false,
+        })
+    }
+
+    /// Where its files are written.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All its files have reached the disk: from now on it is there.
+    pub(crate) fn finish(mut self) -> Result<PathBuf, SnapshotError> {
+        let finish = || {
+            sync(&self.path)?;
+            fs::rename(&self.path, &self.target)?;
+            self.target.parent().map_or(Ok(()), sync)
+        };
+        finish().map_err(|source| SnapshotError::io(&self.target, "write", source))?;
+        self.is_finished = true;
+        Ok(std::mem::take(&mut self.target))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Has a folder reach the disk: the names of what is in it.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn remove_if_there(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The snapshots in a folder, by name. A folder that is not there has none.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
+    let failed = |source| SnapshotError::io(folder, "read", source);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut snapshots = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let name = entry.file_name();
+        let is_whole = name.to_str().is_some_and(|name| !name.starts_with('.'));
+        if is_folder && is_whole {
+            snapshots.push(entry.path());
+        }
+    }
+    snapshots.sort();
+    Ok(snapshots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_there_when_it_is_finished() {
+        let root = std::env::temp_dir().join(format!("maslite-folder-{}", std::process::id()));
+        let target = root.join("below").join("one");
+        let unfinished = Unfinished::begin(&target).unwrap();
+        fs::write(unfinished.path().join("file"), "x").unwrap();
+        assert_eq!(
+            list(&root.join("below")).unwrap(),
+            [""; 0].map(PathBuf::from)
+        );
+        let left = unfinished.path().to_owned();
+        drop(unfinished);
+        assert!(!left.exists(), "it is removed");
+        // What a process left that was killed is no obstacle.
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("old"), "x").unwrap();
+        let unfinished = Unfinished::begin(&target).unwrap();
+        assert_eq!(fs::read_dir(unfinished.path()).unwrap().count(), 0);
+        assert_eq!(unfinished.finish().unwrap(), target);
+        assert_eq!(list(&root.join("below")).unwrap(), [&*target]);
+        let again = Unfinished::begin(&target).unwrap_err();
+        assert!(matches!(again, SnapshotError::Exists { .. }), "{again}");
+        fs::remove_dir_all(&target).unwrap();
+        assert_eq!(fs::read_dir(root.join("below")).unwrap().count(), 0);
+        let nameless = Unfinished::begin(&root.join(".hidden")).unwrap_err();
+        assert!(
+            nameless.to_string().contains("begin with a dot"),
+            "{nameless}"
+        );
+        assert_eq!(list(&root.join("nowhere")).unwrap().len(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
