@@ -197,15 +197,16 @@ pub use error::{Chain, Error};
 pub use maslite_core::Plain;
 
 pub use cluster::commands::{AgentInfo, Answers, Audience};
-pub use coordination::saving::Saved;
 pub use error::control::ControlError;
 pub use maslite_core::internal::SavedAgent;
 pub use processes::output::Output;
 pub use processes::supervision::{ChildEnd, EndKind};
 pub use recovery::Recovery;
 pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
-pub use simulation::restore::Restore;
+pub use simulation::restore::{FoundSnapshot, Restore, snapshots};
 pub use simulation::save::save_scheduler;
+pub use snapshot::saved::Saved;
+pub use snapshot::saves::Saves;
 pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
@@ -223,7 +224,7 @@ pub mod prelude {
     pub use crate::{
         Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
         Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Recovery,
-        Registry, Restore, Saved, Shutdown, Waiting, Warning,
+        Registry, Restore, Saved, Saves, Shutdown, Waiting, Warning,
     };
 }
 
@@ -282,6 +283,8 @@ mod documents {
     struct GuideRecovery;
     #[doc = include_str!("../../docs/guide/24-differences.md")]
     struct GuideDifferences;
+    #[doc = include_str!("../../docs/guide/25-saving.md")]
+    struct GuideSaving;
     #[doc = include_str!("../../docs/guide/README.md")]
     struct Guide;
 }

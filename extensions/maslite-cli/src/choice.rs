@@ -33,6 +33,9 @@ pub(crate) enum Failure {
     /// The simulation sent an impossible answer.
     #[error("the simulation answers {0}: it is no simulation, or its memory is corrupt")]
     Nonsense(&'static str),
+    /// The snapshots in a folder cannot be listed.
+    #[error("the snapshots cannot be listed")]
+    Snapshots(#[source] maslite_mp::Error),
     /// A program that is checked cannot be run.
     #[error("the program cannot be checked")]
     Check(#[source] io::Error),
@@ -74,6 +77,7 @@ impl Failure {
             | Self::List(_)
             | Self::Check(_)
             | Self::Replay(_)
+            | Self::Snapshots(_)
             | Self::Unchecked { .. }
             | Self::BadMarks { .. } => 2,
             Self::Ask(_) | Self::Nonsense(_) | Self::Output(_) | Self::Strayed => 1,

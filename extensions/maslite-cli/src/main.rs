@@ -11,6 +11,7 @@ mod patience;
 mod replay;
 mod running;
 mod show;
+mod snapshots;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -76,6 +77,16 @@ enum Command {
     Resume,
     /// End the run after the current superstep.
     Stop,
+    /// Save the simulation in the folder that its program has named for snapshots. It then goes on.
+    Save {
+        /// The name of the snapshot; its folder must not be there yet.
+        name: String,
+    },
+    /// List the snapshots in a folder, and look whether they are whole.
+    Snapshots {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// List the agents.
     Agents,
     /// Show an agent: its type, cluster, state, alarms and subscriptions.
@@ -149,6 +160,7 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
             until,
             program,
         } => return Err(replay::replay(folder, cluster, *until, program)),
+        Command::Snapshots { folder } => return snapshots::list(&mut out, folder, common.json),
         Command::Marks { one, other } => return marks::marks(&mut out, [one, other], common.json),
         _ => {}
     }
@@ -158,6 +170,7 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         | Command::Status
         | Command::Check { .. }
         | Command::Replay { .. }
+        | Command::Snapshots { .. }
         | Command::Marks { .. } => Request::Status,
         Command::Watch { every } => return watch(&mut out, &simulation, every, common.json),
         Command::Agents => return agents(&mut out, &simulation, common.json),
@@ -170,6 +183,7 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         Command::Resume => Request::Resume,
         Command::Stop => Request::Stop,
         Command::Agent { id } => Request::Agent { id },
+        Command::Save { name } => Request::Save { name },
     };
     let done = match request {
         Request::Resume => "continues",
@@ -180,12 +194,35 @@ fn run(command: Command, common: &Common) -> Result<(), Failure> {
         writeln!(out, "{}", show::as_json(&reply))?;
         return Ok(());
     }
-    match &reply {
-        Reply::Status(status) => write!(out, "{}", show::status(&simulation, status))?,
+    tell(&mut out, &simulation, &reply, done)
+}
+
+/// Writes an answer for people. `done` is what a simulation then does.
+fn tell(
+    out: &mut impl Write,
+    simulation: &Simulation,
+    reply: &Reply,
+    done: &str,
+) -> Result<(), Failure> {
+    match reply {
+        Reply::Status(status) => write!(out, "{}", show::status(simulation, status))?,
         Reply::Paused { time } => writeln!(out, "{simulation} is paused at {time}")?,
         Reply::Ended { time, reason } => {
             let reason = show::long(reason);
             writeln!(out, "{simulation}: the run ended at {time}: {reason}")?;
+        }
+        Reply::Saved {
+            path,
+            time,
+            agents,
+            bytes,
+            state_digest,
+        } => {
+            let path = show::long(path);
+            writeln!(
+                out,
+                "{simulation} was saved at {time} in {path}: {agents} agents, {bytes} bytes, state {state_digest}"
+            )?;
         }
         Reply::Agent(agent) => write!(out, "{}", show::agent(agent))?,
         Reply::Done => writeln!(out, "{simulation} {done}")?,

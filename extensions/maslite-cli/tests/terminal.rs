@@ -43,10 +43,11 @@ fn maslite(arguments: &[&str]) -> (String, Option<i32>) {
 /// Two players with a ball, paused, and where to speak to them.
 fn simulation(name: &str) -> (MpMain<Msg>, PathBuf) {
     let entered = Registry::new().with::<Player>().enter();
-    let mut main = MpMain::builder(entered)
-        .placement(Placement::Inline)
-        .build()
-        .unwrap();
+    simulation_of(MpMain::builder(entered), name)
+}
+
+fn simulation_of(settings: MpMainBuilder<Msg>, name: &str) -> (MpMain<Msg>, PathBuf) {
+    let mut main = settings.placement(Placement::Inline).build().unwrap();
     let cluster = main.new_cluster();
     main.add_to(cluster, 1, Player { seen: 0 }).unwrap();
     main.add_to(cluster, 2, Player { seen: 0 }).unwrap();
@@ -78,6 +79,48 @@ fn what_is_asked_at_another_terminal_is_answered_there() {
     let answers = answers.map(|(text, code)| format!("{text}{}\n", code.unwrap()));
     assert_eq!(answers.concat(), include_str!("terminal.out"));
     assert_eq!(nobody, Some(2));
+}
+
+#[test]
+fn a_simulation_is_saved_where_its_program_wants_it() {
+    let folder = std::env::temp_dir().join(format!("maslite-terminal-{}", process::id()));
+    let entered = Registry::new().with::<Player>().enter();
+    let settings = MpMain::builder(entered).saves(Saves::into(&folder));
+    let (mut main, path) = simulation_of(settings, "saved");
+    let asker = thread::spawn(move || {
+        let path = path.to_str().unwrap();
+        let ask = |words: &[&str]| maslite(&[words, &["--simulation", path]].concat());
+        let answers = [
+            ask(&["step", "3"]),
+            ask(&["save", "noon"]),
+            ask(&["save", "noon"]),
+            ask(&["save", "../noon"]),
+        ];
+        (answers, ask(&["stop"]))
+    });
+    let run = Run::until_idle().timeout(Duration::from_secs(60));
+    main.run(run).unwrap();
+    let (answers, _) = asker.join().unwrap();
+    let [
+        _,
+        (saved, done),
+        (again, refused),
+        (outside, outside_refused),
+    ] = answers;
+    assert!(saved.contains("/noon: 2 agents"), "{saved}");
+    assert_eq!(
+        (done, refused, outside_refused),
+        (Some(0), Some(1), Some(1))
+    );
+    assert!(again.contains("exists already"), "{again}");
+    assert!(outside.contains("a name without a path"), "{outside}");
+    let (listed, code) = maslite(&["snapshots", folder.to_str().unwrap()]);
+    assert!(
+        listed.contains("noon: at 0 s, 2 agents in 1 clusters"),
+        "{listed}"
+    );
+    assert_eq!(code, Some(0));
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::coordination::state::Standing;
 use crate::error::Error;
 use crate::error::link::LinkError;
 use crate::error::recovery::{Dropped, Recovered};
+use crate::error::warning::Warning;
 use crate::links::jitter::Jitter;
 use crate::links::transport::{Draft, Transport, Wait};
 use crate::processes::backend::{
@@ -362,6 +363,11 @@ impl Clusters {
     pub(crate) fn explain(&self, place: usize, error: LinkError, time: SimTime) -> Error {
         let Cluster { name, pid, .. } = &self.list[place];
         explain(&*self.backend, name, *pid, error, time)
+    }
+
+    /// Warns as the program likes it.
+    pub(crate) fn warn(&self, warning: Warning) {
+        self.backend.warn(warning);
     }
 
     /// From here to the beginning of a run, or to [`end_watching`](Self::end_watching), it is

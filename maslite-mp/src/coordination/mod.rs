@@ -3,6 +3,7 @@
 //!
 //! It may use `steering` and the rooms below. It must not know how a link carries bytes.
 
+pub(crate) mod automatic;
 mod births;
 pub(crate) mod checks;
 pub(crate) mod clusters;
@@ -15,6 +16,7 @@ mod recover;
 pub(crate) mod reports;
 pub(crate) mod rounds;
 pub(crate) mod routing;
+pub(crate) mod save_plan;
 pub(crate) mod saving;
 pub(crate) mod serve;
 pub(crate) mod state;

@@ -20,6 +20,7 @@ use crate::cluster::commands;
 use crate::cluster::registry::{TraceFormat, WireMessage};
 use crate::coordination::clusters::Clusters;
 use crate::coordination::routing::Routing;
+use crate::coordination::save_plan::Saving;
 use crate::coordination::state::{Standing, TraceSink, UnderWay};
 use crate::error::Error;
 use crate::protocol::wire::{Report, Task, TraceWindow};
@@ -58,6 +59,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     stop_at_error: bool,
     pub(crate) predicate: Option<Predicate>,
     pub(crate) interrupted: bool,
+    /// What it needs to be saved, during a run.
+    pub(crate) saving: Option<&'a mut Saving<M>>,
     /// Another thread may read how it stands.
     pub(crate) watched: bool,
     /// What clusters have replied.
@@ -103,6 +106,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             stop_at_error,
             predicate,
             interrupted: false,
+            saving: None,
             watched: false,
             replies: Vec::new(),
             since: Vec::new(),

@@ -3,68 +3,25 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::SystemTime;
 
 use maslite_core::clock::wall;
 use maslite_core::internal::AgentIdInternals as _;
 use maslite_core::{Digest, Mail, SimTime};
 
-use crate::cluster::registry::{Registry, WireMessage};
+use crate::cluster::registry::WireMessage;
 use crate::coordination::clusters::Clusters;
 use crate::coordination::main_state::MainState;
 use crate::coordination::rounds::Rounds;
+use crate::coordination::save_plan::Subject;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::error::snapshot::SnapshotError;
 use crate::protocol::wire::{self, Replay, Restoration, ToMain, ToProc, Written, WrittenState};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::head::{Head, Section, section};
-
-/// A snapshot that is on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Saved {
-    /// Its folder.
-    pub path: PathBuf,
-    /// Where the simulation stood.
-    pub now: SimTime,
-    /// The agents in it.
-    pub agents: u64,
-    /// How large it is \[bytes\].
-    pub bytes: u64,
-    /// The digest of the state: of all agents with what they have before them, the same in every
-    /// placement.
-    pub state_digest: Digest,
-    /// How long it took \[wall\].
-    pub took: Duration,
-}
-
-impl std::fmt::Display for Saved {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            path,
-            now,
-            agents,
-            bytes,
-            state_digest,
-            took,
-        } = self;
-        let (path, took) = (path.display(), took.as_secs_f64());
-        write!(
-            f,
-            "saved {path} at {now}: {agents} agents, {bytes} bytes, state {state_digest}, in {took:.3} s"
-        )
-    }
-}
-
-/// What the head of a snapshot says of a simulation as a whole.
-pub(crate) struct Subject<M: WireMessage> {
-    pub(crate) registry: Arc<Registry<M>>,
-    pub(crate) seed: u64,
-    pub(crate) has_digest: bool,
-}
+use crate::snapshot::saved::Saved;
 
 /// A snapshot could not be written, and nothing has changed; or else the simulation cannot go on.
 pub(crate) enum SaveFailure {

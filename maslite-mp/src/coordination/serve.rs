@@ -108,7 +108,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         let mut late = Vec::new();
         for command in control_queue.take_left() {
             match command {
-                ControlCommand::Resume => {}
+                ControlCommand::Resume | ControlCommand::SaveDue => {}
+                ControlCommand::Save { target, reply } => {
+                    reply.keep(self.save_for(target, &late)?);
+                }
                 ControlCommand::Pause(reply) | ControlCommand::Go(_, reply) => {
                     reply.keep(halt);
                 }
@@ -141,7 +144,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     return Ok(StopReason::Timeout);
                 }
             }
-            let nearest = end.into_iter().chain(course.end).min();
+            let save = self.next_save();
+            let nearest = end.into_iter().chain(course.end).chain(save).min();
             // Time only moves forward: an end that is past is now.
             self.end = nearest.map(|end| end.max(self.standing.time));
             self.supersteps = supersteps.min(course.supersteps);
@@ -155,6 +159,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                 // A command waits in the control queue.
                 StopReason::Timeout if !self.clusters.is_over() => self.interrupted = false,
                 StopReason::TimeLimit if end.is_none_or(|end| now < end) => {
+                    self.save_if_due()?;
+                    if course.end.is_none_or(|end| now < end) {
+                        continue;
+                    }
                     match self.next_time() {
                         Some(next) if course.to_the_next => {
                             course.to_the_next = false;
@@ -164,7 +172,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     }
                 }
                 StopReason::Supersteps if supersteps > 0 => self.pause(course)?,
-                reason => return Ok(reason),
+                reason => {
+                    if reason == StopReason::TimeLimit {
+                        self.save_if_due()?;
+                    }
+                    return Ok(reason);
+                }
             }
         }
     }
@@ -204,6 +217,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
                     request,
                     reply,
                 }) => self.reply(scope, &request, reply)?,
+                Next::Do(ControlCommand::SaveDue) => self.want_save(),
+                Next::Do(ControlCommand::Save { target, reply }) => {
+                    reply.keep(self.save_for(target, &[])?);
+                }
                 Next::Do(ControlCommand::Send { mail, reply }) => {
                     let taken = match mail.decode() {
                         Ok(mail) => self.setup(vec![mail]).map(|()| Ok(now))?,

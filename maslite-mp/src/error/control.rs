@@ -53,6 +53,9 @@ pub enum ControlError {
     /// on.
     #[error("no agent of cluster {} is left: {_0}", _0.cluster)]
     Dropped(Box<Dropped>),
+    /// The simulation was not saved. It goes on.
+    #[error("the simulation was not saved: {0}")]
+    NotSaved(String),
     /// The process of a cluster ended during the request, and the simulation with it.
     #[error("the process of cluster {cluster} {exit}; all clusters were stopped")]
     ClusterDied {
@@ -80,6 +83,7 @@ maslite_core::readable_debug!(enum ControlError {
     Decode { what, why },
     UnknownCluster(source),
     Dropped(source),
+    NotSaved(source),
     ClusterDied { cluster, exit },
     Failed(source),
     Ended,

@@ -43,6 +43,13 @@ pub enum Warning {
         /// Why.
         why: String,
     },
+    /// The simulation was not saved by itself: see [`Saves`](crate::Saves). The run goes on.
+    NotSaved {
+        /// The simulated time.
+        time: SimTime,
+        /// Why.
+        why: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -60,6 +67,9 @@ impl fmt::Display for Warning {
                 "at {time} what main told cluster {cluster} exceeded the limit of {limit} bytes, so that it cannot be brought \
                  back any more: raise the limit with `Recovery::log_limit`"
             ),
+            Self::NotSaved { time, why } => {
+                write!(f, "at {time} the simulation was not saved: {why}")
+            }
             Self::RecordStopped {
                 cluster,
                 time,

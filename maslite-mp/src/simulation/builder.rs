@@ -14,6 +14,7 @@ use crate::protocol::wire::TraceWindow;
 use crate::recovery::Recovery;
 use crate::settings::{Link, Placement, Waiting};
 use crate::simulation::spread::Spread;
+use crate::snapshot::saves::Saves;
 use crate::stall::detector::{Patience, WarningSink};
 
 /// The settings of a supervisor; see [`MpMain::builder`](crate::MpMain::builder).
@@ -39,6 +40,7 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) progress: bool,
     pub(crate) recovery: Recovery,
     pub(crate) record: Option<PathBuf>,
+    pub(crate) saves: Option<Saves>,
 }
 
 impl<M: WireMessage> MpMainBuilder<M> {
@@ -64,6 +66,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             progress: true,
             recovery: Recovery::stop(),
             record: None,
+            saves: None,
         }
     }
 
@@ -247,6 +250,23 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// added. `docs/record-format.md` has the format.
     pub fn record(mut self, folder: impl Into<PathBuf>) -> Self {
         self.record = Some(folder.into());
+        self
+    }
+
+    /// Has runs saved by themselves, and names the folder for snapshots that others ask for: see
+    /// [`Saves`].
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
+    /// # fn show(agents: Entered<Msg>) {
+    /// let settings = MpMain::builder(agents)
+    ///     .saves(Saves::into("runs/port").every(Duration::from_secs(60)).keep(3));
+    /// # }
+    /// ```
+    pub fn saves(mut self, saves: Saves) -> Self {
+        self.saves = Some(saves);
         self
     }
 

@@ -20,6 +20,7 @@ use crate::coordination::clusters::Clusters;
 use crate::coordination::main_mail::check_name;
 use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Routing;
+use crate::coordination::save_plan::Automatic;
 use crate::coordination::serve::{places_of, replies_of};
 use crate::coordination::state::{Standing, TraceSink, UnderWay};
 #[cfg(test)]
@@ -137,6 +138,7 @@ pub struct MpMain<M: WireMessage> {
     pub(super) warnings: Option<WarningSink>,
     pub(super) progress: bool,
     pub(super) control: Option<ControlSocket>,
+    pub(super) automatic: Option<Automatic>,
     pub(super) ended: bool,
 }
 
@@ -197,6 +199,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             warnings: self.warnings,
             progress: self.progress,
             control: None,
+            automatic: self.saves.map(Automatic::new),
             ended: false,
         })
     }

@@ -46,6 +46,24 @@ pub struct Restore {
     skipped: Vec<SnapshotError>,
 }
 
+/// A snapshot that was found in a folder, or why it cannot be used.
+pub type FoundSnapshot = (PathBuf, Result<Restore, Error>);
+
+/// The snapshots in a folder, by name, each with why it cannot be used if it cannot. A folder that is
+/// not there has none.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn snapshots(folder: impl AsRef<Path>) -> Result<Vec<FoundSnapshot>, Error> {
+    let paths = folder::list(folder.as_ref())?.into_iter();
+    Ok(paths
+        .map(|path| {
+            let snapshot = Restore::open(&path);
+            (path, snapshot)
+        })
+        .collect())
+}
+
 /// In which clusters agents go on.
 struct Division {
     clusters: usize,

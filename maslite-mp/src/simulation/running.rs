@@ -1,6 +1,7 @@
 //! A run of a simulation, and the report of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use maslite_core::clock::wall;
@@ -9,9 +10,12 @@ use maslite_core::{Mail, MainContext, Report, Run, SimTime};
 use tracing::debug;
 
 use crate::cluster::registry::{TraceFormat, WireMessage, write_compared};
+use crate::coordination::automatic::SaveTimer;
 use crate::coordination::rounds::{Handler, Rounds};
 use crate::coordination::routing::Traffic;
+use crate::coordination::save_plan::{Automatic, Saving};
 use crate::error::control::ControlError;
+use crate::error::spawn::SpawnError;
 use crate::error::{Chain, Error};
 use crate::simulation::counted::Counted;
 use crate::simulation::mp_main::MpMain;
@@ -93,6 +97,11 @@ impl<M: WireMessage> MpMain<M> {
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
         let format = self.trace_format();
+        let mut saving = Saving {
+            subject: self.subject(),
+            automatic: self.automatic.take(),
+        };
+        let timer = self.start_save_timer(&saving)?;
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let delivered = self.standing.counters().delivered;
@@ -106,12 +115,16 @@ impl<M: WireMessage> MpMain<M> {
         let trace = &mut self.trace;
         let mut rounds = Rounds::new(clusters, routing, standing, under_way, trace, format, run);
         rounds.handler = handler;
+        rounds.saving = Some(&mut saving);
         rounds.window = self.window;
         rounds.lookaheads = lookaheads;
         rounds.setup(queued)?;
         self.startup
             .get_or_insert_with(|| wall().duration_since(self.created));
         let (stopped_by, late) = rounds.run_steered(&self.control_queue, deadline)?;
+        drop(timer);
+        rounds.save_if_stopped(stopped_by, &late)?;
+        self.automatic = saving.automatic.take();
         clusters.end_run();
         self.queued.extend(late);
         debug!(target: "maslite", sim_time = %self.standing.time, by = %stopped_by, "run ended");
@@ -133,6 +146,17 @@ impl<M: WireMessage> MpMain<M> {
             Some(_) => write_compared,
             None => self.entered.registry.trace_format(),
         }
+    }
+
+    /// What asks the run to be saved by wall time, if it is to be.
+    fn start_save_timer(&self, saving: &Saving<M>) -> Result<Option<SaveTimer>, Error> {
+        let policy = saving.automatic.as_ref().map(Automatic::policy);
+        let Some(every) = policy.and_then(|policy| policy.every) else {
+            return Ok(None);
+        };
+        let timer = SaveTimer::start(every, Arc::clone(&self.control_queue));
+        let timer = timer.map_err(|why| Error::from(SpawnError::Resources(why)))?;
+        Ok(Some(timer))
     }
 
     /// The report of a run, before which this was counted.

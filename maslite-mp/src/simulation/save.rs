@@ -8,7 +8,8 @@ use maslite_core::internal::{AgentIdInternals as _, export_scheduler};
 use maslite_core::{AgentId, Scheduler};
 
 use crate::cluster::registry::{Entered, WireMessage};
-use crate::coordination::saving::{Saved, Subject, since_1970};
+use crate::coordination::save_plan::Subject;
+use crate::coordination::saving::since_1970;
 use crate::error::Error;
 use crate::error::snapshot::SnapshotError;
 use crate::simulation::mp_main::MpMain;
@@ -16,6 +17,7 @@ use crate::simulation::whole::Whole;
 use crate::snapshot::blocks::{self, Kind};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::head::{Head, Section, section};
+use crate::snapshot::saved::Saved;
 
 impl<M: WireMessage> MpMain<M> {
     /// Writes all of the simulation into a new folder, from which [`Restore`](crate::Restore) goes

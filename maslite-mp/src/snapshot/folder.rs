@@ -96,6 +96,42 @@ fn remove_if_there(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a snapshot: from the first moment on it is not there.
+pub(crate) fn remove(snapshot: &Path) -> Result<(), SnapshotError> {
+    let path = unfinished(snapshot)?;
+    let removed = remove_if_there(&path)
+        .and_then(|()| fs::rename(snapshot, &path))
+        .and_then(|()| fs::remove_dir_all(&path));
+    removed.map_err(|source| SnapshotError::io(snapshot, "remove", source))
+}
+
+/// What the names of snapshots begin with that are taken by themselves.
+const AUTOMATIC: &str = "auto-";
+
+/// Where the next snapshot goes that is taken by itself.
+pub(crate) fn next_automatic(folder: &Path) -> Result<PathBuf, SnapshotError> {
+    let numbers = list(folder)?.into_iter().filter_map(|path| number(&path));
+    let next = numbers.max().unwrap_or(0) + 1;
+    Ok(folder.join(format!("{AUTOMATIC}{next:06}")))
+}
+
+/// The number of a snapshot that was taken by itself.
+fn number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix(AUTOMATIC)?.parse().ok()
+}
+
+/// Removes the oldest snapshots that were taken by themselves, but for so many.
+pub(crate) fn keep_automatic(folder: &Path, keep: usize) -> Result<(), SnapshotError> {
+    let mut all: Vec<(u64, PathBuf)> = list(folder)?
+        .into_iter()
+        .filter_map(|path| Some((number(&path)?, path)))
+        .collect();
+    all.sort();
+    let old = all.len().saturating_sub(keep);
+    all[..old].iter().try_for_each(|(_, path)| remove(path))
+}
+
 /// The snapshots in a folder, by name. A folder that is not there has none.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
     let failed = |source| SnapshotError::io(folder, "read", source);
@@ -123,6 +159,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_last_of_those_that_are_taken_by_themselves_are_kept() {
+        let name = format!("maslite-automatic-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        for expected in ["auto-000001", "auto-000002", "auto-000003"] {
+            let next = next_automatic(&root).unwrap();
+            assert_eq!(next, root.join(expected));
+            Unfinished::begin(&next).unwrap().finish().unwrap();
+        }
+        Unfinished::begin(&root.join("by hand"))
+            .unwrap()
+            .finish()
+            .unwrap();
+        keep_automatic(&root, 2).unwrap();
+        let left = ["auto-000002", "auto-000003", "by hand"].map(|name| root.join(name));
+        assert_eq!(list(&root).unwrap(), left);
+        keep_automatic(&root, 5).unwrap();
+        assert_eq!(list(&root).unwrap(), left);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
     fn a_folder_is_there_when_it_is_finished() {
         let root = std::env::temp_dir().join(format!("maslite-folder-{}", std::process::id()));
         let target = root.join("below").join("one");
@@ -144,7 +201,7 @@ mod tests {
         assert_eq!(list(&root.join("below")).unwrap(), [&*target]);
         let again = Unfinished::begin(&target).unwrap_err();
         assert!(matches!(again, SnapshotError::Exists { .. }), "{again}");
-        fs::remove_dir_all(&target).unwrap();
+        remove(&target).unwrap();
         assert_eq!(fs::read_dir(root.join("below")).unwrap().count(), 0);
         let nameless = Unfinished::begin(&root.join(".hidden")).unwrap_err();
         assert!(

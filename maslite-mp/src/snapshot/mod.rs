@@ -7,3 +7,5 @@
 pub(crate) mod blocks;
 pub(crate) mod folder;
 pub(crate) mod head;
+pub(crate) mod saved;
+pub(crate) mod saves;

@@ -479,7 +479,8 @@ impl StallDetector {
                     Warning::Recovered(_)
                     | Warning::Dropped(_)
                     | Warning::LogFull { .. }
-                    | Warning::RecordStopped { .. } => sink.lock().ok(),
+                    | Warning::RecordStopped { .. }
+                    | Warning::NotSaved { .. } => sink.lock().ok(),
                 };
                 if let Some(mut sink) = sink {
                     sink(&warning);

@@ -11,6 +11,7 @@
 //! is no grace for that: only who stops a run has its clusters count as stuck.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::commands::{Replies, Scope};
 use crate::error::control::ControlError;
 use crate::processes::backend::{Interrupt, Observer};
+use crate::snapshot::saved::Saved;
 use crate::stall::detector::MainActivity;
 use crate::steering::status::{RunState, Status, StatusSnapshot};
 
@@ -133,13 +135,28 @@ pub(crate) enum ControlCommand {
         mail: EncodedMail,
         reply: Promise<Result<SimTime, ControlError>>,
     },
+    Save {
+        target: SaveTarget,
+        reply: Promise<Result<Saved, ControlError>>,
+    },
+    /// It is time to save the run by itself.
+    SaveDue,
+}
+
+/// Where a snapshot is to be.
+#[derive(Clone, Debug)]
+pub(crate) enum SaveTarget {
+    Path(PathBuf),
+    /// In the folder that the program has named for its snapshots.
+    Name(String),
 }
 
 impl ControlCommand {
     /// Whether whoever gave it is still there. A pause is one for all, whoever asked for it.
     fn is_wanted(&self) -> bool {
         match self {
-            Self::Resume | Self::Pause(_) => true,
+            Self::Resume | Self::Pause(_) | Self::SaveDue => true,
+            Self::Save { reply, .. } => reply.is_wanted(),
             Self::Go(_, reply) => reply.is_wanted(),
             Self::Ask { reply, .. } => reply.is_wanted(),
             Self::Send { reply, .. } => reply.is_wanted(),

@@ -1,6 +1,7 @@
 //! Steers a run from other threads.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -17,8 +18,9 @@ use crate::cluster::commands::{AgentInfo, Answers, Audience, Question};
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::error::control::ControlError;
 use crate::settings::ClusterId;
+use crate::snapshot::saved::Saved;
 use crate::steering::control_queue::{
-    ControlCommand, ControlQueue, EncodedMail, Halt, Promise, StepTarget,
+    ControlCommand, ControlQueue, EncodedMail, Halt, Promise, SaveTarget, StepTarget,
 };
 use crate::steering::status::Status;
 
@@ -161,6 +163,16 @@ impl<M: WireMessage> Controller<M> {
             body,
         };
         self.submit(|reply| ControlCommand::Send { mail, reply })?
+    }
+
+    /// Saves the simulation where the run has come to, into a new folder, as
+    /// [`MpMain::save`](crate::MpMain::save) does. The run then goes on.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause), and [`ControlError::NotSaved`].
+    pub fn save(&self, path: impl Into<PathBuf>) -> Result<Saved, ControlError> {
+        let target = SaveTarget::Path(path.into());
+        self.submit(|reply| ControlCommand::Save { target, reply })?
     }
 
     /// As [`MpMain::command`](crate::MpMain::command).

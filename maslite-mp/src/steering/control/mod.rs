@@ -43,7 +43,7 @@ use crate::cluster::commands::{Question, Shown, View};
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
 use crate::settings::ClusterId;
-use crate::steering::control_queue::{ControlCommand, Halt, Promise, StepTarget};
+use crate::steering::control_queue::{ControlCommand, Halt, Promise, SaveTarget, StepTarget};
 use crate::steering::controller::Controller;
 use protocol::{AgentLine, AgentView, AlarmLine, Reply, Request};
 
@@ -89,6 +89,7 @@ pub(crate) fn begin<M: WireMessage>(
         }
         Request::Agents { from, limit } => list(controller, from, limit.min(AGENTS), asker),
         Request::Agent { id } => show(controller, id, asker),
+        Request::Save { name } => save(controller, name, asker),
     }
 }
 
@@ -117,6 +118,24 @@ fn order_halt<M: WireMessage>(
     let Asker { gone, take } = asker;
     controller.order_for(order, &gone, move |halt| {
         take(Box::new(move || halt.map_or_else(refused, halted)));
+    });
+}
+
+fn save<M: WireMessage>(controller: &Controller<M>, name: String, asker: Asker) {
+    let Asker { gone, take } = asker;
+    let target = SaveTarget::Name(name);
+    let order = |reply| ControlCommand::Save { target, reply };
+    controller.order_for(order, &gone, move |saved| {
+        take(Box::new(move || {
+            let saved = saved.and_then(|saved| saved);
+            saved.map_or_else(refused, |saved| Reply::Saved {
+                path: saved.path.to_string_lossy().into_owned(),
+                time: saved.now,
+                agents: saved.agents,
+                bytes: saved.bytes,
+                state_digest: saved.state_digest,
+            })
+        }));
     });
 }
 

@@ -7,7 +7,7 @@
 //! **Invariant:** what is not a request of this version is answered with [`Reply::Refused`], and
 //! nothing happens.
 
-use maslite_core::SimTime;
+use maslite_core::{Digest, SimTime};
 use serde::{Deserialize, Serialize};
 
 use crate::steering::status::Status;
@@ -65,6 +65,12 @@ pub enum Request {
         /// At most so many. A simulation may answer with fewer.
         limit: u64,
     },
+    /// Save it in the folder that the program has named for its snapshots
+    /// ([`Saves`](crate::Saves)). Answered with [`Reply::Saved`].
+    Save {
+        /// The name of the snapshot.
+        name: String,
+    },
     /// One agent. Answered with [`Reply::Agent`].
     Agent {
         /// Its number or name.
@@ -108,6 +114,20 @@ pub enum Reply {
     Agents(Vec<AgentLine>),
     /// One agent.
     Agent(Box<AgentView>),
+    /// It is saved, and goes on.
+    Saved {
+        /// The folder of the snapshot.
+        path: String,
+        /// Where all clusters stood (`time_ns`).
+        #[serde(rename = "time_ns")]
+        time: SimTime,
+        /// The agents in it.
+        agents: u64,
+        /// How large it is \[bytes\].
+        bytes: u64,
+        /// The digest of the state.
+        state_digest: Digest,
+    },
     /// It cannot be done.
     Refused {
         /// Why, in one line.
