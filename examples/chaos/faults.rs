@@ -13,8 +13,8 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use crate::main_faults::{
-    ctrl_c, ctrl_c_at_start, exit_main, host_ends, ignored_children, kill_main, stop_main,
-    terminate, undisturbed_host,
+    ctrl_c, ctrl_c_at_start, exit_main, host_ends, ignored_children, kill_main,
+    kill_main_and_resume, stop_main, terminate, undisturbed_host,
 };
 use crate::model::{Deed, FLOOD, Msg, Stage, players, players_with};
 use crate::processes::{children, exists, pause, reap_all, send};
@@ -83,6 +83,7 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     flood_peer: "20,000 messages to another cluster in one superstep" => |chaos| flood(chaos, Deed::FloodPeer);
     leave_program: "an agent starts a program and exits" => leave_program;
     kill_main: "main is killed at a random moment, its start included" => kill_main;
+    kill_main_and_resume: "main is killed again and again while it saves itself, and another main goes on" => kill_main_and_resume;
     stop_main: "main is stopped for a second, with a limit of 200 ms for answers" => stop_main;
     exit_main: "main exits in the middle of a run" => exit_main;
     forget_main: "main forgets its `MpMain` and exits" => |chaos| host_ends(chaos, "forget");
@@ -318,7 +319,7 @@ fn stop_and_continue(chaos: &mut Chaos) -> Round {
 }
 
 /// The digest of a run in this process.
-fn undisturbed(stage: Stage) -> Result<Digest, Failure> {
+pub(crate) fn undisturbed(stage: Stage) -> Result<Digest, Failure> {
     let mut main = players(Placement::Inline, stage, None)?;
     digest(&main.run(Run::lasting(SPAN))?)
 }

@@ -1,6 +1,7 @@
 //! Faults of the main process itself: it is killed, stopped and interrupted from outside.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,13 @@ use maslite_mp::MpMainBuilder;
 use maslite_mp::clock::wall;
 use maslite_mp::prelude::*;
 use maslite_testkit::interruptible::interruptible;
+use rand::RngExt;
 use rustix::process::Signal;
 
-use crate::faults::{Chaos, Failure, LIMIT, Round, SPAN, digest, endless, random_time, wrong};
-use crate::model::{Msg, Stage, players_with};
+use crate::faults::{
+    Chaos, Failure, LIMIT, Round, SPAN, digest, endless, random_time, undisturbed, wrong,
+};
+use crate::model::{Msg, Stage, defaults, players_with};
 use crate::processes::{children_of, pause, reap_all, send};
 
 /// A main process of its own.
@@ -23,6 +27,9 @@ struct Host {
 
 /// Where a main process begins that is there to be harmed; it tells how far it is.
 pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
+    if let Some(folder) = what.strip_prefix(RESUME) {
+        return resume(Path::new(folder), stage);
+    }
     let settings = |it: MpMainBuilder<Msg>| match what {
         "patient" => it.answer_limit(Some(2 * LIMIT)),
         _ => it,
@@ -54,6 +61,60 @@ pub(crate) fn be_host(what: &str, stage: Stage) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What a main process is told that goes on from the last snapshot in a folder, before the folder.
+const RESUME: &str = "resume:";
+
+/// Goes on from the last snapshot, or begins, and saves the run again and again.
+fn resume(folder: &Path, stage: Stage) -> Result<(), Failure> {
+    println!("up");
+    let saves = Saves::into(folder).every_simulated(BETWEEN_SAVES).keep(2);
+    let mut main = match Restore::latest(folder)? {
+        Some(snapshot) => {
+            let settings = defaults(Placement::Processes, stage);
+            snapshot.start(settings.saves(saves))?
+        }
+        None => players_with(Placement::Processes, stage, None, |it| it.saves(saves))?,
+    };
+    let report = main.run(Run::until(SimTime::ZERO + SPAN))?;
+    println!("{} {}", report.stopped_by, digest(&report)?);
+    Ok(())
+}
+
+/// Kills main up to four times; each time another main goes on from the last snapshot. The last one
+/// ends as one that nobody harmed. Tells how long that one took.
+pub(crate) fn kill_main_and_resume(chaos: &mut Chaos) -> Round {
+    let expected = format!("time limit {}", undisturbed(chaos.stage)?);
+    let name = format!("maslite-chaos-{}-resume", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let what = format!("{RESUME}{}", folder.display());
+    for _ in 0..chaos.random.random_range(1..=4) {
+        let host = Host::start(&what, chaos.stage, "exec")?;
+        pause(random_time(chaos, 80));
+        let at = wall();
+        send(Signal::KILL, host.process.id());
+        host.end(at)?;
+    }
+    let begin = wall();
+    let (said, took) = Host::start(&what, chaos.stage, "exec")?.end(begin)?;
+    if said.lines().last() != Some(&*expected) {
+        return Err(wrong(format!(
+            "{said} in place of {expected}; see {}",
+            folder.display()
+        )));
+    }
+    // Nothing is left but the snapshots that are kept, and one more: main may have been killed
+    // before it removed that.
+    let left = std::fs::read_dir(&folder)?.count();
+    std::fs::remove_dir_all(&folder)?;
+    if left > 3 {
+        return Err(wrong(format!("{left} snapshots are left")));
+    }
+    Ok(took)
+}
+
+/// The simulated time between two saves.
+const BETWEEN_SAVES: SimDuration = SimDuration::from_millis(2);
 
 impl Host {
     fn start(what: &str, stage: Stage, before: &str) -> Result<Self, Failure> {

@@ -224,6 +224,15 @@ pub(crate) fn agents() -> Entered<Msg> {
     Registry::new().with::<Player>().enter()
 }
 
+/// The settings of all simulations.
+pub(crate) fn defaults(placement: Placement, stage: Stage) -> MpMainBuilder<Msg> {
+    MpMain::builder(agents())
+        .placement(placement)
+        .link(stage.link.into())
+        .warning_after(None)
+        .digest()
+}
+
 /// A simulation of clusters with two players each. The last player does the deed, if there is one;
 /// all of them if it is no harm.
 pub(crate) fn players(
@@ -242,16 +251,9 @@ pub(crate) fn players_with(
     settings: impl FnOnce(MpMainBuilder<Msg>) -> MpMainBuilder<Msg>,
 ) -> Result<MpMain<Msg>, Error> {
     let Stage {
-        clusters,
-        link,
-        balls,
+        clusters, balls, ..
     } = stage;
-    let defaults = MpMain::builder(agents())
-        .placement(placement)
-        .link(link.into())
-        .warning_after(None)
-        .digest();
-    let mut main = settings(defaults).build()?;
+    let mut main = settings(defaults(placement, stage)).build()?;
     let last = 2 * clusters;
     let schedulers: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();
     let schedulers = schedulers.into_iter().flat_map(|scheduler| [scheduler; 2]);

@@ -131,6 +131,7 @@ fn every_example_explains_itself() {
         "auction",
         "production_line",
         "epidemic",
+        "what_if",
     ] {
         let help = told(name, &["--help"]);
         assert!(help.contains("Usage:"), "{name}: {help}");

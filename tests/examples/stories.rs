@@ -7,6 +7,12 @@ use std::process::Command;
 use crate::{EVERYWHERE, check_on, counted, program, told};
 
 #[test]
+fn the_futures_of_a_shop() {
+    let told = told("what_if", &["--futures", "3"]);
+    assert_eq!(told, include_str!("../../examples/what_if.out"));
+}
+
+#[test]
 fn auction() {
     check_on(&EVERYWHERE, "auction", &[]);
 }

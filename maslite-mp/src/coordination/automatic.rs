@@ -82,8 +82,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         };
         automatic.begin();
         let folder = automatic.policy.folder.clone();
-        let target = folder::next_automatic(&folder).map_err(SaveFailure::from);
-        let saved = target.and_then(|target| self.save(&saving.subject, &target, queued));
+        // A main that was killed may have left one more.
+        let kept = folder::keep_automatic(&folder, automatic.policy.keep);
+        let target = kept.and_then(|()| folder::next_automatic(&folder));
+        let saved = target
+            .map_err(SaveFailure::from)
+            .and_then(|target| self.save(&saving.subject, &target, queued));
         automatic.rest_after(begin.elapsed());
         match saved {
             Ok(saved) => {

@@ -121,6 +121,22 @@ fn number(path: &Path) -> Option<u64> {
     name.strip_prefix(AUTOMATIC)?.parse().ok()
 }
 
+/// Removes what killed processes have left of snapshots that were taken by themselves.
+fn remove_unfinished(folder: &Path) -> Result<(), SnapshotError> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_prefix('.'));
+        if name.is_some_and(|name| name.starts_with(AUTOMATIC) && name.ends_with(UNFINISHED)) {
+            let path = entry.path();
+            remove_if_there(&path).map_err(|why| SnapshotError::io(path, "remove", why))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the oldest snapshots that were taken by themselves, but for so many.
 pub(crate) fn keep_automatic(folder: &Path, keep: usize) -> Result<(), SnapshotError> {
     let mut all: Vec<(u64, PathBuf)> = list(folder)?
@@ -128,6 +144,7 @@ pub(crate) fn keep_automatic(folder: &Path, keep: usize) -> Result<(), SnapshotE
         .filter_map(|path| Some((number(&path)?, path)))
         .collect();
     all.sort();
+    remove_unfinished(folder)?;
     let old = all.len().saturating_sub(keep);
     all[..old].iter().try_for_each(|(_, path)| remove(path))
 }
@@ -171,7 +188,10 @@ mod tests {
             .unwrap()
             .finish()
             .unwrap();
+        // What is left of a killed process.
+        fs::create_dir(root.join(".auto-000001.tmp")).unwrap();
         keep_automatic(&root, 2).unwrap();
+        assert!(!root.join(".auto-000001.tmp").exists());
         let left = ["auto-000002", "auto-000003", "by hand"].map(|name| root.join(name));
         assert_eq!(list(&root).unwrap(), left);
         keep_automatic(&root, 5).unwrap();
