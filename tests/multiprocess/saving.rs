@@ -146,7 +146,9 @@ impl Host {
         let path = folder.at("story");
         let saved = match self {
             Self::Clusters(mut main) => {
+                let digest = main.state_digest().unwrap();
                 let saved = main.save(&path).unwrap();
+                assert_eq!(digest, saved.state_digest);
                 lines.close();
                 saved
             }

@@ -11,7 +11,8 @@ use std::any::type_name;
 
 use maslite_core::internal::{AgentInfoInternals, Engine, PendingAlarmInternals, discard};
 use maslite_core::{
-    Agent, AgentId, AlarmFilter, CommandError, Counters, Marks, Message, Pattern, PendingAlarm,
+    Agent, AgentId, AlarmFilter, CommandError, Counters, Digest, Marks, Message, Pattern,
+    PendingAlarm,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,8 @@ enum ClusterRequest {
     Counters,
     /// Answered by an `Option<Marks>`.
     Marks,
+    /// Answered by a `Result<Digest, String>`.
+    StateDigest,
     /// The first agents that would take part in a superstep now. Answered by a
     /// `Vec<(u64, AgentId)>`, by insertion index.
     Awake,
@@ -140,6 +143,14 @@ fn say<T: Serialize>(answer: &T, into: &mut Vec<u8>) -> Result<(), String> {
     guarded::put(answer, into, guarded::ANSWER_LIMIT)
 }
 
+fn state_digest<M: WireMessage>(
+    engine: &Engine<M>,
+    registry: &Registry<M>,
+) -> Result<Digest, String> {
+    let state = engine.export(registry).map_err(|why| why.to_string())?;
+    state.digest()
+}
+
 fn try_to_answer<M: WireMessage>(
     engine: &mut Engine<M>,
     registry: &Registry<M>,
@@ -150,10 +161,8 @@ fn try_to_answer<M: WireMessage>(
         ClusterRequest::Command { agent, body } => say(&command(engine, agent, &body), into),
         ClusterRequest::CommandAll { kind, body } => {
             let agents = engine.agents();
-            let wanted = agents.filter(|(_, agent)| {
-                let kind = kind.as_deref();
-                kind.is_none_or(|kind| kind == agent.type_name())
-            });
+            let wanted = agents
+                .filter(|(_, agent)| kind.as_deref().is_none_or(|kind| kind == agent.type_name()));
             let wanted: Vec<AgentId> = wanted.map(|(id, _)| id).collect();
             let said = wanted.into_iter().map(|agent| Said {
                 agent,
@@ -206,6 +215,7 @@ fn try_to_answer<M: WireMessage>(
         }
         ClusterRequest::Counters => say(&engine.counters(), into),
         ClusterRequest::Marks => say(&engine.marks(), into),
+        ClusterRequest::StateDigest => say(&state_digest(engine, registry), into),
         ClusterRequest::Awake => say(&engine.first_awake(), into),
     }
 }
@@ -543,6 +553,17 @@ pub(crate) fn ask_marks() -> Result<Question<Vec<Marks>>, ControlError> {
         let marks = replies.into_iter().map(|(_, bytes)| read(&bytes, "marks"));
         let marks: Result<Vec<Option<Marks>>, _> = marks.collect();
         Ok(marks?.into_iter().flatten().collect())
+    })
+}
+
+pub(crate) fn ask_state_digest() -> Result<Question<Digest>, ControlError> {
+    Question::new(Scope::All, &ClusterRequest::StateDigest, |replies| {
+        let mut sum = Digest::default();
+        for (_, bytes) in replies {
+            let part: Result<Digest, String> = read(&bytes, "a digest")?;
+            sum = sum.with(part.map_err(ControlError::NotSaved)?);
+        }
+        Ok(sum)
     })
 }
 

@@ -1,13 +1,13 @@
 //! Requests of a program to clusters and agents between runs.
 
-use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Marks, Pattern, PendingAlarm};
+use maslite_core::{Agent, AgentId, AlarmFilter, Counters, Digest, Marks, Pattern, PendingAlarm};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::commands::{
     AgentInfo, Answers, Audience, Question, ask_agents, ask_alarms, ask_all_alarms, ask_command,
     ask_command_all, ask_counters, ask_marks, ask_marks_of, ask_out, ask_replace, ask_show,
-    ask_state, ask_subscriptions,
+    ask_state, ask_state_digest, ask_subscriptions,
 };
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
@@ -166,6 +166,15 @@ impl<M: WireMessage> MpMain<M> {
     /// [`ControlError::UnknownCluster`].
     pub fn marks_of(&mut self, cluster: ClusterId) -> Result<Option<Marks>, ControlError> {
         self.put(ask_marks_of(cluster)?)
+    }
+
+    /// The digest of the state that a [`save`](MpMain::save) would write now: of all agents with
+    /// their mail, alarms and subscriptions. It is the same in every placement.
+    ///
+    /// # Errors
+    /// [`ControlError::NotSaved`] for an agent whose type is not registered.
+    pub fn state_digest(&mut self) -> Result<Digest, ControlError> {
+        self.put(ask_state_digest()?)
     }
 
     fn put<T>(&mut self, question: Question<T>) -> Result<T, ControlError> {
