@@ -44,7 +44,7 @@ pub enum SnapshotError {
     Corrupt {
         /// The file.
         file: PathBuf,
-        /// Where the damage was found [bytes].
+        /// Where the damage was found \[bytes\].
         offset: u64,
         /// What is wrong.
         why: &'static str,
