@@ -9,7 +9,21 @@ use crate::test_placement::{FORGETFUL, PlacedOn, TestPlacement};
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
     Tick,
+    Unsaid(Mute),
 }
+
+/// It cannot be written down.
+#[derive(Clone, Debug, Deserialize)]
+struct Mute;
+
+impl Serialize for Mute {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("words fail"))
+    }
+}
+
+/// How many ticks a clock has left that sets an alarm which cannot be written down.
+const MUTE: u8 = 99;
 
 /// Ticks three times.
 #[derive(Serialize, Deserialize)]
@@ -19,6 +33,9 @@ struct Clock {
 
 impl Agent<Msg> for Clock {
     fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if self.left == MUTE {
+            ctx.alarm_in(SimDuration::from_secs(1), Msg::Unsaid(Mute));
+        }
         if let Some(left) = self.left.checked_sub(1) {
             self.left = left;
             ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
@@ -94,6 +111,25 @@ fn an_agent_that_cannot_be_saved_is_an_error_that_names_it() {
             source.to_string(),
             "at 0 s the state of agent 7 of type multiprocess::amnesia::Ghost cannot be saved: \
              its type is not registered: register it, or run without saving states"
+        );
+    }
+}
+
+/// Both clusters are awake at once, so each has one superstep in a grant, and forgets behind it.
+#[test]
+fn a_message_that_cannot_be_saved_is_an_error_of_the_run() {
+    for placement in FORGETFUL {
+        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        for (id, left) in [(1_u64, 3), (2, MUTE)] {
+            let cluster = main.new_cluster();
+            main.add_to(cluster, id, Clock { left }).unwrap();
+            main.send(id, Msg::Tick);
+        }
+        let error = main.run(Run::until_idle()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "in cluster 2: at 0 s the state of the cluster cannot be restored from what was saved: \
+             Serde Serialization Error"
         );
     }
 }

@@ -379,9 +379,12 @@ impl<M: WireMessage> MpScheduler<M> {
         });
         let failed = match done {
             Ok(done) => done?.err().map(|error| {
+                // What cannot be saved or restored fails between two supersteps, outside of the engine.
                 let place = self.engine.failed_at();
-                let place = place.expect("the engine tells where an error was");
-                (place, Fault::Agent(error))
+                (
+                    place.unwrap_or_else(|| self.place_of_next()),
+                    Fault::Agent(error),
+                )
             }),
             // Code of a message, where no agent was at work.
             Err(error) => Some((self.place_of_next(), Fault::Agent(error))),
