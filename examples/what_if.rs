@@ -32,7 +32,7 @@ enum Msg {
     Customer,
     /// A clerk has served a customer.
     Served,
-    /// So many clerks work from now on. The answer is how many worked before.
+    /// From now on this number of clerks works. The answer is the number before.
     Clerks(u32),
     /// An hour is over.
     Hour,

@@ -327,7 +327,7 @@ fn perform_alone(
         .map(|seed| Steering::interrupting(handle, seed));
     let mut go_on = |scheduler: Scheduler<ScenarioMessage>| {
         let settings = alone_with_trace(settings(), trace);
-        let scheduler = save::go_on_alone(scheduler, options.seed, agents, settings)?;
+        let scheduler = save::go_on_alone(scheduler, agents, settings)?;
         Ok((scheduler, vec![()]))
     };
     let moves = options.save_every.map(|every| Moves {

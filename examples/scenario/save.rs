@@ -28,7 +28,8 @@ impl Drop for Temporary {
     }
 }
 
-/// The simulation in a folder, in so many clusters or in those that it was in.
+/// Goes on from the snapshot in a folder: in this number of clusters, or in the clusters that were
+/// saved.
 pub(crate) fn restore(
     folder: &Temporary,
     settings: MpMainBuilder<ScenarioMessage>,
@@ -46,12 +47,11 @@ pub(crate) fn restore(
 /// A scheduler alone as another one.
 pub(crate) fn go_on_alone(
     scheduler: Scheduler<ScenarioMessage>,
-    seed: u64,
     agents: &Entered<ScenarioMessage>,
     settings: maslite_mp::core::SchedulerBuilder<ScenarioMessage>,
 ) -> Result<Scheduler<ScenarioMessage>, Error> {
     let folder = Temporary::new();
-    save_scheduler(&scheduler, seed, agents, folder.path())?;
+    save_scheduler(&scheduler, agents, folder.path())?;
     drop(scheduler);
     Restore::open(folder.path())?.alone(settings, agents)
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, SimDuration, SimTime};
 
-/// So many pieces there are at most. A whole run has more than half of this number, unless it is
+/// The largest number of pieces. A whole run has more than half of this number, unless it is
 /// shorter than as many nanoseconds.
 const MOST: usize = 512;
 

@@ -196,7 +196,8 @@ fn a_run_is_saved_by_wall_time() {
     let mut main = two_clocks(settings, TestPlacement::Inline);
     // It ends when there is a snapshot.
     let there = folder.at("auto-000001");
-    let run = Run::until_idle().stop_when(move |_| there.exists());
+    let run = Run::until_idle().timeout(std::time::Duration::from_secs(60));
+    let run = run.stop_when(move |_| there.exists());
     let report = main.run(run).unwrap();
     assert_eq!(report.run.stopped_by, StopReason::Predicate);
     let latest = Restore::latest(folder.at("")).unwrap().unwrap();

@@ -142,7 +142,7 @@ impl Host {
     }
 
     /// Saves it, drops it, and goes on from the snapshot.
-    fn go_on(self, seed: u64, next: Next, folder: &Folder, lines: &Lines) -> Self {
+    fn go_on(self, next: Next, folder: &Folder, lines: &Lines) -> Self {
         let path = folder.at("story");
         let saved = match self {
             Self::Clusters(mut main) => {
@@ -152,9 +152,7 @@ impl Host {
                 lines.close();
                 saved
             }
-            Self::Alone(scheduler) => {
-                save_scheduler(&scheduler, SEED + seed, &agents(), &path).unwrap()
-            }
+            Self::Alone(scheduler) => save_scheduler(&scheduler, &agents(), &path).unwrap(),
         };
         let restore = Restore::open(&path).unwrap();
         assert_eq!(restore.state_digest(), saved.state_digest);
@@ -194,7 +192,6 @@ impl Host {
 
 /// Tells a story in pieces of so many supersteps, and moves it after each.
 fn moved(
-    seed: u64,
     first: impl FnOnce(&Lines) -> MpMain<Msg>,
     supersteps: u64,
     ways: &[Next],
@@ -207,7 +204,7 @@ fn moved(
         let mut before = host.take().unwrap();
         let report = before.run(Run::until_idle().supersteps(supersteps), heard);
         let next = *ways.next().unwrap();
-        host = Some(before.go_on(seed, next, folder, &lines));
+        host = Some(before.go_on(next, folder, &lines));
         report
     });
     let cut = StopReason::Supersteps.to_string();
@@ -234,7 +231,7 @@ fn a_story_that_moves_is_the_same() {
         let expected = in_one_scheduler(seed);
         let supersteps = 1 + seed % 4;
         let stage = |lines: &Lines| first(seed, 2, Inline, 0, lines);
-        let got = moved(seed, stage, supersteps, &ways, &folder);
+        let got = moved(stage, supersteps, &ways, &folder);
         compare(seed, &got, &expected, &format!("{supersteps} supersteps"));
     }
 }
@@ -254,7 +251,7 @@ fn so_it_is_in_processes() {
     for seed in 800..803 {
         let expected = in_one_scheduler(seed);
         let stage = |lines: &Lines| first(seed, 2, Ring, 0, lines);
-        let got = moved(seed, stage, 5, &ways, &folder);
+        let got = moved(stage, 5, &ways, &folder);
         compare(seed, &got, &expected, "in processes");
     }
 }
@@ -265,7 +262,6 @@ fn under_a_lookahead_it_goes_on_in_the_same_clusters() {
     let folder = Folder::new("lookahead");
     for seed in 850..880 {
         let expected = moved(
-            seed,
             |lines| first(seed, 3, Inline, 2, lines),
             u64::MAX,
             &[Next::Same(Inline)],
@@ -276,7 +272,7 @@ fn under_a_lookahead_it_goes_on_in_the_same_clusters() {
             _ => vec![Next::Same(Inline)],
         };
         let stage = |lines: &Lines| first(seed, 3, Inline, 2, lines);
-        let got = moved(seed, stage, 1 + seed % 7, &ways, &folder);
+        let got = moved(stage, 1 + seed % 7, &ways, &folder);
         compare(seed, &got, &expected, "under a lookahead");
     }
 }
@@ -409,6 +405,8 @@ fn a_snapshot_that_does_not_fit_is_refused_before_anything_starts() {
         matches!(error, SnapshotError::OtherProgram { .. }),
         "{error}"
     );
+    let error = snapshot_error(open().alone(Scheduler::builder().digest(), &counters().enter()));
+    assert!(matches!(error, SnapshotError::Refused { .. }), "{error}");
     let error = snapshot_error(open().start(MpMain::builder(counters().enter()).digest()));
     assert!(matches!(error, SnapshotError::Refused { .. }), "{error}");
 

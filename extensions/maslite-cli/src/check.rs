@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::choice::Failure;
 use crate::running::{Folder, Lines, Running};
 
-/// So many lines before a difference are shown, and so many behind it are looked at.
+/// The number of lines that are shown before a difference, and looked at behind it.
 const BEFORE: usize = 8;
 const BEHIND: usize = 2_000;
 
@@ -74,7 +74,7 @@ fn ways(clusters: u32) -> [Way; 5] {
 
 /// What came of two runs.
 enum Outcome {
-    /// So many deliveries, all the same; and how both ended, unless well.
+    /// All deliveries were the same. Has their number, and how both runs ended if they failed.
     Same(u64, Option<ExitStatus>),
     Parts(Box<Deviation>, [String; 2]),
     /// The deliveries are the same, and the ends are not.

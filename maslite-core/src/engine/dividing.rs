@@ -65,8 +65,7 @@ pub struct SavedAgent<'a> {
 }
 
 impl SavedAgent<'_> {
-    /// The cluster of so many that it is in if agents go to one after the other, in insertion
-    /// order.
+    /// The cluster of this agent if agents go to this number of clusters in turn, in insertion order.
     #[must_use]
     pub fn spread_over(self, clusters: usize) -> usize {
         let remainder = self.index % (clusters.max(1) as u64);

@@ -71,7 +71,7 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Posts one mail, whoever gets it.
+    /// Posts one mail, to any receiver.
     #[inline(never)]
     fn post_one(&mut self, mail: u32, listened: bool) {
         let envelope = &self.posted[mail as usize];

@@ -11,6 +11,8 @@ use crate::run::{LostKey, LostMail};
 /// All that a scheduler knows between two runs, but for its settings.
 #[derive(Clone, Debug)]
 pub struct SchedulerState<M> {
+    /// The seed of the agents' random numbers.
+    pub seed: u64,
     /// The agents, and all that the kernel knows.
     pub engine: EngineState<M>,
     /// The owner's mail for the next run.
@@ -32,6 +34,7 @@ pub fn export_scheduler<M: Message>(
         return Err(Error::Failed);
     }
     Ok(SchedulerState {
+        seed: scheduler.engine.kernel.seed,
         engine: scheduler.engine.export(codec)?,
         queued: scheduler.queued.clone(),
         lost: scheduler.lost.clone(),

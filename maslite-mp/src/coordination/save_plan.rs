@@ -13,7 +13,7 @@ use crate::snapshot::saves::Saves;
 const FAILURES: u32 = 3;
 
 /// What the head of a snapshot says of a simulation as a whole.
-pub(crate) struct Subject<M: WireMessage> {
+pub(crate) struct HeadSource<M: WireMessage> {
     pub(crate) registry: Arc<Registry<M>>,
     pub(crate) seed: u64,
     pub(crate) has_digest: bool,
@@ -24,7 +24,7 @@ const SHARE: u32 = 20;
 
 /// What a run needs to be saved.
 pub(crate) struct Saving<M: WireMessage> {
-    pub(crate) subject: Subject<M>,
+    pub(crate) subject: HeadSource<M>,
     pub(crate) automatic: Option<Automatic>,
 }
 

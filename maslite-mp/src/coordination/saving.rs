@@ -14,7 +14,7 @@ use crate::cluster::registry::WireMessage;
 use crate::coordination::clusters::Clusters;
 use crate::coordination::main_state::MainState;
 use crate::coordination::rounds::Rounds;
-use crate::coordination::save_plan::Subject;
+use crate::coordination::save_plan::HeadSource;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
 use crate::error::snapshot::SnapshotError;
@@ -49,7 +49,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Writes a snapshot into a new folder. `queued` is the owner's mail for the next run.
     pub(crate) fn save(
         &mut self,
-        subject: &Subject<M>,
+        subject: &HeadSource<M>,
         target: &Path,
         queued: &[Mail<M>],
     ) -> Result<Saved, SaveFailure> {
@@ -129,7 +129,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         sections.collect()
     }
 
-    fn main_bytes(&self, subject: &Subject<M>, queued: &[Mail<M>]) -> Result<Vec<u8>, SaveFailure> {
+    fn main_bytes(
+        &self,
+        subject: &HeadSource<M>,
+        queued: &[Mail<M>],
+    ) -> Result<Vec<u8>, SaveFailure> {
         let (standing, routing) = (&*self.standing, &*self.routing);
         let main = MainState::of(
             standing,
@@ -147,11 +151,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     }
 }
 
+/// Since 1970 \[ns, wall\].
 #[expect(
     clippy::disallowed_methods,
     reason = "of several snapshots it tells which was written last, and nothing else"
 )]
-/// Since 1970 \[ns, wall\].
 pub(crate) fn since_1970() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {

@@ -239,14 +239,16 @@ impl Restore {
         if self.seed.is_some() {
             whole.reseed();
         }
-        let mut settings = settings.seed(self.seed.unwrap_or(self.head.seed));
+        let seed = self.seed.unwrap_or(self.head.seed);
+        let mut settings = settings.seed(seed);
         if self.head.content {
             settings = settings.content_digest();
         } else if self.head.digest.is_some() {
             settings = settings.digest();
         }
         let mut scheduler = settings.build();
-        restore_scheduler(&mut scheduler, whole.into_scheduler(), registry)?;
+        self.check_digest(scheduler.digest().is_some(), false)?;
+        restore_scheduler(&mut scheduler, whole.into_scheduler(seed), registry)?;
         Ok(scheduler)
     }
 

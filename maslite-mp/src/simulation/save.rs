@@ -8,7 +8,7 @@ use maslite_core::internal::{AgentIdInternals as _, export_scheduler};
 use maslite_core::{AgentId, Scheduler};
 
 use crate::cluster::registry::{Entered, WireMessage};
-use crate::coordination::save_plan::Subject;
+use crate::coordination::save_plan::HeadSource;
 use crate::coordination::saving::since_1970;
 use crate::error::Error;
 use crate::error::snapshot::SnapshotError;
@@ -50,8 +50,8 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// What the head of a snapshot says of this simulation.
-    pub(super) fn subject(&self) -> Subject<M> {
-        Subject {
+    pub(super) fn subject(&self) -> HeadSource<M> {
+        HeadSource {
             registry: Arc::clone(&self.entered.registry),
             seed: self.seed,
             has_digest: self.digest,
@@ -61,14 +61,13 @@ impl<M: WireMessage> MpMain<M> {
 
 /// Writes all of a scheduler that is used alone into a new folder, as
 /// [`MpMain::save`](crate::MpMain::save) does: [`Restore`](crate::Restore) goes on from it alone or
-/// in clusters. `agents` has the types of its agents, and `seed` is the one that it was built with.
+/// in clusters. `agents` has the types of its agents.
 ///
 /// # Errors
 /// [`Error::Snapshot`], [`Error::Model`] for an agent whose type is not registered,
 /// [`Error::Encode`].
 pub fn save_scheduler<M: WireMessage>(
     scheduler: &Scheduler<M>,
-    seed: u64,
     agents: &Entered<M>,
     path: impl AsRef<Path>,
 ) -> Result<Saved, Error> {
@@ -76,6 +75,7 @@ pub fn save_scheduler<M: WireMessage>(
     let folder = Unfinished::begin(path.as_ref())?;
     let registry = &*agents.registry;
     let state = export_scheduler(scheduler, registry)?;
+    let seed = state.seed;
     let divided = Whole::of_scheduler(state).into_clusters(1, |_| 0);
     let (mut states, main) = divided.map_err(|why| SnapshotError::Refused {
         path: path.as_ref().into(),

@@ -49,8 +49,10 @@ impl<M: WireMessage> Whole<M> {
         }
     }
 
-    pub(super) fn into_scheduler(self) -> SchedulerState<M> {
+    /// A scheduler alone, whose seed this is.
+    pub(super) fn into_scheduler(self, seed: u64) -> SchedulerState<M> {
         SchedulerState {
+            seed,
             engine: self.engine,
             queued: self.queued,
             lost: self.lost,
