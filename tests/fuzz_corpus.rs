@@ -19,13 +19,14 @@ const LONGEST: usize = 4_096;
 /// A target: its name, and whether it understands some bytes.
 type Target = (&'static str, fn(&[u8]) -> bool);
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     ("channel", |bytes| fuzzing::channel(bytes) > 0),
     ("ring", |bytes| fuzzing::ring(bytes) > 0),
     ("handshake", |bytes| fuzzing::handshake(bytes) > 0),
     ("to_main", fuzzing::to_main),
     ("to_cluster", |bytes| fuzzing::to_cluster(bytes) > 0),
     ("control", |bytes| fuzzing::control(bytes) > 0),
+    ("snapshot", |bytes| fuzzing::snapshot(bytes) > 0),
     ("scenario", |bytes| {
         Scenario::parse(Path::new("changed.json"), bytes).is_ok()
     }),

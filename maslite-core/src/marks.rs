@@ -91,7 +91,7 @@ impl Mark {
     fn with(self, other: Self) -> Self {
         Self {
             digest: self.digest.with(other.digest),
-            deliveries: self.deliveries + other.deliveries,
+            deliveries: self.deliveries.saturating_add(other.deliveries),
         }
     }
 }

@@ -182,18 +182,18 @@ impl Counters {
     /// Adds the counters of another cluster. Supersteps are not added, because all clusters share
     /// them.
     pub fn add(&mut self, other: &Self) {
-        self.sent += other.sent;
-        self.delivered += other.delivered;
-        self.undeliverable += other.undeliverable;
-        self.queued += other.queued;
-        self.unheard += other.unheard;
-        self.alarms_set += other.alarms_set;
-        self.alarms_fired += other.alarms_fired;
-        self.alarms_cleared += other.alarms_cleared;
-        self.alarms_late += other.alarms_late;
-        self.alarms_pending += other.alarms_pending;
-        self.agents += other.agents;
-        self.errors += other.errors;
+        self.sent = self.sent.saturating_add(other.sent);
+        self.delivered = self.delivered.saturating_add(other.delivered);
+        self.undeliverable = self.undeliverable.saturating_add(other.undeliverable);
+        self.queued = self.queued.saturating_add(other.queued);
+        self.unheard = self.unheard.saturating_add(other.unheard);
+        self.alarms_set = self.alarms_set.saturating_add(other.alarms_set);
+        self.alarms_fired = self.alarms_fired.saturating_add(other.alarms_fired);
+        self.alarms_cleared = self.alarms_cleared.saturating_add(other.alarms_cleared);
+        self.alarms_late = self.alarms_late.saturating_add(other.alarms_late);
+        self.alarms_pending = self.alarms_pending.saturating_add(other.alarms_pending);
+        self.agents = self.agents.saturating_add(other.agents);
+        self.errors = self.errors.saturating_add(other.errors);
     }
 
     /// Returns what was counted since an earlier time, when the counters were `before`. `queued`,

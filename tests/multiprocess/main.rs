@@ -42,6 +42,7 @@ mod scenario_traces;
 mod shutdown;
 mod sick_agents;
 mod signals;
+mod stored;
 mod test_placement;
 mod time_blocker;
 mod workers;

@@ -212,7 +212,7 @@ impl<M: Clone> EngineState<M> {
             state.kernel.others_listen =
                 others.any(|(other, patterns)| other != number && !patterns.is_empty());
             state.next_index = next_index;
-            share(&mut state.kernel, &mut main);
+            share(&mut state.kernel, &mut main)?;
             states.push(state);
         }
         Ok((states, main))
@@ -248,12 +248,19 @@ impl<M: Clone> EngineState<M> {
 }
 
 /// Gives one of several engines its share of what an engine that was alone knew.
-fn share<M>(kernel: &mut KernelState<M>, main: &mut MainShare) {
+///
+/// # Errors
+/// If there is more than was counted.
+fn share<M>(kernel: &mut KernelState<M>, main: &mut MainShare) -> Result<(), &'static str> {
     let mail: usize = kernel.slots.iter().map(|slot| slot.inbox.len()).sum();
     kernel.counters.sent = mail as u64;
     kernel.counters.agents = kernel.slots.len() as u64;
-    main.counters.sent -= kernel.counters.sent;
-    main.counters.agents -= kernel.counters.agents;
+    let less = |all: u64, part: u64| {
+        all.checked_sub(part)
+            .ok_or("more is there than was counted")
+    };
+    main.counters.sent = less(main.counters.sent, kernel.counters.sent)?;
+    main.counters.agents = less(main.counters.agents, kernel.counters.agents)?;
     kernel.digest = main.digest.map(|_| Digest::default());
     kernel.content = main.content.map(|_| Digest::default());
     kernel.marks = main.marks.as_ref().map(|marks| Marks::new(marks.covers()));
@@ -261,6 +268,7 @@ fn share<M>(kernel: &mut KernelState<M>, main: &mut MainShare) {
     kernel.adders = main.adders.of(born);
     kernel.heard = (main.heard.iter().copied().collect(), Vec::new());
     kernel.first_lost.clone_from(&main.first_lost);
+    Ok(())
 }
 
 impl<M> Parts<M> {
@@ -331,7 +339,7 @@ impl<M: Clone> Parts<M> {
         // Both tell earlier from later, within one engine.
         self.alarms_numbered = self.alarms_numbered.max(kernel.alarms_numbered);
         self.unread_lost = self.unread_lost.max(kernel.unread_lost);
-        self.awake_last += awake_last;
+        self.awake_last = self.awake_last.saturating_add(awake_last);
         Ok(())
     }
 

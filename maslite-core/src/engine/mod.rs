@@ -114,6 +114,8 @@ pub struct Engine<M: Message> {
     pub(crate) kernel: Kernel<M>,
     /// Slots awake in this superstep.
     updating: Vec<u32>,
+    /// How many they were in the last superstep, also one before this engine was restored.
+    awake_last: usize,
     /// Agents before this slot have been set up, or will be in their first turn.
     set_up: usize,
     next_index: u64,
@@ -138,6 +140,7 @@ impl<M: Message> Engine<M> {
             agents: Vec::new(),
             kernel,
             updating: Vec::new(),
+            awake_last: 0,
             set_up: 0,
             next_index: 0,
             newborn: Vec::new(),
@@ -432,6 +435,7 @@ impl<M: Message> Engine<M> {
     /// One superstep: updates the awake agents in insertion order. Their mail is not posted yet.
     fn update_awake(&mut self) {
         self.kernel.take_awake(&mut self.updating);
+        self.awake_last = self.updating.len();
         let (superstep, level) = (self.kernel.superstep, LevelFilter::current());
         if level == LevelFilter::TRACE {
             self.trace_superstep();

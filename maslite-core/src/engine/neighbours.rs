@@ -93,7 +93,7 @@ impl<M: Message> Engine<M> {
         self.kernel.superstep = superstep;
         let progress = &self.kernel.progress;
         progress.stand_at(time, superstep);
-        progress.count(self.kernel.counters.delivered, self.updating.len() as u64);
+        progress.count(self.kernel.counters.delivered, self.awake_last as u64);
     }
 
     /// Shows `visit` the mail that waits to be posted and may be for others, in order. It answers

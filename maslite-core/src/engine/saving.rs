@@ -16,7 +16,7 @@ use crate::{AgentId, SimTime};
 /// its host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineState<M> {
-    pub(super) kernel: KernelState<M>,
+    pub(crate) kernel: KernelState<M>,
     pub(super) agents: AgentStates,
     pub(super) next_index: u64,
     /// Agents that the host has not taken yet, each with its slot, if it is still there.
@@ -175,7 +175,7 @@ impl<M: Message> Engine<M> {
                 .map(|(slot, newborn)| (number(*slot), newborn.clone()))
                 .collect(),
             unnumbered: self.unnumbered.iter().map(|slot| number(*slot)).collect(),
-            awake_last: crate::narrow(self.updating.len()),
+            awake_last: crate::narrow(self.awake_last),
         }
     }
 
@@ -215,18 +215,18 @@ impl<M: Message> Engine<M> {
         kept: KeptAgents<M>,
     ) -> Result<(), Error> {
         let now = state.kernel.now;
-        self.agents = restored_agents(&state, codec, kept)?;
-        let slots = self.agents.len();
+        // Until all of it is known to fit, the engine stays empty: it may be dropped.
         let check = state.kernel.check();
         check.map_err(|why| unrestored("the state of the kernel", now, why))?;
+        self.agents = restored_agents(&state, codec, kept)?;
+        let slots = self.agents.len();
         let slot = |slot: Option<u32>| slot.filter(|it| (*it as usize) < slots).unwrap_or(NONE);
         self.kernel.restore(state.kernel);
         self.next_index = state.next_index;
         let newborn = state.newborn.into_iter();
         self.newborn = newborn.map(|(place, it)| (slot(place), it)).collect();
         self.unnumbered = state.unnumbered.into_iter().map(slot).collect();
-        // Only how many they were is asked for.
-        self.updating = vec![NONE; state.awake_last as usize];
+        self.awake_last = state.awake_last as usize;
         // Those that were set up are known by their flags.
         self.set_up = 0;
         let progress = &self.kernel.progress;

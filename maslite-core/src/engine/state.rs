@@ -30,14 +30,14 @@ impl<M: Message> Engine<M> {
             self.kernel.superstep = 0;
             let progress = &self.kernel.progress;
             progress.stand_at(time, 0);
-            progress.count(self.kernel.counters.delivered, self.updating.len() as u64);
+            progress.count(self.kernel.counters.delivered, self.awake_last as u64);
         }
     }
 
     /// How many agents were awake in the last superstep.
     #[must_use]
     pub fn awake_last(&self) -> usize {
-        self.updating.len()
+        self.awake_last
     }
 
     /// Whether some agent is to be updated in this instant.

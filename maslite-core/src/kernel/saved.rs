@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::slots::GONE;
 use crate::adders::Adders;
 use crate::id_set::IdSet;
 use crate::mailing_list::Pattern;
@@ -193,6 +194,36 @@ impl<M> KernelState<M> {
         ids.sort_unstable();
         if !ids.is_sorted_by(|first, second| first < second) {
             return Err("two agents have one id");
+        }
+        self.check_counts_and_times()
+    }
+
+    fn check_counts_and_times(&self) -> Result<(), &'static str> {
+        let mut inboxes = self.slots.iter().map(|slot| &slot.inbox);
+        if !inboxes.all(|inbox| inbox.is_sorted_by(|first, second| first < second)) {
+            return Err("a mail is twice in an inbox, or in the wrong order");
+        }
+        let Counters {
+            sent,
+            delivered,
+            undeliverable,
+            ..
+        } = self.counters;
+        let waiting = self.slots.iter().map(|slot| slot.inbox.len() as u64);
+        let past = delivered.checked_add(undeliverable);
+        let all = past.and_then(|past| past.checked_add(waiting.sum()));
+        if all.is_none_or(|all| all > sent) {
+            return Err("more mail is there than was sent");
+        }
+        if self.slots.iter().any(|slot| slot.flags & GONE != 0) {
+            return Err("an agent is there that is gone");
+        }
+        if self.alarms.iter().any(|alarm| alarm.time < self.now) {
+            return Err("an alarm was due before");
+        }
+        let mut periodics = self.periodics.iter();
+        if periodics.any(|periodic| periodic.period == SimDuration::ZERO) {
+            return Err("a periodic alarm has no period");
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ const LEAVING: u8 = 4;
 /// It wants to be updated in every superstep there is.
 pub(super) const KEPT_AWAKE: u8 = 8;
 /// It is no more.
-const GONE: u8 = 16;
+pub(super) const GONE: u8 = 16;
 
 impl<M: Message> Kernel<M> {
     /// Refuses ids that are taken or that no agent may have.

@@ -67,3 +67,89 @@ pub fn restore_scheduler<M: Message>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::kernel::KernelState;
+    use crate::{Agent, AgentTypes, Context, Run, SimDuration, SimTime, Topic};
+
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Tick;
+    impl Message for Tick {
+        fn topic(&self) -> Topic {
+            Topic::new("Tick")
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Clock;
+    impl Agent<Tick> for Clock {
+        fn setup(&mut self, ctx: &mut Context<'_, Tick>) {
+            let every = crate::Alarm::every(SimDuration::from_secs(1));
+            ctx.set_alarm(every, Tick);
+            ctx.send(ctx.id(), Tick);
+        }
+    }
+
+    type Change = fn(&mut KernelState<Tick>);
+
+    /// What is said of a state of which this was changed.
+    fn restored(change: impl FnOnce(&mut KernelState<Tick>)) -> Result<(), String> {
+        let types = AgentTypes::new().with::<Clock>();
+        let mut scheduler = Scheduler::builder().build();
+        for id in 1..=2_u64 {
+            scheduler.add(id, Clock).unwrap();
+        }
+        scheduler.run(Run::until_idle().supersteps(1)).unwrap();
+        let mut state = export_scheduler(&scheduler, &types).unwrap();
+        change(&mut state.engine.kernel);
+        let mut other = Scheduler::builder().build();
+        // What was not restored is dropped like any other.
+        restore_scheduler(&mut other, state, &types).map_err(|why| why.to_string())
+    }
+
+    /// Has the first agent find one mail twice.
+    fn twice(state: &mut KernelState<Tick>) {
+        state.posted.push(state.alarms[0].mail.clone());
+        state.slots[0].inbox = vec![0, 0];
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_is_refused() {
+        assert_eq!(restored(|_| ()), Ok(()));
+        let cases: [(Change, &str); 7] = [
+            (
+                |it| it.counters.delivered += 1,
+                "more mail is there than was sent",
+            ),
+            (
+                |it| it.counters.undeliverable = u64::MAX,
+                "more mail is there than was sent",
+            ),
+            (twice, "a mail is twice in an inbox, or in the wrong order"),
+            (
+                |it| it.slots[0].flags = 16,
+                "an agent is there that is gone",
+            ),
+            (
+                |it| it.now = SimTime::from_secs(7),
+                "an alarm was due before",
+            ),
+            (
+                |it| it.periodics[0].period = SimDuration::ZERO,
+                "a periodic alarm has no period",
+            ),
+            (
+                |it| it.slots[1].id = it.slots[0].id,
+                "two agents have one id",
+            ),
+        ];
+        for (change, why) in cases {
+            let refused = restored(change).unwrap_err();
+            assert!(refused.ends_with(why), "{refused:?}, and not {why:?}");
+        }
+    }
+}

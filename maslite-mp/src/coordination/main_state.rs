@@ -125,6 +125,26 @@ impl<M: WireMessage> MainState<M> {
         codec::decode(bytes).map_err(|why| why.to_string())
     }
 
+    /// Whether it is of a simulation in so many clusters.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn check(&self, clusters: usize) -> Result<(), &'static str> {
+        let under_way = &self.under_way;
+        let routing = &self.routing;
+        let owners = routing.owners.iter().map(|(_, cluster)| *cluster);
+        let interest = routing.interest.iter().map(|(cluster, _)| *cluster);
+        let removals = under_way.removals.iter().map(|(_, place)| *place);
+        let births = under_way.births.iter().map(|births| births.place as u64);
+        let unrouted = under_way.unrouted.iter().map(|mail| mail.sender as u64);
+        let known = owners.chain(interest).map(u64::from);
+        let mut places = known.chain(removals).chain(births).chain(unrouted);
+        if places.any(|place| place >= clusters as u64) {
+            return Err("it speaks of a cluster that is not in it");
+        }
+        Ok(())
+    }
+
     /// The owner's mail.
     pub(crate) fn take_queued(&mut self) -> Vec<Mail<M>> {
         let queued = std::mem::take(&mut self.queued).into_iter();

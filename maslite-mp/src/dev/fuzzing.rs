@@ -9,6 +9,8 @@
 //! **Invariant:** whatever the bytes are, none of these functions panics, waits, or keeps more than
 //! a small multiple of them.
 
+mod snapshot;
+
 use std::cell::Cell;
 use std::io::Write;
 use std::net::Shutdown;
@@ -29,6 +31,8 @@ use crate::processes::spawn::handshake::{Invitation, NextOffer, Word as Said};
 use crate::processes::supervision::Answer;
 use crate::protocol::wire::{self, Task, ToProc};
 use crate::steering::control::protocol::{self, Reply};
+
+pub use snapshot::snapshot;
 
 /// The clusters of the main process that [`to_main`] lies to.
 const CLUSTERS: usize = 3;
@@ -445,6 +449,7 @@ mod tests {
             seeds_to_main(),
             seeds_to_clusters(),
             seeds_of_the_control_socket(),
+            seeds_of_snapshots(),
         ]
         .concat()
     }
@@ -595,6 +600,13 @@ mod tests {
         ]
     }
 
+    fn seeds_of_snapshots() -> Vec<Seed> {
+        let seeds = snapshot::tests::seeds().into_iter();
+        seeds
+            .map(|(name, bytes)| ("snapshot", name, bytes))
+            .collect()
+    }
+
     #[test]
     fn seeds_are_understood() {
         for (target, name, bytes) in seeds() {
@@ -604,14 +616,16 @@ mod tests {
                 "handshake" => handshake(&bytes),
                 "to_main" => usize::from(to_main(&bytes)),
                 "control" => control(&bytes),
+                "snapshot" => snapshot(&bytes),
                 _ => to_cluster(&bytes),
             };
             let expected = match name {
                 "conversation" | "frames" | "step" | "window" => 3,
                 "requests" => 9,
-                "other_version" | "out_of_order" | "false_index" | "loaded" | "failed" | "solo" => {
-                    0
-                }
+                "whole" => 4,
+                "file_of_cluster" | "cluster" | "lookahead" => 2,
+                "other_version" | "out_of_order" | "false_index" | "loaded" | "failed" | "solo"
+                | "cut" => 0,
                 _ => 1,
             };
             assert_eq!(understood, expected, "{target}/{name}");

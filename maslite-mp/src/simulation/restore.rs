@@ -319,7 +319,10 @@ impl Restore {
     }
 
     fn read_main<M: WireMessage>(&self) -> Result<MainState<M>, SnapshotError> {
-        let main = MainState::decode(&self.head.main);
+        let main = MainState::decode(&self.head.main).and_then(|main: MainState<M>| {
+            main.check(self.head.sections.len())?;
+            Ok(main)
+        });
         main.map_err(|why| SnapshotError::Format {
             path: self.path.join("head"),
             why,

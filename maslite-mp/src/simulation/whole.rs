@@ -10,7 +10,7 @@ use crate::coordination::main_state::{MainState, UnderWayState, parts_of};
 use crate::coordination::routing::RoutingState;
 
 /// All of a simulation.
-pub(super) struct Whole<M> {
+pub(crate) struct Whole<M> {
     /// As of a scheduler that is used alone.
     engine: EngineState<M>,
     lost: Vec<(LostKey, LostMail)>,
@@ -23,7 +23,7 @@ impl<M: WireMessage> Whole<M> {
     ///
     /// # Errors
     /// Why it can be nothing else.
-    pub(super) fn of_clusters(
+    pub(crate) fn of_clusters(
         states: Vec<ClusterState<M>>,
         mut main: MainState<M>,
     ) -> Result<Self, &'static str> {
@@ -40,7 +40,7 @@ impl<M: WireMessage> Whole<M> {
         })
     }
 
-    pub(super) fn of_scheduler(state: SchedulerState<M>) -> Self {
+    pub(crate) fn of_scheduler(state: SchedulerState<M>) -> Self {
         Self {
             engine: state.engine,
             lost: state.lost,
@@ -50,7 +50,7 @@ impl<M: WireMessage> Whole<M> {
     }
 
     /// A scheduler alone, whose seed this is.
-    pub(super) fn into_scheduler(self, seed: u64) -> SchedulerState<M> {
+    pub(crate) fn into_scheduler(self, seed: u64) -> SchedulerState<M> {
         SchedulerState {
             seed,
             engine: self.engine,
@@ -60,7 +60,7 @@ impl<M: WireMessage> Whole<M> {
     }
 
     /// Has all agents draw other random numbers.
-    pub(super) fn reseed(&mut self) {
+    pub(crate) fn reseed(&mut self) {
         self.engine.reseed();
     }
 
@@ -68,7 +68,7 @@ impl<M: WireMessage> Whole<M> {
     ///
     /// # Errors
     /// Why it cannot be divided.
-    pub(super) fn into_clusters(
+    pub(crate) fn into_clusters(
         self,
         clusters: usize,
         place: impl FnMut(SavedAgent<'_>) -> usize,
