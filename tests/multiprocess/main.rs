@@ -36,6 +36,7 @@ mod refusals;
 mod report;
 mod request_sequences;
 mod run_ends;
+mod save_steps;
 mod saves;
 mod saving;
 mod scenario_traces;

@@ -6,10 +6,11 @@ use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::saving::Folder;
+use crate::signals::Host;
 use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
-enum Msg {
+pub(crate) enum Msg {
     Tick,
     Told { ticks: u64 },
 }
@@ -39,7 +40,7 @@ impl Agent<Msg> for Clock {
     }
 }
 
-fn agents() -> Entered<Msg> {
+pub(crate) fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Clock>()
         .entered_by_test("saves::child")
@@ -52,7 +53,7 @@ fn child() {
     let _ = agents();
 }
 
-fn two_clocks(settings: MpMainBuilder<Msg>, placement: TestPlacement) -> MpMain<Msg> {
+pub(crate) fn two_clocks(settings: MpMainBuilder<Msg>, placement: TestPlacement) -> MpMain<Msg> {
     let mut main = settings.on(placement).digest().build().unwrap();
     for id in 1..=2 {
         let cluster = main.new_cluster();
@@ -63,7 +64,7 @@ fn two_clocks(settings: MpMainBuilder<Msg>, placement: TestPlacement) -> MpMain<
 }
 
 /// The digest of a minute that is not saved.
-fn undisturbed() -> Digest {
+pub(crate) fn undisturbed() -> Digest {
     let mut main = two_clocks(MpMain::builder(agents()), TestPlacement::Inline);
     main.run_until(SimTime::from_secs(60))
         .unwrap()
@@ -202,4 +203,36 @@ fn a_run_is_saved_by_wall_time() {
     assert_eq!(report.run.stopped_by, StopReason::Predicate);
     let latest = Restore::latest(folder.at("")).unwrap().unwrap();
     assert!(latest.now() <= report.run.now);
+}
+
+/// Where a main process saves that a signal stops.
+const FOLDER: &str = "MASLITE_TEST_STOPPED";
+
+/// Ticks for ever, and is saved when it is stopped.
+#[test]
+#[ignore = "a main process"]
+fn stopped_entry() {
+    let saves = Saves::into(std::env::var_os(FOLDER).unwrap()).when_stopped();
+    let settings = MpMain::builder(agents()).saves(saves);
+    let mut main = two_clocks(settings, TestPlacement::Inline);
+    main.stop_on_ctrl_c().unwrap();
+    main.run_until(SimTime::from_secs(10)).unwrap();
+    eprintln!("runs:");
+    let report = main.run(Run::until_idle()).unwrap();
+    eprintln!("ended: {} at {}", report.run.stopped_by, report.run.now);
+}
+
+#[test]
+fn signals_save_before_they_end_a_program_that_asks_for_it() {
+    for name in ["INT", "TERM", "HUP"] {
+        let folder = Folder::new(name);
+        let before = format!("{FOLDER}='{}'", folder.at("").display());
+        let mut host = Host::start_test("saves::stopped_entry", &format!("export {before};"));
+        host.says("runs:");
+        host.signal(name);
+        let ended = host.says("ended:");
+        assert!(host.end().success());
+        let latest = Restore::latest(folder.at("")).unwrap().unwrap();
+        assert_eq!(ended, format!("interrupted at {}", latest.now()), "{name}");
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use maslite_mp::core::Observer;
 use maslite_mp::prelude::*;
 use maslite_mp::{SnapshotError, save_scheduler};
+use maslite_testkit::effort::seeds;
 use maslite_testkit::lively::{
     FIRST, Lively, Msg, SEED, Story, cluster_of, compare, handle, in_one_scheduler, start, tell,
 };
@@ -233,6 +234,34 @@ fn a_story_that_moves_is_the_same() {
         let stage = |lines: &Lines| first(seed, 2, Inline, 0, lines);
         let got = moved(stage, supersteps, &ways, &folder);
         compare(seed, &got, &expected, &format!("{supersteps} supersteps"));
+    }
+}
+
+/// From any number of clusters, and from a scheduler alone, to any other: all 81 ways, each once.
+fn all_ways() -> Vec<Next> {
+    const HOSTS: usize = 9;
+    let host = |number| match number {
+        0 => Next::Alone,
+        clusters => Next::Clusters(clusters, TestPlacement::Inline),
+    };
+    let walk = (0..HOSTS).flat_map(|from| {
+        let there_and_back = (from + 1..HOSTS).flat_map(move |to| [from, to]);
+        std::iter::once(from).chain(there_and_back)
+    });
+    walk.map(host).collect()
+}
+
+#[test]
+fn after_each_superstep_a_story_goes_on_in_any_number_of_clusters() {
+    let folder = Folder::new("every-superstep");
+    for seed in seeds(900..1_050, 6) {
+        let expected = in_one_scheduler(seed);
+        let mut ways = all_ways();
+        // Each story begins elsewhere.
+        ways.rotate_left(usize::try_from(seed * 29 % 81).unwrap());
+        let stage = |lines: &Lines| first(seed, 2, TestPlacement::Inline, 0, lines);
+        let got = moved(stage, 1, &ways, &folder);
+        compare(seed, &got, &expected, "after each superstep");
     }
 }
 

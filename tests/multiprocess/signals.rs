@@ -16,7 +16,7 @@ use crate::workers::{Worker, clusters, exists, go, pids, signal};
 const LAST: &str = "alone:";
 
 /// A main process that was started by a test.
-struct Host {
+pub(crate) struct Host {
     process: Child,
     /// On which it tells how far it is, line by line.
     said: BufReader<ChildStderr>,
@@ -25,8 +25,13 @@ struct Host {
 impl Host {
     /// Starts the ignored test of this name, with the shell's `before` before it.
     fn start(entry: &str, before: &str) -> Self {
+        Self::start_test(&format!("signals::{entry}"), before)
+    }
+
+    /// The same for a test of another file.
+    pub(crate) fn start_test(entry: &str, before: &str) -> Self {
         let this = std::env::current_exe().unwrap();
-        let script = format!("{before} exec \"$0\" signals::{entry} --exact --ignored --nocapture");
+        let script = format!("{before} exec \"$0\" {entry} --exact --ignored --nocapture");
         let mut process = interruptible("sh")
             .args(["-c", &script])
             .arg(this)
@@ -40,7 +45,7 @@ impl Host {
 
     /// Waits for the next line that begins with `head`, and gives the rest of it. After its last
     /// line the process waits for a signal, so that line ends this as well.
-    fn says(&mut self, head: &str) -> String {
+    pub(crate) fn says(&mut self, head: &str) -> String {
         let mut said = String::new();
         loop {
             let begin = said.len();
@@ -56,12 +61,12 @@ impl Host {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(name, self.process.id());
     }
 
     /// Waits for its end, and for that of all that hold its standard error: the clusters.
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let mut rest = Vec::new();
         self.said.read_to_end(&mut rest).unwrap();
         self.process.wait().unwrap()
@@ -110,7 +115,7 @@ fn run_and_tell(worker: Worker) {
 
 #[test]
 fn the_first_signal_ends_a_run_with_a_report_and_the_last_one_the_process() {
-    for (name, number) in [("INT", 2), ("TERM", 15)] {
+    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
         let mut host = Host::start("forever_entry", "");
         host.says("pids:");
         host.signal(name);

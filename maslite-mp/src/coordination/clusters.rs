@@ -83,6 +83,7 @@ impl Clusters {
     ) -> Result<Self, Error> {
         let main_activity = Arc::default();
         control_queue.set_main_activity(Arc::clone(&main_activity));
+        let is_told = sink.is_some();
         let detector = StallDetector::new(patience, sink, Arc::clone(&main_activity));
         let progress_reporter = progress
             .then(|| {
@@ -90,7 +91,7 @@ impl Clusters {
                     .map(|progress_reporter| Box::new(progress_reporter) as Box<dyn ProgressLines>)
             })
             .flatten();
-        let is_watched = patience.warning.is_some() || progress_reporter.is_some();
+        let is_watched = is_told || patience.warning.is_some() || progress_reporter.is_some();
         let supervisor = || {
             let supervisor = Supervisor::new(INTERRUPT_GRACE).map_err(SpawnError::Resources)?;
             supervisor.run_job(|watch| {

@@ -6,5 +6,11 @@
 pub mod bare_ring;
 pub mod fuzzing;
 
+/// What becomes of the steps of a save on the disk.
+#[cfg(feature = "dev")]
+pub mod save_steps {
+    pub use crate::snapshot::steps::{Fate, decide};
+}
+
 #[cfg(test)]
 pub(crate) mod fault_simulation;

@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::error::snapshot::SnapshotError;
+use crate::snapshot::steps::{self, Steps};
 
 const MAGIC: [u8; 8] = *b"maslite\n";
 
@@ -41,12 +42,10 @@ pub(crate) struct Sum {
 
 /// Writes a new file, which only its owner may read, and has it reach the disk.
 pub(crate) fn write(path: &Path, kind: Kind, contents: &[u8]) -> io::Result<Sum> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let mut file = BufWriter::with_capacity(LONGEST, file);
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let file = steps::create(options, path)?;
+    let mut file = BufWriter::with_capacity(LONGEST, Steps(file));
     let mut head = MAGIC.to_vec();
     head.extend((kind as u32).to_le_bytes());
     head.extend(VERSION.to_le_bytes());
@@ -63,7 +62,7 @@ pub(crate) fn write(path: &Path, kind: Kind, contents: &[u8]) -> io::Result<Sum>
     file.write_all(&0_u32.to_le_bytes())?;
     file.write_all(&bytes.to_le_bytes())?;
     file.write_all(&crc32fast::hash(&bytes.to_le_bytes()).to_le_bytes())?;
-    file.into_inner()?.sync_all()?;
+    steps::sync_file(&file.into_inner()?.0)?;
     let crc = crc32fast::hash(contents);
     Ok(Sum { bytes, crc })
 }

@@ -3,12 +3,12 @@
 //! It is written under a name with a dot before it. When all its files have reached the disk, it is
 //! renamed, and then nothing in it changes any more.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::snapshot::SnapshotError;
+use crate::snapshot::steps;
 
 /// What is behind the name of a folder that is not whole.
 const UNFINISHED: &str = ".tmp";
@@ -44,13 +44,10 @@ impl Unfinished {
         }
         let failed = |source| SnapshotError::io(&path, "make", source);
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
+            steps::make_parents(parent).map_err(failed)?;
         }
         remove_if_there(&path).map_err(failed)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(failed)?;
+        steps::make_folder(&path).map_err(failed)?;
         Ok(Self {
             path,
             target,
@@ -66,9 +63,9 @@ impl Unfinished {
     /// All its files have reached the disk: from now on it is there.
     pub(crate) fn finish(mut self) -> Result<PathBuf, SnapshotError> {
         let finish = || {
-            sync(&self.path)?;
-            fs::rename(&self.path, &self.target)?;
-            self.target.parent().map_or(Ok(()), sync)
+            steps::sync(&self.path)?;
+            steps::rename(&self.path, &self.target)?;
+            self.target.parent().map_or(Ok(()), steps::sync)
         };
         finish().map_err(|source| SnapshotError::io(&self.target, "write", source))?;
         self.is_finished = true;
@@ -84,13 +81,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Has a folder reach the disk: the names of what is in it.
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 fn remove_if_there(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
+    match steps::remove_folder(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -100,8 +92,8 @@ fn remove_if_there(folder: &Path) -> io::Result<()> {
 pub(crate) fn remove(snapshot: &Path) -> Result<(), SnapshotError> {
     let path = unfinished(snapshot)?;
     let removed = remove_if_there(&path)
-        .and_then(|()| fs::rename(snapshot, &path))
-        .and_then(|()| fs::remove_dir_all(&path));
+        .and_then(|()| steps::rename(snapshot, &path))
+        .and_then(|()| steps::remove_folder(&path));
     removed.map_err(|source| SnapshotError::io(snapshot, "remove", source))
 }
 

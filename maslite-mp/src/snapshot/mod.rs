@@ -9,3 +9,4 @@ pub(crate) mod folder;
 pub(crate) mod head;
 pub(crate) mod saved;
 pub(crate) mod saves;
+pub(crate) mod steps;

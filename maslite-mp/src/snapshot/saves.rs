@@ -57,7 +57,8 @@ impl Saves {
     }
 
     /// Saves when a run is stopped by a [`StopHandle`](crate::StopHandle), by a controller or, with
-    /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c), by Ctrl-C or `SIGTERM`. The save
+    /// [`MpMain::stop_on_ctrl_c`](crate::MpMain::stop_on_ctrl_c), by Ctrl-C, `SIGTERM` or
+    /// `SIGHUP`. The save
     /// is on the disk when `run` returns.
     pub fn when_stopped(mut self) -> Self {
         self.when_stopped = true;

@@ -510,7 +510,7 @@ impl fmt::Debug for StallDetector {
 }
 
 /// What becomes of warnings if nobody asked for them.
-fn write_down(warning: &Warning) {
+pub(crate) fn write_down(warning: &Warning) {
     // In one piece, so that nobody else's line comes between; and who has closed the stream misses
     // it.
     let _ = io::stderr().write_all(format!("warning: {warning}\n").as_bytes());

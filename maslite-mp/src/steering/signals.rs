@@ -1,8 +1,8 @@
 //! Ctrl-C: what signals of the system do to the simulations that asked for it.
 //!
 //! ```text
-//! SIGINT, SIGTERM ──► a thread of this process ──► ControlQueue of every simulation ──► stop, then kill
-//!                                             └──► none has a use for it: the default, which ends this process
+//! SIGINT, SIGTERM, SIGHUP ──► a thread of this process ──► ControlQueue of every simulation ──► stop, then kill
+//!                                                     └──► none has a use for it: the default, which ends this process
 //! ```
 //!
 //! Children never see these signals: each is in a process group of its own, and the terminal's
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use maslite_core::internal::LockEvenPoisoned;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -63,8 +63,10 @@ fn listen() -> io::Result<()> {
             "this program handles SIGINT or SIGTERM itself",
         ));
     }
-    let heard = [SIGINT, SIGTERM].into_iter();
-    let mut signals = Signals::new(heard.filter(|signal| !is_in("SigIgn:", *signal)))?;
+    // SIGHUP is left to a program that handles it: it may mean something else there.
+    let heard = [SIGINT, SIGTERM, SIGHUP].into_iter();
+    let heard = heard.filter(|signal| !is_in("SigIgn:", *signal) && !is_in("SigCgt:", *signal));
+    let mut signals = Signals::new(heard)?;
     thread::Builder::new()
         .name("maslite-signals".to_owned())
         .spawn(move || signals.forever().for_each(pass_on))?;

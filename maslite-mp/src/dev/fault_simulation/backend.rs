@@ -28,6 +28,9 @@ impl<M: WireMessage> Simulated<M> {
 }
 
 impl<M: WireMessage> Backend for Simulated<M> {
+    /// Nobody is told.
+    fn warn(&self, _: crate::error::warning::Warning) {}
+
     fn start(&mut self, clusters: &[NewCluster], _: &Start<'_>) -> Result<Vec<Started>, Error> {
         let started = clusters.iter().map(|NewCluster { index, name }| {
             if self.world.is_stillborn() {

@@ -8,10 +8,11 @@ use maslite_core::internal::{LockEvenPoisoned, Signal, TimeoutTimer};
 use super::{Backend, Interrupt, InterruptSource, NewCluster, Observer, Start, Started, hear};
 use crate::error::Error;
 use crate::error::death::Death;
+use crate::error::warning::Warning;
 use crate::links::jitter::{InlineJitterLink, Jitter};
 use crate::links::transport::Transport;
 use crate::processes::supervision::{ChildEnd, Failure, Supervisor};
-use crate::stall::detector::{ClusterActivity, Probe};
+use crate::stall::detector::{ClusterActivity, Probe, write_down};
 
 /// The bits that interrupt a run to end it.
 const FOR_GOOD: u32 = Signal::STOP | Signal::TIMEOUT;
@@ -77,6 +78,13 @@ impl Backend for Inline {
 
     fn observer(&self) -> Option<Arc<dyn Observer>> {
         Some(Arc::clone(&self.activities) as _)
+    }
+
+    fn warn(&self, warning: Warning) {
+        match &self.supervisor {
+            Some(supervisor) => supervisor.warn(warning),
+            None => write_down(&warning),
+        }
     }
 
     fn begin_watching(&self) {

@@ -127,9 +127,7 @@ pub(crate) trait Backend: Send {
     }
 
     /// Hands out a warning.
-    fn warn(&self, warning: Warning) {
-        let _ = warning;
-    }
+    fn warn(&self, warning: Warning);
 
     /// From here on clusters may end: they are told to.
     fn expect_exits(&self);
