@@ -31,7 +31,7 @@ impl Agent<Msg> for Clock {
         match mail.body {
             Msg::Tick => {
                 self.ticks += ctx.rng().random_range(1..4_u64);
-                let neighbour = 3 - ctx.id().as_u64();
+                let neighbour = ((ctx.id().as_u64() - 1) ^ 1) + 1;
                 ctx.send(neighbour, Msg::Told { ticks: self.ticks });
                 ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
             }
@@ -235,4 +235,47 @@ fn signals_save_before_they_end_a_program_that_asks_for_it() {
         let latest = Restore::latest(folder.at("")).unwrap().unwrap();
         assert_eq!(ended, format!("interrupted at {}", latest.now()), "{name}");
     }
+}
+
+/// What this process has spent of the processor's time \[s\].
+fn spent() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    std::time::Duration::try_from(time).unwrap().as_secs_f64()
+}
+
+/// What ten futures of an hour cost that part at its fiftieth minute, beside the hour.
+#[test]
+#[ignore = "a measurement, for a build for release"]
+fn ten_futures() {
+    let minute = |minute: u64| SimTime::from_secs(60 * minute);
+    let folder = Folder::new("futures");
+    let settings = MpMain::builder(agents()).on(TestPlacement::Inline).seed(1);
+    let mut main = settings.build().unwrap();
+    let clusters = [main.new_cluster(), main.new_cluster()];
+    for id in 1..=500_u64 {
+        let clock = Clock { ticks: 0, heard: 0 };
+        main.add_to(clusters[usize::from(id % 2 == 0)], id, clock)
+            .unwrap();
+    }
+    let begin = spent();
+    main.run_until(minute(50)).unwrap();
+    let saved = main.save(folder.at("it")).unwrap();
+    main.run_until(minute(60)).unwrap();
+    let whole = spent() - begin;
+    let begin = spent();
+    for seed in 0..10 {
+        let future = Restore::open(&saved.path).unwrap().reseeded(seed);
+        let settings = MpMain::builder(agents()).on(TestPlacement::Inline);
+        let mut main = future.start(settings).unwrap();
+        main.run_until(minute(60)).unwrap();
+    }
+    let futures = spent() - begin;
+    println!(
+        "the hour {:.2} s, ten futures of its last ten minutes {:.2} s: {:.2} hours, and not ten; \
+         ten times the rest is {:.2}",
+        whole,
+        futures,
+        futures / whole,
+        10.0 / 6.0
+    );
 }
