@@ -26,6 +26,7 @@ thread_local! {
 /// Decides what becomes of a step that this thread takes: the next one is step 0. None lets all
 /// succeed. Returns what was decided before and has not come to pass.
 #[cfg(feature = "dev")]
+#[expect(clippy::must_use_candidate, reason = "it is called to decide")]
 pub fn decide(fate: Option<(u32, Fate)>) -> Option<(u32, Fate)> {
     FATE.replace(fate)
 }
