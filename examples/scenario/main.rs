@@ -55,6 +55,10 @@ struct Options {
     /// saved state. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     amnesia: Option<u64>,
+    /// Have clusters run ahead of what is final and go back where they must: where that pays, or by
+    /// chance. This changes no result but the field `undone` at the end of the JSON object.
+    #[arg(long, value_enum, default_value_t = Ahead::Off)]
+    speculation: Ahead,
     /// Run in pieces of this many supersteps. This changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     slice: Option<u64>,
@@ -135,6 +139,16 @@ enum Where {
     Threads,
     /// A process for each cluster.
     Processes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ahead {
+    /// Wherever that pays.
+    Auto,
+    /// No cluster does.
+    Off,
+    /// By chance, from the seed of the run.
+    Random,
 }
 
 fn main() -> ExitCode {
@@ -228,6 +242,11 @@ fn settings_of(
         .link(link)
         .jitter(options.jitter)
         .amnesia(options.amnesia)
+        .speculation(match options.speculation {
+            Ahead::Off => Speculation::Off,
+            Ahead::Auto => Speculation::Auto,
+            Ahead::Random => Speculation::Random(options.seed),
+        })
         .seed(options.seed);
     match loses {
         true => settings.recovery(POLICY),
@@ -261,6 +280,7 @@ fn perform(
         watched: options.watch,
         to_errors: options.stop_at_error,
         amnesia: options.amnesia,
+        speculates: options.speculation != Ahead::Off,
     };
     if options.placement == Where::Alone {
         return perform_alone(&agents, scenario, options, pieces, trace);

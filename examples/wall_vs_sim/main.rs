@@ -51,6 +51,9 @@ struct Options {
     /// The least time of mail to another cluster. With 0 the clusters run in lockstep.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     lookahead: SimDuration,
+    /// Whether clusters run ahead of what is final, where there is no lookahead.
+    #[arg(long, value_enum, default_value_t = Ahead::Off)]
+    speculation: Ahead,
     /// How long the simulation lasts.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     end: SimDuration,
@@ -88,6 +91,14 @@ enum Where {
     Inline,
     /// Each in a child process of its own.
     Processes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ahead {
+    /// Wherever that pays.
+    Auto,
+    /// No cluster does.
+    Off,
 }
 
 /// Work per event [ns] and share of crossing mail, in a sweep.
@@ -194,6 +205,10 @@ fn span(options: &Options, end: SimDuration) -> Span {
             Where::Processes => Placement::Processes,
         },
         link: options.link.into(),
+        speculation: match options.speculation {
+            Ahead::Auto => Speculation::Auto,
+            Ahead::Off => Speculation::Off,
+        },
     }
 }
 

@@ -53,6 +53,7 @@ impl Model {
 }
 
 /// A robot: it plans, tells another one, and goes on. What it is told keeps it busy as well.
+#[derive(Clone)]
 struct Robot {
     model: Arc<Model>,
     cluster: u64,
@@ -98,12 +99,15 @@ pub(crate) const WAREHOUSE: &str = "warehouse";
 
 /// The registry of this program. A child process goes no further.
 pub(crate) fn agents() -> Entered<Msg> {
-    let registry = Registry::new().with_builder(WAREHOUSE, |warehouse: Warehouse, agents| {
-        let (model, cluster) = (Arc::new(warehouse.model), warehouse.cluster);
-        for number in 0..model.agents {
-            let model = Arc::clone(&model);
-            agents.add(model.robot(cluster, number), Robot { model, cluster });
-        }
-    });
+    let registry = Registry::new().with_copies::<Robot>().with_builder(
+        WAREHOUSE,
+        |warehouse: Warehouse, agents| {
+            let (model, cluster) = (Arc::new(warehouse.model), warehouse.cluster);
+            for number in 0..model.agents {
+                let model = Arc::clone(&model);
+                agents.add(model.robot(cluster, number), Robot { model, cluster });
+            }
+        },
+    );
     registry.enter()
 }

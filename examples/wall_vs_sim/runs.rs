@@ -45,6 +45,7 @@ pub(crate) struct Span {
     pub(crate) seed: u64,
     pub(crate) placement: Placement,
     pub(crate) link: Link,
+    pub(crate) speculation: Speculation,
 }
 
 impl Span {
@@ -52,6 +53,7 @@ impl Span {
         MpMain::builder(agents())
             .placement(self.placement)
             .link(self.link)
+            .speculation(self.speculation)
             .seed(self.seed)
             .digest()
     }

@@ -18,6 +18,15 @@ pub trait AgentCodec<M: Message> {
     /// Why it cannot be written.
     fn encode(&self, agent: &dyn Agent<M>, into: &mut Vec<u8>) -> Result<Option<&str>, String>;
 
+    /// A copy of an agent, to go back to, where that is cheaper than its encoding.
+    fn copy(&self, agent: &dyn Agent<M>) -> Option<Box<dyn Agent<M>>> {
+        let _ = agent;
+        None
+    }
+
+    /// The name of the type of an agent; none if the type is not known.
+    fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str>;
+
     /// Makes an agent of a type from its state.
     ///
     /// # Errors
@@ -129,6 +138,11 @@ impl<M: Message> AgentCodec<M> for AgentTypes<M> {
         let encode = self.by_name[name].encode;
         *into = encode(any, std::mem::take(into)).map_err(|why| why.to_string())?;
         Ok(Some(name))
+    }
+
+    fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str> {
+        let any: &dyn Any = agent;
+        self.names.get(&any.type_id()).copied()
     }
 
     fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {

@@ -125,6 +125,11 @@ impl DigestSum {
         }
     }
 
+    /// Goes back to an earlier digest of its own.
+    pub(crate) fn go_back(&mut self, digest: Digest) {
+        self.sum = digest.0;
+    }
+
     /// Returns the digest of the deliveries so far.
     #[must_use]
     pub fn value(&self) -> Digest {
@@ -186,6 +191,11 @@ impl ContentSum {
             sum,
             ..Self::default()
         }
+    }
+
+    /// Goes back to an earlier content digest of its own.
+    pub(crate) fn go_back(&mut self, digest: Digest) {
+        self.sum = digest.0;
     }
 
     /// Returns the content digest of the deliveries so far.

@@ -335,6 +335,19 @@ impl MailingList {
         self.freshly_heard = fresh;
     }
 
+    /// About how many topics mail came by for the first time since these were last taken.
+    pub(crate) fn freshly_heard(&self) -> usize {
+        self.freshly_heard.len()
+    }
+
+    /// Mail came by about no more than so many of these topics.
+    pub(crate) fn unhear(&mut self, count: usize) {
+        let count = count.min(self.freshly_heard.len());
+        for topic in self.freshly_heard.split_off(count) {
+            self.topic_list(topic).is_heard = false;
+        }
+    }
+
     /// Takes the topics about which mail came by for the first time, since the last time.
     pub fn take_heard(&mut self) -> Vec<Topic> {
         std::mem::take(&mut self.freshly_heard)

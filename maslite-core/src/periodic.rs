@@ -102,6 +102,15 @@ impl Periodics {
         }
     }
 
+    /// The alarm of the queue that stands for a periodic one does not, after all.
+    pub(crate) fn take_back(&mut self, current: (AgentId, u64), before: Periodic) {
+        let Some(place) = self.by_current.remove(&current) else {
+            return;
+        };
+        self.by_current.insert(before.current.origin(), place);
+        self.kept[place as usize] = Some(before);
+    }
+
     /// Ends the periodic alarm with this handle.
     pub(crate) fn end(&mut self, handle: AlarmId) -> Option<Periodic> {
         let place = self.by_handle.remove(&handle.origin())?;

@@ -479,6 +479,9 @@ pub struct Report {
     /// How often a scheduler forgot everything and was restored from its saved state in this run. 0
     /// without [`amnesia`](crate::SchedulerBuilder::amnesia).
     pub amnesias: u64,
+    /// How many deliveries clusters did ahead of what was final, and then undid. They are in no other
+    /// number, and in no digest. A lone scheduler undoes none.
+    pub undone: u64,
 }
 
 impl Report {
@@ -504,6 +507,7 @@ impl Report {
             lost: Vec::new(),
             silent: Vec::new(),
             amnesias: 0,
+            undone: 0,
         }
     }
 

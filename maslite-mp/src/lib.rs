@@ -184,7 +184,7 @@ pub use maslite_derive::MpMessage as Message;
 pub use crate::error::link::{FrameFault, LinkError};
 pub use crate::error::message_fault::MessageFault;
 pub use crate::settings::ClusterId;
-pub use crate::settings::{Link, Placement, Waiting};
+pub use crate::settings::{Link, Placement, Speculation, Waiting};
 pub use crate::simulation::builder::MpMainBuilder;
 pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
@@ -224,7 +224,7 @@ pub mod prelude {
     pub use crate::{
         Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
         Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Recovery,
-        Registry, Restore, Saved, Saves, Shutdown, Waiting, Warning,
+        Registry, Restore, Saved, Saves, Shutdown, Speculation, Waiting, Warning,
     };
 }
 

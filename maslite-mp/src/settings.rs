@@ -112,6 +112,39 @@ pub enum Placement {
     Inline,
 }
 
+/// Whether clusters run ahead of what is final: without a lookahead, each does instants of its own
+/// without knowing whether mail will come, and keeps the way back. Nothing leaves a cluster before
+/// it is final. It changes how long a run takes, and nothing else.
+///
+/// What is undone is what an agent [saves](crate::Registry::with) and what the kernel keeps. So the
+/// state of an agent must be all in its encoding, and an agent that prints, writes files or talks to
+/// services may do so for instants that are then undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Speculation {
+    /// No cluster runs ahead.
+    #[default]
+    Off,
+    /// Clusters run ahead where that pays.
+    Auto,
+    /// Clusters run ahead by chance, as far as chance has it, from this seed: a tool for testing
+    /// models, and this crate.
+    Random(u64),
+}
+
+impl Speculation {
+    /// What the environment asks of every simulation of this process. It is a tool for test suites,
+    /// so builds for release do not read it.
+    pub(crate) fn of_environment(seed: u64) -> Self {
+        let asked = cfg!(debug_assertions).then(|| std::env::var("MASLITE_SPECULATION"));
+        match asked.and_then(Result::ok).as_deref() {
+            Some("auto") => Self::Auto,
+            Some("random") => Self::Random(seed),
+            _ => Self::default(),
+        }
+    }
+}
+
 /// How a process waits for the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -160,6 +160,7 @@ const FORGETFUL: Pieces = Pieces {
     watched: false,
     to_errors: false,
     amnesia: Some(1),
+    speculates: false,
 };
 
 /// The stories whose traces and summaries were printed by the specification's own program.
@@ -275,6 +276,22 @@ fn golden_stories_in_processes_over_channels() {
 fn golden_stories_in_processes_that_forget() {
     for placement in [TestPlacement::Ring, TestPlacement::Channel] {
         check_golden(Place::Clusters(placement), &[FORGETFUL], None);
+    }
+}
+
+#[test]
+fn golden_stories_of_clusters_that_run_ahead() {
+    let whole = Pieces::default();
+    let ahead = Place::Clusters(TestPlacement::Ahead);
+    check_golden(ahead, &[whole, FORGETFUL], Some(1));
+    check_golden(Place::Clusters(TestPlacement::AheadRing), &[whole], None);
+}
+
+#[test]
+fn random_stories_of_clusters_that_run_ahead() {
+    let ahead = Place::Clusters(TestPlacement::Ahead);
+    for seed in seeds(2_000..2_120, 40) {
+        check_random(seed, &[(ahead, &[Pieces::default()])]);
     }
 }
 

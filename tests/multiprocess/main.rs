@@ -43,6 +43,7 @@ mod scenario_traces;
 mod shutdown;
 mod sick_agents;
 mod signals;
+mod speculation;
 mod stored;
 mod test_placement;
 mod time_blocker;

@@ -231,7 +231,7 @@ fn a_report_is_an_object_of_known_names() {
             names(&json),
             "advice clusters counters digest errors events events_per_s flows held_back held_back_to_main \
              local main never_sent now_ns optimised placement processors protocol ratio rounds routed schema \
-             seed start_ns startup_ns stopped_by total undeliverable version wall_ns"
+             seed start_ns startup_ns stopped_by total undeliverable undone version wall_ns"
         );
         assert_eq!(
             names(&json["clusters"][0]),

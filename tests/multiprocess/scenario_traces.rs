@@ -189,7 +189,9 @@ fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
                 {"from": 0, "to": 3, "topic": "Set", "ttl": 30}]}"#,
     )
     .unwrap();
-    for placement in [TestPlacement::Inline].into_iter().chain(PROCESSES) {
+    let ahead = [TestPlacement::Ahead, TestPlacement::AheadRing];
+    let placements = [TestPlacement::Inline].into_iter().chain(PROCESSES);
+    for placement in placements.chain(ahead) {
         for clusters in 1..=3 {
             check_scenario(0, &scenario, clusters, placement, None);
         }

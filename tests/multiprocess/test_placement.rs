@@ -14,6 +14,10 @@ pub(crate) enum TestPlacement {
     Forgetful,
     /// The same in processes, over rings.
     ForgetfulRing,
+    /// Inline, where clusters run ahead of what is final by chance.
+    Ahead,
+    /// The same in processes, over rings.
+    AheadRing,
 }
 
 /// Where clusters forget everything, again and again.
@@ -39,7 +43,7 @@ pub(crate) const PROCESSES: [TestPlacement; 2] = [TestPlacement::Ring, TestPlace
 
 impl TestPlacement {
     pub(crate) fn is_inline(self) -> bool {
-        matches!(self, Self::Inline | Self::Forgetful)
+        matches!(self, Self::Inline | Self::Forgetful | Self::Ahead)
     }
 }
 
@@ -58,6 +62,14 @@ impl<M: maslite_mp::WireMessage> PlacedOn for MpMainBuilder<M> {
             TestPlacement::Channel => self.link(Link::Channel),
             TestPlacement::Forgetful => self.on(TestPlacement::Inline).amnesia(Some(1)),
             TestPlacement::ForgetfulRing => self.on(TestPlacement::Ring).amnesia(Some(1)),
+            TestPlacement::Ahead => {
+                let settings = self.on(TestPlacement::Inline);
+                settings.speculation(Speculation::Random(5))
+            }
+            TestPlacement::AheadRing => {
+                let settings = self.on(TestPlacement::Ring);
+                settings.speculation(Speculation::Random(6))
+            }
         }
     }
 }

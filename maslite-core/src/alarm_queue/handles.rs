@@ -92,7 +92,7 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         true
     }
 
-    fn count_cleared(&mut self, node: u32) {
+    pub(super) fn count_cleared(&mut self, node: u32) {
         self.states.clear(node);
         self.pending -= 1;
         self.cleared += 1;
@@ -150,7 +150,7 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
     }
 
     fn keep_all(&mut self, unpack: impl Fn(P, Option<Beside>) -> W) {
-        if self.packs() {
+        if self.packs_undoable() {
             self.unpack_where(|_| true, unpack);
         }
     }

@@ -22,6 +22,7 @@ mod rung;
 mod states;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub(crate) use export::Lies;
 pub use states::AlarmId;
@@ -139,6 +140,8 @@ pub(crate) struct AlarmQueue<W, P> {
     kept: Kept<W>,
     /// What belongs to the load that was popped last.
     beside: Option<Beside>,
+    /// What is set and what fires is to be undone perhaps.
+    is_undoable: bool,
     spare_rungs: Vec<Rung>,
     ties: Vec<((u64, MailKey), u64)>,
 }
@@ -167,6 +170,7 @@ where
             far: Bucket::EMPTY,
             kept: Kept::default(),
             beside: None,
+            is_undoable: false,
             spare_rungs: Vec::new(),
             ties: Vec::new(),
         }
@@ -189,17 +193,17 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.elsewhere
     }
 
-    /// Whether alarms can be packed; while somebody asks again and again who set what, all are
-    /// kept.
+    /// Whether alarms can be packed on the short way; while somebody asks again and again who set
+    /// what, all are kept.
     #[inline]
     pub(crate) fn packs(&self) -> bool {
-        !self.kept.is_indexed()
+        !(self.kept.is_indexed() || self.is_undoable)
     }
 
     /// Adds a packed alarm.
     #[inline(always)]
     pub(crate) fn set_packed(&mut self, time: SimTime, setter: AgentId, load: P) -> AlarmId {
-        debug_assert!(self.packs());
+        debug_assert!(self.packs_undoable());
         let required = load.is_required();
         self.pending += 1;
         self.required += usize::from(required);

@@ -168,6 +168,16 @@ impl States {
         self.free = node;
     }
 
+    /// Neither pending nor free: the alarm has fired, and may be put back.
+    pub(super) fn hold(&mut self, node: u32) {
+        self.words[node as usize] &= !PENDING;
+    }
+
+    /// Notes that an alarm whose state was held is pending.
+    pub(super) fn resume(&mut self, node: u32) {
+        self.words[node as usize] |= PENDING;
+    }
+
     /// Puts a word beside the state of an alarm that was just added.
     pub(super) fn put_beside(&mut self, node: u32, beside: Beside) {
         if self.beside.len() <= node as usize {

@@ -17,6 +17,7 @@ mod dividing;
 mod failures;
 mod neighbours;
 mod saving;
+mod speculation;
 mod state;
 mod state_digest;
 
@@ -27,6 +28,8 @@ pub use dividing::{MainShare, SavedAgent};
 pub use failures::guard_model;
 pub use neighbours::{Newborn, Outgoing};
 pub use saving::{EngineState, KeptAgents};
+use speculation::SharedCodec;
+pub use speculation::{Budget, Halted, Stood};
 
 pub use crate::adders::Adders;
 use crate::agent::{Agent, Birth, Context};
@@ -128,6 +131,10 @@ pub struct Engine<M: Message> {
     failed_at: Option<FailurePlace>,
     /// The slots of agents that were told of and wait for their insertion indices.
     unnumbered: Vec<u32>,
+    /// How agents are saved on the way ahead of what is final.
+    codec: Option<SharedCodec<M>>,
+    /// Copies of agents as they were before, the oldest first.
+    copies: Vec<Box<dyn Agent<M>>>,
 }
 
 impl<M: Message> Engine<M> {
@@ -147,6 +154,8 @@ impl<M: Message> Engine<M> {
             births: Vec::new(),
             failed_at: None,
             unnumbered: Vec::new(),
+            codec: None,
+            copies: Vec::new(),
         }
     }
 
@@ -361,6 +370,9 @@ impl<M: Message> Engine<M> {
                 hooks.departing(self, time);
                 continue;
             }
+            if self.kernel.is_undoable && !self.mark(time) {
+                return Ok(Rest::Horizon);
+            }
             assert!(time >= self.kernel.now, "time never goes backwards");
             self.advance_to(time);
             self.kernel.fire(time);
@@ -439,6 +451,9 @@ impl<M: Message> Engine<M> {
         let (superstep, level) = (self.kernel.superstep, LevelFilter::current());
         if level == LevelFilter::TRACE {
             self.trace_superstep();
+        }
+        if self.kernel.is_undoable && !self.save_updating() {
+            return;
         }
         let updates = Progress::updates_in(superstep);
         let mut turn = 0;
@@ -519,6 +534,11 @@ impl<M: Message> Engine<M> {
         }
     }
 
+    /// Whether agents are to come or to leave.
+    fn has_comings_and_goings(&self) -> bool {
+        !self.births.is_empty() || !self.kernel.removals.is_empty()
+    }
+
     /// Allocates slots for the agents that were added in a superstep and dismisses those that are
     /// to leave.
     #[inline]
@@ -526,6 +546,10 @@ impl<M: Message> Engine<M> {
         // A panic from here on, of main's handler for one, is no agent's.
         let last = self.updating.last().copied().unwrap_or(NONE);
         self.kernel.progress.rest_at(self.kernel.superstep, last);
+        if self.kernel.is_undoable && self.has_comings_and_goings() {
+            self.kernel.note_stray();
+            return;
+        }
         if !self.births.is_empty() {
             self.allocate_newborn(superstep);
         }

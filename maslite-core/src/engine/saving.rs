@@ -237,7 +237,7 @@ impl<M: Message> Engine<M> {
 
 const UNREGISTERED: &str = "its type is not registered: register it, or run without saving states";
 
-fn unrestored(what: &str, time: SimTime, why: &str) -> Error {
+pub(super) fn unrestored(what: &str, time: SimTime, why: &str) -> Error {
     Error::Unrestored {
         what: what.into(),
         time,

@@ -175,6 +175,11 @@ impl<M: Message> Kernel<M> {
         let Some(to) = self.packable(slot, required, receiver) else {
             return self.set_alarm_unpacked(slot, time, required, receiver, body);
         };
+        self.set_alarm_packed(slot, time, to, body)
+    }
+
+    #[inline(always)]
+    fn set_alarm_packed(&mut self, slot: u32, time: SimTime, to: NonZeroU32, body: M) -> AlarmId {
         let entry = &mut self.slots[slot as usize];
         let packed = Packed {
             set_at: self.now,
@@ -199,6 +204,13 @@ impl<M: Message> Kernel<M> {
         receiver: Receiver,
         body: M,
     ) -> AlarmId {
+        if self.is_undoable
+            && let Some(to) = self.packable_undoable(slot, required, receiver)
+        {
+            let id = self.set_alarm_packed(slot, time, to, body);
+            self.note_set(id.hint());
+            return id;
+        }
         if let Some(away) = self.away(slot, receiver) {
             return self.set_alarm_away(slot, time, required, away, body);
         }
@@ -211,12 +223,32 @@ impl<M: Message> Kernel<M> {
     /// soon as it is cleared.
     #[inline]
     fn packable(&self, slot: u32, required: bool, receiver: Receiver) -> Option<NonZeroU32> {
+        match self.alarms.packs() {
+            true => self.packable_at_all(slot, required, receiver),
+            false => None,
+        }
+    }
+
+    /// The same where alarms are not packed on the short way, since they may be undone.
+    fn packable_undoable(
+        &self,
+        slot: u32,
+        required: bool,
+        receiver: Receiver,
+    ) -> Option<NonZeroU32> {
+        match self.alarms.packs_undoable() {
+            true => self.packable_at_all(slot, required, receiver),
+            false => None,
+        }
+    }
+
+    #[inline(always)]
+    fn packable_at_all(&self, slot: u32, required: bool, receiver: Receiver) -> Option<NonZeroU32> {
         let entry = &self.slots[slot as usize];
         let is_direct = matches!(receiver, Receiver::Direct(_));
         let fits = (entry.index | entry.sequence) <= u64::from(u32::MAX)
             && (is_direct || !self.others_listen)
-            && !const { std::mem::needs_drop::<M>() }
-            && self.alarms.packs();
+            && !const { std::mem::needs_drop::<M>() };
         if !fits {
             return None;
         }
@@ -296,6 +328,7 @@ impl<M: Message> Kernel<M> {
         let may_leave =
             self.ahead.is_some() && (load.is(ELSEWHERE) || self.others_listen && !load.is_direct());
         let id = self.alarms.set(Pending { time, load });
+        self.note_set(id.hint());
         if may_leave {
             self.plan_departure(id);
         }
@@ -304,6 +337,7 @@ impl<M: Message> Kernel<M> {
 
     /// Clears one alarm of an agent. False if it fired, was cleared, or is not this agent's.
     pub(crate) fn clear_alarm(&mut self, setter: AgentId, id: AlarmId) -> bool {
+        self.end_stray_update();
         if id.origin().0 == setter && self.end_periodic(id) {
             return true;
         }
@@ -317,6 +351,7 @@ impl<M: Message> Kernel<M> {
 
     /// Clears the alarms of one agent, or of all, that the filter names; tells how many they were.
     pub(crate) fn clear_alarms(&mut self, setter: Option<AgentId>, filter: AlarmFilter) -> usize {
+        self.end_stray_update();
         let ended = self.end_periodics_where(setter, filter);
         let slots = &self.slots;
         let cleared = self.alarms.clear_where(
@@ -335,6 +370,7 @@ impl<M: Message> Kernel<M> {
         setter: Option<AgentId>,
         filter: AlarmFilter,
     ) -> Vec<PendingAlarm> {
+        self.end_stray_update();
         let periodics = self.periodics.as_ref();
         let slots = &self.slots;
         let pending = self
@@ -391,6 +427,9 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn fire(&mut self, time: SimTime) {
         if self.ahead.is_some() {
             return self.fire_ahead(time);
+        }
+        if self.is_undoable {
+            return self.fire_undoable(time);
         }
         // Mail of neighbours would have to come between them.
         if self.has_neighbours || !self.reaches_receivers_alone() {
@@ -456,7 +495,7 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    fn queue_due(&mut self, due: Due<Envelope<M>, Packed<M>>) {
+    pub(super) fn queue_due(&mut self, due: Due<Envelope<M>, Packed<M>>) {
         self.counters.alarms_fired += 1;
         let envelope = self.due_mail(due);
         // Most alarms are for agents here, and are nothing to others.

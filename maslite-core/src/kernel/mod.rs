@@ -19,10 +19,13 @@ mod saving;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub(crate) use ahead::Ahead;
 pub(crate) use saved::{AlarmState, KernelState, MailState, PeriodicState, SlotState};
 pub(crate) use slots::Turn;
+use undo::Undo;
+pub use undo::{Budget, Stood};
 
 use alarms::Packed;
 use inbox::Link;
@@ -75,6 +78,10 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) alarms: AlarmQueue<Envelope<M>, Packed<M>>,
     /// Which of them are periodic, once there was one.
     periodics: Option<Box<Periodics>>,
+    /// The way back, once it was noted.
+    pub(crate) undo: Option<Box<Undo<M>>>,
+    /// Whether it is noted now: what happens is not final.
+    pub(crate) is_undoable: bool,
     /// What holds under a lookahead only.
     pub(crate) ahead: Option<Box<Ahead<M>>>,
     /// Mail not yet posted, in the kernel's order.
@@ -168,6 +175,8 @@ impl<M: Message> Kernel<M> {
             mailing_list: MailingList::default(),
             alarms: AlarmQueue::default(),
             periodics: None,
+            undo: None,
+            is_undoable: false,
             ahead: None,
             outbox: Vec::new(),
             unseen: false,
@@ -209,6 +218,9 @@ impl<M: Message> Kernel<M> {
     }
 
     pub(crate) fn subscribe(&mut self, slot: u32, pattern: Pattern) {
+        if self.strays() {
+            return;
+        }
         let superstep = self.superstep;
         let agents = pattern.agents();
         agents.for_each(|id| self.check_name(id, superstep));
@@ -223,6 +235,9 @@ impl<M: Message> Kernel<M> {
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: u32, pattern: Pattern) {
+        if self.strays() {
+            return;
+        }
         if self.mailing_list.unsubscribe(slot, pattern) {
             if let Some(ahead) = &mut self.ahead {
                 ahead.subscribed_at.remove(&(slot, pattern));
@@ -239,6 +254,9 @@ impl<M: Message> Kernel<M> {
 
     /// Notes an error that an agent reports.
     pub(crate) fn report_error(&mut self, slot: u32, message: String) {
+        if self.strays() {
+            return;
+        }
         self.counters.errors += 1;
         let entry = &self.slots[slot as usize];
         if self.errors.len() < Report::ERRORS_KEPT {

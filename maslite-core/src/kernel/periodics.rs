@@ -27,6 +27,7 @@ impl<M: Message> Kernel<M> {
         receiver: Receiver,
         body: M,
     ) -> AlarmId {
+        self.end_stray_update();
         let topic = body.topic();
         let marks = marks(required);
         let id = self.set_alarm_apart(slot, time, marks, receiver, body);
@@ -75,11 +76,14 @@ impl<M: Message> Kernel<M> {
         };
         let Some(due) = periodic.next(self.now) else {
             // It would be due beyond the end of time.
-            self.end_periodic(periodic.handle);
+            if !self.strays() {
+                self.end_periodic(periodic.handle);
+            }
             return;
         };
         let marks = marks(required);
         let current = self.set_alarm_apart(slot, due, marks, periodic.receiver, body);
+        self.note_renewed(current.origin(), periodic);
         if let Some(periodics) = &mut self.periodics {
             periodics.renew(before, current, due);
         }

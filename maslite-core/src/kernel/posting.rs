@@ -186,6 +186,9 @@ impl<M: Message> Kernel<M> {
 
     /// Notes undeliverable mail that is among the first.
     pub(super) fn note_lost(&mut self, key: LostKey, from: AgentId, to: AgentId, topic: Topic) {
+        if self.strays() {
+            return;
+        }
         let place = self.first_lost.partition_point(|known| *known <= key);
         self.first_lost.insert(place, key);
         self.first_lost.truncate(Report::LOST_KEPT);

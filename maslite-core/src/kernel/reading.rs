@@ -112,6 +112,7 @@ impl<M: Message> Kernel<M> {
             nth,
             mail: &mail,
         };
+        let mut piece = None;
         if let Some(digest) = &mut self.digest {
             let (place, mut hash) = digest.add(&delivery);
             let content = self.content.as_mut();
@@ -119,9 +120,7 @@ impl<M: Message> Kernel<M> {
             if let Some(Ok(of_contents)) = content {
                 hash = of_contents;
             }
-            if let Some(marks) = &mut self.marks {
-                marks.add(self.now, hash);
-            }
+            piece = Some(hash);
             if let Some(Err(why)) = content {
                 let place = FailurePlace {
                     time: self.now,
@@ -146,6 +145,9 @@ impl<M: Message> Kernel<M> {
             self.outside = Outside::Nobody;
         }
         envelope.body = Some(mail.body);
+        if let Some(hash) = piece {
+            self.add_to_pieces(hash);
+        }
     }
 
     /// The last reader gets the message itself, the others a clone.
@@ -168,6 +170,9 @@ impl<M: Message> Kernel<M> {
     /// Keeps the mail that an agent did not read for its next turn.
     #[cold]
     pub(crate) fn keep_unread(&mut self, slot: u32) {
+        if self.strays() {
+            return;
+        }
         while let Some(mail) = self.slots[slot as usize].inbox.take_first(&self.links) {
             let key = self.posted[mail as usize].key;
             let periodic = self.posted[mail as usize].is(PERIODIC);

@@ -196,6 +196,9 @@ impl<M: Message> Kernel<M> {
     }
 
     pub(crate) fn keep_awake(&mut self, slot: u32, keep: bool) {
+        if self.strays() {
+            return;
+        }
         let flags = &mut self.slots[slot as usize].flags;
         if keep == (*flags & KEPT_AWAKE != 0) {
             return;

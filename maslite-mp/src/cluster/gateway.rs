@@ -232,7 +232,7 @@ impl<M: WireMessage> Gateway<M> {
     /// Whether an interrupt ends the grant at hand after this pass, which is noted. A grant does
     /// something before it is interrupted.
     #[inline]
-    fn is_interrupted(&self) -> bool {
+    pub(super) fn is_interrupted(&self) -> bool {
         let ends = match self.replayed {
             None => self.passes > 1 && self.interrupts.covers(self.grant),
             Some(pass) => self.passes == pass,

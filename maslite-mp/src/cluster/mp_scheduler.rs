@@ -19,9 +19,7 @@ use maslite_core::internal::{
 };
 use maslite_core::{Digest, Message, Pattern, SimTime};
 
-use crate::cluster::answers::{
-    fault, give_up, misread, put, send, undecodable, unsayable, write_alone,
-};
+use crate::cluster::answers::{fault, give_up, misread, send, undecodable, unsayable, write_alone};
 use crate::cluster::commands;
 use crate::cluster::gateway::{Ahead, Gateway};
 use crate::cluster::names::Names;
@@ -35,12 +33,13 @@ use crate::processes::spawn::ChildSide;
 use crate::protocol::rare::Rare;
 use crate::protocol::replay::{mark_of_loaded, mark_of_report};
 use crate::protocol::wire::{
-    self, Call, Events, Failure, Fault, Grant, Loaded, News, Report, Restoration, Settings, Task,
-    ToMain, ToProc, TraceLine,
+    self, Call, DoneAhead, Events, Failure, Fault, Grant, Loaded, News, Report, Restoration,
+    Settings, Task, ToMain, ToProc, TraceLine,
 };
 use crate::stall::detector::ClusterActivity;
 
 mod saving;
+mod speculation;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +68,12 @@ pub(crate) struct MpScheduler<M: Message> {
     names: Names,
     /// When it forgets everything, if it does.
     pub(super) forgetting: Option<Forgetting>,
+    /// It may run ahead of what is final.
+    speculates: bool,
+    /// What it has done ahead under the grant at hand.
+    ahead: DoneAhead,
+    /// So many deliveries were undone since main was told.
+    undone: u64,
 }
 
 /// What a scheduler has to say to a message of main.
@@ -97,6 +102,9 @@ impl<M: WireMessage> MpScheduler<M> {
             told: 0,
             names: Names::default(),
             forgetting: None,
+            speculates: false,
+            ahead: DoneAhead::default(),
+            undone: 0,
         }
     }
 
@@ -189,10 +197,12 @@ impl<M: WireMessage> MpScheduler<M> {
                 Reply::Answer
             }
             ToProc::Save => {
+                self.give_up_ahead()?;
                 self.save(draft)?;
                 Reply::Answer
             }
             ToProc::Write(path) => {
+                self.give_up_ahead()?;
                 let written = self.write_state(&path)?;
                 write_alone(&ToMain::Written(written), draft);
                 Reply::Answer
@@ -208,6 +218,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 Reply::Answer
             }
             ToProc::Stop => {
+                self.give_up_ahead()?;
                 write_alone(&ToMain::Bye(self.engine.teardown().err()), draft);
                 Reply::Bye
             }
@@ -229,6 +240,7 @@ impl<M: WireMessage> MpScheduler<M> {
         self.wait = Some(settings.wait);
         self.jitter = settings.jitter;
         self.forgetting = settings.amnesia.map(Forgetting::new);
+        self.speculates = settings.speculates;
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
             self.gateway.ahead = Some(Ahead::new(lookahead));
@@ -341,15 +353,7 @@ impl<M: WireMessage> MpScheduler<M> {
             ..
         } = grant;
         let begin = self.busy.map(|_| now());
-        // Between runs all stand where main stands; within one each has its own time under a
-        // lookahead.
-        if self.gateway.ahead.is_none() {
-            self.check_time(grant.time)?;
-            self.engine.stand_at(grant.time, grant.superstep);
-        } else if matches!(task, Task::Setup { .. } | Task::Answer) {
-            self.check_time(grant.time)?;
-            self.engine.advance_to(grant.time);
-        }
+        self.stand(&grant, mail)?;
         let (mut interest, mut request) = (Vec::new(), Vec::new());
         if let Some(mut news) = grant.news.take() {
             request = std::mem::take(&mut news.request);
@@ -370,6 +374,10 @@ impl<M: WireMessage> MpScheduler<M> {
                     commands::answer(&mut self.engine, &self.registry, &request, &mut reply);
                     Ok(())
                 }
+                Task::Speculate { .. } => {
+                    self.speculate(task, number, supersteps_per_instant)?;
+                    Ok(())
+                }
                 Task::RunAlone { .. } | Task::Window { .. } => {
                     self.run_on(task, number, supersteps_per_instant, draft)
                 }
@@ -377,24 +385,37 @@ impl<M: WireMessage> MpScheduler<M> {
             };
             Ok::<_, Fault>(done.and_then(|()| self.forget_if_due()))
         });
-        let failed = match done {
-            Ok(done) => done?.err().map(|error| {
-                // What cannot be saved or restored fails between two supersteps, outside of the engine.
-                let place = self.engine.failed_at();
-                (
-                    place.unwrap_or_else(|| self.place_of_next()),
-                    Fault::Agent(error),
-                )
-            }),
-            // Code of a message, where no agent was at work.
-            Err(error) => Some((self.place_of_next(), Fault::Agent(error))),
-        };
+        let failed = self.failed_in(done)?;
         let failure = self.failure_to_report(failed);
         if let (Some(busy), Some(begin)) = (&mut self.busy, begin) {
             *busy += begin.elapsed();
         }
+        let place = (grant.time, grant.superstep);
+        if matches!(task, Task::Speculate { .. }) {
+            return self.report(place, 0, reply, failure, draft);
+        }
         let supersteps = self.engine.counters().supersteps - before;
-        self.report(supersteps, reply, failure, draft)
+        let place = (self.engine.now(), self.engine.superstep());
+        self.report(place, supersteps, reply, failure, draft)
+    }
+
+    /// What failed in a grant, and where.
+    fn failed_in(
+        &self,
+        done: Result<Result<Result<(), maslite_core::Error>, Fault>, maslite_core::Error>,
+    ) -> Result<Option<(FailurePlace, Fault)>, Fault> {
+        let error = match done {
+            Ok(done) => match done? {
+                Ok(()) => return Ok(None),
+                Err(error) => error,
+            },
+            // Code of a message, where no agent was at work.
+            Err(error) => return Ok(Some((self.place_of_next(), Fault::Agent(error)))),
+        };
+        // What cannot be saved or restored fails between two supersteps, outside of the engine.
+        let place = self.engine.failed_at();
+        let place = place.unwrap_or_else(|| self.place_of_next());
+        Ok(Some((place, Fault::Agent(error))))
     }
 
     /// The failure of a grant: what failed in it, or else mail that could not be handed over.
@@ -511,18 +532,6 @@ impl<M: WireMessage> MpScheduler<M> {
         }
     }
 
-    /// Whether it can stand at that time: main may have been told what was not so.
-    fn check_time(&mut self, time: SimTime) -> Result<(), Fault> {
-        let now = self.engine.now();
-        if time < now {
-            return Err(self.refuse(MessageFault::TimeBack));
-        }
-        if time > now && self.engine.next_alarm().is_some_and(|alarm| alarm < time) {
-            return Err(self.refuse(MessageFault::TimeBeyond));
-        }
-        Ok(())
-    }
-
     fn refuse(&self, reason: MessageFault) -> Fault {
         let time = self.engine.now();
         Fault::Refused { reason, time }
@@ -592,27 +601,26 @@ impl<M: WireMessage> MpScheduler<M> {
 
     fn report(
         &mut self,
+        (time, superstep): (SimTime, u64),
         supersteps: u64,
         reply: Vec<u8>,
         failure: Option<Box<Failure>>,
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
+        let ahead = std::mem::take(&mut self.ahead);
+        let stood = self.engine.stands_for_good();
+        self.take_lines(&stood)?;
         let engine = &mut self.engine;
         let gateway = &mut self.gateway;
         let newborn = engine.take_newborn();
-        self.lines.clear();
-        let lines = std::mem::take(&mut *lock(&self.trace));
-        gateway.full.store(false, Ordering::Relaxed);
-        for line in lines {
-            put(&line, &mut self.lines)?;
-        }
+        let next = ahead.instants.first().map(|(instant, _)| *instant);
         let report = Report {
-            time: engine.now(),
-            superstep: engine.superstep(),
+            time,
+            superstep,
             supersteps,
             awake: engine.is_awake() || engine.has_mail_for_itself(),
             waiting: engine.has_outbox(),
-            next_alarm: engine.next_event(),
+            next_alarm: next.or_else(|| engine.next_event()),
             alarms_may_leave: engine.has_alarms_elsewhere() || !gateway.others.is_empty(),
             kept_awake: engine.has_kept_awake(),
             events: Rare::from(Events {
@@ -626,11 +634,13 @@ impl<M: WireMessage> MpScheduler<M> {
                 lost: engine.take_lost(),
                 heard: engine.take_heard(),
                 amnesias: self.forgetting.as_mut().map_or(0, Forgetting::take_count),
+                undone: std::mem::take(&mut self.undone),
                 reply,
                 interrupted_at: gateway.interrupted_at.get(),
                 failure,
             }),
-            counters: engine.counters(),
+            ahead: Rare::from(ahead),
+            counters: stood.counters,
             held_back: gateway.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
             held_back_to_main: gateway
                 .ahead
@@ -639,10 +649,10 @@ impl<M: WireMessage> MpScheduler<M> {
             busy: self
                 .busy
                 .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),
-            awake_last: u32::try_from(engine.awake_last()).unwrap_or(u32::MAX),
-            local: engine.local(),
-            digest: engine.digest().map(Digest::as_u64),
-            content: engine.content_digest().map(Digest::as_u64),
+            awake_last: stood.awake_last,
+            local: stood.local,
+            digest: stood.digest.map(Digest::as_u64),
+            content: stood.content.map(Digest::as_u64),
             batches: gateway.outbound.finish(draft),
             // A link carries no longer messages.
             trace: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),

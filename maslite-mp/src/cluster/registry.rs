@@ -96,6 +96,7 @@ pub(crate) type TraceFormat<M> = fn(&Delivery<'_, M>, &mut String);
 pub struct Registry<M: Message> {
     kinds: BTreeMap<&'static str, AgentType<M>>,
     by_type: BTreeMap<TypeId, &'static str>,
+    copies: BTreeMap<TypeId, CopyFn<M>>,
     builders: BTreeMap<String, BuilderFn<M>>,
     /// What child processes must have, too.
     pub(crate) signature: Signature,
@@ -111,6 +112,9 @@ impl<M: WireMessage> Default for Registry<M> {
         Self::new()
     }
 }
+
+/// Copies an agent of the type that it is for.
+type CopyFn<M> = fn(&dyn Any) -> Option<Box<dyn Agent<M>>>;
 
 /// How a delivery is written where traces are compared.
 pub(crate) fn write_compared<M: WireMessage>(delivery: &Delivery<'_, M>, line: &mut String) {
@@ -129,6 +133,7 @@ impl<M: WireMessage> Registry<M> {
         Self {
             kinds: BTreeMap::new(),
             by_type: BTreeMap::new(),
+            copies: BTreeMap::new(),
             builders: BTreeMap::new(),
             signature,
             trace_format: |delivery, line| delivery.write_json(line),
@@ -136,6 +141,19 @@ impl<M: WireMessage> Registry<M> {
             flaw: OnceLock::new(),
             shapes: OnceLock::new(),
         }
+    }
+
+    /// Has agents of a type copied, and not encoded, where clusters [run ahead](crate::Speculation)
+    /// and may have to go back. A copy mostly costs less. The type need not be added, too, if only
+    /// builders make such agents.
+    #[must_use]
+    pub fn with_copies<A: Agent<M> + Clone>(mut self) -> Self {
+        let copy: CopyFn<M> = |agent| {
+            let agent = agent.downcast_ref::<A>()?;
+            Some(Box::new(agent.clone()))
+        };
+        self.copies.insert(TypeId::of::<A>(), copy);
+        self
     }
 
     /// Adds an agent type.
@@ -308,6 +326,12 @@ impl<M: WireMessage> Registry<M> {
 impl<M: Message> Registry<M> {
     pub(crate) fn kind(&self, name: &str) -> Option<&AgentType<M>> {
         self.kinds.get(name)
+    }
+
+    /// A copy of an agent, if its type is to be copied.
+    pub(crate) fn copy_of(&self, agent: &dyn Agent<M>) -> Option<Box<dyn Agent<M>>> {
+        let any: &dyn Any = agent;
+        (self.copies.get(&any.type_id())?)(any)
     }
 
     pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&AgentType<M>> {

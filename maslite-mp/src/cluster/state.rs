@@ -246,6 +246,14 @@ impl<M: Message> AgentCodec<M> for Registry<M> {
         Ok(Some(kind.name))
     }
 
+    fn copy(&self, agent: &dyn Agent<M>) -> Option<Box<dyn Agent<M>>> {
+        self.copy_of(agent)
+    }
+
+    fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str> {
+        self.kind_of(agent).map(|kind| kind.name)
+    }
+
     fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {
         let known = self.kind(kind).ok_or("its type is not registered")?;
         (known.decode)(state).map_err(|why| why.to_string())

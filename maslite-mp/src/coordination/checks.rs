@@ -18,7 +18,7 @@
 use maslite_core::{Counters, SimDuration, SimTime};
 
 use crate::error::message_fault::MessageFault;
-use crate::protocol::wire::{Destination, Events, Report, SHORTEST_MAIL, Task};
+use crate::protocol::wire::{Destination, DoneAhead, Events, Report, SHORTEST_MAIL, Task};
 
 /// No counter comes so far: at a nanosecond each that takes seven weeks. So those of thousands of
 /// clusters can be added up.
@@ -47,6 +47,7 @@ impl ReportContext<'_> {
     pub(crate) fn judge(&self, report: &Report, bytes: usize) -> Result<(), MessageFault> {
         self.judge_time(report)?;
         self.judge_supersteps(report)?;
+        self.judge_ahead(report)?;
         self.judge_counters(report)?;
         self.judge_batches(report, bytes)?;
         if !report.events.is_blank() {
@@ -77,6 +78,7 @@ impl ReportContext<'_> {
     pub(crate) fn shows_progress(&self, report: &Report) -> bool {
         report.supersteps > 0
             || !report.batches.is_empty()
+            || !report.ahead.instants.is_empty()
             || self.before.is_none_or(|before| {
                 report.time != before.time
                     || report.next_alarm != before.next_alarm
@@ -118,15 +120,53 @@ impl ReportContext<'_> {
 
     fn judge_supersteps(&self, report: &Report) -> Result<(), MessageFault> {
         let granted = match self.task {
-            Task::Setup { .. } | Task::Rematch | Task::Post | Task::Fire | Task::Answer => 0,
+            Task::Setup { .. }
+            | Task::Rematch
+            | Task::Post
+            | Task::Fire
+            | Task::Answer
+            | Task::Speculate { .. } => 0,
             Task::SuperstepIfAwake | Task::Superstep | Task::FireAndSuperstep => 1,
             Task::RunAlone { supersteps, .. } => supersteps.min(MOST),
             Task::Window { .. } => MOST,
         };
         let is_granted = report.supersteps <= granted
             && report.superstep <= MOST
-            && report.events.amnesias <= report.supersteps;
+            && report.events.amnesias <= report.supersteps.max(1)
+            && report.events.undone <= MOST;
         is_granted.then_some(()).ok_or(MessageFault::Supersteps)
+    }
+
+    /// Whether what was done ahead was granted, and is behind all that is final.
+    fn judge_ahead(&self, report: &Report) -> Result<(), MessageFault> {
+        let DoneAhead { instants, then, .. } = &*report.ahead;
+        let Task::Speculate {
+            until,
+            instants: granted,
+            ..
+        } = self.task
+        else {
+            let is_blank = report.ahead.is_blank();
+            return is_blank.then_some(()).ok_or(MessageFault::TimeBeyond);
+        };
+        let times = || instants.iter().map(|(instant, _)| *instant);
+        let are_in_order = times().is_sorted_by(|one, next| one < next)
+            && times().all(|instant| instant > self.time)
+            && times()
+                .next_back()
+                .is_none_or(|last| then.is_none_or(|then| last < then));
+        if !are_in_order {
+            return Err(MessageFault::TimeBack);
+        }
+        let next = times().next().or(*then);
+        let until = until.unwrap_or(SimTime::MAX);
+        if times().any(|instant| instant >= until) || report.next_alarm != next {
+            return Err(MessageFault::TimeBeyond);
+        }
+        let mut supersteps = instants.iter().map(|(_, supersteps)| *supersteps);
+        let are_granted = instants.len() as u64 <= granted
+            && supersteps.all(|supersteps| (1..=MOST).contains(&supersteps));
+        are_granted.then_some(()).ok_or(MessageFault::Supersteps)
     }
 
     fn judge_counters(&self, report: &Report) -> Result<(), MessageFault> {

@@ -79,7 +79,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.fail()?;
         self.dismiss();
         self.fail()?;
-        self.write_trace_before(None);
+        self.write_trace_before(self.standing.has_lines_before());
         self.note_gone_agents(tasks);
         self.find_homes()?;
         if changed_interest && *kind != Task::Rematch && tasks.len() > 1 {

@@ -113,7 +113,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             });
         }
         if self.lookaheads.is_empty() {
-            self.write_trace_before(None);
+            self.write_trace_before(self.standing.has_lines_before());
         }
         Ok(())
     }

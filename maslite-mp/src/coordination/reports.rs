@@ -119,6 +119,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             .meter
             .take_report(place, report.busy, has_plans);
         self.standing.reports[place] = Some(report);
+        self.standing.owed[place] = None;
         if self.watched {
             self.clusters
                 .show_cluster(place, self.standing, self.routing);
@@ -224,6 +225,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         lost.for_each(|(key, lost)| self.standing.note_lost(key, lost));
         self.standing.heard.extend(events.heard.drain(..));
         self.standing.amnesias += events.amnesias;
+        self.standing.undone += events.undone;
         if !events.errors.is_empty() {
             let name = &self.clusters.list[place].name;
             let errors = mem::take(&mut events.errors);

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::cluster::commands;
 use crate::cluster::registry::{TraceFormat, WireMessage};
 use crate::coordination::clusters::Clusters;
+use crate::coordination::pace::Pace;
 use crate::coordination::routing::Routing;
 use crate::coordination::save_plan::Saving;
 use crate::coordination::state::{Standing, TraceSink, UnderWay};
@@ -48,6 +49,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) under_way: &'a mut UnderWay<M>,
     /// Of each cluster; empty if there is none.
     pub(crate) lookaheads: Vec<SimDuration>,
+    /// How clusters run ahead of what is final, if they do.
+    pub(crate) pace: Option<Pace>,
     pub(crate) handler: Option<&'a mut Handler<'h, M>>,
     pub(crate) trace: &'a mut Option<TraceSink>,
     pub(crate) trace_format: TraceFormat<M>,
@@ -96,6 +99,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             standing,
             under_way,
             lookaheads: Vec::new(),
+            pace: None,
             handler: None,
             trace,
             trace_format,
@@ -140,6 +144,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
         let Some((place, error)) = self.failure.take() else {
             return Ok(());
         };
+        self.collect_owed()?;
         let lines = &mut self.under_way.lines;
         lines.retain(|line| place.is_after(line.time, line.superstep, line.index));
         self.write_trace_before(None);
@@ -211,6 +216,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                     return self.finish(StopReason::Supersteps);
                 }
                 self.deliver(&awake)?;
+                continue;
+            }
+            if self.speculate()? {
                 continue;
             }
             let Some(time) = self.next_alarm(None) else {
@@ -325,7 +333,9 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Posts all mail that waits, so that the counters tell of it.
     pub(super) fn post_all(&mut self) -> Result<(), Error> {
         let waiting = self.places(|rounds, place| {
-            rounds.report(place).waiting || rounds.routing.inbound[place].mails > 0
+            rounds.report(place).waiting
+                || rounds.routing.inbound[place].mails > 0
+                || rounds.standing.owed[place].is_some()
         });
         self.round(&waiting, Task::Post)
     }

@@ -39,6 +39,10 @@ pub(crate) struct Standing {
     pub(crate) heard: BTreeSet<Topic>,
     /// How often a cluster has forgotten everything and come back.
     pub(crate) amnesias: u64,
+    /// How many deliveries were undone.
+    pub(crate) undone: u64,
+    /// Of each cluster, from when on it has not told of what is final.
+    pub(crate) owed: Vec<Option<SimTime>>,
     /// A cluster was dropped, so that digests mean nothing.
     pub(crate) has_dropped: bool,
     pub(crate) digest: DigestSum,

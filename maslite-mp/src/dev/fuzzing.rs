@@ -199,6 +199,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
     for _ in 0..CLUSTERS {
         routing.add_cluster();
         standing.reports.push(None);
+        standing.owed.push(None);
     }
     standing.time = NOON;
     let mut under_way = UnderWay::<Word>::default();
@@ -391,6 +392,7 @@ mod tests {
             next_alarm: Some(SimTime::from_millis(13)),
             alarms_may_leave: false,
             kept_awake: false,
+            ahead: crate::protocol::rare::Rare::default(),
             events: events.into(),
             counters: Counters::default(),
             held_back: 0,
@@ -569,6 +571,7 @@ mod tests {
             jitter: None,
             lookahead: None,
             amnesia: None,
+            speculates: false,
         });
         let load = ToProc::Load(vec![
             Call::Add {

@@ -34,7 +34,7 @@ pub(crate) use mail::{
 };
 pub(crate) use note::{message, put_note, take_measured, take_note};
 pub(crate) use replay::{Difference, Replay, Replayed};
-pub(crate) use report::{Batch, Batches, Destination, Events, Failure, Removal, Report};
+pub(crate) use report::{Batch, Batches, Destination, DoneAhead, Events, Failure, Removal, Report};
 pub(crate) use saving::{Restoration, Written, WrittenState};
 
 /// What main tells a scheduler.
@@ -94,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) lookahead: Option<SimDuration>,
     /// When it forgets everything, if it does.
     pub(crate) amnesia: Option<Amnesia>,
+    /// It may be told to run ahead of what is final.
+    pub(crate) speculates: bool,
 }
 
 /// The instants of which there is a trace.

@@ -12,7 +12,7 @@ use crate::error::warning::Warning;
 use crate::processes::output::Output;
 use crate::protocol::wire::TraceWindow;
 use crate::recovery::Recovery;
-use crate::settings::{Link, Placement, Waiting};
+use crate::settings::{Link, Placement, Speculation, Waiting};
 use crate::simulation::spread::Spread;
 use crate::snapshot::saves::Saves;
 use crate::stall::detector::{Patience, WarningSink};
@@ -29,6 +29,7 @@ pub struct MpMainBuilder<M: WireMessage> {
     pub(crate) waiting: Waiting,
     pub(crate) jitter: Option<u64>,
     pub(crate) amnesia: Option<Option<u64>>,
+    pub(crate) speculation: Option<Speculation>,
     pub(crate) carrier: Link,
     pub(crate) output: Output,
     pub(crate) trace: Option<TraceSink>,
@@ -56,6 +57,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             waiting: Waiting::default(),
             jitter: None,
             amnesia: None,
+            speculation: None,
             carrier: Link::default(),
             output: Output::default(),
             trace: None,
@@ -92,6 +94,22 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// `None`, as without the call, links are what they are, and nothing is paid for it.
     pub fn jitter(mut self, seed: Option<u64>) -> Self {
         self.jitter = seed;
+        self
+    }
+
+    /// Whether clusters run ahead, once that is settled.
+    pub(super) fn runs_ahead(&self) -> Speculation {
+        let of_environment = || Speculation::of_environment(self.seed);
+        self.speculation.unwrap_or_else(of_environment)
+    }
+
+    /// Sets whether clusters run ahead of what is final, where there is no lookahead. By default none
+    /// does.
+    ///
+    /// In debug builds the environment variable `MASLITE_SPECULATION`, which is `auto` or `random`,
+    /// asks the same of every simulation without this call.
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = Some(speculation);
         self
     }
 

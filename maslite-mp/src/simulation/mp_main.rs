@@ -34,7 +34,7 @@ use crate::processes::supervision::ChildEnd;
 use crate::processes::{limits, spawn};
 use crate::protocol::wire::{Call, TraceWindow};
 use crate::recovery::Recovery;
-use crate::settings::{ClusterId, Link, Placement, Waiting};
+use crate::settings::{ClusterId, Link, Placement, Speculation, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::counted::Counted;
 use crate::simulation::spread::Spread;
@@ -113,6 +113,7 @@ pub struct MpMain<M: WireMessage> {
     pub(super) waiting: Waiting,
     pub(super) jitter: Option<u64>,
     pub(super) amnesia: Option<Amnesia>,
+    pub(super) speculation: Speculation,
     pub(super) carrier: Link,
     pub(super) output: Output,
     pub(super) trace: Option<TraceSink>,
@@ -153,6 +154,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
             return Err(Error::Nested);
         }
         self.entered.registry.examine()?;
+        let speculation = self.runs_ahead();
         let mut standing = Standing::default();
         if self.content {
             standing.content.get_or_insert_default();
@@ -178,6 +180,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
                 Some(every) => Amnesia::every(every),
                 None => Amnesia::of_environment(),
             },
+            speculation,
             carrier: self.carrier,
             output: self.output,
             trace: self.trace,
@@ -323,6 +326,7 @@ impl<M: WireMessage> MpMain<M> {
         self.recoveries.push(None);
         self.routing.add_cluster();
         self.standing.reports.push(None);
+        self.standing.owed.push(None);
         cluster
     }
 

@@ -35,7 +35,8 @@ use crate::settings::{ClusterId, Link, Placement};
 ///   `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
 ///   `optimised`, `processors`;
-/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`; and
+/// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`,
+///   `undone`; and
 ///   `flows`, a list of `from`, `to` (cluster names, null for main), `mails`,
 ///   `bytes`;
 /// - `main`: `busy_ns`, `memory_bytes`;

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use crate::cluster::registry::{TraceFormat, WireMessage, write_compared};
 use crate::coordination::automatic::SaveTimer;
+use crate::coordination::pace::Pace;
 use crate::coordination::rounds::{Handler, Rounds};
 use crate::coordination::routing::Traffic;
 use crate::coordination::save_plan::{Automatic, Saving};
@@ -117,6 +118,9 @@ impl<M: WireMessage> MpMain<M> {
         rounds.handler = handler;
         rounds.saving = Some(&mut saving);
         rounds.window = self.window;
+        if lookaheads.is_empty() {
+            rounds.pace = Pace::new(self.speculation);
+        }
         rounds.lookaheads = lookaheads;
         rounds.setup(queued)?;
         self.startup
@@ -165,6 +169,7 @@ impl<M: WireMessage> MpMain<M> {
         run.total = now.counters;
         run.counters = now.counters.since(&before.counters);
         run.amnesias = now.amnesias - before.amnesias;
+        run.undone = now.undone - before.undone;
         let is_long = run.wall >= LONG;
         let traffic = now.traffic.since(&before.traffic);
         let meter = self.clusters.as_ref().map(|clusters| &clusters.meter);

@@ -14,6 +14,7 @@ use crate::links::jitter::Jitter;
 use crate::protocol::replay::mark_of_loaded;
 use crate::protocol::wire::{self, Call, Loaded, Settings, ToMain, ToProc};
 use crate::recovery::{Recovery, Restart};
+use crate::settings::Speculation;
 use crate::simulation::mp_main::MpMain;
 use crate::simulation::spread::Spread;
 
@@ -145,6 +146,7 @@ impl<M: WireMessage> MpMain<M> {
             let settings = Settings {
                 lookahead: lookaheads.get(place).copied(),
                 amnesia: self.amnesia,
+                speculates: self.speculation != Speculation::Off,
                 seed: self.seed,
                 digest: self.digest,
                 content: self.content,

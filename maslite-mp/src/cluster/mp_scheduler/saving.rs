@@ -55,6 +55,7 @@ impl<M: WireMessage> MpScheduler<M> {
         };
         forgetting.note(supersteps);
         let amnesia = forgetting.amnesia;
+        self.go_back()?;
         self.parts().forget(amnesia)
     }
 

@@ -91,6 +91,7 @@ fn settings(seed: u64, lookahead: bool) -> Settings {
         wait: Wait::default(),
         jitter: None,
         lookahead: lookahead.then_some(LOOKAHEAD),
+        speculates: false,
         amnesia: Amnesia::every([None, Some(1), Some(3)][usize::try_from(seed % 3).unwrap()]),
     }
 }

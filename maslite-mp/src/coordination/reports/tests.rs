@@ -136,6 +136,7 @@ fn said(task: Task, follows: bool) -> Said {
         next_alarm: Some(LATE),
         alarms_may_leave: false,
         kept_awake: false,
+        ahead: Rare::default(),
         events: Rare::default(),
         counters: Counters::default(),
         held_back: 0,
@@ -172,6 +173,7 @@ fn take_in(task: Task, message: &[u8]) -> Option<u8> {
         routing.add_cluster();
         let report = said(task, false).report;
         standing.reports.push(Some(report));
+        standing.owed.push(None);
     }
     standing.time = NOON;
     let mut under_way = UnderWay::<Msg>::default();

@@ -37,7 +37,7 @@ use crate::error::message_fault::MessageFault;
 use crate::error::{Chain, Error};
 use crate::processes::supervision::EndKind;
 use crate::recovery::Recovery;
-use crate::settings::{Placement, Waiting};
+use crate::settings::{Placement, Speculation, Waiting};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::mp_main::{MpMain, Shutdown};
 pub(crate) use backend::Simulated;
@@ -75,6 +75,7 @@ struct Play {
     stop: Option<u64>,
     /// The supersteps after which clusters forget everything, again and again.
     amnesia: Option<u64>,
+    speculation: Speculation,
     nature: Nature,
     recovery: Recovery,
     /// How to plan faults.
@@ -130,6 +131,11 @@ impl Play {
             commands: rarely(&mut chance),
             stop: rarely(&mut chance).then(|| chance.random_range(1..10)),
             amnesia: seed.is_multiple_of(3).then_some(1 + seed % 2),
+            speculation: match seed % 4 {
+                1 => Speculation::Random(seed),
+                3 => Speculation::Auto,
+                _ => Speculation::Off,
+            },
             nature: Nature {
                 seed,
                 // Short ones, so that most messages are several.
@@ -185,6 +191,7 @@ impl Play {
         let world = World::new(self.nature.clone());
         let lines = Arc::default();
         let settings = self.settings(&lines).amnesia(self.amnesia);
+        let settings = settings.speculation(self.speculation);
         let main = settings.build().unwrap();
         let main = main.with_world(Arc::clone(&world));
         let (story, failure, shutdown) = self.perform(main, &lines);
@@ -397,7 +404,7 @@ impl Tally {
 fn faults_end_in_the_right_result_or_the_right_error() {
     let tally = Tally::of(0..SEEDS);
     // All that main can grant was granted, and faults came out in all ways.
-    assert_eq!(tally.tasks.len(), 10, "{tally:#?}");
+    assert_eq!(tally.tasks.len(), 11, "{tally:#?}");
     assert!(tally.outcomes.len() >= 8, "{tally:#?}");
 }
 

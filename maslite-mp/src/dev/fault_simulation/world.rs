@@ -467,6 +467,7 @@ fn note(world: &World, message: &[u8]) {
             Task::RunAlone { .. } => "solo",
             Task::Answer => "answer",
             Task::Window { .. } => "window",
+            Task::Speculate { .. } => "ahead",
         };
         *world.lock().tasks.entry(name).or_default() += 1;
     }

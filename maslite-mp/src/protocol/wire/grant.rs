@@ -75,6 +75,23 @@ pub(crate) struct News {
     pub(crate) request: Vec<u8>,
 }
 
+impl News {
+    /// Whether they change nothing of what a cluster has done ahead of what is final.
+    pub(crate) fn leaves_all_as_it_is(&self) -> bool {
+        // A new field has to be thought of here.
+        let Self {
+            names: _,
+            routes: _,
+            forget_routes: _,
+            interest,
+            numbers,
+            dismissed,
+            request,
+        } = self;
+        interest.is_empty() && numbers.is_empty() && dismissed.is_empty() && request.is_empty()
+    }
+}
+
 /// Bits of a number that say which task it is. Those behind them say what of it is given.
 const GIVEN: u32 = 8;
 
@@ -106,6 +123,14 @@ pub(crate) enum Task {
         supersteps: u64,
         /// Of the next agent that an agent adds.
         next_index: u64,
+    },
+    /// Run instants ahead of what is final, before `until`, and keep the way back.
+    Speculate {
+        until: Option<SimTime>,
+        /// So many instants that are not final, at most.
+        instants: u64,
+        /// So many bytes of what it takes to go back, about.
+        bytes: u64,
     },
     /// Answer the request among the news. What arrived waits, as in `Match`.
     Answer,
@@ -141,6 +166,16 @@ impl Task {
                 supersteps,
                 next_index,
             ],
+            Self::Speculate {
+                until,
+                instants,
+                bytes,
+            } => [
+                10 | given(until.is_some(), 0),
+                until.unwrap_or_default().as_nanos(),
+                instants,
+                bytes,
+            ],
             Self::Window { horizon, others } => [
                 9 | given(horizon.is_some(), 0) | given(others.is_some(), 1),
                 horizon.unwrap_or_default().as_nanos(),
@@ -172,6 +207,11 @@ impl Task {
             9 => Self::Window {
                 horizon,
                 others: second_is_given.then_some(SimDuration::from_nanos(second)),
+            },
+            10 => Self::Speculate {
+                until: horizon,
+                instants: second,
+                bytes: third,
             },
             _ => return None,
         };

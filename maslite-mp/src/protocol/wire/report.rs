@@ -30,6 +30,8 @@ pub(crate) struct Report {
     /// Some agent wants to be updated in every superstep there is.
     pub(crate) kept_awake: bool,
     pub(crate) events: Rare<Events>,
+    /// What it has done ahead of what is final. All else in the report is final.
+    pub(crate) ahead: Rare<DoneAhead>,
     pub(crate) counters: Counters,
     /// Mail to other clusters that a lookahead held back, since the beginning.
     pub(crate) held_back: u64,
@@ -93,14 +95,16 @@ impl Serialize for Report {
             self.content.unwrap_or_default(),
         ]);
         let counters = Numbers(self.counters.to_numbers());
-        (numbers, counters, &self.batches, &self.events).serialize(serializer)
+        let rest = (&self.batches, &self.events, &self.ahead);
+        (numbers, counters, rest).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Report {
     #[inline]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (numbers, Numbers(counters), batches, events) = Deserialize::deserialize(deserializer)?;
+        let (numbers, Numbers(counters), (batches, events, ahead)) =
+            Deserialize::deserialize(deserializer)?;
         let Numbers(
             [
                 time,
@@ -133,6 +137,7 @@ impl<'de> Deserialize<'de> for Report {
             alarms_may_leave: flag(2),
             kept_awake: flag(3),
             events,
+            ahead,
             counters: Counters::from_numbers(counters),
             held_back,
             held_back_to_main,
@@ -170,6 +175,8 @@ pub(crate) struct Events {
     pub(crate) heard: Vec<Topic>,
     /// How often it has forgotten everything and come back.
     pub(crate) amnesias: u64,
+    /// So many deliveries were undone.
+    pub(crate) undone: u64,
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
@@ -177,6 +184,25 @@ pub(crate) struct Events {
     pub(crate) interrupted_at: u64,
     /// Why it cannot go on. What came before the failure is in this report.
     pub(crate) failure: Option<Box<Failure>>,
+}
+
+/// What a cluster has done ahead of what is final.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DoneAhead {
+    /// The instants, in order, each with its supersteps.
+    pub(crate) instants: Vec<(SimTime, u64)>,
+    /// When its next alarm after these is due.
+    pub(crate) then: Option<SimTime>,
+    /// It must not do that instant ahead.
+    pub(crate) is_blocked: bool,
+}
+
+impl Blank for DoneAhead {
+    const BLANK: &'static Self = &Self {
+        instants: Vec::new(),
+        then: None,
+        is_blocked: false,
+    };
 }
 
 /// An agent is to be removed that lives elsewhere, or nowhere.
@@ -209,6 +235,7 @@ impl Blank for Events {
         lost: Vec::new(),
         heard: Vec::new(),
         amnesias: 0,
+        undone: 0,
         reply: Vec::new(),
         interrupted_at: 0,
         failure: None,

@@ -183,6 +183,11 @@ fn report(flags: usize, busy: bool) -> Report {
         next_alarm: Some(SimTime::from_nanos(3)).filter(|_| is_raised(4)),
         alarms_may_leave: is_raised(2),
         kept_awake: is_raised(3),
+        ahead: Rare::from(DoneAhead {
+            instants: if busy { vec![(event, 13)] } else { Vec::new() },
+            then: some,
+            is_blocked: busy,
+        }),
         events: some.map_or_else(Rare::default, |_| events.into()),
         counters: Counters::from_numbers(std::array::from_fn(|number| 20 + number as u64)),
         held_back: 12,
@@ -206,7 +211,7 @@ fn a_report_comes_out_as_it_went_in() {
             let taken: Report = decode(&bytes).unwrap();
             assert_eq!(format!("{taken:?}"), format!("{:?}", report(flags, busy)));
             // As long as its numbers, and the lengths of what else there is.
-            assert!(busy || bytes.len() == 1 + 13 * 8 + 1 + 13 * 8 + 2);
+            assert!(busy || bytes.len() == 1 + 13 * 8 + 1 + 13 * 8 + 3);
         }
     }
 }
@@ -242,7 +247,12 @@ fn a_task_comes_out_as_it_went_in() {
         Task::FireAndSuperstep,
         Task::Answer,
     ];
-    let tasks = tasks.into_iter().chain(alone).chain(windows);
+    let ahead = times.map(|until| Task::Speculate {
+        until,
+        instants: u64::MAX,
+        bytes: 9,
+    });
+    let tasks = tasks.into_iter().chain(alone).chain(windows).chain(ahead);
     for task in tasks {
         let numbers = task.to_numbers();
         assert_eq!(Task::from_numbers(numbers), Some(task));
@@ -253,7 +263,7 @@ fn a_task_comes_out_as_it_went_in() {
             assert_ne!(Task::from_numbers(wrong), Some(task), "{task:?}, bit {bit}");
         }
     }
-    for nonsense in [[10, 0, 0, 0], [1, 2, 0, 0], [8, 5, 0, 0], [1 << 9, 0, 0, 0]] {
+    for nonsense in [[11, 0, 0, 0], [1, 2, 0, 0], [8, 5, 0, 0], [1 << 9, 0, 0, 0]] {
         assert_eq!(Task::from_numbers(nonsense), None, "{nonsense:?}");
     }
 }

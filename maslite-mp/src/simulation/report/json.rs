@@ -41,6 +41,7 @@ struct Fields<'a> {
     held_back: u64,
     held_back_to_main: u64,
     rounds: u64,
+    undone: u64,
     flows: &'a [Flow],
     main: MainFields,
     clusters: Vec<ClusterFields<'a>>,
@@ -218,6 +219,7 @@ impl Serialize for MpReport {
             held_back: self.held_back,
             held_back_to_main: self.held_back_to_main,
             rounds: self.rounds,
+            undone: self.undone,
             flows: &self.flows,
             main: MainFields {
                 busy_ns: nanos(self.main_busy),

@@ -25,6 +25,8 @@ pub struct Pieces {
     /// The supersteps after which every cluster forgets everything and comes back; for the settings
     /// of a stage.
     pub amnesia: Option<u64>,
+    /// Clusters may run ahead of what is final; for the settings of a stage.
+    pub speculates: bool,
 }
 
 /// When a simulation is saved, and how it goes on.
@@ -44,6 +46,8 @@ pub struct Summary {
     pauses: u64,
     /// How often a cluster forgot everything and came back; none if that was not asked for.
     amnesias: Option<u64>,
+    /// How many deliveries were undone, if clusters were to run ahead.
+    undone: Option<u64>,
     /// How often the simulation went on from a snapshot, if it was to be saved.
     restores: Option<u64>,
     /// How many clusters were brought back, if they were to be lost.
@@ -77,6 +81,7 @@ impl Summary {
             digest,
             pauses,
             amnesias,
+            undone,
             restores,
             recoveries,
             ..
@@ -87,6 +92,9 @@ impl Summary {
         );
         if let Some(amnesias) = amnesias {
             let _ = write!(json, r#", "amnesias": {amnesias}"#);
+        }
+        if let Some(undone) = undone {
+            let _ = write!(json, r#", "undone": {undone}"#);
         }
         if let Some(restores) = restores {
             let _ = write!(json, r#", "restores": {restores}"#);
@@ -166,6 +174,7 @@ struct Play<'a, W, S: Simulation<ScenarioMessage>> {
     trace: Option<&'a Trace<W>>,
     pauses: u64,
     amnesias: u64,
+    undone: u64,
     moves: Option<Moves<'a, S>>,
     /// Supersteps since the last move.
     since: u64,
@@ -211,6 +220,7 @@ where
         trace,
         pauses: 0,
         amnesias: 0,
+        undone: 0,
         moves,
         since: 0,
         restores: 0,
@@ -241,6 +251,7 @@ where
         loop {
             let (report, paused_by) = self.run()?;
             self.amnesias += report.amnesias;
+            self.undone += report.undone;
             if let Some(who) = paused_by {
                 self.pauses += 1;
                 self.note_pause(who);
@@ -263,6 +274,7 @@ where
                     digest: report.digest.unwrap_or_default(),
                     pauses: self.pauses,
                     amnesias: self.pieces.amnesia.map(|_| self.amnesias),
+                    undone: self.pieces.speculates.then_some(self.undone),
                     restores: self.moves.as_ref().map(|_| self.restores),
                     recoveries: None,
                 });

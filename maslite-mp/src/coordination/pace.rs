@@ -1,0 +1,115 @@
+//! How far clusters run ahead of what is final, and how often that is tried: as far as it pays.
+
+use maslite_core::{AgentId, AgentRng};
+use rand::RngExt;
+
+use crate::settings::Speculation;
+
+/// So many instants that are not final a cluster has at first, and at most.
+const FIRST: u64 = 32;
+const MOST: u64 = 4_096;
+/// So many bytes of what it takes to go back, in each cluster.
+const BYTES: u64 = 32 << 20;
+/// After rounds that were not worth it, so many instants at most are done without running ahead.
+const LONGEST_REST: u32 = 512;
+/// How far clusters are to run ahead.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Instants that are not final, in each cluster.
+    instants: u64,
+    /// So many times it is not tried.
+    rest: u32,
+    next_rest: u32,
+    /// Draws all of these.
+    chance: Option<AgentRng>,
+}
+
+impl Pace {
+    /// None if nobody is to run ahead.
+    pub(crate) fn new(speculation: Speculation) -> Option<Self> {
+        let chance = match speculation {
+            Speculation::Off => return None,
+            Speculation::Auto => None,
+            Speculation::Random(seed) => Some(AgentRng::new(seed, AgentId::MAIN)),
+        };
+        Some(Self {
+            instants: FIRST,
+            rest: 0,
+            next_rest: 0,
+            chance,
+        })
+    }
+
+    /// Whether it is to be tried now.
+    pub(super) fn is_ready(&mut self) -> bool {
+        if let Some(chance) = &mut self.chance {
+            return chance.random_range(0..4) > 0;
+        }
+        let is_ready = self.rest == 0;
+        self.rest = self.rest.saturating_sub(1);
+        is_ready
+    }
+
+    /// How many instants of each cluster may be not final, and how many bytes that may take.
+    pub(super) fn budget(&mut self) -> (u64, u64) {
+        match &mut self.chance {
+            None => (self.instants, BYTES),
+            Some(chance) => {
+                let widths = [1, 2, 3, 5, 20, u64::MAX];
+                let bytes = [1, 200, 2_000, BYTES];
+                let pick = |chance: &mut AgentRng, among: &[u64]| {
+                    among[chance.random_range(0..among.len())]
+                };
+                (pick(chance, &widths), pick(chance, &bytes))
+            }
+        }
+    }
+
+    /// Takes in what a round came to: how many instants were done beyond those that one cluster
+    /// could have done alone, and whether a cluster was stopped by its budget.
+    pub(super) fn note(&mut self, gained: usize, was_short: bool) {
+        /// A round of fewer costs more than it saves.
+        const WORTH_IT: usize = 3;
+        if gained >= WORTH_IT {
+            self.next_rest = 0;
+        } else {
+            self.next_rest = (self.next_rest * 2 + 1).min(LONGEST_REST);
+            self.rest = self.next_rest;
+        }
+        if was_short {
+            self.instants = (self.instants * 5 / 4 + 1).min(MOST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_are_not_worth_it_come_less_and_less_often() {
+        let mut pace = Pace::new(Speculation::Auto).unwrap();
+        let mut tried = Vec::new();
+        for turn in 0..100 {
+            if pace.is_ready() {
+                tried.push(turn);
+                pace.note(2, false);
+            }
+        }
+        assert_eq!(tried, [0, 2, 6, 14, 30, 62]);
+        while !pace.is_ready() {}
+        pace.note(3, false);
+        assert!(pace.is_ready() && pace.is_ready());
+    }
+
+    #[test]
+    fn clusters_go_farther_as_long_as_only_the_budget_stops_them() {
+        let mut pace = Pace::new(Speculation::Auto).unwrap();
+        pace.note(100, false);
+        assert_eq!(pace.budget(), (FIRST, BYTES));
+        pace.note(100, true);
+        assert_eq!(pace.budget(), (41, BYTES));
+        (0..100).for_each(|_| pace.note(100, true));
+        assert_eq!(pace.budget(), (MOST, BYTES));
+    }
+}
