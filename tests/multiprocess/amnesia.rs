@@ -51,6 +51,7 @@ impl Agent<Msg> for Ghost {}
 fn agents() -> Entered<Msg> {
     Registry::new()
         .with::<Clock>()
+        .with::<Blot>()
         .with_builder("ghosts", |id: u64, agents: &mut AgentSet<Msg>| {
             agents.add(id, Ghost);
         })
@@ -112,6 +113,72 @@ fn an_agent_that_cannot_be_saved_is_an_error_that_names_it() {
             "at 0 s the state of agent 7 of type multiprocess::amnesia::Ghost cannot be saved: \
              its type is not registered: register it, or run without saving states"
         );
+    }
+}
+
+/// What a blot does when it is read.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Flaw {
+    Refuses,
+    Panics,
+}
+
+/// Ticks three times, and cannot be read after the second one.
+#[derive(Serialize)]
+struct Blot {
+    left: u8,
+    flaw: Flaw,
+}
+
+impl<'de> Deserialize<'de> for Blot {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (left, flaw) = Deserialize::deserialize(deserializer)?;
+        match flaw {
+            Flaw::Refuses if left == 1 => Err(serde::de::Error::custom("a blot")),
+            Flaw::Panics if left == 1 => panic!("a splash"),
+            _ => Ok(Self { left, flaw }),
+        }
+    }
+}
+
+impl Agent<Msg> for Blot {
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            ctx.alarm_in(SimDuration::from_secs(1), Msg::Tick);
+        }
+    }
+}
+
+/// The cluster has nothing left then, and still tells what is wrong.
+#[test]
+fn an_agent_that_cannot_be_restored_is_an_error_that_names_it() {
+    for placement in FORGETFUL {
+        for lookahead in [0, 5] {
+            for (flaw, expected) in [
+                (
+                    Flaw::Refuses,
+                    "in cluster 2: at 1 s agent 2 cannot be restored from what was saved: \
+                     as multiprocess::amnesia::Blot, Serde Deserialization Error",
+                ),
+                (
+                    Flaw::Panics,
+                    "in cluster 2: code outside agents (of a message: its topic, encoding, clone or \
+                     drop) panicked at 1 s",
+                ),
+            ] {
+                let settings = MpMain::builder(agents()).on(placement);
+                let settings = settings.lookahead(SimDuration::from_millis(lookahead));
+                let mut main = settings.build().unwrap();
+                let clusters = [main.new_cluster(), main.new_cluster()];
+                main.add_to(clusters[0], 1, Clock { left: 9 }).unwrap();
+                main.add_to(clusters[1], 2, Blot { left: 3, flaw }).unwrap();
+                main.send(1, Msg::Tick);
+                main.send(2, Msg::Tick);
+                let error = main.run(Run::until_idle()).unwrap_err().to_string();
+                assert!(error.starts_with(expected), "{placement:?}: {error}");
+            }
+        }
     }
 }
 

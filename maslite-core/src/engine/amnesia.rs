@@ -4,11 +4,13 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::failures::guard_model;
 use super::{Engine, EngineHooks, EngineState, KeptAgents};
 use crate::SimTime;
 use crate::agent_types::AgentCodec;
 use crate::error::{Error, FailureStage};
 use crate::message::Message;
+use crate::run::Counters;
 
 /// When an engine forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,11 +176,26 @@ impl<M: Message> Engine<M> {
     }
 
     /// Forgets everything, and comes back from what was saved of it, which goes `through` a form in
-    /// which it could be kept.
+    /// which it could be kept. After an error nothing of it is left but its accounts.
     ///
     /// # Errors
-    /// [`Error::Unsaved`], [`Error::Unrestored`], [`Error::AgentPanicked`].
+    /// [`Error::Unsaved`], [`Error::Unrestored`], [`Error::AgentPanicked`],
+    /// [`Error::ModelPanicked`].
     pub fn forget(
+        &mut self,
+        amnesia: Amnesia,
+        codec: &dyn AgentCodec<M>,
+        through: impl FnOnce(EngineState<M>) -> Result<Through<M>, String>,
+    ) -> Result<(), Error> {
+        let accounts = self.accounts();
+        let forgotten = accounts.guard(|| self.forget_and_return(amnesia, codec, through));
+        if forgotten.is_err() {
+            self.keep_accounts(&accounts);
+        }
+        forgotten
+    }
+
+    fn forget_and_return(
         &mut self,
         amnesia: Amnesia,
         codec: &dyn AgentCodec<M>,
@@ -195,6 +212,50 @@ impl<M: Message> Engine<M> {
         self.reset()?;
         let state = through().map_err(unread)?;
         self.restore(state, codec, kept)
+    }
+
+    /// How it stands, and what it has counted.
+    #[must_use]
+    pub fn accounts(&self) -> Accounts {
+        Accounts {
+            now: self.kernel.now,
+            superstep: self.kernel.superstep,
+            local: self.kernel.local,
+            counters: self.kernel.counters,
+        }
+    }
+
+    /// Stands where it stood before it failed to come back, and has counted what it had counted: its
+    /// host tells of the failure, and of these with it.
+    pub fn keep_accounts(&mut self, accounts: &Accounts) {
+        let Accounts {
+            now,
+            superstep,
+            local,
+            counters,
+        } = *accounts;
+        let kernel = &mut self.kernel;
+        (kernel.now, kernel.superstep, kernel.local) = (now, superstep, local);
+        kernel.counters = counters;
+    }
+}
+
+/// How an engine stands, and what it has counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Accounts {
+    now: SimTime,
+    superstep: u64,
+    local: u64,
+    counters: Counters,
+}
+
+impl Accounts {
+    /// Forgets and comes back. A panic on the way is an error that tells when it was.
+    ///
+    /// # Errors
+    /// Those of `forget`, and [`Error::ModelPanicked`].
+    pub fn guard(&self, forget: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        guard_model(None, (self.now, self.superstep), forget)?
     }
 }
 

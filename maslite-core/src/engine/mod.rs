@@ -21,7 +21,7 @@ mod speculation;
 mod state;
 mod state_digest;
 
-pub use amnesia::{Amnesia, Forgetful, Forgetting, Through};
+pub use amnesia::{Accounts, Amnesia, Forgetful, Forgetting, Through};
 pub(crate) use amnesia::{AskedFor, keep};
 pub use commands::discard;
 pub use dividing::{MainShare, SavedAgent};

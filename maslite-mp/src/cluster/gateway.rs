@@ -172,6 +172,19 @@ impl<M: WireMessage> Gateway<M> {
         }
     }
 
+    /// How much mail was held back, and how much of mail to main.
+    pub(super) fn held_back(&self) -> (u64, u64) {
+        let ahead = self.ahead.as_ref();
+        ahead.map_or((0, 0), |it| (it.held_back, it.held_back_to_main))
+    }
+
+    /// Has held back so much.
+    pub(super) fn keep_held_back(&mut self, held_back: (u64, u64)) {
+        if let Some(ahead) = &mut self.ahead {
+            (ahead.held_back, ahead.held_back_to_main) = held_back;
+        }
+    }
+
     /// Forgets its state. What the host gave it stays, and what belongs to the grant at hand.
     pub(super) fn reset(&mut self) {
         // A new field has to be put on one of the two sides.

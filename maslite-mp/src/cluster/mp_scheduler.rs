@@ -614,6 +614,7 @@ impl<M: WireMessage> MpScheduler<M> {
         let gateway = &mut self.gateway;
         let newborn = engine.take_newborn();
         let next = ahead.instants.first().map(|(instant, _)| *instant);
+        let (held_back, held_back_to_main) = gateway.held_back();
         let report = Report {
             time,
             superstep,
@@ -641,11 +642,8 @@ impl<M: WireMessage> MpScheduler<M> {
             }),
             ahead: Rare::from(ahead),
             counters: stood.counters,
-            held_back: gateway.ahead.as_ref().map_or(0, |ahead| ahead.held_back),
-            held_back_to_main: gateway
-                .ahead
-                .as_ref()
-                .map_or(0, |ahead| ahead.held_back_to_main),
+            held_back,
+            held_back_to_main,
             busy: self
                 .busy
                 .map_or(0, |busy| u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)),

@@ -133,11 +133,23 @@ pub(super) struct Parts<'a, M: Message> {
 }
 
 impl<M: WireMessage> Parts<'_, M> {
-    /// Forgets everything, and comes back from the bytes of its state.
+    /// Forgets everything, and comes back from the bytes of its state. After an error nothing is left
+    /// but the accounts: the report of the error is compared with the report before it.
     ///
     /// # Errors
-    /// [`Error::Unsaved`], [`Error::Unrestored`], [`Error::AgentPanicked`].
+    /// [`Error::Unsaved`], [`Error::Unrestored`], [`Error::AgentPanicked`],
+    /// [`Error::ModelPanicked`].
     pub(super) fn forget(&mut self, amnesia: Amnesia) -> Result<(), Error> {
+        let (accounts, held_back) = (self.engine.accounts(), self.gateway.held_back());
+        let forgotten = accounts.guard(|| self.forget_and_return(amnesia));
+        if forgotten.is_err() {
+            self.engine.keep_accounts(&accounts);
+            self.gateway.keep_held_back(held_back);
+        }
+        forgotten
+    }
+
+    fn forget_and_return(&mut self, amnesia: Amnesia) -> Result<(), Error> {
         let (engine, kept) = self.engine.save(amnesia, self.registry)?;
         let state = export(engine, self.gateway, self.trace, self.names);
         let bytes = state.encode().map_err(|why| self.unrestored(&why))?;
