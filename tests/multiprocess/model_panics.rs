@@ -262,7 +262,9 @@ fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
     const SAID: &str = "code outside agents";
     let run = || Run::until(SimTime::from_millis(1));
     for placement in ALL {
-        let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
+        // A cluster that forgets drops its messages before the end.
+        let settings = MpMain::builder(agents()).amnesia(None).on(placement);
+        let mut main = settings.build().unwrap();
         let cluster = main.new_cluster();
         main.add_to(cluster, 1, Late).unwrap();
         main.run(run()).unwrap();
@@ -274,7 +276,7 @@ fn messages_that_panic_when_they_are_dropped_at_the_end_harm_nobody() {
             "{errors:?}"
         );
     }
-    let mut scheduler = Scheduler::new();
+    let mut scheduler = Scheduler::builder().amnesia(None).build();
     scheduler.add(1, Late).unwrap();
     scheduler.run(run()).unwrap();
     let error = scheduler.shutdown().ok().unwrap_err().to_string();

@@ -66,7 +66,8 @@ fn child() {
 }
 
 fn main_of(clusters: usize) -> (MpMain<Msg>, Vec<ClusterId>) {
-    let mut main = MpMain::new(agents()).unwrap();
+    // A cluster that forgets writes messages down before they are to leave, and refuses them there.
+    let mut main = MpMain::builder(agents()).amnesia(None).build().unwrap();
     let clusters = (0..clusters).map(|_| main.new_cluster()).collect();
     (main, clusters)
 }

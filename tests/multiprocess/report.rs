@@ -63,7 +63,9 @@ fn smithy(placement: TestPlacement) -> MpMain<Msg> {
 }
 
 fn smithy_with(placement: TestPlacement, lookahead: SimDuration) -> MpMain<Msg> {
+    // The report of a simulation that forgets has one name more, which tests of amnesia look at.
     let mut main = MpMain::builder(agents())
+        .amnesia(None)
         .on(placement)
         .lookahead(lookahead)
         .seed(7)
