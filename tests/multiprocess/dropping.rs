@@ -377,6 +377,14 @@ fn a_cluster_that_is_killed_between_runs_is_dropped_and_its_ids_are_taken() {
         ]
     );
     assert_eq!(report.total.agents, 3);
+    // Two orders go there, and no news: nobody listens any more.
+    let flows = report.flows.iter();
+    let flows = flows.map(|flow| (flow.from.as_deref(), flow.to.as_deref(), flow.mails));
+    let to_the_south = flows.filter(|(_, to, _)| *to == Some("south"));
+    assert_eq!(
+        to_the_south.collect::<Vec<_>>(),
+        [(None, Some("south"), 1), (Some("north"), Some("south"), 2)]
+    );
     let last = town.trace();
     assert_eq!(last.last().unwrap(), "5000 1 priest News");
     assert_eq!(town.main.shutdown().ends.len(), 1);
@@ -434,7 +442,7 @@ fn a_run_that_is_steered_goes_on_without_the_cluster() {
 }
 
 /// When the baker dies, main has given it an order, and mail for it from the same superstep waits in
-/// main.
+/// main: the miller's cluster knows where the baker lives.
 #[test]
 fn mail_that_waits_for_a_dropped_cluster_is_accounted_for() {
     for placement in PROCESSES {
@@ -445,17 +453,19 @@ fn mail_that_waits_for_a_dropped_cluster_is_accounted_for() {
         main.add_to(clusters[0], "miller", Miller).unwrap();
         main.add_to(clusters[1], "baker", Baker { last: 9 })
             .unwrap();
+        main.send("miller", Msg::Tick);
+        main.run(Run::until(SimTime::from_millis(1))).unwrap();
         main.send("baker", Msg::Order(9));
         main.send("miller", Msg::Tick);
         let report = main.run(Run::until_idle()).unwrap();
         assert_eq!(report.dropped.len(), 1);
         let expected = [
-            "Order from main to baker at 0 s",
-            "Tick from miller to baker at 0 s",
+            "Order from main to baker at 0.001 s",
+            "Tick from miller to baker at 0.001 s",
         ];
         assert_eq!(lost(&report), expected);
         let it = report.total;
-        assert_eq!((it.sent, it.delivered, it.undeliverable), (3, 1, 2));
+        assert_eq!((it.sent, it.delivered, it.undeliverable), (5, 3, 2));
     }
 }
 

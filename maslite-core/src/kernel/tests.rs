@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
+use super::Kernel;
 use super::saved::{
     AheadState, AlarmState, DepartureState, KernelState, MailState, PeriodicState, SlotState,
 };
@@ -10,7 +11,6 @@ use super::slots::{AWAKE, KEPT_AWAKE};
 use crate::adders::Adders;
 use crate::alarm::AlarmFilter;
 use crate::alarm_queue::{AlarmId, Lies};
-use crate::digest::DigestSum;
 use crate::engine::Engine;
 use crate::id_set::IdSet;
 use crate::marks::{Covers, Marks};
@@ -18,7 +18,7 @@ use crate::message::{
     COPY, ELSEWHERE, FOREIGN, Import, LEFT, Mail, MailKey, Message, PERIODIC, REQUIRED, SETTLED,
 };
 use crate::{
-    Adder, Agent, AgentError, AgentId, AgentRng, Counters, LostMail, Pattern, Receiver,
+    Adder, Agent, AgentError, AgentId, AgentRng, Counters, Digest, LostMail, Pattern, Receiver,
     SimDuration, SimTime, StopReason, Topic,
 };
 
@@ -27,7 +27,7 @@ struct Idle;
 impl<M: Message> Agent<M> for Idle {}
 
 /// A message that needs no drop.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 struct Number(u32);
 
 impl Message for Number {
@@ -347,7 +347,7 @@ fn full_state() -> KernelState<Number> {
     removed.insert(id(5));
     let mut adders = Adders::default();
     adders.insert(id(12), Adder::Agent(id(11), at(2)));
-    let mut marks = Marks::new(Covers::Trace);
+    let mut marks = Marks::new(Covers::Contents);
     marks.add(at(2), 99);
     let (alarms, periodics, ahead) = full_alarms();
     KernelState {
@@ -395,8 +395,8 @@ fn full_state() -> KernelState<Number> {
         }],
         stop_at_error: true,
         counters: Counters::from_numbers([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
-        digest: Some(DigestSum::default().value()),
-        content: None,
+        digest: Some(Digest::from(25)),
+        content: Some(Digest::from(26)),
         marks: Some(marks),
     }
 }
@@ -406,10 +406,15 @@ fn a_kernel_that_is_restored_is_exported_as_it_was() {
     let mut engine = Engine::<Number>::new(1);
     engine.join_neighbours();
     engine.look_ahead(LOOKAHEAD);
-    engine.keep_digest();
+    engine.keep_content_digest();
     let state = full_state();
     state.check().unwrap();
     engine.kernel.restore(state.clone());
+    // Both lists follow from the flags of the slots.
+    let Kernel {
+        awake, kept_awake, ..
+    } = &engine.kernel;
+    assert_eq!((&awake[..], &kept_awake[..]), (&[0][..], &[1][..]));
     let mut again = engine.kernel.export();
     // Alarms get numbers of their own when they are set again.
     again.alarms_numbered -= state.alarms.len() as u64;

@@ -229,3 +229,121 @@ impl<M: WireMessage> UnderWayState<M> {
         under_way.lines = self.lines;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use maslite_core::internal::{Adders, CountersInternals, IdSet, LostMailInternals, Newborn};
+    use maslite_core::{Adder, Counters, Covers, Digest, Marks, Message, Pattern, Topic};
+
+    use super::*;
+
+    #[derive(Clone, Debug, Serialize, Deserialize, Message)]
+    enum Msg {
+        Word(u32),
+    }
+
+    fn id(number: u64) -> AgentId {
+        AgentId::from(number)
+    }
+
+    fn at(time: u64) -> SimTime {
+        SimTime::from_nanos(time)
+    }
+
+    fn full_share() -> MainShare {
+        let mut removed = IdSet::default();
+        removed.insert(id(5));
+        let mut adders = Adders::default();
+        adders.insert(id(2), Adder::Agent(id(1), at(2)));
+        let mut marks = Marks::new(Covers::Contents);
+        marks.add(at(2), 99);
+        MainShare {
+            time: at(4),
+            superstep: 3,
+            next_index: 21,
+            counters: Counters::from_numbers([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
+            digest: Some(Digest::from(22)),
+            content: Some(Digest::from(23)),
+            marks: Some(marks),
+            removed,
+            adders,
+            heard: [Topic::new("Word")].into(),
+            first_lost: vec![[1; 6]],
+            delivered: 24,
+            sequence: 25,
+        }
+    }
+
+    fn full_under_way() -> UnderWayState<Msg> {
+        let removal = Removal {
+            id: id(1),
+            by: id(2),
+            index: 1,
+            time: at(9),
+        };
+        let newborn = Newborn {
+            id: id(7),
+            adder: 1,
+            by: id(2),
+            time: at(4),
+            superstep: 2,
+        };
+        UnderWayState {
+            main_mail: vec![MainMail {
+                arrives: at(8),
+                key: MailKey::of_agent(at(3), 1, 26),
+                sender: id(2),
+                receiver: Receiver::Agent(AgentId::MAIN),
+                body: Msg::Word(27),
+            }],
+            unrouted: vec![UnroutedMail {
+                arrives: at(8),
+                sender: 1,
+                receiver: id(7),
+                bytes: vec![28],
+            }],
+            stops: vec![(at(9), 1, StopReason::StoppedByAgent(id(2)))],
+            removals: vec![(removal, 1)],
+            births: vec![Births {
+                time: at(4),
+                superstep: 2,
+                place: 1,
+                newborn: vec![newborn],
+            }],
+            lines: vec![TraceLine {
+                time: at(4),
+                superstep: 2,
+                index: 1,
+                text: "a line".to_owned(),
+            }],
+        }
+    }
+
+    /// A state in which nothing is as in a new main. A field that is new belongs here, too.
+    fn full_state() -> MainState<Msg> {
+        let lost = LostMail::new(at(1), id(1), id(5), Topic::new("Word"));
+        MainState {
+            share: full_share(),
+            routing: RoutingState {
+                owners: vec![(id(1), 0), (id(2), 1)],
+                interest: vec![(1, Pattern::topic("Word"))],
+            },
+            lost: vec![([1; 6], lost)],
+            owner_sequence: 29,
+            queued: vec![(id(3), Receiver::Agent(id(1)), Msg::Word(30))],
+            under_way: full_under_way(),
+        }
+    }
+
+    #[test]
+    fn a_main_that_is_restored_is_saved_as_it_was() {
+        let (mut standing, mut routing) = (Standing::default(), Routing::default());
+        let mut under_way = UnderWay::default();
+        let saved = || MainState::<Msg>::decode(&full_state().encode().unwrap()).unwrap();
+        let mut state = saved();
+        let queued = state.take_queued();
+        state.restore(&mut standing, &mut routing, &mut under_way);
+        let again = MainState::of(&standing, &routing, &under_way, &queued, true);
+        assert_eq!(format!("{again:#?}"), format!("{:#?}", saved()));
+    }
+}

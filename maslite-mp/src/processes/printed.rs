@@ -122,6 +122,40 @@ impl Printed {
 mod tests {
     use super::*;
 
+    fn counted(out: u64, err: u64, records: u64) -> Printed {
+        Printed {
+            out,
+            err,
+            records,
+            ..Printed::default()
+        }
+    }
+
+    #[test]
+    fn each_stream_has_a_count_of_its_own() {
+        let (before, after) = (counted(1, 2, 3), counted(5, 7, 9));
+        assert_eq!(after.since(before), counted(4, 5, 6));
+        // A process that prints less has not come so far.
+        assert_eq!(before.since(after), counted(0, 0, 0));
+        assert_eq!(counted(5, 2, 3).max(counted(1, 7, 9)), counted(5, 7, 9));
+    }
+
+    /// A panic that was caught, long before the process ended.
+    #[test]
+    fn an_end_that_was_told_of_long_ago_was_none() {
+        let mut printed = Printed::default();
+        printed.note_line(
+            StreamKind::Err,
+            b"thread 'main' (7) panicked at src/main.rs:1:1:\n",
+        );
+        for _ in 0..LAST_WORDS {
+            printed.note_line(StreamKind::Err, b"on it goes\n");
+        }
+        printed.note_line(StreamKind::Err, b"fatal runtime error: stack\n");
+        let agents = printed.by_agents(ExitKind::StackOverflow);
+        assert_eq!(agents.err, LAST_WORDS + 1);
+    }
+
     #[test]
     fn the_last_words_of_a_process_are_not_its_agents() {
         let mut printed = Printed::default();

@@ -168,3 +168,75 @@ impl Transport for Vacant {
         Ok((self.scheduler.recv()?, draft))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::death::{Death, ExitKind};
+    use crate::protocol::rare::Rare;
+    use crate::protocol::wire::Batches;
+
+    fn report(time: u64) -> Report {
+        Report {
+            time: SimTime::from_nanos(time),
+            superstep: 1,
+            supersteps: 1,
+            awake: false,
+            waiting: false,
+            next_alarm: None,
+            alarms_may_leave: false,
+            kept_awake: false,
+            events: Rare::default(),
+            counters: Counters::default(),
+            held_back: 0,
+            held_back_to_main: 0,
+            busy: 0,
+            awake_last: 0,
+            local: 0,
+            digest: None,
+            content: None,
+            batches: Batches::default(),
+            trace: 0,
+        }
+    }
+
+    /// Of the pending alarms five are alarms, and three are mail that is under way.
+    fn last_of_its_own() -> Report {
+        let mut last = report(9);
+        let counters = &mut last.counters;
+        (counters.sent, counters.delivered) = (100, 90);
+        (counters.undeliverable, counters.queued) = (6, 4);
+        (counters.alarms_set, counters.alarms_fired) = (50, 40);
+        (counters.alarms_cleared, counters.alarms_pending) = (5, 8);
+        (counters.supersteps, counters.agents) = (70, 3);
+        (last.held_back, last.held_back_to_main) = (10, 20);
+        (last.local, last.busy) = (30, 40);
+        last
+    }
+
+    #[test]
+    fn what_a_dropped_cluster_had_counted_is_in_each_report_of_what_stands_in_its_place() {
+        let mut remains = Remains::new(Dropped {
+            cluster: "south".to_owned(),
+            death: Death::bare("south".to_owned(), 1, ExitKind::Signal(9)),
+            time: SimTime::from_nanos(9),
+        });
+        for own in [0, 1] {
+            let mut told = report(0);
+            told.counters.sent = own;
+            told.counters.undeliverable = own;
+            told.counters.supersteps = own;
+            told.held_back = own;
+            remains.add_to(&mut told, Some(&last_of_its_own()));
+            assert_eq!(told.time, SimTime::from_nanos(9));
+            let it = told.counters;
+            assert_eq!((it.sent, it.delivered), (103 + own, 90));
+            assert_eq!((it.undeliverable, it.queued), (13 + own, 0));
+            assert_eq!((it.alarms_set, it.alarms_fired), (50, 40));
+            assert_eq!((it.alarms_cleared, it.alarms_pending), (10, 0));
+            assert_eq!((it.supersteps, it.agents), (70 + own, 0));
+            assert_eq!((told.held_back, told.held_back_to_main), (10 + own, 20));
+            assert_eq!((told.local, told.busy), (30, 40));
+        }
+    }
+}

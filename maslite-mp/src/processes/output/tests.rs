@@ -194,3 +194,33 @@ fn a_process_that_comes_back_prints_no_line_twice_and_loses_none() {
         "out [n] one\nout [n] two\nout [n] three\nout [n] four\nout [n] fi\n"
     );
 }
+
+#[test]
+fn a_process_that_comes_back_records_nothing_twice_and_loses_nothing() {
+    let (mut pump, shown) = pump();
+    let records = Arc::new(Mutex::new(Vec::new()));
+    let mut printed = Printed::default();
+    let mut said = |text: &str| {
+        let (err, mut stderr) = io::pipe().expect("a pipe can be had");
+        let kept = Arc::clone(&records);
+        let recorder: Recorder = Box::new(move |name, record| {
+            let record = String::from_utf8_lossy(record);
+            let mut kept = kept.lock().expect("no panic");
+            kept.push(format!("{name} {record}"));
+            true
+        });
+        let streams = vec![(StreamKind::Err, err.into())];
+        let outlet = pump.attach("n", streams, true, Some(recorder), Some(printed));
+        stderr.write_all(text.as_bytes()).expect("it is read");
+        drop(stderr);
+        let closing = outlet.expect("it can").close_for_another();
+        printed = printed.max(closing.wait_for_all(None).1);
+    };
+    said("\x1E{1}\none\n\x1E{2}\n");
+    // It dies while it comes back.
+    said("\x1E{1}\n");
+    said("\x1E{1}\none\n\x1E{2}\n\x1E{3}\ntwo\n");
+    let records = records.lock().expect("no panic");
+    assert_eq!(*records, ["n {1}", "n {2}", "n {3}"]);
+    assert_eq!(text(&shown), "[n] one\n[n] two\n");
+}
