@@ -162,6 +162,50 @@ fn all_clusters_are_killed_at_each_packet() {
     }
 }
 
+/// Kills one cluster, and another one at the same packet or so many packets later: while the first
+/// comes back, or just after.
+fn kill_two(play: &Play, step: usize, later: &[u64]) {
+    let packets = undisturbed(play);
+    let mut most = 0;
+    for packet in (0..packets).step_by(step) {
+        for later in later {
+            for (first, second) in [(0, 1), (1, 0)] {
+                let kills = [(packet, first), (packet + later, second)];
+                let (came, chronicle) = survive(play, &kills);
+                assert_eq!(came, Came::Right, "{kills:?} in {play:?}");
+                most = most.max(chronicle.processes);
+            }
+        }
+    }
+    assert_eq!(most, play.clusters + 2, "both came back");
+}
+
+#[test]
+fn another_cluster_is_killed_at_once_or_while_one_comes_back() {
+    kill_two(&small(14, 3, 0), stride(17), &[0, 1, 4, 9]);
+    kill_two(&small(15, 2, 1), stride(17), &[0, 2, 6]);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_and_all_clusters_are_killed_at_each_packet_of_ten_stories() {
+    for seed in 0..10 {
+        for lookahead in 0..=2 {
+            let mut play = small(seed, 3, lookahead);
+            let packets = undisturbed(&play);
+            for interrupts in [0..0, 0..packets] {
+                play.nature.interrupts = interrupts.step_by(7).collect();
+                kill_two(&play, 1, &[0, 1, 2, 4, 8, 16]);
+                for packet in 0..packets {
+                    let all = [(packet, 0), (packet, 1), (packet, 2)];
+                    assert_eq!(survive(&play, &all).0, Came::Right, "{packet} in {play:?}");
+                }
+            }
+            println!("seed {seed}, lookahead {lookahead}: {packets} packets");
+        }
+    }
+}
+
 /// The second kill follows at each of the next packets: those of the replay are among them.
 #[test]
 fn a_cluster_is_killed_again_while_it_comes_back() {
