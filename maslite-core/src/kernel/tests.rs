@@ -394,7 +394,7 @@ fn full_state() -> KernelState<Number> {
             message: "of mine".to_owned(),
         }],
         stop_at_error: true,
-        counters: Counters::from_numbers([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
+        counters: Counters::from_numbers([91, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
         digest: Some(Digest::from(25)),
         content: Some(Digest::from(26)),
         marks: Some(marks),
