@@ -389,3 +389,166 @@ impl<M: Clone> Parts<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::PeriodicState;
+    use crate::marks::Covers;
+    use crate::message::MailKey;
+    use crate::{Adder, AgentRng, Receiver, SimDuration};
+
+    fn id(number: u64) -> AgentId {
+        AgentId::from(number)
+    }
+
+    fn at(time: u64) -> SimTime {
+        SimTime::from_nanos(time)
+    }
+
+    /// Mail from the first agent to another one.
+    fn mail(number: u32, to: u64, marks: u8, slot: Option<u32>) -> MailState<u32> {
+        MailState {
+            key: MailKey::of_agent(at(3), 0, number.into()),
+            sender: id(11),
+            receiver: Receiver::Agent(id(to)),
+            marks,
+            slot,
+            body: number,
+        }
+    }
+
+    fn slot(number: u64, inbox: Vec<u32>) -> SlotState {
+        SlotState {
+            id: id(number),
+            index: number - 11,
+            sequence: 40 + number,
+            delivered: 50 + number,
+            rng: Some(AgentRng::new(number, id(number))),
+            flags: 1,
+            inbox,
+            patterns: vec![(Pattern::topic("Word"), None)],
+        }
+    }
+
+    /// The state of an engine that is alone, in which nothing that main keeps for several is as in
+    /// a new one. A field that is new belongs here, too.
+    fn whole() -> EngineState<u32> {
+        let mut kernel = KernelState::at(at(4), 3);
+        kernel.slots = vec![slot(11, vec![0]), slot(12, vec![1, 2]), slot(13, vec![])];
+        kernel.posted = vec![
+            mail(1, 11, 0, None),
+            mail(2, 12, PERIODIC, None),
+            mail(3, 12, 0, None),
+        ];
+        kernel.alarms = vec![
+            AlarmState {
+                time: at(7),
+                origin: 0,
+                mail: mail(4, 13, PERIODIC, Some(2)),
+            },
+            AlarmState {
+                time: at(8),
+                origin: 0,
+                mail: mail(5, 11, REQUIRED, Some(0)),
+            },
+        ];
+        kernel.alarms_numbered = 20;
+        kernel.periodics = vec![PeriodicState {
+            setter: id(11),
+            handle: 3,
+            current: 4,
+            period: SimDuration::from_nanos(9),
+            due: at(7),
+            receiver: Receiver::Agent(id(13)),
+            topic: Topic::new("Word"),
+        }];
+        kernel.unread_lost = 21;
+        kernel.counters =
+            Counters::from_numbers([131, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43]);
+        (kernel.digest, kernel.content) = (Some(22.into()), Some(23.into()));
+        let mut marks = Marks::new(Covers::Contents);
+        marks.add(at(2), 99);
+        kernel.marks = Some(marks);
+        kernel.removed.insert(id(5));
+        kernel.adders.insert(id(12), Adder::Agent(id(11), at(2)));
+        kernel.heard.0 = vec![Topic::new("Word")];
+        kernel.first_lost = vec![[1; 6]];
+        (kernel.main_delivered, kernel.main_sequence) = (24, 25);
+        let mut agents = AgentStates::default();
+        for state in [&[1][..], &[2, 2], &[]] {
+            agents.push_state("Talker", state);
+        }
+        EngineState {
+            kernel,
+            agents,
+            next_index: 9,
+            newborn: Vec::new(),
+            unnumbered: Vec::new(),
+            awake_last: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_divided_and_is_joined_is_as_it_was() {
+        for engines in 1..=4 {
+            let place = |agent: SavedAgent<'_>| agent.spread_over(engines);
+            let (states, main) = whole().divide(engines, place).unwrap();
+            assert_eq!(states.len(), engines);
+            let joined = EngineState::join(states, main).unwrap();
+            assert_eq!(
+                format!("{joined:#?}"),
+                format!("{:#?}", whole()),
+                "{engines}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_engine_has_its_share() {
+        let (states, main) = whole().divide(2, |agent| agent.spread_over(2)).unwrap();
+        let [first, second] = &states[..] else {
+            panic!("{states:?}");
+        };
+        assert_eq!(
+            (main.counters.sent, main.counters.agents),
+            (131 - 3, 42 - 3)
+        );
+        assert_eq!(main.counters.delivered, 32);
+        for (state, sent, agents) in [(first, 1, 2), (second, 2, 1)] {
+            let kernel = &state.kernel;
+            assert_eq!(
+                (kernel.counters.sent, kernel.counters.agents),
+                (sent, agents)
+            );
+            assert_eq!(kernel.counters.delivered, 0);
+            assert_eq!((state.next_index, kernel.others_listen), (9, true));
+            assert_eq!((kernel.alarms_numbered, kernel.unread_lost), (20, 21));
+            assert_eq!(kernel.heard, (vec![Topic::new("Word")], vec![]));
+            assert_eq!(kernel.first_lost, [[1; 6]]);
+            let none = Some(Digest::default());
+            assert_eq!((kernel.digest, kernel.content), (none, none));
+            assert_eq!(kernel.marks, Some(Marks::new(Covers::Contents)));
+        }
+        let mut adders = Adders::default();
+        adders.insert(id(12), Adder::Agent(id(11), at(2)));
+        let told = [first, second].map(|it| format!("{:?}", it.kernel.adders));
+        let expected = [&Adders::default(), &adders].map(|it| format!("{it:?}"));
+        assert_eq!(told, expected);
+        // The first and the third agent are in one engine.
+        let alarms = first
+            .kernel
+            .alarms
+            .iter()
+            .map(|it| (it.mail.slot, it.mail.marks));
+        let here = [(Some(1), PERIODIC), (Some(0), REQUIRED)];
+        assert_eq!(alarms.collect::<Vec<_>>(), here);
+        let (states, _) = whole()
+            .divide(2, |agent| usize::from(agent.index > 0))
+            .unwrap();
+        let alarms = states[0].kernel.alarms.iter();
+        let alarms = alarms.map(|it| (it.mail.slot, it.mail.marks));
+        let apart = [(None, PERIODIC | ELSEWHERE), (Some(0), REQUIRED)];
+        assert_eq!(alarms.collect::<Vec<_>>(), apart);
+    }
+}

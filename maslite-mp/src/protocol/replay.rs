@@ -131,7 +131,67 @@ pub(crate) fn mark_of_loaded(loaded: &[Loaded]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use maslite_core::{AgentId, SimTime};
+
     use super::*;
+    use crate::protocol::wire::{Batch, Destination};
+
+    #[test]
+    fn each_number_of_a_report_is_in_its_mark() {
+        let changes: [fn(&mut Report); 15] = [
+            |it| it.time = SimTime::from_nanos(1),
+            |it| it.superstep = 1,
+            |it| it.supersteps = 1,
+            |it| it.next_alarm = Some(SimTime::ZERO),
+            |it| it.awake = true,
+            |it| it.waiting = true,
+            |it| it.digest = Some(1),
+            |it| it.content = Some(1),
+            |it| it.counters.sent = 1,
+            |it| it.counters.delivered = 1,
+            |it| it.counters.undeliverable = 1,
+            |it| it.counters.alarms_set = 1,
+            |it| it.counters.agents = 1,
+            |it| it.local = 1,
+            |it| {
+                it.batches.push(Batch {
+                    to: Destination::Main,
+                    mails: 1,
+                    bytes: 0,
+                    start: 0,
+                    earliest: SimTime::ZERO,
+                });
+            },
+        ];
+        let marks = changes.map(|change| {
+            let mut report = Report::blank(SimTime::ZERO);
+            change(&mut report);
+            mark_of_report(&report)
+        });
+        let blank = mark_of_report(&Report::blank(SimTime::ZERO));
+        let all: BTreeSet<u64> = marks.into_iter().chain([blank]).collect();
+        assert_eq!(all.len(), 16);
+    }
+
+    #[test]
+    fn the_ids_of_new_agents_are_in_the_mark_of_a_load() {
+        let loaded = |ids: &[u64]| Loaded {
+            ids: ids.iter().map(|id| AgentId::from(*id)).collect(),
+            names: Vec::new(),
+        };
+        let calls = [
+            vec![],
+            vec![loaded(&[1])],
+            vec![loaded(&[2])],
+            vec![loaded(&[1]), loaded(&[])],
+            vec![loaded(&[1, 2])],
+            vec![loaded(&[1]), loaded(&[2])],
+        ];
+        let marks: BTreeSet<u64> = calls.iter().map(|it| mark_of_loaded(it)).collect();
+        assert_eq!(marks.len(), 5, "a call that makes nothing changes nothing");
+    }
 
     #[test]
     fn records_are_read_as_they_were_written() {

@@ -173,36 +173,10 @@ impl Transport for Vacant {
 mod tests {
     use super::*;
     use crate::error::death::{Death, ExitKind};
-    use crate::protocol::rare::Rare;
-    use crate::protocol::wire::Batches;
-
-    fn report(time: u64) -> Report {
-        Report {
-            time: SimTime::from_nanos(time),
-            superstep: 1,
-            supersteps: 1,
-            awake: false,
-            waiting: false,
-            next_alarm: None,
-            alarms_may_leave: false,
-            kept_awake: false,
-            events: Rare::default(),
-            counters: Counters::default(),
-            held_back: 0,
-            held_back_to_main: 0,
-            busy: 0,
-            awake_last: 0,
-            local: 0,
-            digest: None,
-            content: None,
-            batches: Batches::default(),
-            trace: 0,
-        }
-    }
 
     /// Of the pending alarms five are alarms, and three are mail that is under way.
     fn last_of_its_own() -> Report {
-        let mut last = report(9);
+        let mut last = Report::blank(SimTime::from_nanos(9));
         let counters = &mut last.counters;
         (counters.sent, counters.delivered) = (100, 90);
         (counters.undeliverable, counters.queued) = (6, 4);
@@ -222,7 +196,7 @@ mod tests {
             time: SimTime::from_nanos(9),
         });
         for own in [0, 1] {
-            let mut told = report(0);
+            let mut told = Report::blank(SimTime::ZERO);
             told.counters.sent = own;
             told.counters.undeliverable = own;
             told.counters.supersteps = own;

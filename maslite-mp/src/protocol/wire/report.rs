@@ -55,6 +55,34 @@ pub(crate) struct Report {
 /// first.
 pub(super) const FLAGS: u32 = 7;
 
+#[cfg(test)]
+impl Report {
+    /// A report of nothing.
+    pub(crate) fn blank(time: SimTime) -> Self {
+        Self {
+            time,
+            superstep: 0,
+            supersteps: 0,
+            awake: false,
+            waiting: false,
+            next_alarm: None,
+            alarms_may_leave: false,
+            kept_awake: false,
+            events: Rare::default(),
+            counters: Counters::default(),
+            held_back: 0,
+            held_back_to_main: 0,
+            busy: 0,
+            awake_last: 0,
+            local: 0,
+            digest: None,
+            content: None,
+            batches: Batches::default(),
+            trace: 0,
+        }
+    }
+}
+
 impl Report {
     fn flags(&self) -> [bool; FLAGS as usize] {
         [
