@@ -182,8 +182,8 @@ fn kill_two(play: &Play, step: usize, later: &[u64]) {
 
 #[test]
 fn another_cluster_is_killed_at_once_or_while_one_comes_back() {
-    kill_two(&small(14, 3, 0), stride(17), &[0, 1, 4, 9]);
-    kill_two(&small(15, 2, 1), stride(17), &[0, 2, 6]);
+    kill_two(&small(14, 3, 0), stride(41), &[0, 1, 4, 9]);
+    kill_two(&small(15, 2, 1), stride(29), &[0, 2, 6]);
 }
 
 #[test]
