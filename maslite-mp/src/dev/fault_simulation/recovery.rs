@@ -201,7 +201,6 @@ fn two_and_all_clusters_are_killed_at_each_packet_of_ten_stories() {
                     assert_eq!(survive(&play, &all).0, Came::Right, "{packet} in {play:?}");
                 }
             }
-            println!("seed {seed}, lookahead {lookahead}: {packets} packets");
         }
     }
 }
