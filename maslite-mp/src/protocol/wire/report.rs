@@ -69,6 +69,7 @@ impl Report {
             alarms_may_leave: false,
             kept_awake: false,
             events: Rare::default(),
+            ahead: Rare::default(),
             counters: Counters::default(),
             held_back: 0,
             held_back_to_main: 0,
