@@ -287,7 +287,8 @@ fn a_request_over_the_limit_of_an_update_is_an_error_that_names_the_agent() {
         |main| main.replace(2, Worker::Farewell),
     ];
     for (placement, ask) in PROCESSES.into_iter().cycle().zip(ways) {
-        let settings = MpMain::builder(sphinxes()).on(placement);
+        // The agent takes for ever to be written down, which a cluster that forgets does at once.
+        let settings = MpMain::builder(sphinxes()).on(placement).amnesia(None);
         let mut main = settings.update_limit(Some(LIMIT)).build().unwrap();
         let _first = main.new_cluster();
         let second = main.new_cluster();

@@ -19,8 +19,9 @@ fn a_long_trace_is_told_in_parts() {
         let told = Arc::new(AtomicU64::new(0));
         let lines = Arc::clone(&told);
         let workers: [&[Worker]; 2] = [&[Worker::Forever], &[Worker::Farewell]];
+        // A cluster that forgets writes down thousands of lines after each of 25,000 supersteps.
         let mut main = clusters_with(placement, &workers, |it| {
-            it.trace(move |_| {
+            it.amnesia(None).trace(move |_| {
                 lines.fetch_add(1, Ordering::Relaxed);
             })
         });
