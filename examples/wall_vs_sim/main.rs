@@ -48,7 +48,8 @@ struct Options {
     /// The share of mail that goes to another cluster.
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     cross: f64,
-    /// The least time of mail to another cluster. With 0 the clusters run in lockstep.
+    /// The least time of mail to another cluster. With 0 the clusters run in lockstep, or ahead of
+    /// what is final with `--speculation auto`.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     lookahead: SimDuration,
     /// Whether clusters run ahead of what is final, where there is no lookahead.

@@ -340,7 +340,7 @@ impl MailingList {
         self.freshly_heard.len()
     }
 
-    /// Mail came by about no more than so many of these topics.
+    /// Forgets these topics but for the first `count`: no mail came by about the others.
     pub(crate) fn unhear(&mut self, count: usize) {
         let count = count.min(self.freshly_heard.len());
         for topic in self.freshly_heard.split_off(count) {

@@ -140,7 +140,7 @@ pub(crate) struct AlarmQueue<W, P> {
     kept: Kept<W>,
     /// What belongs to the load that was popped last.
     beside: Option<Beside>,
-    /// What is set and what fires is to be undone perhaps.
+    /// What is set and what fires may be undone.
     is_undoable: bool,
     spare_rungs: Vec<Rung>,
     ties: Vec<((u64, MailKey), u64)>,
@@ -352,37 +352,44 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
     /// when the program is built: asking for each alarm costs a lone scheduler a twelfth of its time.
     #[inline]
     pub(crate) fn pop_due_of<const BESIDE: bool>(&mut self, time: SimTime) -> Option<Due<W, P>> {
+        let place = self.due_place(time)?;
+        let entry = self.pool.at_mut(place);
+        self.hand.advance();
+        self.pending -= 1;
+        let node = entry.node;
+        if !BESIDE {
+            self.states.release(node);
+        }
+        if let Some(load) = entry.load.take() {
+            self.required -= usize::from(load.is_required());
+            if BESIDE {
+                if load.has_beside() {
+                    self.note_beside(node, load.is_elsewhere());
+                }
+                self.states.release(node);
+            }
+            return Some(Due::Packed(load));
+        }
+        let kept = std::mem::replace(&mut entry.kept, NONE);
+        if BESIDE {
+            self.states.release(node);
+        }
+        self.take_kept(kept).map(Due::Kept)
+    }
+
+    /// The place of the first alarm due at `time`, which must be what [`Self::next_time`] answered.
+    #[inline(always)]
+    fn due_place(&mut self, time: SimTime) -> Option<u32> {
         loop {
             let place = self.hand.place_until(time.as_nanos())?;
-            let entry = self.pool.at_mut(place);
+            let entry = self.pool.at(place);
             if entry.time != time.as_nanos() {
                 return None;
             }
-            if self.cleared > 0 && self.states.is_cleared(entry.node) {
-                self.drop_cleared(place);
-                continue;
+            if self.cleared == 0 || !self.states.is_cleared(entry.node) {
+                return Some(place);
             }
-            self.hand.advance();
-            self.pending -= 1;
-            let node = entry.node;
-            if !BESIDE {
-                self.states.release(node);
-            }
-            if let Some(load) = entry.load.take() {
-                self.required -= usize::from(load.is_required());
-                if BESIDE {
-                    if load.has_beside() {
-                        self.note_beside(node, load.is_elsewhere());
-                    }
-                    self.states.release(node);
-                }
-                return Some(Due::Packed(load));
-            }
-            let kept = std::mem::replace(&mut entry.kept, NONE);
-            if BESIDE {
-                self.states.release(node);
-            }
-            return self.take_kept(kept).map(Due::Kept);
+            self.drop_cleared(place);
         }
     }
 

@@ -1,7 +1,5 @@
-//! Alarms that fire, or are set, on the way ahead of what is final: each can be undone.
-//!
-//! While this is so, the state of an alarm that fired is held, so that handles to the alarm mean it
-//! again when it is put back.
+//! Alarms that fire, or are set, on the way ahead of what is final: each can be undone. The state of
+//! an alarm that fired is held meanwhile, so that handles to it mean it again when it is put back.
 
 use super::pool::{Entry, NONE};
 use super::states::{Hint, IS_REQUIRED, KEPT};
@@ -9,7 +7,7 @@ use super::{AlarmQueue, Due, Load, Pack, Pending};
 use crate::SimTime;
 
 impl<W: Load, P: Pack> AlarmQueue<W, P> {
-    /// From now on, or no longer, what is set and what fires is to be undone perhaps.
+    /// Notes whether what is set and what fires from now on may be undone.
     pub(crate) fn set_undoable(&mut self, is_undoable: bool) {
         self.is_undoable = is_undoable;
     }
@@ -21,28 +19,19 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
 
     /// As [`Self::pop_due`]; the state of the alarm is held, and told.
     pub(crate) fn pop_due_held(&mut self, time: SimTime) -> Option<(u32, Due<W, P>)> {
-        loop {
-            let place = self.hand.place_until(time.as_nanos())?;
-            let entry = self.pool.at_mut(place);
-            if entry.time != time.as_nanos() {
-                return None;
-            }
-            if self.cleared > 0 && self.states.is_cleared(entry.node) {
-                self.drop_cleared(place);
-                continue;
-            }
-            self.hand.advance();
-            self.pending -= 1;
-            let node = entry.node;
-            self.states.hold(node);
-            if let Some(load) = entry.load.take() {
+        let place = self.due_place(time)?;
+        let entry = self.pool.at_mut(place).take();
+        self.hand.advance();
+        self.pending -= 1;
+        self.states.hold(entry.node);
+        let due = match entry.load {
+            Some(load) => {
                 self.required -= usize::from(load.is_required());
-                return Some((node, Due::Packed(load)));
+                Due::Packed(load)
             }
-            let kept = std::mem::replace(&mut entry.kept, NONE);
-            let load = self.take_kept(kept)?;
-            return Some((node, Due::Kept(load)));
-        }
+            None => Due::Kept(self.take_kept(entry.kept)?),
+        };
+        Some((entry.node, due))
     }
 
     /// An alarm has fired for good: its state is free.

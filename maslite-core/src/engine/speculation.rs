@@ -1,8 +1,8 @@
 //! An engine runs ahead of what is final, instant by instant, and goes back if it must.
 //!
 //! An instant in which something leaves, or in which an agent does what cannot be undone, is undone
-//! at once: the engine stands before it then, and is *blocked*. Whoever grants time has it done as
-//! any other instant, once all before it is final.
+//! at once: the engine stands before it then, and is *blocked*. The host has the instant done as any
+//! other, once all before it is final.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) type SharedCodec<M> = Arc<dyn AgentCodec<M> + Send + Sync>;
 pub struct Halted {
     /// It stands before an instant that it must not do ahead.
     pub is_blocked: bool,
-    /// So many deliveries were undone.
+    /// How many deliveries were undone.
     pub undone: u64,
 }
 
@@ -114,11 +114,12 @@ impl<M: Message> Engine<M> {
             };
             let copy = |into: &mut Vec<u8>| {
                 if let Some(copy) = codec.copy(agent.as_ref()) {
+                    let size = size_of_val(&*copy);
                     copies.push(copy);
-                    return Ok(true);
+                    return Ok(Some(size));
                 }
                 match codec.encode(agent.as_ref(), into) {
-                    Ok(Some(_)) => Ok(false),
+                    Ok(Some(_)) => Ok(None),
                     _ => Err(()),
                 }
             };
@@ -193,12 +194,11 @@ impl<M: Message> Engine<M> {
         };
         let first = to_restore.last().map(|it| it.state.start);
         for it in to_restore {
+            let copy = it.is_copied.then(|| self.copies.pop()).flatten();
             let Some(agent) = &mut self.agents[it.slot as usize] else {
                 continue;
             };
-            if it.is_copied
-                && let Some(copy) = self.copies.pop()
-            {
+            if let Some(copy) = copy {
                 *agent = copy;
                 continue;
             }

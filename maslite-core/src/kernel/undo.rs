@@ -3,7 +3,8 @@
 //! A *mark* is the state before an instant. What many instants change, and how, is noted behind it:
 //! agents before their first update, alarms that are set and that fire. Whatever else an agent does
 //! is not done but noted as *stray*: the instant is undone then, and done again once all before it is
-//! final. Source: Steinman, "Breathing Time Buckets", 1991–94; local rollback, no anti-messages.
+//! final. So each way in which an agent changes the kernel is either noted here, or asks
+//! [`Kernel::strays`] first. Source: Steinman, "Breathing Time Buckets", 1991–94; local rollback, no anti-messages.
 
 use super::Kernel;
 use super::alarms::Packed;
@@ -21,8 +22,10 @@ use crate::{AgentId, Digest, SimTime};
 pub(crate) struct Undo<M: Message> {
     pub(crate) marks: Vec<Mark>,
     agents: Vec<SavedAgent>,
-    /// The states of these agents, one behind the other.
+    /// The encoded states of these agents, one behind the other.
     states: Vec<u8>,
+    /// The size of all copies of them [bytes].
+    copied: usize,
     set: Vec<Hint>,
     fired: Vec<Fired<M>>,
     renewed: Vec<((AgentId, u64), Periodic)>,
@@ -34,7 +37,7 @@ pub(crate) struct Undo<M: Message> {
     number: u64,
     /// The instant at hand does what cannot be undone.
     pub(crate) is_stray: bool,
-    /// So many topics had been heard of freshly when it began.
+    /// How many topics were freshly heard of when the engine began to run ahead.
     heard: usize,
     budget: Budget,
 }
@@ -42,9 +45,9 @@ pub(crate) struct Undo<M: Message> {
 /// How much may be done ahead of what is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// So many instants that are not final, at most.
+    /// The most instants that are not final.
     pub instants: u64,
-    /// So many bytes of what it takes to go back, about.
+    /// About the most memory that the way back takes \[bytes\].
     pub bytes: u64,
 }
 
@@ -84,8 +87,8 @@ pub struct Stood {
 
 struct SavedAgent {
     slot: u32,
-    /// Whoever keeps the agents has a copy; its encoded state otherwise begins there.
-    is_copied: bool,
+    /// The size of its copy, which the engine keeps; none if the agent was encoded.
+    copied: Option<usize>,
     start: usize,
     sequence: u64,
     delivered: u64,
@@ -118,6 +121,7 @@ impl<M: Message> Undo<M> {
             marks: Vec::new(),
             agents: Vec::new(),
             states: Vec::new(),
+            copied: 0,
             set: Vec::new(),
             fired: Vec::new(),
             renewed: Vec::new(),
@@ -133,6 +137,7 @@ impl<M: Message> Undo<M> {
     /// How much memory the way back takes, about [bytes].
     fn bytes(&self) -> usize {
         self.states.len()
+            + self.copied
             + self.agents.len() * size_of::<SavedAgent>()
             + self.fired.len() * size_of::<Fired<M>>()
             + self.set.len() * size_of::<Hint>()
@@ -148,18 +153,19 @@ impl<M: Message> Undo<M> {
         &self.states
     }
 
-    /// Saves an agent: `copy` tells that it has made a copy, or appends the state.
+    /// Saves an agent: `copy` tells the size of a copy, or appends the state.
     ///
     /// # Errors
     /// Of `copy`.
     fn save<E>(
         &mut self,
         mut saved: SavedAgent,
-        copy: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
+        copy: impl FnOnce(&mut Vec<u8>) -> Result<Option<usize>, E>,
     ) -> Result<(), E> {
         match copy(&mut self.states) {
-            Ok(is_copied) => {
-                saved.is_copied = is_copied;
+            Ok(copied) => {
+                self.copied += copied.unwrap_or(0);
+                saved.copied = copied;
                 self.agents.push(saved);
                 Ok(())
             }
@@ -286,11 +292,11 @@ impl<M: Message> Kernel<M> {
     /// Saves an agent before it is updated, unless it was saved behind the last mark.
     ///
     /// # Errors
-    /// Of `copy`, which tells that it has made a copy, or appends the state.
+    /// Of `copy`, which tells the size of a copy, or appends the state.
     pub(crate) fn save_agent<E>(
         &mut self,
         slot: u32,
-        copy: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
+        copy: impl FnOnce(&mut Vec<u8>) -> Result<Option<usize>, E>,
     ) -> Result<(), E> {
         let Some(undo) = &mut self.undo else {
             return Ok(());
@@ -306,7 +312,7 @@ impl<M: Message> Kernel<M> {
         let entry = &self.slots[slot as usize];
         let saved = SavedAgent {
             slot,
-            is_copied: false,
+            copied: None,
             start: undo.states.len(),
             sequence: entry.sequence,
             delivered: entry.delivered,
@@ -336,14 +342,21 @@ impl<M: Message> Kernel<M> {
 
     /// Turns the alarms due at `time` into mail, and notes them.
     pub(super) fn fire_undoable(&mut self, time: SimTime) {
-        while let Some((node, due)) = self.alarms.pop_due_held(time) {
-            let load = match &due {
-                Due::Packed(load) => Due::Packed(load.clone()),
-                Due::Kept(load) => Due::Kept(load.clone()),
+        while let Some((node, load)) = self.alarms.pop_due_held(time) {
+            let Some(undo) = &mut self.undo else { return };
+            // Noted first: a clone that panics loses no alarm.
+            undo.fired.push(Fired { time, node, load });
+            let due = match undo.fired.last() {
+                Some(Fired {
+                    load: Due::Packed(load),
+                    ..
+                }) => Due::Packed(load.clone()),
+                Some(Fired {
+                    load: Due::Kept(load),
+                    ..
+                }) => Due::Kept(load.clone()),
+                None => return,
             };
-            if let Some(undo) = &mut self.undo {
-                undo.fired.push(Fired { time, node, load });
-            }
             self.queue_due(due);
         }
     }
@@ -377,7 +390,8 @@ impl<M: Message> Kernel<M> {
         let last = undo.marks[count - 1].instant;
         undo.marks.drain(..count);
         let copied = undo.agents.drain(..agents);
-        let copied = copied.filter(|it| it.is_copied).count();
+        let copied: Vec<usize> = copied.filter_map(|it| it.copied).collect();
+        undo.copied -= copied.iter().sum::<usize>();
         undo.states.drain(..states);
         undo.set.drain(..set);
         undo.renewed.drain(..renewed);
@@ -397,7 +411,7 @@ impl<M: Message> Kernel<M> {
         if let Some(marks) = &mut self.marks {
             pieces.for_each(|piece| marks.add(piece.instant, piece.hash));
         }
-        copied
+        copied.len()
     }
 
     /// Goes back to the mark of this number, but for the agents, which are told.
@@ -424,9 +438,10 @@ impl<M: Message> Kernel<M> {
                 entry.rng = saved.rng.map(Box::new);
                 entry.inbox = Inbox::EMPTY;
                 entry.flags &= !AWAKE;
+                undo.copied -= saved.copied.unwrap_or(0);
                 agents.push(ToRestore {
                     slot: saved.slot,
-                    is_copied: saved.is_copied,
+                    is_copied: saved.copied.is_some(),
                     state: saved.start..end,
                 });
             }

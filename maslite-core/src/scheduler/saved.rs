@@ -96,7 +96,7 @@ mod tests {
 
     type Change = fn(&mut KernelState<Tick>);
 
-    /// What is said of a state of which this was changed.
+    /// Changes the state of a scheduler, and restores another scheduler from it.
     fn restored(change: impl FnOnce(&mut KernelState<Tick>)) -> Result<(), String> {
         let types = AgentTypes::new().with::<Clock>();
         let mut scheduler = Scheduler::builder().build();

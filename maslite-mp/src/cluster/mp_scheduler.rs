@@ -72,7 +72,7 @@ pub(crate) struct MpScheduler<M: Message> {
     speculates: bool,
     /// What it has done ahead under the grant at hand.
     ahead: DoneAhead,
-    /// So many deliveries were undone since main was told.
+    /// How many deliveries were undone since main was told.
     undone: u64,
 }
 

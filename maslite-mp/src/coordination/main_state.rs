@@ -125,7 +125,7 @@ impl<M: WireMessage> MainState<M> {
         codec::decode(bytes).map_err(|why| why.to_string())
     }
 
-    /// Whether it is of a simulation in so many clusters.
+    /// Whether it is of a simulation with this number of clusters.
     ///
     /// # Errors
     /// Why it is not.

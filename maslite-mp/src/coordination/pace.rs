@@ -5,19 +5,21 @@ use rand::RngExt;
 
 use crate::settings::Speculation;
 
-/// So many instants that are not final a cluster has at first, and at most.
+/// How many instants of a cluster may be not final: at first, and at most.
 const FIRST: u64 = 32;
 const MOST: u64 = 4_096;
-/// So many bytes of what it takes to go back, in each cluster.
+/// About the most memory that the way back takes in each cluster [bytes].
 const BYTES: u64 = 32 << 20;
-/// After rounds that were not worth it, so many instants at most are done without running ahead.
+/// After rounds that were not worth it, at most this number of instants are done without running
+/// ahead.
 const LONGEST_REST: u32 = 512;
+
 /// How far clusters are to run ahead.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// Instants that are not final, in each cluster.
     instants: u64,
-    /// So many times it is not tried.
+    /// How many times it is not tried from now on.
     rest: u32,
     next_rest: u32,
     /// Draws all of these.

@@ -7,8 +7,8 @@
 //! it. What others have done at the horizon or behind it stays, unless something comes for them.
 //!
 //! A report of a cluster that ran ahead tells what is final, as any report does, and beside that
-//! what was done ahead. So main may forget the latter at any time: whoever gets a grant of another
-//! task goes back to where main stands.
+//! what was done ahead. So main may forget the latter at any time: a cluster that gets a grant of
+//! another task goes back to where main stands.
 //!
 //! Source: Steinman, "SPEEDES: synchronous parallel environment for emulation and discrete event
 //! simulation", 1991, and "Breathing time warp", 1993, without anti-messages.
@@ -68,7 +68,11 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             .filter(|place| self.can_run_ahead(*place, instants))
             .collect();
         if able.len() < 2 {
-            self.note_gain(&[], instants);
+            // Where others are far ahead already, one that catches up is no sign that it does not pay.
+            let is_ahead = |report: &Report| !report.ahead.instants.is_empty();
+            if !self.standing.reports.iter().flatten().any(is_ahead) {
+                self.note_gain(&[], instants);
+            }
             return Ok(false);
         }
         let before: Vec<usize> = able
@@ -107,7 +111,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     }
 
     /// Whether clusters may run ahead from here on: no limit counts supersteps, no predicate looks
-    /// at each of them, no agent wants to take part in all, and whoever is next may do it ahead.
+    /// at each of them, no agent wants to take part in all, and the cluster that is next may do it
+    /// ahead.
     fn may_speculate(&self, horizon: SimTime) -> bool {
         let all_may = |report: &Report| {
             let is_next = report.ahead.is_blocked && report.ahead.then == Some(horizon);

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// The first bytes of the file, and the version of the format.
 const MAGIC: [u8; 8] = *b"maslrec\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes of a block before its contents: kind, length, checksum.
 const BLOCK_HEAD: usize = 12;

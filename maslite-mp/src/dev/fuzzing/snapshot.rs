@@ -25,7 +25,7 @@ use crate::snapshot::head::Head;
 /// The seed of all that is restored.
 const SEED: u64 = 5;
 
-/// In so many clusters a simulation goes on.
+/// The numbers of clusters in which a simulation goes on.
 const CLUSTERS: usize = 3;
 
 /// An agent of the snapshots.

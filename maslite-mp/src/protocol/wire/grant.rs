@@ -127,9 +127,9 @@ pub(crate) enum Task {
     /// Run instants ahead of what is final, before `until`, and keep the way back.
     Speculate {
         until: Option<SimTime>,
-        /// So many instants that are not final, at most.
+        /// The most instants that are not final.
         instants: u64,
-        /// So many bytes of what it takes to go back, about.
+        /// About the most memory that the way back takes [bytes].
         bytes: u64,
     },
     /// Answer the request among the news. What arrived waits, as in `Match`.

@@ -204,7 +204,7 @@ pub(crate) struct Events {
     pub(crate) heard: Vec<Topic>,
     /// How often it has forgotten everything and come back.
     pub(crate) amnesias: u64,
-    /// So many deliveries were undone.
+    /// How many deliveries were undone.
     pub(crate) undone: u64,
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
