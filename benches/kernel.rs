@@ -17,7 +17,7 @@ fn main() {
     divan::main();
 }
 
-/// Runs a model on and on, so many supersteps and deliveries each time.
+/// Runs a model on and on; `run` has the numbers of supersteps and deliveries of each time.
 fn ours(bencher: Bencher<'_, '_>, model: Result<Model, maslite_core::Error>, run: (u64, u64)) {
     let (supersteps, deliveries) = run;
     let mut model = model.expect("the model is sound");

@@ -7,7 +7,7 @@
 //! thinks for a while and bids for the one that promises most: its value less its price. It bids so
 //! much that the next best would be as good, and a little more. Who is outbid thinks again. Prices
 //! go out to all who are interested, and like all mail take a while, so a bid may come too late.
-//! When nobody bids any more, the assignment has the highest total value there is. For that "a
+//! When no person bids any more, the assignment has the highest total value there is. For that "a
 //! little" must be less than the smallest difference between two totals, divided by the number of
 //! persons: values are whole cents times one more than there are persons, and a little is 1.
 //!
@@ -208,7 +208,7 @@ impl Agent<Msg> for Auctioneer {
             return;
         }
         self.price = amount;
-        // The price first: whoever thinks again should know it.
+        // The price first: a person that was outbid should know it before the next bid.
         post(
             ctx,
             AgentId::MAIN,
@@ -417,7 +417,7 @@ impl Market {
     }
 
     fn person(&self, person: AgentId, goal: Goal) -> Person {
-        // Values are multiplied by so much that all persons' last steps of 1 are less than a cent.
+        // The scale is so large that all persons' last steps of 1 are less than a cent together.
         let scale = i64::try_from(self.persons.len() + 1).unwrap_or(i64::MAX);
         let offers = self.objects.iter().filter_map(|object| {
             let cost = self.costs.get(&(person, *object))?;

@@ -3,12 +3,12 @@
 //!
 //! *Scenario*: people live in towns, and each knows some others there: a few know many. Who catches
 //! the disease is exposed for a while, then infectious for a while, then immune, and may infect
-//! each acquaintance at a random moment of the infectious time. A few people also know somebody in
+//! each acquaintance at a random moment of the infectious time. A few people also know a person in
 //! another town, who visits them and travels home for a day before any harm is done there; so towns
 //! can be a day ahead of each other. A health office in every town counts the cases and writes to
 //! main each night.
 //!
-//! `--check` computes the same epidemic without agents: the moment at which somebody is exposed is
+//! `--check` computes the same epidemic without agents: the moment at which a person is exposed is
 //! the length of the shortest path from an index case, where the length of a step is how long it
 //! takes to infect that acquaintance.
 //!
@@ -48,7 +48,7 @@ struct Options {
     /// How many people are infected at the start, all in the first town.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     index_cases: u64,
-    /// The share of people who know somebody in another town.
+    /// The share of people who know a person in another town.
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     travellers: f64,
     /// Compute the same epidemic without agents, and compare day by day.
@@ -67,19 +67,19 @@ struct Options {
 const DAY: SimDuration = SimDuration::from_secs(86_400);
 /// How long it takes from one town to another; also how long offices' letters take.
 const TRAVEL: SimDuration = DAY;
-/// In the mean [days]: until somebody who was exposed is infectious; then until recovery.
+/// In the mean [days]: until a person who was exposed is infectious; then until recovery.
 const INCUBATION: f64 = 3.0;
 const ILLNESS: f64 = 5.0;
 /// In the mean, until an infectious person infects one acquaintance [days].
 const CONTACT: f64 = 12.0;
 /// How many people a newcomer gets to know in the growing network of a town.
 const ACQUAINTANCES: u32 = 3;
-/// The story has a line for every so many days.
+/// The story has a line for each period of this many days.
 const TOLD: usize = 10;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
-    /// From somebody infectious.
+    /// From an infectious person.
     Contact,
     /// To oneself: infectious from now on.
     Onset,
@@ -93,7 +93,7 @@ enum Msg {
     Tally { day: u32, changes: [u32; 3] },
 }
 
-/// What somebody has become.
+/// What has become of a person.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Stage {
     Exposed,
@@ -134,7 +134,7 @@ struct Town {
     /// Where in `known` the acquaintances of each person begin, and where those of the last end.
     starts: Vec<u32>,
     known: Vec<u32>,
-    /// Who knows somebody elsewhere, in ascending order.
+    /// Who knows a person elsewhere, in ascending order.
     elsewhere: Vec<(u32, AgentId)>,
 }
 
@@ -369,8 +369,8 @@ impl Chronicle {
         self.0.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// The ends of all days, before them the beginning of the first, in some towns with so many
-    /// people.
+    /// The ends of all days, before them the beginning of the first, in some towns with `people`
+    /// people together.
     fn curves(&self, people: u64, towns: std::ops::Range<usize>) -> Vec<Curve> {
         let mut now = [people, 0, 0, 0];
         let mut curves = vec![now];

@@ -1,10 +1,10 @@
 //! *Covers*: the state of an agent in another process, commands, refusals, an agent taken out, a
 //! run that is steered.
 //!
-//! *Scenario*: a cell grows in a process of its own, with parameters that nobody else has, and
-//! tells its environment of every division. While the simulation runs, somebody reads the cell's
-//! inner state, gives it other food, asks for what it cannot do, and halts it at last. Each of
-//! these is one call, and there is never a second copy of the cell.
+//! *Scenario*: a cell grows in a process of its own, with parameters of its own, and tells its
+//! environment of every division. While the simulation runs, a user reads the cell's inner state,
+//! gives it other food, asks for what it cannot do, and halts it at last. Each of these is one
+//! call, and there is never a second copy of the cell.
 
 use std::process::ExitCode;
 use std::thread;
@@ -40,9 +40,10 @@ const STEP: SimDuration = SimDuration::from_secs(1);
 enum Msg {
     /// To oneself: grow.
     Grow,
-    /// To the environment: there are so many cells of this line now.
+    /// To the environment: this is the number of cells of this line now.
     Divided { cells: u64 },
-    /// As a command: from now on there is so much food \[fg/s\]. The answer is what there was.
+    /// As a command: from now on there is this much food \[fg/s\]. The answer is how much there
+    /// was.
     Food(u64),
     /// As a command, and no cell understands it.
     Dance,
@@ -146,7 +147,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     Ok(())
 }
 
-/// What somebody does while the simulation runs.
+/// What the user does while the simulation runs.
 fn experiment(controller: &Controller<Msg>) -> Result<(), ControlError> {
     for agent in controller.agents()? {
         println!(
@@ -161,7 +162,7 @@ fn experiment(controller: &Controller<Msg>) -> Result<(), ControlError> {
         println!("     food: 400 fg/s instead of {before}");
     }
     look(controller, 8)?;
-    // What cannot be done harms nobody.
+    // Requests that cannot be served do no harm.
     for error in [
         controller.command("cell", Msg::Dance).err(),
         controller.command("environment", Msg::Dance).err(),

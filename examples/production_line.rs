@@ -52,7 +52,7 @@ const MACHINES: [u64; 2] = [2, 3];
 const MINUTE: SimDuration = SimDuration::from_secs(60);
 /// The longest time of an item whose times are drawn [min].
 const LONGEST: u64 = 20;
-/// All sequences of so many items are tried, to be sure that none is shorter.
+/// All sequences of this number of items are tried, to be sure that none is shorter.
 const TRIED: usize = 7;
 
 /// How long an item takes on each machine [min].

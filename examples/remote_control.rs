@@ -1,9 +1,9 @@
 //! *Covers*: agents paused, played and killed by id and all at once, a run that is steered from
 //! another thread, errors of agents collected.
 //!
-//! *Scenario*: four jobs of ten steps each, two to a process. Somebody at the controls pauses one
-//! of them, then all, plays all again, and kills one; nobody is asked twice, and who cannot do what
-//! was asked says so. One job has a step that goes wrong, and reports it.
+//! *Scenario*: four jobs of ten steps each, two to a process. A user pauses one of them, then all,
+//! plays all again, and kills one; no job is asked twice, and a job that cannot do what was asked
+//! says so. One job has a step that goes wrong, and reports it.
 
 use std::process::ExitCode;
 use std::thread;
@@ -43,7 +43,7 @@ enum Msg {
     Pause,
     /// As a command: go on.
     Play,
-    /// The answer: so many steps are done.
+    /// The answer: the number of steps that are done.
     Done(u64),
 }
 
@@ -131,7 +131,7 @@ fn run(agents: Entered<Msg>, options: &Options) -> Result<(), Box<dyn std::error
     Ok(())
 }
 
-/// What somebody at the controls does.
+/// What the user does.
 fn operate(controller: &Controller<Msg>) -> Result<(), ControlError> {
     until(controller, 2)?;
     println!("pause job 2: {}", answer(controller.command(2, Msg::Pause)));

@@ -2,11 +2,11 @@
 //! grow.
 //!
 //! *Scenario*: players in two clusters or more throw balls to players of the next cluster, one each
-//! in every superstep, and as often as it takes. Now and then a player throws one to nobody as
-//! well. The simulation runs in slices. After each every ball must have arrived, all messages must
-//! be accounted for, sent = delivered + undeliverable + queued, and the memory of every process is
-//! looked at: after a tenth of the messages it is warm, and what it takes at the end must not be
-//! much more.
+//! in every superstep, and as often as it takes. Now and then a player also throws one to an agent
+//! that does not exist. The simulation runs in slices. After each every ball must have arrived, all
+//! messages must be accounted for, sent = delivered + undeliverable + queued, and the memory of
+//! every process is looked at: after a tenth of the messages it is warm, and what it takes at the
+//! end must not be much more.
 //!
 //! ```sh
 //! cargo run --release --example soak -- --messages 100000000 --progress
@@ -52,21 +52,21 @@ struct Options {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// The simulation is looked at so often.
+/// How often the simulation is looked at.
 const SLICES: u64 = 100;
 
-/// It is warm after so many slices.
+/// The simulation is warm after this number of slices.
 const WARM: u64 = 10;
 
-/// A process may grow by so much from when it was warm [kB].
+/// By how much a process may grow from when it was warm [kB].
 const GROWTH: u64 = 8 * 1024;
 
-/// Every so manieth ball is followed by one that nobody gets.
+/// After each series of this many balls comes one that no agent gets.
 const LOST: u64 = 1_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
-    /// It has been thrown so often.
+    /// With the number of times that it has been thrown.
     Ball(u64),
 }
 

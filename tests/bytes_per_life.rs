@@ -91,7 +91,7 @@ impl Agent<Msg> for Mortal {
 
 const KEEPER: u64 = 1;
 
-/// Answers everybody.
+/// Answers all senders.
 #[derive(Debug, Serialize, Deserialize)]
 struct Keeper;
 
@@ -145,7 +145,7 @@ fn child() {
     let _ = agents();
 }
 
-/// The keeper, the mortals, and nobody: each in a cluster of its own.
+/// The keeper in a cluster of its own, the mortals in another, and a third cluster without agents.
 fn clusters(ids: Ids, lookahead: bool, placement: Placement) -> MpMain<Msg> {
     let lookahead = SimDuration::from_micros(if lookahead { 100 } else { 0 });
     let settings = MpMain::builder(agents()).placement(placement);

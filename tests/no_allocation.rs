@@ -109,7 +109,7 @@ enum Word {
     Answer(u64),
 }
 
-/// Every millisecond it asks so many questions, each when the one before is answered.
+/// Every millisecond it asks a number of questions, each when the one before is answered.
 #[derive(Serialize, Deserialize)]
 struct Asker {
     questions: u64,
@@ -144,8 +144,8 @@ impl Agent<Word> for Answerer {
     }
 }
 
-/// Allocations of a run in which so many questions go from one cluster to another and are answered,
-/// after one like it.
+/// Allocations of a run in which `questions` questions go from one cluster to another and are
+/// answered, after one like it.
 fn allocations_of_rounds(questions: u64) -> u64 {
     let agents = Registry::new().with::<Asker>().with::<Answerer>().enter();
     let settings = MpMain::builder(agents).placement(Placement::Inline);

@@ -1,7 +1,7 @@
 //! Bare loops: the least work that gives the same deliveries in the same order, without a kernel.
 //!
 //! They look ids and subscriptions up as the kernel must, call agents through `dyn`, and keep
-//! inboxes and a double buffer of mail. They count nothing, name nobody, refuse nothing, and know
+//! inboxes and a double buffer of mail. They count nothing, have no names, refuse nothing, and know
 //! no removal, unread mail, limits, clocks or panics.
 
 use std::cmp::Reverse;
@@ -75,7 +75,7 @@ impl World {
         });
     }
 
-    /// Runs so many supersteps and tells how much mail was delivered in them.
+    /// Runs this number of supersteps and tells how much mail was delivered in them.
     pub(crate) fn run(&mut self, supersteps: u64) -> u64 {
         let mut delivered = 0;
         for _ in 0..supersteps {
@@ -540,7 +540,7 @@ impl Phold {
         self.buckets[bucket(time / PHOLD_LOOKAHEAD)].push(event);
     }
 
-    /// Fires at least so many events, and tells how many.
+    /// Fires at least `events` events, and tells how many.
     pub(crate) fn run(&mut self, events: u64) -> u64 {
         let mut fired = 0;
         while fired < events {

@@ -270,7 +270,7 @@ fn measure_elsewhere<T: DeserializeOwned>(figure: &Figure, program: &Path) -> Ou
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Runs a model and its bare loop in turns, so many supersteps each time: the rates.
+/// Runs a model and its bare loop in turns, `supersteps` supersteps each time: the rates.
 fn rates(
     runs: usize,
     supersteps: u64,
@@ -332,7 +332,7 @@ fn awake_random_ten(runs: usize) -> Outcome<Pair> {
 }
 
 impl Pair {
-    /// What so many of what the rates count take [ns].
+    /// How long `count` of the things that the rates count take [ns].
     fn nanoseconds(self, count: f64) -> Self {
         Self {
             value: count * 1e9 / self.value,

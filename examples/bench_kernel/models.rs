@@ -64,7 +64,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Runs so many supersteps and tells how much mail was delivered in them.
+    /// Runs this number of supersteps and tells how much mail was delivered in them.
     pub(crate) fn run(&mut self, supersteps: u64) -> Result<u64, Error> {
         // Most of these models exchange mail at one instant without end, and mean to.
         let run = Run::until_idle()
@@ -73,7 +73,7 @@ impl Model {
         Ok(self.scheduler.run(run)?.counters.delivered)
     }
 
-    /// Runs until at least so much mail was delivered, and tells how much.
+    /// Runs until at least `events` mails were delivered, and tells how many.
     pub(crate) fn run_events(&mut self, events: u64) -> Result<u64, Error> {
         let (mut delivered, mut supersteps) = (0, 1);
         while delivered < events {
@@ -378,7 +378,7 @@ pub(crate) fn clearing(pending: u64) -> Result<Model, Error> {
 /// Agents in the hold model.
 pub(crate) const HOLDERS: u64 = 100;
 
-/// The hold model: so many alarms pending, spread over a hundred agents.
+/// The hold model: `pending` alarms, spread over a hundred agents.
 pub(crate) fn hold(pending: u64) -> Result<Model, Error> {
     let mut scheduler = Scheduler::new();
     for id in 0..HOLDERS {

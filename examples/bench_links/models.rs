@@ -50,7 +50,7 @@ impl Agent<Msg> for Pacer {
     }
 }
 
-/// Every period it asks so many questions, each when the one before is answered.
+/// Every period it asks `trips` questions, each when the one before is answered.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Asker {
     pub(crate) answerer: AgentId,
@@ -89,7 +89,8 @@ impl Agent<Msg> for Answerer {
     }
 }
 
-/// Every period it sends a stream of messages, so many in each superstep, to all receivers in turn.
+/// Every period it sends a stream of messages, a fixed number in each superstep, to all receivers
+/// in turn.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Source {
     pub(crate) mails: u64,
@@ -122,7 +123,7 @@ impl Agent<Msg> for Source {
     }
 }
 
-/// Gets every so manieth message of the source.
+/// Gets its share of the messages of the source.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Sink {
     pub(crate) next: u64,
@@ -262,7 +263,7 @@ pub(crate) fn lockstep(main: &mut MpMain<Msg>, clusters: u64) -> Result<(), Erro
     Ok(())
 }
 
-/// An agent that asks so many questions in every period, and one in another cluster that answers.
+/// An agent that asks `trips` questions in every period, and one in another cluster that answers.
 pub(crate) fn round_trip(main: &mut MpMain<Msg>, trips: u64) -> Result<(), Error> {
     let (one, two) = (main.new_cluster(), main.new_cluster());
     let asker = Asker {

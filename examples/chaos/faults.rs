@@ -75,7 +75,7 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     stack_overflow: "an agent's stack overflows" => |chaos| death(chaos, Deed::StackOverflow, |exit| *exit == ExitKind::StackOverflow);
     out_of_memory: "an agent asks for all memory there is" => |chaos| death(chaos, Deed::OutOfMemory, |exit| matches!(exit, ExitKind::AllocationFailed { .. }));
     spin: "an agent never returns, with a limit of 100 ms" => spin;
-    unknown_receiver: "mail for nobody, which is counted" => unknown_receiver;
+    unknown_receiver: "mail for an unknown agent, which is counted" => unknown_receiver;
     cannot_leave: "a message that does not serialise" => |chaos| message(chaos, Deed::CannotLeave);
     cannot_arrive: "a message that does not deserialise" => |chaos| message(chaos, Deed::CannotArrive);
     flood_stderr: "an agent writes 2 MB to its standard error" => |chaos| harmless(chaos, Deed::FloodStderr);

@@ -140,7 +140,7 @@ fn do_rounds(options: &Options) -> Result<bool, Failure> {
     }
     // It goes with the one that started it, too.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Whoever outlives its parent becomes a child of this process, and is counted.
+    // A process that outlives its parent becomes a child of this process, and is counted.
     set_child_subreaper(Some(getpid()))?;
     if !options.json {
         println!(

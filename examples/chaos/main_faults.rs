@@ -82,7 +82,7 @@ fn resume(folder: &Path, stage: Stage) -> Result<(), Failure> {
 }
 
 /// Kills main up to four times; each time another main goes on from the last snapshot. The last one
-/// ends as one that nobody harmed. Tells how long that one took.
+/// ends as an undisturbed one. Tells how long that one took.
 pub(crate) fn kill_main_and_resume(chaos: &mut Chaos) -> Round {
     let expected = format!("time limit {}", undisturbed(chaos.stage)?);
     let name = format!("maslite-chaos-{}-resume", std::process::id());
@@ -220,7 +220,7 @@ pub(crate) fn undisturbed_host(chaos: &mut Chaos, before: &str) -> Round {
 }
 
 pub(crate) fn ctrl_c(chaos: &mut Chaos, times: usize) -> Round {
-    // Of two equal signals that nobody has taken yet the system keeps one.
+    // Of two equal signals that are not taken yet the system keeps one.
     let signals = [Signal::INT, Signal::TERM];
     interrupted(chaos, &signals[..times])
 }

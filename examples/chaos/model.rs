@@ -83,8 +83,8 @@ pub(crate) struct Stage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Player {
     next: AgentId,
-    /// Somebody in another process: an agent of the first cluster, or main if there is one cluster
-    /// only.
+    /// A receiver in another process: an agent of the first cluster, or main if there is one
+    /// cluster only.
     elsewhere: AgentId,
     balls: u64,
     deed: Option<Deed>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use maslite_mp::clock::wall;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-/// Sends a signal; to nobody, if the process is gone.
+/// Sends a signal, if the process is still there.
 pub(crate) fn send(signal: Signal, pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);

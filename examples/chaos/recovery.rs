@@ -19,7 +19,7 @@ const ALWAYS: Recovery = Recovery::restart().at_most(u32::MAX, Duration::from_se
 const SPAN: SimDuration = SimDuration::from_millis(400);
 
 /// Has a run, and something happen to its processes meanwhile. It must end as the undisturbed one.
-/// Tells how long the slowest recovery took; nothing, if nobody came back.
+/// Tells how long the slowest recovery took; nothing, if no cluster came back.
 fn survive(
     chaos: &mut Chaos,
     answer_limit: Duration,

@@ -38,7 +38,9 @@ impl Losing {
     /// Waits for the thread; the scenario is over.
     pub(crate) fn finish(self) {
         drop(self.over);
-        self.thread.join().expect("whoever kills does not panic");
+        self.thread
+            .join()
+            .expect("the thread that kills does not panic");
     }
 }
 

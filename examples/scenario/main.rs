@@ -180,7 +180,7 @@ const FAILED: u8 = 1;
 /// Where a trace is written.
 type Lines = Trace<BufWriter<File>>;
 
-/// So many supersteps a run may have, in the first attempt and in those after it. One attempt is
+/// How many supersteps a run may have, in the first attempt and in those after it. One attempt is
 /// enough, unless agents say more in a run than its report holds.
 const ATTEMPTS: [u64; 4] = [u64::MAX, 64, 8, 1];
 
@@ -265,7 +265,7 @@ fn write_marks(options: &Options, marks: Option<Marks>) {
     }
 }
 
-/// Plays a scenario in the way that the options say, in runs of so many supersteps at most.
+/// Plays a scenario in the way that the options say, in runs of at most `most` supersteps.
 fn perform(
     agents: Entered<ScenarioMessage>,
     scenario: &Scenario,

@@ -8,7 +8,7 @@ use maslite_mp::prelude::*;
 use maslite_testkit::scenario::agent::{ScenarioMessage, Scripted};
 use rand::RngExt;
 
-/// After so many disturbances a scenario is left alone.
+/// After this number of disturbances a scenario is left alone.
 const MOST: u32 = 300;
 
 /// A thread that disturbs a scenario. It ends with the scenario.
@@ -42,7 +42,9 @@ impl Steering {
     /// Waits for the thread; the scenario is over.
     pub(crate) fn finish(self) {
         drop(self.over);
-        self.thread.join().expect("whoever steers does not panic");
+        self.thread
+            .join()
+            .expect("the thread that steers does not panic");
     }
 }
 

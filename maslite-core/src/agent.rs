@@ -249,7 +249,7 @@ impl<'a, M: Message> Context<'a, M> {
         self.set_alarm(Alarm::at(time), body)
     }
 
-    /// Sends a message later, to whom and when `alarm` says.
+    /// Sends a message later: `alarm` says when, and to which receiver.
     ///
     /// An alarm beyond the end of simulated time ends the run with [`Error::TimeOverflow`].
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::message::{Envelope, FOREIGN, MailKey, Message, Receiver};
 use crate::periodic::Periodic;
 use crate::{AgentId, SimDuration, SimTime, Topic};
 
-/// When an alarm is due, whom it is for, and whether an idle run in real time waits for it.
+/// When an alarm is due, its receiver, and whether an idle run in real time waits for it.
 ///
 /// ```
 /// use maslite_core::{Alarm, AgentId, SimDuration, SimTime};
@@ -191,7 +191,7 @@ pub struct PendingAlarm {
     pub time: SimTime,
     /// The agent that set it.
     pub setter: AgentId,
-    /// Whom it is for.
+    /// Its receiver.
     pub receiver: Receiver,
     /// Its topic.
     pub topic: Topic,

@@ -37,7 +37,7 @@ pub trait Message: Clone + Send + 'static {
     fn topic(&self) -> Topic;
 }
 
-/// Whom mail is for. Copies go to agents that subscribed to mail like it.
+/// The receiver of mail. Copies go to agents that subscribed to mail like it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Receiver {
     /// One agent, and a copy for every subscriber.
@@ -73,7 +73,7 @@ impl<T: Into<AgentId>> From<T> for Receiver {
 pub struct Mail<M> {
     /// The sender.
     pub sender: AgentId,
-    /// Whom it is addressed to: not this agent, where it is a copy for a subscriber.
+    /// The receiver in its address: not this agent, where it is a copy for a subscriber.
     pub receiver: Receiver,
     /// The message.
     pub body: M,
@@ -126,7 +126,8 @@ pub struct Import<M> {
     pub is_copy: bool,
 }
 
-/// A place in the kernel's one order of mail: when it was sent, by whom, how manieth of the sender.
+/// A place in the kernel's one order of mail: when it was sent, its sender, and its number among
+/// the mail of that sender.
 ///
 /// It is compared in this order and never by arrival, so that every placement agrees. For mail of
 /// a superstep the time is the same for all; for alarms it is the time they were set at.
@@ -257,7 +258,7 @@ impl<M: Message> Envelope<M> {
     /// What the message is about.
     pub(crate) fn topic(&self) -> Topic {
         let body = self.body.as_ref();
-        body.expect("mail that nobody has read has a body").topic()
+        body.expect("unread mail has a body").topic()
     }
 }
 

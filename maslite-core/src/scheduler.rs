@@ -278,8 +278,7 @@ impl<M: Message> Scheduler<M> {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
-    /// else.
+    /// Queues mail, from any sender. It is posted when the next run starts, before anything else.
     pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }

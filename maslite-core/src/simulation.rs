@@ -109,8 +109,7 @@ pub trait Simulation<M: Message> {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
-    /// else.
+    /// Queues mail, from any sender. It is posted when the next run starts, before anything else.
     fn send_mail(&mut self, mail: Mail<M>);
 
     /// Runs. Consecutive runs equal one longer run. Mail addressed to main is undeliverable.

@@ -118,7 +118,7 @@
 //!    goes on to the same trace.
 //! 6. An agent that does not return from its update is found when the run has a timeout, or is
 //!    ended with a [`StopHandle`], and after [`MpMainBuilder::update_limit`]: [`Error::Stuck`].
-//!    Inline nobody can interrupt it. Without any of them, a [`Warning`] tells of it, or of
+//!    Inline it cannot be interrupted. Without any of them, a [`Warning`] tells of it, or of
 //!    whatever else keeps time from moving. A process that is stopped, or gets no processor time at
 //!    all, is given 5 s ([`MpMainBuilder::answer_limit`]).
 //! 7. Dropping [`MpMain`], also during a panic, asks all clusters to end, waits a bounded time,

@@ -175,8 +175,8 @@ pub enum Waiting {
 impl Waiting {
     /// The steps, with this number of clusters.
     pub(crate) fn steps(self, clusters: usize) -> Wait {
-        /// About twice what it takes to wake a processor that idles: whoever finds the message
-        /// meanwhile has saved that.
+        /// About twice what it takes to wake a processor that idles: a process that finds the
+        /// message meanwhile has saved that.
         const SHORT: Duration = Duration::from_micros(50);
         /// A round with little work is over by then.
         const GLANCE: Duration = Duration::from_micros(10);

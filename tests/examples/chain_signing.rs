@@ -69,7 +69,7 @@ fn ctrl_c_ends_the_run_of_chain_signing_and_a_second_one_the_program() {
         line.clear();
         assert_ne!(story.read_line(&mut line).unwrap(), 0, "no hop");
     }
-    // Nobody reads the story from here on, so the run waits at a full pipe and cannot end.
+    // The story is not read from here on, so the run waits at a full pipe and cannot end.
     send_sigint(&child);
     line.clear();
     errors.read_line(&mut line).unwrap();

@@ -47,7 +47,7 @@ fn the_auction_finds_the_known_assignments_with_any_seed() {
 fn the_auction_takes_the_same_course_everywhere() {
     let story = |placement: &str| told("auction", &["--story", "--placement", placement]);
     let one = story("single");
-    // A bid, its price for main and whoever is interested, and who has the object now.
+    // A bid, its price for main and all who are interested, and who has the object now.
     assert!(one.lines().count() > 4 * 40, "{one}");
     for placement in ["inline", "processes"] {
         assert_eq!(story(placement), one, "{placement}");
@@ -117,7 +117,7 @@ fn epidemic() {
     );
 }
 
-/// Who visits somebody in another town travels for a day, so clusters do not change the result.
+/// A person who visits another town travels for a day, so clusters do not change the result.
 #[test]
 fn the_epidemic_is_the_same_in_any_number_of_clusters() {
     for seed in ["2", "3"] {

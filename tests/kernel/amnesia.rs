@@ -142,7 +142,7 @@ impl Agent<Msg> for Dropped {
     }
 
     fn teardown(&mut self, _: &mut Context<'_, Msg>) {
-        panic!("nobody is torn down when a scheduler forgets");
+        panic!("no agent is torn down when a scheduler forgets");
     }
 }
 

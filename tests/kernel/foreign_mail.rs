@@ -1,5 +1,5 @@
-//! Mail that other engines bring is counted, whoever it is addressed to: also where a garbled
-//! address fits nobody.
+//! Mail that other engines bring is counted, whatever its address: also a garbled address of no
+//! agent.
 
 use maslite_core::internal::{Engine, Import, MailKey};
 use maslite_core::{Agent, AgentId, Context, Mail, SimTime};
@@ -45,7 +45,7 @@ fn mail_to_nobody_is_undeliverable_where_it_is_brought() {
     assert_eq!((lost.from, lost.to), (AgentId::from(9), nobody));
 }
 
-/// The engine of its receiver counts it, also if nobody here listens to it any more.
+/// The engine of its receiver counts it, also if no agent here listens to it any more.
 #[test]
 fn a_copy_is_counted_where_its_receiver_is() {
     let (one, elsewhere) = (AgentId::from(1), AgentId::from(2));

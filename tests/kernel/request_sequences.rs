@@ -93,7 +93,7 @@ fn disturb(clock: Clock, seed: u64) {
         let before = scheduler.now();
         let run = some_run(&mut rng, before);
         let report = match scheduler.run(run) {
-            // Whoever is awake at the end of time may want to go beyond it.
+            // An agent that is awake at the end of time may want to go beyond it.
             Err(Error::TimeOverflow { .. }) => break,
             report => report.unwrap(),
         };
@@ -120,7 +120,7 @@ fn a_paced_run_ends_with_the_last_instant_of_time() {
     let mut scheduler = Scheduler::builder().clock(fastest).build();
     scheduler.add(1, Player).unwrap();
     scheduler.send(1, Msg::Token(0));
-    // A run that does not end by itself shows here, and hangs nobody.
+    // A run that does not end by itself shows here, and does not hang the test.
     let run = Run::until_idle().timeout(Duration::from_secs(20));
     let report = scheduler.run(run).unwrap();
     assert_eq!(

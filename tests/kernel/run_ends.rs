@@ -101,7 +101,7 @@ fn a_limit_at_the_start_sets_up_and_does_no_more() {
 }
 
 #[test]
-fn so_many_supersteps_and_no_more() {
+fn a_run_makes_no_more_supersteps_than_it_is_given() {
     let mut world = endless();
     let report = world.run(Run::until_idle().supersteps(0));
     assert_eq!(
@@ -219,7 +219,7 @@ fn a_timeout_ends_an_endless_exchange() {
     assert_eq!(report.stopped_by, StopReason::Supersteps);
 }
 
-/// Holds up whoever drops it.
+/// Holds up the thread that drops it.
 struct Sticky(mpsc::Receiver<()>);
 
 impl Drop for Sticky {

@@ -13,7 +13,7 @@ use maslite_testkit::scenario::{generator, naive};
 
 use crate::actor::balanced;
 
-/// A writer that can be read while somebody else writes to it.
+/// A writer that can be read while a clone of it is written to.
 #[derive(Clone, Debug, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 

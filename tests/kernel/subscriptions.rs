@@ -1,4 +1,4 @@
-//! Who gets copies: all seven patterns, from when to when, and nobody twice.
+//! Who gets copies: all seven patterns, from when to when, and no agent twice.
 
 use maslite_core::{AgentId, Mail, Pattern, Receiver};
 

@@ -18,7 +18,7 @@ const MACHINES: u64 = 7;
 /// Works on parts, breaks some of them, and passes them on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Machine {
-    /// Breaks one in so many parts; none if zero.
+    /// Breaks one in this number of parts; none if zero.
     breaks: u32,
 }
 

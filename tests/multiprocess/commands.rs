@@ -14,20 +14,20 @@ use crate::workers::kill;
 pub(crate) enum Msg {
     /// Is passed on until nothing is left of it.
     Token { hops: u64 },
-    /// As a command: how many tokens have you seen? The answer: so many.
+    /// As a command: how many tokens have you seen? As the answer: their number.
     Count(u64),
-    /// As a command: you have seen so many.
+    /// As a command: count on from this number.
     Reset(u64),
     /// As a command: panic.
     Panic,
-    /// As mail: do not return from the update before so many milliseconds have passed.
+    /// As mail: do not return from the update before this number of milliseconds has passed.
     Work(u64),
 }
 
-/// So many players pass tokens on to each other.
+/// How many players pass tokens on to each other.
 pub(crate) const PLAYERS: u64 = 8;
 
-/// Counts tokens and passes them on, to anybody and after a while, as chance has it.
+/// Counts tokens and passes each on, to a random player after a random while.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Player {
     pub(crate) seen: u64,
@@ -102,7 +102,7 @@ fn child() {
     let _ = agents();
 }
 
-/// Players in so many clusters, one after the other, and a spectator in the last one.
+/// Players in `clusters` clusters, one after the other, and a spectator in the last one.
 pub(crate) fn game(placement: TestPlacement, clusters: u64, lookahead: u64) -> MpMain<Msg> {
     game_with(placement, clusters, lookahead, |settings| settings)
 }
@@ -308,7 +308,7 @@ fn an_agent_taken_out_while_it_is_awake_leaves_its_mail() {
         let mut main = game(placement, 2, lookahead);
         main.send_mail(token(2, 5));
         main.send_mail(token(3, 0));
-        // The mail is posted, and nobody has read it.
+        // The mail is posted, and no agent has read it.
         main.run(Run::until_idle().supersteps(1)).unwrap();
         main.send_mail(token(4, 0));
         main.run(Run::until_idle().supersteps(0)).unwrap();

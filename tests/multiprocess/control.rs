@@ -23,8 +23,8 @@ use crate::workers::{self, Gate, Worker, clusters, go};
 /// Longer than anything here takes on the busiest machine, and shorter than a test may hang.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(600));
 
-/// The digest of a run until it is idle. Should whoever steers it be gone, it does not stay paused
-/// for ever.
+/// The digest of a run until it is idle. If the thread that steers it is gone, it does not stay
+/// paused for ever.
 fn digest_of(main: &mut MpMain<Msg>) -> Option<Digest> {
     let report = main.run(Run::until_idle().timeout(LIMIT.unwrap())).unwrap();
     assert_eq!(report.stopped_by, StopReason::Idle);
@@ -151,7 +151,7 @@ fn all_that_can_be_asked_is_answered_and_changes_nothing() {
     }
 }
 
-/// How long each of so many requests takes while an agent is at work for so long \[ms\], the
+/// How long each of `requests` requests takes while an agent is at work for `work` \[ms\], the
 /// shortest first; and what became of the run, which is then stopped.
 fn waits(
     placement: TestPlacement,
@@ -309,7 +309,7 @@ fn mutilated_requests_harm_nothing() {
                 let mut socket = UnixStream::connect(&path).unwrap();
                 socket.write_all(&line).unwrap();
                 if rng.random() {
-                    // Whoever says no more is answered, or not, and leaves.
+                    // A client that says no more is answered, or not, and leaves.
                     socket.shutdown(std::net::Shutdown::Write).unwrap();
                     let mut answer = Vec::new();
                     let _ = socket.read_to_end(&mut answer);
@@ -327,7 +327,7 @@ fn mutilated_requests_harm_nothing() {
 }
 
 #[test]
-fn a_thousand_who_say_nothing_keep_nobody_out() {
+fn a_thousand_silent_clients_do_not_keep_others_out() {
     let (mut main, path) = open(TestPlacement::Ring, "silent", 200);
     main.pause();
     let asker = thread::spawn(move || {

@@ -16,7 +16,7 @@ use crate::commands::{Msg, PLAYERS, Player, everywhere, game, game_with, token};
 use crate::test_placement::{ALL, TestPlacement};
 use crate::workers::{self, Gate, Worker, clusters, exists, go, kill};
 
-/// How a run ended, as it would have without anybody who steered.
+/// How a run ended; it would have ended the same without a controller.
 type Outcome = (StopReason, SimTime, Counters, Option<Digest>);
 
 fn outcome(report: &MpReport) -> Outcome {
@@ -30,7 +30,7 @@ fn outcome(report: &MpReport) -> Outcome {
     (stopped_by, now, total, digest)
 }
 
-/// Four tokens of so many hops, in three clusters.
+/// Four tokens of `hops` hops, in three clusters.
 fn tokens(placement: TestPlacement, lookahead: u64, hops: u64) -> MpMain<Msg> {
     tokens_with(placement, lookahead, hops, |settings| settings)
 }
@@ -72,7 +72,7 @@ fn agents_are_read_while_they_run() {
         let reader = steer(&main, |controller| {
             controller.resume().unwrap();
             let (mut reads, mut last) = (0, 0);
-            // Until there is nobody any more.
+            // Until the simulation is gone.
             let error = loop {
                 let all = Audience::all().of_type::<Player>();
                 let players = match controller.command_all(all, Msg::Count(0)) {
@@ -103,8 +103,7 @@ fn agents_are_read_while_they_run() {
     });
 }
 
-/// Pauses the runs of four clusters at so many moments, as chance has it: as many runs as that
-/// takes.
+/// Pauses the runs of four clusters at `pauses` random moments, in as many runs as that takes.
 fn pause_often(placement: TestPlacement, lookahead: u64, pauses: usize) {
     let hops = 500;
     let run_on = |main: &mut MpMain<Msg>| {
@@ -233,7 +232,7 @@ fn mail_from_outside_is_as_mail_of_the_owner_at_that_instant() {
             assert_eq!(controller.run_until(early).unwrap(), Halt::Paused(early));
             assert_eq!(controller.send_mail(token(6, 9)).unwrap(), early);
             assert_eq!(controller.send_mail(token(7, 9)).unwrap(), early);
-            // It is there, and nobody has read it.
+            // It is there, and no agent has read it.
             let before = controller.inspect::<Player>(6).unwrap();
             assert_eq!(controller.inspect::<Player>(6).unwrap(), before);
             // It is past.
@@ -318,7 +317,7 @@ fn status_answers_while_an_agent_works() {
     }
 }
 
-/// Whoever only asks has patience: longer than a stuck cluster is given.
+/// A requester waits longer than a stuck cluster is given.
 #[test]
 fn a_pause_waits_for_an_agent_at_work() {
     let gate = Gate::new("pause");

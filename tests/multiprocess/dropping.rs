@@ -23,7 +23,7 @@ enum Msg {
 
 const DAY: SimDuration = SimDuration::from_millis(1);
 
-/// Tells the baker and main each day, and everybody who listens.
+/// Tells the baker, main and all listeners each day.
 #[derive(Serialize, Deserialize)]
 struct Shop {
     day: u64,
@@ -307,8 +307,8 @@ fn so_it_is_under_a_lookahead() {
     }
 }
 
-/// The south was dropped between two runs, at 2 ms: nobody answers there, nobody can be added there,
-/// and its ids are taken.
+/// The south was dropped between two runs, at 2 ms: no agent answers there, none can be added
+/// there, and its ids are taken.
 fn check_requests(town: &mut Town, dropped: &Dropped) {
     let Town {
         main, north, south, ..
@@ -377,7 +377,7 @@ fn a_cluster_that_is_killed_between_runs_is_dropped_and_its_ids_are_taken() {
         ]
     );
     assert_eq!(report.total.agents, 3);
-    // Two orders go there, and no news: nobody listens any more.
+    // Two orders go there, and no news: no agent there listens any more.
     let flows = report.flows.iter();
     let flows = flows.map(|flow| (flow.from.as_deref(), flow.to.as_deref(), flow.mails));
     let to_the_south = flows.filter(|(_, to, _)| *to == Some("south"));

@@ -24,7 +24,7 @@ enum Msg {
     Swapped(Swapped),
 }
 
-/// A number that nobody can make up, so that types with it show what they are when there is a value
+/// A number that cannot be made up, so that types with it show what they are when there is a value
 /// of them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]

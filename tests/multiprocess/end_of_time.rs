@@ -95,7 +95,7 @@ fn reply(mail: Mail<Msg>, main: &mut MainContext<Msg>) {
     main.send(mail.sender, Msg::Reply);
 }
 
-/// Runs all of it, in pieces of so many supersteps if any are given. Returns what arrived in the
+/// Runs all of it, in pieces of `piece` supersteps if that is given. Returns what arrived in the
 /// last instant as `step receiver<sender topic`, and the report.
 fn run(placement: TestPlacement, lookaheads: bool, piece: Option<u64>) -> (Vec<String>, MpReport) {
     let (mut main, lines) = clusters(placement, lookaheads);
@@ -147,7 +147,7 @@ fn without_a_lookahead_it_is_that_of_a_lone_scheduler() {
     }
 }
 
-/// Mail that would cross after the end of time crosses in the last instant, when nobody has
+/// Mail that would cross after the end of time crosses in the last instant, when no agent has
 /// anything else to do in it.
 #[test]
 fn under_a_lookahead_all_that_is_due_happens_and_what_crosses_arrives() {

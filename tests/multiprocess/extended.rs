@@ -31,7 +31,7 @@ fn child() {
     let _ = agents();
 }
 
-/// A writer that can be read while somebody else writes to it.
+/// A writer that can be read while a clone of it is written to.
 #[derive(Clone, Debug, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::test_placement::{PROCESSES, TestPlacement};
 use crate::{lively, lookahead, scenario_traces};
 
-/// So often the same thing is run inline, in another order of work each time.
+/// How often the same thing is run inline, in another order of work each time.
 const ORDERS: u64 = 4;
 
 thread_local! {

@@ -44,7 +44,7 @@ pub(crate) fn in_clusters(
     story
 }
 
-/// The same inline, where each run is cut short after so many supersteps, and all are asked
+/// The same inline, where each run ends after `supersteps` supersteps, and all agents are asked
 /// something before the next.
 fn in_pieces(seed: u64, count: usize, lookahead: u64, supersteps: u64) -> Story {
     let lines = Arc::default();

@@ -33,7 +33,7 @@ struct Elder {
 }
 
 /// Lives for a few milliseconds of chance. It is followed by another agent with a new id, sometimes
-/// by two, until so many have lived.
+/// by two, until `lives` more have lived.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Mortal {
     id: u64,

@@ -139,7 +139,8 @@ fn a_failure_does_not_wait_for_floods() {
     }
 }
 
-/// Throws as many balls at each of the others in every superstep, so often.
+/// Throws the same number of balls at each of the others in every superstep, for a number of
+/// supersteps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Thrower {
     others: Vec<AgentId>,
@@ -151,7 +152,7 @@ struct Thrower {
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Thrown {
     Ball(u32),
-    /// To main: so many were caught.
+    /// To main: how many were caught.
     Caught(u32),
 }
 
@@ -186,7 +187,7 @@ fn throwers_child() {
     let _ = throwers();
 }
 
-/// Everybody throws at everybody, through main, and after each superstep all is accounted for.
+/// All players throw at all others, through main, and after each superstep all is accounted for.
 #[test]
 fn bursts_of_all_to_all_are_accounted_for() {
     const CLUSTERS: u32 = 8;
@@ -312,7 +313,7 @@ impl Agent<Load> for Sluggard {
         let Load::Parcel(parcel) = mail.body else {
             return;
         };
-        // As slow as whoever sends, or slower.
+        // As slow as the sender, or slower.
         for _ in 0..5 {
             std::hint::black_box(parcel.bytes().map(u64::from).sum::<u64>());
         }
@@ -377,8 +378,8 @@ fn slow_entry() {
     }
 }
 
-/// Whoever sends does not run ahead of whoever reads by more than the model allows, so nothing
-/// piles up in between.
+/// The sender does not run ahead of the reader by more than the model allows, so nothing piles up
+/// in between.
 #[test]
 fn a_slow_cluster_fills_nobodys_memory() {
     if !cfg!(target_os = "linux") {

@@ -25,11 +25,12 @@ enum Msg {
 enum Writer {
     /// Records something of every kind now and in a second.
     Steady,
-    /// Records so many lines of so many bytes, in between others, and kills its process.
+    /// Records a number of lines of a number of bytes, in between others, and kills its process.
     Doomed(usize, usize),
     /// Prints what may look like a record.
     Forger(Vec<String>),
-    /// Prints so many records, each of a place of its own with so long a target \[bytes\].
+    /// Prints a number of records, each of a place of its own with a target of this length
+    /// \[bytes\].
     Places(usize, usize),
 }
 
@@ -388,7 +389,7 @@ fn a_standard_error_that_is_full_ends_no_run() {
     assert!(output.status.success(), "{text}");
 }
 
-/// A process whose standard output takes nothing: the device is full, or nobody reads it any more.
+/// A process whose standard output takes nothing: the device is full, or its reader is gone.
 #[test]
 #[cfg(target_os = "linux")]
 #[ignore = "started by the test below"]

@@ -246,7 +246,7 @@ fn specified(scenario: &Scenario, count: usize) -> String {
     model.run()
 }
 
-/// Runs a scenario in so many clusters, stopping and going on at these times [ms].
+/// Runs a scenario in a number of clusters, stopping and going on at these times [ms].
 fn run(
     scenario: &Scenario,
     count: usize,
@@ -403,7 +403,7 @@ fn all_clusters_have_a_lookahead_or_none() {
 }
 
 /// The first agent of another cluster that listens, and how far it has gone meanwhile, matters to
-/// alarms that nobody elsewhere wanted when they were set.
+/// alarms that no agent elsewhere wanted when they were set.
 #[test]
 fn alarms_that_wait_are_heard_by_those_who_begin_to_listen() {
     let scenario: Scenario = serde_json::from_str(

@@ -1,5 +1,5 @@
-//! What goes wrong silently is in the report, and the same in every placement: mail that nobody
-//! gets, topics that nobody sends, alarms for the past.
+//! What goes wrong silently is in the report, and the same in every placement: mail that no agent
+//! gets, topics that no agent sends, alarms for the past.
 
 use maslite_mp::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,11 @@ enum Msg {
 enum Clerk {
     /// Orders from an agent whose name has a slip.
     Customer,
-    /// Listens to topics that nobody sends, and to one that somebody does.
+    /// Listens to topics that no agent sends, and to one that an agent sends.
     Archive,
     /// Leaves without reading what it was sent.
     Leaver,
-    /// Sends bills to one that has left, and reminds nobody later.
+    /// Sends a bill, by a later alarm, to an agent that is not there.
     Accountant,
     /// Sets alarms for the past.
     Late,
@@ -111,7 +111,7 @@ fn alone() -> Report {
     scheduler.run(Run::until_idle()).unwrap()
 }
 
-/// With the agents in so many clusters.
+/// With the agents in `clusters` clusters.
 fn divided(placement: TestPlacement, clusters: usize) -> MpReport {
     let mut main = MpMain::builder(agents()).on(placement).build().unwrap();
     let clusters: Vec<_> = (0..clusters).map(|_| main.new_cluster()).collect();

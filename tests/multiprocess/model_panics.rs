@@ -81,7 +81,7 @@ struct Agent1 {
 
 impl Agent<Msg> for Agent1 {
     fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
-        // Nobody asks for a topic where nobody listens.
+        // No topic is asked for where there are no subscriptions.
         if matches!(self.flaw, Flaw::Topic | Flaw::Thrown) {
             ctx.subscribe(Pattern::topic("Msg"));
         }
@@ -118,7 +118,7 @@ fn child() {
     agents();
 }
 
-/// Two agents in two clusters, who send each other so much; the last message has a flaw.
+/// Two agents in two clusters that send each other messages; the last message has a flaw.
 fn two(placement: TestPlacement, flaw: Flaw, left: u8) -> MpMain<Msg> {
     two_with(placement, flaw, left, |settings| settings)
 }

@@ -228,7 +228,7 @@ fn a_cluster_that_does_something_else_is_named_with_the_grant() {
     let error = one.run_to_end().unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, ReplayError::Differs { .. }), "{text}");
-    // It passes its first parcel on to somebody else, a millisecond after the start.
+    // It passes its first parcel on to another agent, a millisecond after the start.
     let start =
         "cluster 2 does not what it did then: at grant 3 it stands at 0.001 s, superstep 0;";
     assert!(text.starts_with(start), "{text}");

@@ -26,10 +26,10 @@ struct Hopper {
 /// When and how an agent ends its process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct End {
-    /// After so many hops.
+    /// After this number of hops.
     at: u64,
     how: How,
-    /// Ends so often at most: a file for each time.
+    /// How often it ends at most: a file for each time.
     times: u32,
     marks: PathBuf,
     /// Only in a process that comes after one that left this file.
@@ -391,7 +391,7 @@ fn a_replay_that_differs_is_an_error_that_names_the_grant() {
     }
 }
 
-/// Answers whoever writes, and never says a name.
+/// Answers each sender, and never says a name.
 #[derive(Serialize, Deserialize)]
 struct Penpal {
     seen: u64,

@@ -13,7 +13,7 @@ use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
-    /// Work for so long \[ms\], and hand on one less than this many hops.
+    /// Work for this time \[ms\], and hand on one less than this many hops.
     Work { milliseconds: u64, hops: u64 },
     /// To main: it is done.
     Done,

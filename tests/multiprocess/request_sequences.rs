@@ -146,7 +146,7 @@ fn ask_by_chance(path: &Path, rng: &mut AgentRng) -> bool {
     }
 }
 
-/// Does so many things by chance, as long as there is a simulation.
+/// Makes `requests` random requests, as long as there is a simulation.
 fn several<T>(requests: usize, mut one: impl FnMut() -> Result<T, ControlError>) {
     for _ in 0..requests {
         match one() {
@@ -178,7 +178,7 @@ fn some_run(rng: &mut AgentRng, now: SimTime) -> Run {
         2 => Run::lasting(SimDuration::from_millis(some_count(rng))),
         _ => Run::until(some_time(rng, now)),
     };
-    // A pause that nobody ends is over then.
+    // A pause that no controller ends is over then.
     let run = run.timeout(Duration::from_millis(rng.random_range(0..15)));
     match rng.random_range(0..4) {
         0 => run.supersteps(some_count(rng)),
@@ -259,7 +259,7 @@ fn outcome(report: &MpReport) -> (StopReason, SimTime, Counters, Option<Digest>)
     (stopped_by, now, total, digest)
 }
 
-/// Steers one run by chance, and compares it with one that nobody steers.
+/// Steers one run by chance, and compares it with one that is not steered.
 fn compare(placement: TestPlacement, lookahead: u64, seed: u64, requests: usize) {
     let game = || {
         let mut main = game(placement, 3, lookahead);

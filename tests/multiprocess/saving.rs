@@ -96,7 +96,7 @@ enum Host {
 /// Where a story goes on.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// In so many clusters.
+    /// In this number of clusters.
     Clusters(usize, TestPlacement),
     /// In the clusters that it was in.
     Same(TestPlacement),
@@ -191,7 +191,7 @@ impl Host {
     }
 }
 
-/// Tells a story in pieces of so many supersteps, and moves it after each.
+/// Tells a story in pieces of a number of supersteps, and moves it after each.
 fn moved(
     first: impl FnOnce(&Lines) -> MpMain<Msg>,
     supersteps: u64,
@@ -510,7 +510,7 @@ fn a_cluster_that_dies_after_a_save_comes_back_from_it() {
         main.run(Run::until_idle()).unwrap();
     }
     main.save(&path).unwrap();
-    // It is held open: whoever removes it takes nothing away.
+    // It is held open: removing it takes nothing away.
     std::fs::remove_dir_all(&path).unwrap();
     let mut kill = || {
         let pid = i32::try_from(main.pid(cluster).unwrap()).unwrap();

@@ -153,7 +153,7 @@ fn in_processes() {
     }
 }
 
-/// A random scenario in which nobody listens at first.
+/// A random scenario in which no agent listens at first.
 pub(crate) fn without_listeners(seed: u64) -> Scenario {
     let mut scenario = generator::scenario(seed);
     let agents = scenario.agents.iter_mut();

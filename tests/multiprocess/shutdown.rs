@@ -158,14 +158,14 @@ fn what_agents_have_started_goes_too() {
             EndKind::Clean
         };
         assert_eq!(ends(&shutdown)[0], expected);
-        // Closed when nobody holds the other end any more.
+        // Closed when no process holds the other end any more.
         let mut held = gate.somebody();
         held.set_read_timeout(Some(BOUND)).unwrap();
         assert_eq!(held.read(&mut [0]).unwrap(), 0, "kill: {kill}");
     }
 }
 
-/// In a process of its own, whose standard error nobody reads.
+/// In a process of its own, whose standard error is not read.
 #[test]
 #[ignore = "a main process"]
 fn flood_entry() {

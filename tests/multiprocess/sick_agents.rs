@@ -1,5 +1,5 @@
 //! Agents and messages that fail when they are looked at: an error of that request, in every
-//! placement, and the run goes on as if nobody had asked.
+//! placement, and the run goes on as if there had been no request.
 
 use std::thread;
 use std::time::Duration;
@@ -26,7 +26,7 @@ enum Ill {
     Reads,
     /// It contains itself, again and again.
     Deep,
-    /// It has so many mebibytes.
+    /// It has this number of mebibytes.
     Long(u64),
 }
 
@@ -195,7 +195,7 @@ fn check(
             }
         };
         assert_eq!((state, answer), (Err(of_state), Err(of_answer)), "{ill:?}");
-        // What cannot even be asked is an error of whoever asks.
+        // A command that cannot even be sent is an error of the requester.
         let asked = command(Msg::Ill(Patient(ill))).unwrap_err().to_string();
         let what = "a command for agent 0 cannot be";
         let expected = match reason(ill) {

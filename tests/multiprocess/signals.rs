@@ -108,7 +108,7 @@ fn run_and_tell(worker: Worker) {
     }
     eprintln!("left: {}", pids(&main).iter().any(|pid| exists(*pid)));
     drop(main);
-    // Nobody listens for them now, but the system.
+    // Only the system listens for them now.
     eprintln!("{LAST}");
     std::thread::park();
 }

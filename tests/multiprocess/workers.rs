@@ -35,19 +35,19 @@ pub(crate) enum Worker {
     Forever,
     /// Says so, and never returns from its update.
     Stuck,
-    /// So much later connects to a gate, a Unix socket at this path, and stays there until it is
+    /// After this time connects to a gate, a Unix socket at this path, and stays there until it is
     /// let go.
     Gate(SimDuration, PathBuf),
     Panic(When),
     /// Never returns.
     Hang(When),
-    /// Panics in its teardown with a message of so many bytes.
+    /// Panics in its teardown with a message of this number of bytes.
     LastWords(usize),
-    /// Writes so many bytes to the standard error in its teardown.
+    /// Writes this number of bytes to the standard error in its teardown.
     Flood(usize),
     /// Starts a program that outlives it, and that holds a gate.
     Grandchild(PathBuf),
-    /// Writes so many lines to the standard error, and to the standard output.
+    /// Writes this number of lines to the standard error, and to the standard output.
     Print(usize),
     /// Closes all descriptors of its process.
     CloseAll,
@@ -101,7 +101,7 @@ impl Agent<Msg> for Worker {
             Self::Grandchild(gate) => {
                 let gate = OwnedFd::from(UnixStream::connect(gate).unwrap());
                 let mut program = std::process::Command::new("sleep");
-                // Nobody waits for it.
+                // No process waits for it.
                 drop(program.arg("1000").stdin(gate).spawn().unwrap());
             }
             Self::Print(lines) => (0..*lines).for_each(|line| {

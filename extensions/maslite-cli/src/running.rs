@@ -18,7 +18,7 @@ const EXITED: &str = "exited\n";
 /// This much of what a program has written to stderr is shown \[bytes\].
 const TAIL: u64 = 2_000;
 
-/// A folder that nobody else may read, and that is removed at the end.
+/// A folder that only its owner may read, and that is removed at the end.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! `maslite check` and `maslite marks`, run as somebody at a terminal runs them. The programs that
+//! `maslite check` and `maslite marks`, run as a user at a terminal runs them. The programs that
 //! are checked are this one, which then runs the test `model`.
 
 use std::cell::Cell;

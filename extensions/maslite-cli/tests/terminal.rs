@@ -1,4 +1,4 @@
-//! The program `maslite`, run as somebody at another terminal runs it, against a simulation of this
+//! The program `maslite`, run as a user at another terminal runs it, against a simulation of this
 //! process.
 
 use std::io::{BufRead, BufReader, Write};
@@ -159,7 +159,7 @@ fn simulations_are_listed_and_watched_to_their_end() {
     let (mut watch, lines, paused, stopped) = steerer.join().unwrap();
     assert_eq!(report.stopped_by, StopReason::Interrupted);
     drop(main);
-    // It goes on until there is nobody to ask.
+    // It goes on until there is no simulation to ask.
     assert!(
         lines
             .map_while(Result::ok)
@@ -185,8 +185,8 @@ fn impostor(name: &str, says: Vec<u8>) -> PathBuf {
                 continue;
             }
             let mut request = String::new();
-            // Whoever only looks whether anybody is there asks nothing, and may leave before all is
-            // said.
+            // A client that only looks whether a simulation is there asks nothing, and may leave
+            // before all is said.
             if BufReader::new(socket.try_clone().unwrap())
                 .read_line(&mut request)
                 .is_ok()

@@ -38,8 +38,8 @@ impl<W> Place<W> {
     }
 }
 
-/// As many alarms as are pending, so many times, are set without anybody asking before the index is
-/// given up.
+/// The index is given up when this many times the number of pending alarms have been set and no
+/// agent has asked for its alarms.
 const PATIENCE: usize = 8;
 
 impl<W> Default for Kept<W> {
@@ -125,14 +125,14 @@ impl<W: Load> Kept<W> {
         Some(alarm)
     }
 
-    /// Whether alarms are indexed by who set them, for which all must be kept. That ends when long
-    /// enough nobody has asked.
+    /// Whether alarms are indexed by their setters, for which all must be kept. The index is given
+    /// up when no agent has asked for its alarms for long enough.
     #[inline]
     pub(super) fn is_indexed(&self) -> bool {
         self.by_setter.is_some()
     }
 
-    /// Counts that one of so many alarms was set.
+    /// Counts an alarm that was set, one of `pending` alarms.
     pub(super) fn was_set(&mut self, pending: usize) {
         self.unasked += 1;
         if self.unasked > PATIENCE * (pending + 128) {

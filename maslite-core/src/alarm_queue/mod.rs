@@ -193,8 +193,8 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         self.elsewhere
     }
 
-    /// Whether alarms can be packed on the short way; while somebody asks again and again who set
-    /// what, all are kept.
+    /// Whether alarms can be packed on the short way; while agents ask for their alarms again and
+    /// again, all are kept.
     #[inline]
     pub(crate) fn packs(&self) -> bool {
         !(self.kept.is_indexed() || self.is_undoable)

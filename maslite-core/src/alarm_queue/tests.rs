@@ -61,7 +61,7 @@ fn fired(due: Due<Test, Test>) -> Test {
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// So many alarms at once.
+    /// Sets `count` alarms at once.
     Set {
         delay: u64,
         spread: u64,
@@ -241,7 +241,7 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The hold model with so many alarms, against the standard library's heap; one of ten is cleared
+/// The hold model with `pending` alarms, against the standard library's heap; one of ten is cleared
 /// and set anew.
 fn holds(pending: u64, events: u64, delay: fn(&mut u64) -> u64) {
     let mut queue = Queue::default();

@@ -322,7 +322,7 @@ impl<M: Message> Engine<M> {
     ) -> Result<Rest, Error> {
         let mut supersteps = limits.supersteps;
         if self.kernel.failure.is_some() {
-            // Mail from outside is for whom it cannot be for.
+            // Mail from outside has an impossible receiver.
             return Ok(Rest::HookAsked);
         }
         loop {

@@ -20,7 +20,7 @@ pub struct Outgoing<'a, M> {
     pub key: MailKey,
     /// Who sent it.
     pub sender: AgentId,
-    /// Whom it is addressed to.
+    /// Its receiver.
     pub receiver: Receiver,
     /// The message.
     pub body: &'a M,

@@ -75,7 +75,7 @@ impl<M> Pack for PackedDeparture<M> {
     }
 }
 
-/// An agent elsewhere, and whether nobody else may get what is for it.
+/// An agent elsewhere, and whether it alone may get what is sent to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Away {
     id: AgentId,
@@ -336,8 +336,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Fires a packed alarm from or to an agent elsewhere, while nobody listens. Returns it if it
-    /// must take the longer way.
+    /// Fires a packed alarm from or to an agent elsewhere, while there are no subscriptions.
+    /// Returns it if it must take the longer way.
     #[inline(never)]
     pub(super) fn post_beside(&mut self, alarm: Packed<M>) -> Option<Packed<M>> {
         let beside = self.alarms.last_beside();

@@ -441,8 +441,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// Whether an alarm that is due now is for its receiver, who has nothing to read before it, and
-    /// for nobody else.
+    /// Whether an alarm that is due now goes to its receiver alone, and the receiver has nothing to
+    /// read before it.
     #[inline]
     pub(super) fn reaches_receivers_alone(&self) -> bool {
         self.mailing_list.is_empty()

@@ -120,7 +120,7 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) lost: Vec<(LostKey, LostMail)>,
     /// The places of the first of them since the beginning, in order.
     first_lost: Vec<LostKey>,
-    /// So much mail was left unread by agents that were removed.
+    /// How much mail was left unread by agents that were removed.
     unread_lost: u64,
     /// Errors that agents reported since the host last took them.
     pub(crate) errors: Vec<AgentError>,

@@ -109,8 +109,8 @@ impl<M: Message> Kernel<M> {
         self.counters.sent += u64::from(readers);
     }
 
-    /// Posts mail, from `first` on, to receivers that are agents here, where nobody subscribes to
-    /// anything. Returns the first mail that must take the longer way.
+    /// Posts mail, from `first` on, to receivers that are agents here, where there are no
+    /// subscriptions. Returns the first mail that must take the longer way.
     #[inline]
     fn post_to_receivers(&mut self, first: u32) -> u32 {
         let Self {

@@ -376,8 +376,8 @@ impl<M: Message> Kernel<M> {
         }
     }
 
-    /// What happened before the mark of this number, which is not 0, is final. Tells how many copies
-    /// of agents nobody needs any more: the oldest ones.
+    /// What happened before the mark of this number, which is not 0, is final. Returns how many
+    /// copies of agents, the oldest ones, are no longer needed.
     pub(crate) fn forget_marks(&mut self, count: usize) -> usize {
         let Some(undo) = &mut self.undo else { return 0 };
         let next = undo.marks.get(count).cloned();

@@ -33,7 +33,7 @@ impl<M: Message> Memory<M> {
         })
     }
 
-    /// Of a scheduler that goes on after so many supersteps.
+    /// Tells that the scheduler goes on after this number of supersteps.
     pub(super) fn go_on_from(&mut self, supersteps: u64) {
         self.forgetting.go_on_from(supersteps);
     }

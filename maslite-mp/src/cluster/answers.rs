@@ -31,7 +31,7 @@ pub(super) fn exit_code(error: &LinkError) -> i32 {
     if matches!(error, LinkError::Disconnected) {
         return EXIT_LIFELINE_LOST;
     }
-    // The code cannot say so much.
+    // The exit code cannot say this.
     error!(target: "maslite", error = %Chain(error), "the link to main broke");
     match error {
         // An agent has closed the descriptors of the link.

@@ -83,8 +83,8 @@ enum ClusterRequest {
         #[serde(with = "serde_bytes")]
         state: Vec<u8>,
     },
-    /// Those from an insertion index on, the first so many in each cluster. Answered by a
-    /// `Vec<(AgentId, u64, String)>`: id, insertion index, type.
+    /// The agents from the insertion index `from` on, at most `limit` in each cluster. Answered by
+    /// a `Vec<(AgentId, u64, String)>`: id, insertion index, type.
     Agents { from: u64, limit: u64 },
     /// Answered by a `Result<Shown, ControlError>`.
     Show { agent: AgentId },
@@ -121,7 +121,8 @@ pub(crate) fn answer<M: WireMessage>(
 ) {
     into.clear();
     let Ok(request) = codec::decode(request) else {
-        // Nothing was asked; or not by this build, and whoever asked cannot decode nothing.
+        // The request is empty, or of another build. Main cannot decode the empty answer, and says
+        // so.
         return;
     };
     let good: Result<(), ControlError> = Ok(());
@@ -181,7 +182,7 @@ fn try_to_answer<M: WireMessage>(
                 // What main could not read would be lost.
                 revive(registry, agent, &kind, &state)?;
                 let taken = engine.take_out(agent)?;
-                // Its state is safe, so a panic of what is left of it here is nobody's error.
+                // Its state is safe, so a panic of what is left of it here is no error.
                 let _ = discard(agent, taken);
                 Ok(state)
             });

@@ -19,8 +19,8 @@ use crate::processes::backend::InterruptSource;
 use crate::protocol::layout;
 use crate::protocol::wire::{Destination, Fault, MailHead, Removal};
 
-/// So much mail that stays in a cluster makes a round trip in release builds; in debug builds all
-/// of it does.
+/// How much of the mail that stays in a cluster makes a round trip in release builds; in debug
+/// builds all of it does.
 pub(super) const LOCAL_TRIPS: u32 = 64;
 
 /// What the scheduler of a cluster knows of the others, and what it has for them.
@@ -48,7 +48,7 @@ pub(super) struct Gateway<M> {
     pub(super) failure: Option<Fault>,
     /// Which mail makes a round trip.
     pub(super) trips: Trips,
-    /// So much mail that stays here is still to make one.
+    /// How much mail that stays here is still to make one.
     pub(super) local_trips: u32,
     /// Enough deliveries wait to be written down that main is to have them now.
     pub(super) full: Arc<AtomicBool>,
@@ -178,7 +178,7 @@ impl<M: WireMessage> Gateway<M> {
         ahead.map_or((0, 0), |it| (it.held_back, it.held_back_to_main))
     }
 
-    /// Has held back so much.
+    /// Sets how much was held back, and how much of that for main.
     pub(super) fn keep_held_back(&mut self, held_back: (u64, u64)) {
         if let Some(ahead) = &mut self.ahead {
             (ahead.held_back, ahead.held_back_to_main) = held_back;
@@ -439,8 +439,8 @@ impl<M: WireMessage> OpenGateway<'_, '_, M> {
         any
     }
 
-    /// Looks again at the mail that waits: to whom it goes in addition, and whether any cluster
-    /// listens to it now.
+    /// Looks again at the mail that waits: to which agents it goes in addition, and whether any
+    /// cluster listens to it now.
     pub(super) fn rematch(&mut self, engine: &mut Engine<M>, begun: &[(u32, Pattern)]) {
         let now = engine.now();
         engine.outgoing(|mail| {

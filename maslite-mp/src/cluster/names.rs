@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(own(restored.take()), pending);
         assert_eq!(own(restored.take()), [""; 0]);
         assert_eq!(own(names.export().heard).len(), 4);
-        // To export them has told nobody.
+        // An export does not count as telling them.
         assert_eq!(own(names.take()), pending);
         let inline = Names::default().export();
         assert!(inline.heard.is_empty() && inline.pending.is_empty());

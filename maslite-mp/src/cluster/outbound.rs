@@ -294,7 +294,8 @@ mod tests {
         }
     }
 
-    /// So many mails for each destination in turn, with a text; every third one also for cluster 5.
+    /// Writes `mails` mails with a text, for each destination in turn; every third one also for
+    /// cluster 5.
     fn hand_out(outbound: &mut Outbound, draft: &mut Draft<'_>, mails: u64, text: &str) {
         outbound.begin();
         for number in 0..mails {

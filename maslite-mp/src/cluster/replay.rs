@@ -20,7 +20,7 @@ use crate::protocol::wire::{
 pub(crate) enum Again {
     /// It answered as it did then.
     Same,
-    /// It was not heard then, so nobody knows what it would have answered.
+    /// Main did not hear its answer then, so that answer is not known.
     Unanswered,
     /// It failed, and if its answer was heard it failed then.
     Failed,

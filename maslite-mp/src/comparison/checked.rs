@@ -82,7 +82,7 @@ fn connect<B: Watched>(path: &Path, builder: B) -> io::Result<B> {
     }
     let mut into = Some(BufWriter::with_capacity(1 << 16, socket));
     let sink = move |line: &str| {
-        // Nobody may listen any more: then the rest is of no interest.
+        // The reader may be gone: then the rest is of no interest.
         let writer = into.as_mut();
         if writer.is_some_and(|into| writeln!(into, "{line}").is_err()) {
             into = None;

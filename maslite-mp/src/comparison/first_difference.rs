@@ -14,7 +14,7 @@ use super::watch::Watch;
 use crate::cluster::registry::WireMessage;
 use crate::error::Chain;
 
-/// So many lines behind the first difference are looked at, to find who strayed.
+/// How many lines behind the first difference are read, to find the agent that strayed.
 const BEHIND: u64 = 2_000;
 
 /// A state is shown up to this length \[bytes\].

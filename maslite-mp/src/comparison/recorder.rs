@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// So many hashes are kept at most.
+/// How many hashes are kept at most.
 const MOST: usize = 1 << 20;
 
 /// Keeps what is wanted of the lines of a trace, as they come.
@@ -11,7 +11,7 @@ pub(super) struct Recorder {
     /// How many lines there were.
     pub(super) lines: u64,
     chain: u64,
-    /// The chain after every so many lines.
+    /// How many lines lie between two kept hashes of the chain.
     stride: u64,
     links: Vec<u64>,
     most: usize,

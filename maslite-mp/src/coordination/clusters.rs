@@ -132,8 +132,7 @@ impl Clusters {
     }
 
     #[cfg(any(test, feature = "dev"))]
-    /// So many clusters, named 0, 1, …, that nothing runs: for those who make up what such clusters
-    /// say.
+    /// Makes clusters, named 0, 1, …, that no scheduler runs: for tests that make up their reports.
     pub(crate) fn unmanned(clusters: usize) -> Result<Self, Error> {
         let nothing = Patience {
             warning: None,

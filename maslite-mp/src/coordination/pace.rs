@@ -27,7 +27,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// None if nobody is to run ahead.
+    /// None if no cluster is to run ahead.
     pub(crate) fn new(speculation: Speculation) -> Option<Self> {
         let chance = match speculation {
             Speculation::Off => return None,

@@ -9,7 +9,7 @@ use maslite_core::{SimDuration, SimTime};
 use crate::cluster::registry::{Registry, WireMessage};
 use crate::snapshot::saves::Saves;
 
-/// So many saves in a row may fail before the run ends.
+/// How many saves in a row may fail before the run ends.
 const FAILURES: u32 = 3;
 
 /// What the head of a snapshot says of a simulation as a whole.
@@ -19,7 +19,7 @@ pub(crate) struct HeadSource<M: WireMessage> {
     pub(crate) has_digest: bool,
 }
 
-/// What saving costs at most: one part of so many of the wall time.
+/// Saving takes at most one part in this many of the wall time.
 const SHARE: u32 = 20;
 
 /// What a run needs to be saved.

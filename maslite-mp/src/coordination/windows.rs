@@ -195,7 +195,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let dismissed = inbound.news.dismissed.iter();
             let dismissed = dismissed.map(|(_, time)| time.unwrap_or(report.time)).min();
             let arrival = inbound.earliest.filter(|_| inbound.mails > 0);
-            // Alarms that others hear leave so much before they are due.
+            // Alarms that others hear leave this time before they are due.
             let earlier = inbound.brings_listeners().then_some(self.lookaheads[place]);
             let alarm = report
                 .next_alarm
@@ -280,8 +280,8 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
     }
 
-    /// Numbers the agents added first, once nobody can add any before them: by instant, superstep,
-    /// cluster and the order there.
+    /// Numbers the agents added first, once no agent can be added before them: by instant,
+    /// superstep, cluster and the order there.
     fn number_safe_births(&mut self) {
         self.under_way.births.sort_by_key(Births::key);
         while let Some(first) = self.under_way.births.first() {

@@ -15,7 +15,8 @@ use crate::settings::Waiting;
 pub struct BareRing(RingLink);
 
 impl BareRing {
-    /// Makes one that waits as the links of so many clusters do, and what the other process opens.
+    /// Makes a ring that waits as the links of this number of clusters do, and the file that the
+    /// other process opens.
     ///
     /// # Errors
     /// What the system says; there is none but on Linux.

@@ -1,5 +1,5 @@
-//! Decoders of bytes that another process has written, for whoever throws bytes at them: the
-//! targets in `fuzz/`, and the test that replays their corpus.
+//! Decoders of bytes that another process has written, for the fuzz targets in `fuzz/` and the test
+//! that replays their corpus.
 //!
 //! No part of what this crate promises: it may change or go at any time.
 //!
@@ -360,7 +360,8 @@ mod tests {
         draft_buffer.into_bytes()
     }
 
-    /// A report with mail for another cluster, for main, and for whoever owns its receiver.
+    /// A report with mail for another cluster, for main, and for the cluster that its receiver is
+    /// in.
     fn report(events: Events) -> Vec<u8> {
         let mail = mails(ALL, SimTime::ZERO);
         let to_main = mails([Receiver::Agent(AgentId::MAIN); 3], SimTime::ZERO);

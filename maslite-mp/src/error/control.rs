@@ -49,8 +49,7 @@ pub enum ControlError {
     )]
     UnknownCluster(u32),
     /// The cluster, or that of the agent, lost its process and was
-    /// [dropped](crate::Recovery::drop_cluster), so nobody is there to answer. The simulation goes
-    /// on.
+    /// [dropped](crate::Recovery::drop_cluster), so it cannot answer. The simulation goes on.
     #[error("no agent of cluster {} is left: {_0}", _0.cluster)]
     Dropped(Box<Dropped>),
     /// The simulation was not saved. It goes on.

@@ -34,7 +34,7 @@ pub(crate) fn write<T: Serialize + ?Sized>(value: &T, space: &mut [u8]) -> postc
 /// Where postcard puts what it encodes: behind what is there.
 pub(crate) struct Appending<'a>(pub(crate) &'a mut Vec<u8>);
 
-/// The same within some bytes, of which so many are used.
+/// The same within a fixed space, whose first `used` bytes are written.
 pub(crate) struct Within<'a> {
     pub(crate) space: &'a mut [u8],
     pub(crate) used: usize,

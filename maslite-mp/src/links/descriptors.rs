@@ -1,4 +1,4 @@
-//! Finds a descriptor of this process whose number nobody tells.
+//! Finds a descriptor of this process whose number is not known.
 
 use std::fs;
 use std::io;

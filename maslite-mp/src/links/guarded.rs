@@ -1,5 +1,5 @@
-//! Serialising agents and messages for somebody who asks: what their types do then harms neither
-//! the cluster nor main.
+//! Serialises agents and messages for requests: what their types do then harms neither the cluster
+//! nor main.
 //!
 //! - A panic is an error.
 //! - What is written has a limit, and what is over it is never in memory.

@@ -47,8 +47,8 @@ pub(crate) struct IpcPackets {
     line: Option<Arc<OwnedFd>>,
 }
 
-/// Ends the link of a peer that is gone, or is given up, also while somebody waits there: who else
-/// may hold the peer's ends does not matter.
+/// Ends the link of a peer that is gone, or is given up, also while a thread waits there, and even
+/// if another process holds the peer's ends.
 #[derive(Debug)]
 pub(crate) struct DeathNotice(Weak<OwnedFd>);
 
@@ -237,9 +237,8 @@ fn plain_channel() -> io::Result<(IpcSender<RendezvousMessage>, OwnedFd)> {
 
 /// Where main takes in the ends of channels that children hand over.
 ///
-/// The messages are taken from sockets here as plain packets, which cannot keep anybody waiting and
-/// whose files are closed when they are refused, and passed on to ipc-channel only once they are
-/// there.
+/// The messages are taken from sockets here as plain packets, which cannot make main wait and whose
+/// files are closed when they are refused, and passed on to ipc-channel only once they are there.
 pub(crate) struct Rendezvous {
     hatch: Rc<Hatch>,
 }

@@ -56,7 +56,7 @@ pub(crate) struct JitterLink {
     rng: AgentRng,
     delays_sent: bool,
     delays_received: bool,
-    /// Lets time pass: nobody sends on it, so whoever receives from it waits as long as it likes.
+    /// Lets time pass: nothing is ever sent on it, so a receiver waits for its whole timeout.
     silence: Receiver<Infallible>,
     /// Held only so that the channel stays open.
     _silent: Sender<Infallible>,
@@ -103,7 +103,8 @@ impl Transport for JitterLink {
     }
 
     fn recv(&mut self) -> Result<&[u8], LinkError> {
-        // Before it is looked for, not after it was found: whoever asks cannot tell.
+        // The delay comes before the look for a message, not after one was found: the caller sees
+        // no difference.
         if self.delays_received {
             self.delay();
         }
@@ -126,7 +127,7 @@ impl Transport for JitterLink {
 pub(crate) struct InlineJitterLink {
     link: Box<dyn Transport>,
     rng: AgentRng,
-    /// What it has answered before anybody asked.
+    /// What it has answered before it was asked.
     answers: VecDeque<Vec<u8>>,
     /// The answer last asked for, if it was one of these.
     answer: Vec<u8>,
@@ -235,8 +236,8 @@ mod tests {
         })
     }
 
-    /// Tells two schedulers something in each of so many rounds, asks both, and returns the orders
-    /// in which they have worked.
+    /// Tells two schedulers something in each of 40 rounds, asks both, and returns the orders in
+    /// which they have worked.
     fn orders(seed: u64) -> Vec<Vec<u8>> {
         let order = Arc::default();
         let mut links = [0, 1].map(|name: u8| {

@@ -23,7 +23,7 @@ use crate::links::{guarded, round_trip};
 const ROUNDS: u32 = 2_000;
 const LEAST: u32 = 32;
 
-/// So often each variant is made up, unless that takes too many values.
+/// How often each variant is made up, unless that takes too many values.
 const VISITS: usize = 8;
 
 /// How many parts a value that is made up has at most.

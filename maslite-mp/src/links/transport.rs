@@ -191,8 +191,8 @@ impl<'a> Draft<'a> {
         draft_buffer.spill.extend_from_slice(bytes);
     }
 
-    /// Appends so many bytes to be written later, whatever they are; at most half of the space that
-    /// is left, and none in a buffer. Tells where they are.
+    /// Appends room for `bytes` bytes that are written later: at most half of the space that is
+    /// left, and none in a buffer. Returns the place of that room.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Range<usize> {
         let start = self.len();
         if self.draft_buffer.spilled {

@@ -154,7 +154,7 @@ mod tests {
         };
         let limit = usize::try_from(limit).expect("a small number");
         let most = limit / DESCRIPTORS_PER_CHILD;
-        check_number(most).expect("so many may be");
+        check_number(most).expect("the limit allows this number");
         let error = check_number(most + 1).expect_err("too many");
         let SpawnError::TooManyClusters {
             asked, possible, ..

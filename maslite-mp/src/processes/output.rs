@@ -65,8 +65,8 @@ const RECORD_LIMIT: usize = 4 * 1024 * 1024;
 /// others still write.
 const REST: usize = 4 * 1024 * 1024;
 
-/// How long to wait for the thread when it may be stuck, because nobody reads what this process
-/// prints.
+/// How long to wait for the thread when it may be stuck, because what this process prints is not
+/// read.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
 /// Takes what is passed on: whole lines with their newlines.
@@ -258,7 +258,7 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        // The thread ends when nobody can ask it any more.
+        // The thread ends when its channel of requests is closed.
         let (requests, _) = mpsc::channel();
         self.line.requests = requests;
         let _ = (&*self.line.bell).write_all(&[0]);
@@ -310,7 +310,7 @@ fn unblock(end: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to this process's stdout or stderr; if it cannot, nobody wants it.
+/// Writes to this process's stdout or stderr; what it cannot write is lost.
 fn print(kind: StreamKind, mut bytes: &[u8]) {
     let to = match kind {
         StreamKind::Out => rustix::stdio::stdout(),
@@ -392,9 +392,9 @@ impl Reader {
         }
     }
 
-    /// Does what is asked for. False if nobody can ask any more.
+    /// Serves the requests. False if no further request can come.
     fn obey(&mut self) -> bool {
-        // Bytes first: whoever asks later rings again.
+        // Bytes first: a later request rings again.
         while rustix::io::read(&self.wake, &mut self.buffer).is_ok_and(|read| read > 0) {}
         loop {
             match self.requests.try_recv() {

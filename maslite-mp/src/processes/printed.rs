@@ -13,7 +13,7 @@ pub(crate) enum StreamKind {
     Err,
 }
 
-/// So many lines the runtime says at most before it ends a process, with a backtrace.
+/// How many lines the runtime prints at most before it ends a process, a backtrace included.
 const LAST_WORDS: u64 = 1_000;
 
 /// Lines and records.

@@ -206,7 +206,7 @@ impl Blocks {
         Ok(Some((kind, bytes)))
     }
 
-    /// Reads so many bytes. False if there are fewer.
+    /// Fills `into`. False if there are fewer bytes.
     fn fill(&mut self, into: &mut [u8]) -> Result<bool, ReplayError> {
         match self.reader.read_exact(into) {
             Ok(()) => {

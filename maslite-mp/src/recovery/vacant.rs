@@ -2,7 +2,7 @@
 //! process.
 //!
 //! It is given what is still sent to the cluster. So mail for agents that are gone is undeliverable
-//! at the time at which it arrives, under a lookahead too, and whoever grants need not know.
+//! at the time at which it arrives, under a lookahead too, and grants need no exception for it.
 
 use std::sync::Arc;
 

@@ -188,7 +188,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// it has been at it.
     ///
     /// It is found after this time and half of it again at the latest. Time in which the process is
-    /// stopped, or a debugger attached to it, does not count. Inline, where nobody can end a call,
+    /// stopped, or a debugger attached to it, does not count. Inline, where a call cannot be ended,
     /// the limit has no effect.
     pub fn update_limit(mut self, limit: Option<Duration>) -> Self {
         self.patience.update = limit;

@@ -150,7 +150,7 @@ impl<M: WireMessage> MpMainBuilder<M> {
     /// As [`MpMain::new`].
     pub fn build(self) -> Result<MpMain<M>, Error> {
         if spawn::is_child() && !spawn::is_passing() {
-            // Whoever comes here in a child would start children of its own, and so on.
+            // A child that came here would start children of its own, and so on.
             return Err(Error::Nested);
         }
         self.entered.registry.examine()?;
@@ -456,8 +456,7 @@ impl<M: WireMessage> MpMain<M> {
         self.send_mail(Mail::new(AgentId::MAIN, to, body));
     }
 
-    /// Queues mail, of whichever sender. It is posted when the next run starts, before anything
-    /// else.
+    /// Queues mail, from any sender. It is posted when the next run starts, before anything else.
     pub fn send_mail(&mut self, mail: Mail<M>) {
         self.queued.push(mail);
     }
@@ -576,7 +575,7 @@ impl<M: WireMessage> MpMain<M> {
         };
         let path = control::path_for(name).map_err(refused)?;
         if spawn::is_passing() {
-            // This process becomes a cluster of another simulation, and nobody is to speak to it.
+            // This process becomes a cluster of another simulation, and takes no requests.
             return Ok(path);
         }
         let controller = Arc::new(self.controller());

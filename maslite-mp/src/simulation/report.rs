@@ -32,7 +32,7 @@ use crate::settings::{ClusterId, Link, Placement};
 ///   `startup_ns`, `ratio`, `events`, `events_per_s`, `counters` and `total` (objects), `digest`
 ///   (16 hexadecimal digits), `content_digest` (the same, only if it was asked for), `amnesias`
 ///   (only if there was one), `errors`, `undeliverable` (a list of `time_ns`, `from`, `to`,
-///   `topic`: the first ten), `never_sent` (topics that somebody listens to), `advice`;
+///   `topic`: the first ten), `never_sent` (topics that have subscribers), `advice`;
 /// - of how it was run: `seed`, `placement` (`"processes"` or `"inline"`), `version`, `protocol`,
 ///   `optimised`, `processors`;
 /// - of mail between clusters: `local`, `routed`, `held_back`, `held_back_to_main`, `rounds`,
@@ -375,12 +375,12 @@ impl MpReport {
                 "processes paid: on average {at_a_time:.1} of {clusters} clusters were at work at the same time"
             )
         };
-        // What the run would be shorter by: while nobody works, messages are under way; main works
-        // alone; the heaviest part works on when the others have done.
-        let nobody = wall - work - main;
+        // What the run would be shorter by: while no process works, messages are under way; main
+        // works alone; the heaviest part works on when the others have done.
+        let idle = wall - work - main;
         let alone = load.most - work / float(clusters.min(processors) as u64);
-        let (most, cause) = if nobody >= main.max(alone) {
-            (nobody, Cause::Rounds)
+        let (most, cause) = if idle >= main.max(alone) {
+            (idle, Cause::Rounds)
         } else if main >= alone {
             (main, Cause::Main)
         } else {

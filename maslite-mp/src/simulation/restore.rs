@@ -130,8 +130,8 @@ impl Restore {
         Ok(latest)
     }
 
-    /// Has the agents go on in so many clusters, at least one; `place` tells for each in which,
-    /// counted from 0. Without this they stay in the clusters that they were in.
+    /// Has the agents go on in this number of clusters, at least one; `place` tells the cluster of
+    /// each agent, counted from 0. Without this they stay in the clusters that they were in.
     pub fn into_clusters(
         mut self,
         clusters: usize,

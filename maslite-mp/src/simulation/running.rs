@@ -80,7 +80,7 @@ impl<M: WireMessage> MpMain<M> {
         });
         if let Err(error) = &result {
             debug!(target: "maslite", sim_time = %self.standing.time, error = %Chain(error), "run failed");
-            // A half-done superstep cannot be continued: nothing is left running, and nobody is
+            // A half-done superstep cannot be continued: nothing is left running, and no agent is
             // torn down.
             self.abandon(error);
         }

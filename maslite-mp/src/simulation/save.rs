@@ -23,12 +23,12 @@ impl<M: WireMessage> MpMain<M> {
     /// Writes all of the simulation into a new folder, from which [`Restore`](crate::Restore) goes
     /// on. It changes nothing: the next run is as if it had not been saved.
     ///
-    /// The folder is there whole or not at all, whoever is killed when. Each cluster writes its part
-    /// itself, at the same time as the others, and everything has reached the disk when this
-    /// returns. What is saved: all agents, their mail, alarms, subscriptions and random numbers,
-    /// what was counted, and what was queued with [`send`](Self::send). What is not: the settings
-    /// of the builder but for seed, digest and lookahead, and what the program around it knows, as
-    /// the handler of main's mail.
+    /// The folder is there whole or not at all, even if a process is killed meanwhile. Each cluster
+    /// writes its part itself, at the same time as the others, and everything has reached the disk
+    /// when this returns. What is saved: all agents, their mail, alarms, subscriptions and random
+    /// numbers, what was counted, and what was queued with [`send`](Self::send). What is not: the
+    /// settings of the builder but for seed, digest and lookahead, and what the program around it
+    /// knows, as the handler of main's mail.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Agent`] for an agent whose type is not

@@ -1,4 +1,4 @@
-//! Where agents go if somebody else than the program divides them among clusters.
+//! Where agents go if the program does not divide them among clusters itself.
 
 /// How agents are divided among clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) enum Spread {
 }
 
 impl Spread {
-    /// The place of the cluster for the agents of a call, of which there were so many.
+    /// The place of the cluster for the agents of a call, which comes after `calls` other calls.
     pub(crate) fn place(self, declared: u32, calls: usize) -> u32 {
         match self {
             Self::AsDeclared => declared,

@@ -64,7 +64,7 @@ impl<M: WireMessage> Whole<M> {
         self.engine.reseed();
     }
 
-    /// Divides the agents into so many clusters; `place` tells the cluster of each.
+    /// Divides the agents into this number of clusters; `place` tells the cluster of each.
     ///
     /// # Errors
     /// Why it cannot be divided.

@@ -1,4 +1,5 @@
-//! The folder of a snapshot: it is there whole or not at all, whoever is killed when.
+//! The folder of a snapshot: it is there whole or not at all, even if a process is killed
+//! meanwhile.
 //!
 //! It is written under a name with a dot before it. When all its files have reached the disk, it is
 //! renamed, and then nothing in it changes any more.
@@ -129,7 +130,7 @@ fn remove_unfinished(folder: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Removes the oldest snapshots that were taken by themselves, but for so many.
+/// Removes the oldest of the automatic snapshots, and keeps `keep` of them.
 pub(crate) fn keep_automatic(folder: &Path, keep: usize) -> Result<(), SnapshotError> {
     let mut all: Vec<(u64, PathBuf)> = list(folder)?
         .into_iter()

@@ -286,7 +286,7 @@ impl StallDetector {
         if let Some(stand) = &mut self.stand
             && (stand.run, stand.time) == (run, time)
             && self.main_activity.main_state() != MainState::Pause
-            // A look that comes very late was kept from coming, and everybody else perhaps as well.
+            // If a look comes very late, the clusters perhaps got no processor time either.
             && now.saturating_duration_since(stand.due) <= interval
         {
             stand.due = due;
@@ -371,8 +371,8 @@ impl StallDetector {
         }
     }
 
-    /// Which cluster is over a limit, by what was noted last. Those of this process never are:
-    /// nobody could end them.
+    /// Which cluster is over a limit, by what was noted last. Those of this process never are: they
+    /// could not be ended.
     pub(crate) fn overdue(&self, probes: &[Probe], now: Instant) -> Option<(Limit, TimeBlocker)> {
         let main = self.main?;
         let (main_state, _) = main.what;
@@ -466,8 +466,9 @@ impl StallDetector {
         }
     }
 
-    /// Hands out a warning, in a thread of its own: whoever takes it may block, and the supervisor
-    /// must not. One of a standstill that comes while the last one is still being taken is dropped.
+    /// Hands out a warning, in a thread of its own: the program's handler may block, and the
+    /// supervisor must not. One of a standstill that comes while the last one is still being taken
+    /// is dropped.
     pub(crate) fn warn(&self, warning: Warning) {
         let sink = Arc::clone(&self.sink);
         // Without a thread there is no warning, and nothing else is amiss.
@@ -509,10 +510,9 @@ impl fmt::Debug for StallDetector {
     }
 }
 
-/// What becomes of warnings if nobody asked for them.
+/// Writes a warning to stderr: the handler of a program that sets none.
 pub(crate) fn write_down(warning: &Warning) {
-    // In one piece, so that nobody else's line comes between; and who has closed the stream misses
-    // it.
+    // In one piece, so that no other line comes between. If the stream is closed, the line is lost.
     let _ = io::stderr().write_all(format!("warning: {warning}\n").as_bytes());
 }
 

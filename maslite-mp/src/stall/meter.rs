@@ -81,7 +81,7 @@ impl Meter {
         }
     }
 
-    /// A run begins, of so many clusters.
+    /// A run of this number of clusters begins.
     pub(crate) fn begin_run(&mut self, clusters: usize) {
         let now = (self.clock)();
         let fresh = Spent {

@@ -54,14 +54,14 @@ impl Halt {
     }
 }
 
-/// Hands an answer to whoever waits for it, in the thread that has it; none if there will be no
+/// Hands an answer to the requester, in the thread that has the answer; none if there will be no
 /// answer.
 type Deliver<T> = Box<dyn FnOnce(Option<T>) + Send>;
 
-/// The answer to an order that somebody waits for. Dropped, it tells that there will be none.
+/// The answer to an order whose requester waits. Dropped, it tells that there will be none.
 pub(crate) struct Promise<T> {
     deliver: Option<Deliver<T>>,
-    /// Set once whoever waited has left.
+    /// Set once the requester has left.
     gone: Option<Arc<AtomicBool>>,
 }
 
@@ -76,7 +76,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// The answer to an order that nobody waits for.
+    /// The answer to an order whose requester does not wait.
     pub(crate) fn to_nobody() -> Self {
         Self {
             deliver: None,
@@ -90,7 +90,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Whether anybody may still want the answer.
+    /// Whether the requester may still want the answer.
     pub(crate) fn is_wanted(&self) -> bool {
         let gone = self.gone.as_ref();
         gone.is_none_or(|gone| !gone.load(Ordering::Relaxed))
@@ -152,7 +152,8 @@ pub(crate) enum SaveTarget {
 }
 
 impl ControlCommand {
-    /// Whether whoever gave it is still there. A pause is one for all, whoever asked for it.
+    /// Whether its requester is still there. A pause holds for all controllers, so its requester
+    /// does not matter.
     fn is_wanted(&self) -> bool {
         match self {
             Self::Resume | Self::Pause(_) | Self::SaveDue => true,
@@ -189,7 +190,7 @@ pub(crate) enum Next {
 /// The control queue of one simulation.
 #[derive(Default)]
 pub(crate) struct ControlQueue {
-    /// Somebody wants something.
+    /// An order waits.
     raised: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
@@ -227,9 +228,9 @@ enum SignalsSeen {
 }
 
 impl ControlQueue {
-    /// Whether somebody wants something. A grant is numbered before this is asked, and whoever
-    /// wants something raises the flag before the last number is looked up: so either the grant is
-    /// not sent, or it ends after its superstep.
+    /// Whether an order waits. A grant is numbered before this is asked, and a requester raises the
+    /// flag before it looks up the last number: so either the grant is not sent, or it ends after
+    /// its superstep.
     #[inline]
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
@@ -238,7 +239,7 @@ impl ControlQueue {
     /// Leaves an order.
     ///
     /// # Errors
-    /// [`ControlError`], if there is nobody who could see to it.
+    /// [`ControlError`], if no run can carry it out.
     pub(crate) fn leave(&self, command: ControlCommand) -> Result<(), ControlError> {
         let mut state = self.lock();
         if let Some(why) = &state.over {
@@ -367,7 +368,7 @@ impl ControlQueue {
         self.snapshot.show(RunState::Resting);
     }
 
-    /// There will be no further run: whoever waits or comes later is told why.
+    /// There will be no further run: each requester that waits or comes later is told why.
     pub(crate) fn close(&self, why: ControlError) {
         let mut state = self.lock();
         state.over.get_or_insert(why);
@@ -387,7 +388,7 @@ impl ControlQueue {
     }
 
     /// What to do next, for a run whose clusters are at rest. If it is paused, waits for orders
-    /// until `deadline`; but not for orders that nobody can give.
+    /// until `deadline`; but not if no controller is left that could give one.
     pub(crate) fn next(&self, paused: bool, deadline: Option<Instant>) -> Next {
         let mut state = self.lock();
         state.attended = true;
@@ -436,8 +437,8 @@ impl ControlQueue {
         self.lock().controllers += 1;
     }
 
-    /// Whether somebody may look at the snapshot. Between two runs controllers come and go; during
-    /// one there come only copies of those that are there.
+    /// Whether a controller may look at the snapshot. Between two runs controllers come and go;
+    /// during one there come only copies of those that are there.
     pub(crate) fn has_controllers(&self) -> bool {
         self.lock().controllers > 0
     }

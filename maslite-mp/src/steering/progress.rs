@@ -106,8 +106,7 @@ impl fmt::Debug for ProgressReporter {
 }
 
 fn write_down(line: &str) {
-    // In one piece, so that nobody else's line comes between; and who has closed the stream misses
-    // it.
+    // In one piece, so that no other line comes between. If the stream is closed, the line is lost.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
@@ -224,7 +223,7 @@ mod tests {
             Line(&status).to_string(),
             "15 s simulated in 4 s, 3.8X; 5 events/s; clusters north, south block simulated time"
         );
-        // Nobody is at work just now: main routes, say, or they wait for a processor.
+        // No cluster is at work just now: main routes, say, or they wait for a processor.
         let mut status = snapshot.read();
         let probes = [probe("north", false, late), probe("south", false, early)];
         status.glance(&probes, SimTime::from_secs(1));

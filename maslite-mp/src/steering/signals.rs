@@ -26,7 +26,7 @@ use crate::steering::control_queue::ControlQueue;
 /// The simulations that signals are for. None until one has asked for it.
 static SIMULATIONS: Mutex<Option<Vec<Weak<ControlQueue>>>> = Mutex::new(None);
 
-/// Has signals stop a simulation, and starts to listen for them if nobody did.
+/// Has signals stop a simulation, and starts to listen for them if no simulation did before.
 pub(crate) fn stop_on_signals(control_queue: &Arc<ControlQueue>) -> io::Result<()> {
     let mut simulations = lock();
     let known = match &mut *simulations {

@@ -172,8 +172,9 @@ impl Status {
             cluster.at_work = busy;
         }
         self.time = self.time.max(time);
-        // Who runs ahead under a lookahead is not where the simulation is. If nobody is at work
-        // just now, all have come as far as they may, and who has nothing to do is behind.
+        // A cluster that runs ahead under a lookahead is not where the simulation is. If no cluster
+        // is at work just now, all have come as far as they may, and a cluster with nothing to do
+        // is behind.
         let at_work = self.clusters.iter().filter(|cluster| cluster.at_work);
         let least = at_work.map(|cluster| cluster.time).min();
         let farthest = self.clusters.iter().map(|cluster| cluster.time).max();
@@ -181,8 +182,8 @@ impl Status {
     }
 }
 
-/// What main writes down as it goes if somebody may look, for them to read at once. They see each
-/// number as it was a moment ago, not all of one moment.
+/// What main writes down as it goes if there is a controller, which may read it at once. A reader
+/// sees each number as it was a moment ago, not all of one moment.
 #[derive(Debug)]
 pub(crate) struct StatusSnapshot {
     /// From which moments are counted.

@@ -1,4 +1,4 @@
-//! Programs that signals can end, whoever started this one.
+//! Programs that signals can end, even if this program ignores signals.
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -16,7 +16,7 @@
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     missing_debug_implementations,
-    reason = "nobody but this workspace calls it"
+    reason = "only this workspace calls it"
 )]
 
 pub mod carrier;

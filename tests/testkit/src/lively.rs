@@ -7,7 +7,7 @@ use maslite_mp::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-/// So many agents there are at first.
+/// How many agents there are at first.
 pub const FIRST: u64 = 9;
 pub const SEED: u64 = 5;
 
@@ -32,7 +32,7 @@ pub struct Lively {
     born: u64,
     /// How often it may still act without mail.
     restless: u8,
-    /// Delays are at least so long \[ms\].
+    /// The least delay \[ms\].
     patience: u64,
     /// It mostly sets alarms for itself, and rarely listens: so clusters have long to themselves,
     /// and then hear of each other.

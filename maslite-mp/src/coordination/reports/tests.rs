@@ -77,8 +77,8 @@ fn mail(receiver: Receiver, arrives: SimTime) -> Vec<u8> {
     bytes
 }
 
-/// Three batches of one mail each: for another cluster, for main, and for whichever cluster owns
-/// its receiver; and their bytes.
+/// Three batches of one mail each: for another cluster, for main, and for the cluster that owns its
+/// receiver; and their bytes.
 fn batches(arrives: SimTime) -> (Vec<u8>, Batches) {
     let stranger = Receiver::Agent(AgentId::from(8));
     let parts = [
@@ -399,7 +399,7 @@ fn a_report_of_impossible_arrivals_is_refused() {
         (
             Fault::Arrival,
             WINDOW,
-            "mail to nobody before it can",
+            "mail to an unknown agent before it can",
             |it| {
                 let early = mail(Receiver::Agent(AgentId::from(8)), LATER);
                 let start = it.report.batches[2].start as usize;

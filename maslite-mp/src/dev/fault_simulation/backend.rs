@@ -28,7 +28,7 @@ impl<M: WireMessage> Simulated<M> {
 }
 
 impl<M: WireMessage> Backend for Simulated<M> {
-    /// Nobody is told.
+    /// Warnings are dropped.
     fn warn(&self, _: crate::error::warning::Warning) {}
 
     fn start(&mut self, clusters: &[NewCluster], _: &Start<'_>) -> Result<Vec<Started>, Error> {

@@ -1,5 +1,5 @@
-//! Clusters are killed, and dropped: whichever are killed whenever, the run ends, its accounts are
-//! exact, and main can be used on.
+//! Clusters are killed, and dropped: whichever clusters are killed, and at any time, the run ends,
+//! its accounts are exact, and main can be used on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,13 +133,13 @@ fn run_until_idle(play: &Play, main: &mut MpMain<Msg>, heard: &mut u64) -> Resul
         assert!(is_exact, "{report:#}");
         assert_eq!(report.digest.is_some(), report.dropped.is_empty());
         if report.stopped_by == StopReason::Idle {
-            assert_eq!(queued, 0, "nobody is left to read it");
+            assert_eq!(queued, 0, "no agent is left to read it");
             return Ok(report);
         }
     }
 }
 
-/// The agents of this cluster are gone, and nobody else gets their ids.
+/// The agents of this cluster are gone, and no other agent gets their ids.
 fn check_dropped(play: &Play, main: &mut MpMain<Msg>, clusters: &[ClusterId], place: usize) {
     let again = main.add_to(clusters[place], 1_000_000, Lively::of(0));
     assert!(matches!(again, Err(Error::Dropped(_))), "{again:?}");
@@ -169,7 +169,7 @@ fn small(seed: u64, clusters: usize, lookahead: u64) -> Play {
     play
 }
 
-/// Kills each cluster at each packet, or at one of so many.
+/// Kills each cluster, once at every `step`th packet.
 fn kill_each(play: &Play, step: usize) {
     let undisturbed = survive(play, &[]).unwrap();
     assert!(undisturbed.dropped.is_empty());

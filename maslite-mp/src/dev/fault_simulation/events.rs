@@ -130,7 +130,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Gives the turn to whoever is next. Those that wait find out.
+    /// Gives the turn to the party that is next, and wakes it.
     pub(super) fn pass_on(&mut self, main: &Condvar) {
         self.turn = self.next();
         match self.turn {
@@ -139,7 +139,7 @@ impl State {
         }
     }
 
-    /// Lets time pass until somebody can go on.
+    /// Lets time pass until a party can go on.
     pub(super) fn next(&mut self) -> Party {
         let mut tries = 0;
         loop {
@@ -158,7 +158,7 @@ impl State {
                 }
                 _ => {
                     tries += 1;
-                    assert!(tries < 3, "nobody can move, and nothing changes that");
+                    assert!(tries < 3, "no party can move, and nothing changes that");
                     self.stand_still();
                 }
             }
@@ -193,7 +193,7 @@ impl State {
         main.into_iter().chain(children)
     }
 
-    /// Nobody can move. Whoever main waits for has not answered in time, then.
+    /// No party can move: the cluster that main waits for has not answered in time.
     pub(super) fn stand_still(&mut self) {
         if matches!(self.main_waits, Some(Waits::Packet(_))) && !self.expecting_exits {
             self.now += micros(ANSWER_LIMIT);
@@ -299,7 +299,7 @@ impl State {
         }
     }
 
-    /// Has a packet arrive after those before it, or so much later, where others may overtake it.
+    /// Has a packet arrive after those before it, or `delay` later, where others may overtake it.
     pub(super) fn carry(&mut self, from: Party, place: usize, packet: Option<Vec<u8>>, delay: u64) {
         let arrival = self.now + self.latency();
         self.sequence += 1;
@@ -336,7 +336,7 @@ impl State {
 }
 
 impl Way {
-    /// When whoever waits for the next packet can go on.
+    /// When the party that waits for the next packet can go on.
     pub(super) fn wake(&self, now: u64) -> Option<(u64, u64)> {
         match self.packets.first_key_value() {
             Some((key, _)) => Some(*key),

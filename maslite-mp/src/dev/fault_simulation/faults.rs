@@ -18,23 +18,23 @@ pub(crate) enum Fault {
     Lost,
     /// It arrives twice.
     Repeated,
-    /// It arrives so much later, and others may overtake it.
+    /// It arrives later by this time, and others may overtake it.
     Late(u64),
     /// One of its bits is another.
     Flipped(u64),
     /// It ends too soon.
     Shortened(u64),
-    /// So many bytes follow it.
+    /// This number of bytes follows it.
     Lengthened(u64),
     /// The child is killed before it is sent.
     KilledBefore,
     /// The child is killed right after it was sent: if it sent it itself the packet arrives.
     KilledAfter,
-    /// The child is killed so much later.
+    /// The child is killed later by this time.
     KilledLater(u64),
     /// The link is closed once it was sent, and the child lives.
     Closed,
-    /// Whoever is to receive it is told that the carrier failed.
+    /// Its receiver is told that the carrier failed.
     Failed,
 }
 
@@ -59,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// One fault among so many packets, now and then some more.
+    /// Draws one fault among this number of packets, now and then some more.
     pub(crate) fn plan(chance: &mut AgentRng, packets: u64) -> Plan {
         let count = chance.random_range(1..=4_u32).saturating_sub(1).max(1);
         let faults = (0..count).map(|_| (chance.random_range(0..packets), Self::any(chance)));
@@ -83,7 +83,7 @@ impl Fault {
         }
     }
 
-    /// Whether whoever receives the packet, or misses it, may refuse a frame for this reason.
+    /// Whether the party that receives or misses the packet may refuse a frame for this reason.
     fn explains(self, reason: FrameFault) -> bool {
         match self {
             Self::Lost | Self::Repeated | Self::Late(_) => matches!(

@@ -109,7 +109,7 @@ fn other_time(time: SimTime, detail: u64) -> SimTime {
     }
 }
 
-/// An error that agent 1 never reported: only the kernel can make one, and whoever decodes one.
+/// An error that agent 1 never reported. Only the kernel and a decoder can make one.
 fn an_error(time: SimTime, index: u64) -> AgentError {
     let (agent, cluster, superstep) = (AgentId::from(1), None::<String>, index);
     let mut bytes = Vec::new();

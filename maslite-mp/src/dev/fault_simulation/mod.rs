@@ -98,7 +98,7 @@ enum Failed {
     Command(ControlError),
 }
 
-/// Keeps to itself, and wakes so often.
+/// Keeps to itself, and wakes this number of times.
 #[derive(Serialize, Deserialize)]
 struct Hermit(u8);
 
@@ -339,7 +339,7 @@ fn judge(play: &Play, outcome: &Outcome, expected: &Story) {
         for (end, name) in ends.zip(names) {
             let is_right = match end.how {
                 EndKind::Clean => true,
-                // Because of another, which nobody waited for any more.
+                // Another child failed, so main no longer waited for this one.
                 EndKind::Killed if failed => true,
                 EndKind::Killed | EndKind::Failed(_) => {
                     struck.iter().any(|(cluster, _)| *cluster == name)
@@ -432,7 +432,7 @@ fn play_with_lies(seed: u64) -> Option<u8> {
         Failed::Run(Error::Protocol { reason, .. } | Error::Refused { reason, .. }) => {
             Some(reason as u8)
         }
-        // The model itself sees it, or whoever asks.
+        // The model itself sees it, or the requester does.
         Failed::Run(Error::Agent { .. } | Error::Model(_) | Error::Decode { .. })
         | Failed::Command(ControlError::Failed(_) | ControlError::Decode { .. }) => None,
         other => panic!("{other:?} in {play:?}"),

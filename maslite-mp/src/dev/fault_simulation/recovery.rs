@@ -87,7 +87,7 @@ fn kill_each_at_each(play: &Play) {
     kill_each(play, 1);
 }
 
-/// Kills each cluster at each packet, or at one of so many unless the effort is full.
+/// Kills each cluster, once at every `step`th packet, or at every packet if the effort is full.
 fn kill_each(play: &Play, step: usize) {
     let step = stride(step);
     let packets = undisturbed(play);
@@ -162,7 +162,7 @@ fn all_clusters_are_killed_at_each_packet() {
     }
 }
 
-/// Kills one cluster, and another one at the same packet or so many packets later: while the first
+/// Kills one cluster, and another one at the same packet or some packets later: while the first
 /// comes back, or just after.
 fn kill_two(play: &Play, step: usize, later: &[u64]) {
     let packets = undisturbed(play);

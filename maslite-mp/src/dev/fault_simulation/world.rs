@@ -2,8 +2,8 @@
 //! from a seed.
 //!
 //! Main and the schedulers are the real ones, and so is the protocol of frames. Each has a thread
-//! of its own, but one of them works at a time: whoever waits hands the turn to the party whose
-//! packet arrives first. Time here passes only while nobody works.
+//! of its own, but one of them works at a time: a party that waits hands the turn to the party
+//! whose packet arrives first. Time here passes only while no party works.
 //!
 //! ```text
 //! MpMain ── Framed ── End ─┐                            ┌─ End ── Framed ── MpScheduler
@@ -12,11 +12,11 @@
 //! ```
 //!
 //! It does what the supervisor of real processes does: a death closes the link of its child, has
-//! the others killed and is the reason that main hears of; and where nobody can move any more, the
-//! limit on answers is what ends it.
+//! the others killed and is the reason that main hears of; and where no party can move any more,
+//! the limit on answers ends the run.
 //!
-//! **Invariant:** whatever is drawn by chance is drawn by whoever has the turn. So a seed always
-//! gives the same events.
+//! **Invariant:** only the party that has the turn draws random numbers. So a seed always gives the
+//! same events.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +42,8 @@ use crate::processes::spawn::ChildSide;
 use crate::processes::supervision::{ChildEnd, EndKind, Failure};
 use crate::protocol::wire::{self, Task, ToProc};
 
-/// How long the test waits for whoever has the turn. Nobody works for so long: it would be a hang.
+/// How long the test waits for the party that has the turn. No party works for that long: it would
+/// be a hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Process ids of the children begin here.

@@ -14,9 +14,9 @@
 //! link again. Only a message that outgrows the free space takes a detour through a buffer, and
 //! streams through the ring in parts.
 //!
-//! **No deadlock.** Whoever waits for room gives back what it holds and takes in what arrives. So
-//! two processes that both send more than a ring holds both go on; and whoever waits for room waits
-//! only while its peer computes.
+//! **No deadlock.** A process that waits for room gives back what it holds and takes in what
+//! arrives. So two processes that both send more than a ring holds both go on; and a process waits
+//! for room only while its peer computes.
 //!
 //! # Waiting
 //!

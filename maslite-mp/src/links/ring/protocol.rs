@@ -22,9 +22,9 @@
 //! of the other, and only if a thread sleeps there it makes a system call. Between the store and
 //! the look each side has a fence with sequentially consistent order: so at least one of them sees
 //! what the other stored, and no wake-up is lost. Both store to the bell, and they only swap there,
-//! which puts all its values in one order that everybody can follow. Source: Dekker's algorithm, in
-//! Dijkstra, "Cooperating sequential processes", 1965; the use for sleeping as in Drepper, "Futexes
-//! are tricky", 2011.
+//! which puts all its values in one order that all threads can follow. Source: Dekker's algorithm,
+//! in Dijkstra, "Cooperating sequential processes", 1965; the use for sleeping as in Drepper,
+//! "Futexes are tricky", 2011.
 
 /// The bell's value while its owner is awake.
 const AWAKE: u32 = 0;
@@ -385,7 +385,8 @@ mod model {
 
     fn explore(model: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
-        // Every interleaving with so many switches at places where a thread could have gone on.
+        // Every interleaving with at most this number of switches at places where a thread could
+        // have gone on.
         builder.preemption_bound = builder.preemption_bound.or(Some(4));
         builder.max_branches = 100_000;
         builder.check(model);

@@ -18,7 +18,7 @@
 //! memory is an error, and never SIGBUS. A system that cannot be asked (Linux before 5.14) makes
 //! all at once.
 //!
-//! # What is safe whom against
+//! # What is safe against what
 //!
 //! All that a peer can store into the words is checked or harmless: an index that cannot be is an
 //! error, any other keeps us within our mapping. The bytes of a message are lent as a slice while
@@ -212,9 +212,9 @@ impl Region {
             (page + 3 * capacity, capacity, page + capacity),
         ];
         for (place, length, offset) in parts {
-            // SAFETY: `place + length` is within the mapping just made, which nobody else has seen
-            // and which this replaces piece by piece. The file is long enough and stays so, since
-            // it is sealed.
+            // SAFETY: `place + length` is within the mapping just made, which no other code has
+            // seen and which this replaces piece by piece. The file is long enough and stays so,
+            // since it is sealed.
             unsafe {
                 rustix::mm::mmap(
                     base.as_ptr().add(place).cast(),
@@ -278,8 +278,8 @@ pub(crate) struct Producer {
     region: Arc<Region>,
     side: Side,
     writer: Writer,
-    /// So many of the ring's bytes have their pages. As long as that is not all, what is written
-    /// next is among them.
+    /// How many of the ring's bytes have their pages. As long as not all have, what is written next
+    /// is among those that have.
     backed: usize,
 }
 
@@ -297,7 +297,7 @@ impl Producer {
         self.writer.free()
     }
 
-    /// Sees to it that the next so many bytes have their pages, whether they are free or not.
+    /// Sees to it that the next `bytes` bytes have their pages, whether they are free or not.
     ///
     /// # Errors
     /// When there is no memory.
@@ -561,7 +561,7 @@ mod heap {
 
     impl Drop for Heap {
         fn drop(&mut self) {
-            // SAFETY: allocated with this layout, and whoever uses it holds it.
+            // SAFETY: allocated with this layout, and its users hold it.
             unsafe { dealloc(self.0.as_ptr(), self.1) }
         }
     }

@@ -26,7 +26,8 @@ pub(crate) struct Inline {
     signal: Arc<Signal>,
     timeout_timer: Option<TimeoutTimer>,
     grants: u64,
-    /// Of no processes: its thread looks whether runs move. None if nobody wants to know.
+    /// Has no processes: its thread looks whether runs move. None if neither warnings nor progress
+    /// are wanted.
     supervisor: Option<Supervisor>,
     /// The run is to end, not only to be interrupted for a while.
     over: bool,
@@ -176,6 +177,6 @@ impl Observer for Activities {
     }
 
     fn kill_all(&self) {
-        // Nobody can end a call of this process from another thread.
+        // A call in this process cannot be ended from another thread.
     }
 }

@@ -120,8 +120,8 @@ pub(crate) trait Backend: Send {
         let _ = pid;
     }
 
-    /// From here on, or no longer, a cluster is brought back, and whoever waits for the clusters to
-    /// come to rest is patient.
+    /// Tells that a cluster is brought back from here on, or no longer. As long as it is, no
+    /// cluster counts as stuck.
     fn be_patient(&self, patient: bool) {
         let _ = patient;
     }
@@ -209,7 +209,7 @@ impl InterruptSource {
 
 /// Makes the clusters come to rest after the superstep they are in, from any thread.
 pub(crate) trait Interrupt: Send {
-    /// To serve a request: the run then goes on, and nobody counts as stuck.
+    /// To serve a request: the run then goes on, and no cluster counts as stuck.
     fn raise_for_request(&self);
 
     /// To end the run.
@@ -222,7 +222,7 @@ pub(crate) trait Interrupt: Send {
 /// Looks at clusters, and ends them, from any thread.
 pub(crate) trait Observer: Send + Sync {
     /// Asks all clusters what they are at, and waits at most about `limit` for each half of the
-    /// way: to be heard, and to be answered. None if nobody answers.
+    /// way: to be heard, and to be answered. None if no answer comes.
     fn probe(&self, limit: Duration) -> Option<Vec<Probe>>;
 
     /// Kills all clusters, whether there is a run or not.

@@ -147,7 +147,8 @@ impl Backend for Processes {
                 let _ = say.send((number, message.to_vec()));
             });
         };
-        // Without a thread nobody is heard, and a cluster that says much is killed in the end.
+        // Without a thread the links are not read, and a cluster that says much is killed in the
+        // end.
         let listener = thread::Builder::new().name("maslite-listener".to_owned());
         let listener = listener.spawn(listen);
         let ends = self.0.wait_all(grace);

@@ -149,7 +149,7 @@ pub(crate) fn arrive(point: &Point, wait: Wait) -> Arrival {
             .set_up(point, wait)
             .map_or_else(Arrival::Failed, Arrival::Child),
         Meant::HereButChanged => {
-            // If main is gone, nobody wants to know.
+            // If main is gone, the word is not needed.
             let _ = Word::Changed(point.signature.clone()).write(&guest.control);
             Arrival::Failed(ChildError::OtherRegistry)
         }
@@ -276,8 +276,8 @@ impl Guest {
                 if is_gone(&end) && control.line.local_addr().is_ok() {
                     die();
                 }
-                // Main may live. Somebody here has closed the line, and perhaps something else has
-                // its number.
+                // Main may live. An agent of this process has closed the line, and another file may
+                // have its number by now.
                 end_telling();
             })
             .map_err(ChildError::refused("no thread can be started"))?;
@@ -470,7 +470,7 @@ fn main_process() -> Option<OwnedFd> {
     let parent = marked_parent()?;
     let pid = Pid::from_raw(i32::try_from(parent).ok()?)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    // As long as it is our parent, its number is nobody else's.
+    // As long as it is our parent, no other process has its number.
     (parent_id() == parent).then_some(process)
 }
 
@@ -527,8 +527,8 @@ fn end_telling() -> ! {
 
 /// Ends this process at once, and all in its process group: what its agents have started. Not by
 /// `exit`: that runs destructors and handlers beside the agents' thread, and one of them may wait
-/// for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does the same, and nobody
-/// reads the exit code.
+/// for ever. `_exit` would be right but needs unsafe code; `SIGKILL` does the same, and the exit
+/// code is not read.
 fn die() -> ! {
     let this = getpid();
     // It fails if an agent has taken this process to another group; that one is none of ours.

@@ -111,7 +111,8 @@ struct Invited<'a> {
     name: &'a str,
     pid: u32,
     nonce: [u8; 16],
-    /// Its control line. Its end shows there, whoever else may hold the other end.
+    /// The child's control line. The end of the child shows there, even if another process holds
+    /// the other end, too.
     control: Arc<UnixStream>,
     /// What has come of its next word.
     come: Vec<u8>,

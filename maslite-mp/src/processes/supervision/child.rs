@@ -106,8 +106,8 @@ impl Lifeline {
         }
     }
 
-    /// Breaks the link. Whoever waits at main's end of it is woken, whatever has become of the
-    /// child.
+    /// Breaks the link. A thread that waits at main's end of it is woken, whatever has become of
+    /// the child.
     pub(super) fn cut(&self) {
         if let Line::Tied(cut) = mem::replace(&mut *self.lock(), Line::Cut) {
             cut();
@@ -293,7 +293,7 @@ impl Watched {
 }
 
 /// Waits for the end of a process, and kills whatever it has started and left in its process group.
-/// Until it is reaped, its id is also the group's, and nobody else's.
+/// Until it is reaped, its id is also the group's, and no other process has it.
 pub(super) fn kill_group_at_end(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(pid) = pid else {

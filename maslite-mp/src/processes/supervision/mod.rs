@@ -29,8 +29,8 @@
 //!   further grace are stuck, and all are killed.
 //! - **Groups.** Each child leads a process group. When it ends, and before it is reaped, the rest
 //!   of its group is killed, so that nothing an agent has started stays behind.
-//! - **Reaping.** Signals go only to processes that are not yet reaped, so never to a stranger with
-//!   a used pid; nobody else's children are touched.
+//! - **Reaping.** Signals go only to processes that are not yet reaped, so never to another process
+//!   that has got the same pid. Children that the program started otherwise are not touched.
 //!
 //! **Invariant:** children are started on the supervisor thread, because Linux ties the death
 //! signal of a child to the thread that started it.
@@ -71,8 +71,7 @@ pub(crate) enum Failure {
         pid: u32,
         exit: ExitKind,
     },
-    /// A cluster is over a limit. If the blocker does not say which, whoever waits for its answer
-    /// knows.
+    /// A cluster is over a limit. Without a blocker it is the cluster for whose answer main waits.
     Stuck {
         limit: Limit,
         blocker: Option<Box<TimeBlocker>>,
@@ -87,7 +86,7 @@ pub(crate) enum Failure {
 pub struct ChildEnd {
     /// The number of its cluster.
     pub cluster: u32,
-    /// Its process id; somebody else may have it by now.
+    /// Its process id; another process may have it by now.
     pub pid: u32,
     /// What its end was like.
     pub how: EndKind,
@@ -127,7 +126,7 @@ impl RunInterrupter {
     }
 
     /// Has the grants under way end after the superstep they are in, and nothing more: the run goes
-    /// on, and nobody counts as stuck.
+    /// on, and no cluster counts as stuck.
     pub(crate) fn interrupt_for_request(&self) {
         let _ = self
             .events
@@ -135,7 +134,7 @@ impl RunInterrupter {
     }
 
     /// Asks all children what they are at, and waits at most about `limit` for each half of the
-    /// way: to be heard, and to be answered. None if nobody answers, or the supervisor is busy.
+    /// way: to be heard, and to be answered. None if no answer comes, or the supervisor is busy.
     pub(crate) fn glance(&self, limit: Duration) -> Option<Vec<Probe>> {
         let (reply, answer) = mpsc::channel();
         let job = Job(Box::new(move |watch| {
@@ -342,7 +341,7 @@ enum Event {
         run: u64,
     },
     KillAll,
-    /// A run has begun, and nobody looks whether it moves.
+    /// A run has begun, and no look at whether it moves is due.
     Look,
     ExpectExits,
     Finish {

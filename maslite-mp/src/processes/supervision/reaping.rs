@@ -65,7 +65,7 @@ impl Watch {
         let mut children = self.children.iter_mut();
         let child = children.find(|child| Some(child.pid) == blocker.pid && is_contained(child));
         match (child, limit) {
-            // Whoever waits for its answer hears of it by its link.
+            // Main, which waits for its answer, learns of its end by its link.
             (Some(child), Limit::Answer(_)) => {
                 child.given_up = true;
                 child.kill();

@@ -328,7 +328,7 @@ impl Watch {
             return;
         }
         if probes.iter().any(|probe| probe.debugger.is_some()) {
-            // Whoever looks at it has time.
+            // The user of the debugger gets time.
             self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
             return;
         }
@@ -367,7 +367,7 @@ impl Watch {
         inline.into_iter().chain(probes).collect()
     }
 
-    /// How long after a look the next one is due; none if nobody wants to know anything.
+    /// How long after a look the next one is due; none if neither warnings nor progress are wanted.
     fn interval(&self) -> Option<Duration> {
         let telling = self
             .progress_reporter
@@ -472,7 +472,7 @@ impl Watch {
     /// Records the first failure, kills all children, and breaks all links. The ends of the
     /// children would break them too, but there are processes that the system cannot end.
     pub(super) fn fail(&mut self, failure: Failure) {
-        // Before the killing, so that whoever is woken by it finds the reason.
+        // Before the killing, so that a thread that is woken by it finds the reason.
         self.shared.lock().failure.get_or_insert(failure);
         self.shared.changed.notify_all();
         self.children.iter_mut().for_each(Watched::kill);
@@ -512,7 +512,7 @@ impl Watch {
             .filter(|child| child.ended_itself())
             .filter_map(|child| child.exit.map(|(exit, at)| (exit, at, child)))
             .collect();
-        // Who lost its link to us lost it because of somebody else.
+        // A child that lost its link to main lost it because of another child.
         ended.sort_by_key(|(exit, at, _)| (*exit == ExitKind::LifelineLost, *at));
         let deaths = ended.into_iter().map(|(exit, _, child)| Death {
             cluster: child.name.clone(),
@@ -566,7 +566,7 @@ impl Watch {
         }
         self.children.iter_mut().for_each(Watched::kill);
         self.await_exits(0, now().checked_add(REAP_LIMIT));
-        // Whoever listens to the last words of one that cannot be ended need not go on.
+        // Main need not wait for the last words of a child that cannot be ended.
         self.children.iter().for_each(|child| child.link.cut());
         self.explain_exits(0);
         let ends = self

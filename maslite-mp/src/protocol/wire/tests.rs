@@ -152,7 +152,7 @@ fn rare_news_take_a_byte_while_there_are_none() {
     );
 }
 
-/// One of which no two numbers are alike; so many of its flags are raised, from the first on.
+/// A report with different numbers in all places; the first `flags` of its flags are raised.
 fn report(flags: usize, busy: bool) -> Report {
     let is_raised = |flag| flag < flags;
     let event = SimTime::from_nanos(5);
@@ -274,12 +274,12 @@ fn what_no_report_says_is_refused() {
     put(&report(2, true), &mut right).unwrap();
     let place = |number: usize, byte: usize| 1 + number * 8 + byte;
     for (place, what) in [
-        (0, "not so many numbers"),
+        (0, "another count of numbers"),
         (place(3, 0), "an eighth flag"),
         (place(3, 7), "a last flag"),
         (place(8, 4), "more agents than there can be"),
         (place(11, 7), "a trace longer than a message"),
-        (place(13, 0), "not so many counters"),
+        (place(13, 0), "another count of counters"),
     ] {
         let mut wrong = right.clone();
         wrong[place] ^= 1 << 7;

@@ -58,7 +58,7 @@ impl Scene {
         }
     }
 
-    /// The next look, so much later.
+    /// The next look, after this time.
     fn look_after(&mut self, wait: Duration) -> Option<Standstill> {
         self.now += wait;
         if self.detector.main_moves(1, self.now) {
@@ -88,7 +88,7 @@ impl Scene {
         scene
     }
 
-    /// The first of some looks, a second apart, at which somebody is over a limit.
+    /// The first of some looks, a second apart, at which a cluster is over a limit.
     fn overdue_at(&mut self, mut before: impl FnMut(&mut Self, usize)) -> Option<usize> {
         (0..12).find(|look| {
             before(self, *look);
@@ -283,7 +283,7 @@ fn time_in_which_a_debugger_or_a_signal_stops_somebody_does_not_count() {
         };
     };
     assert_eq!(scene.overdue_at(stopped_a_while), Some(10));
-    // Main itself is, and finds nobody to blame for it.
+    // Main itself is, and blames no cluster for it.
     let mut scene = Scene::with_limits();
     scene.answer[0] = at_work(0, 0);
     scene.look_after(Duration::from_secs(1));

@@ -94,7 +94,7 @@ pub(super) fn connect(path: &Path) -> Result<UnixStream, AskError> {
     open().map_err(|error: Errno| match error {
         Errno::AGAIN => AskError::Silent(io::Error::new(
             io::ErrorKind::TimedOut,
-            "many wait already, and nobody is let in: its main program may be stopped",
+            "its queue of clients is full: its main program may be stopped",
         )),
         error => AskError::Connect(error.into()),
     })

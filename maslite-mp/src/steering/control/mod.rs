@@ -9,16 +9,16 @@
 //! A simulation has a socket only if its program opens one:
 //! [`MpMain::open_control`](crate::MpMain::open_control). The socket lies in a directory that only
 //! its user may enter, has mode 0600 itself, and who connects under another user is sent away.
-//! Whoever may speak to it may read and stop the simulation, and nothing else: no request brings
+//! A client of that user may read and stop the simulation, and nothing else: no request brings
 //! code, files or agents in.
 //!
 //! - [`protocol`]: what is asked and answered, with a version.
 //! - [`simulations`]: those that can be spoken to.
 //! - [`ask`]: asks one of them.
 //!
-//! **Invariant:** nothing that comes out of the socket, and nobody at its other end, holds up a run
-//! or changes its trace: requests are bounded in length, clients and their requests in number, and
-//! answers wait in memory of this process until they are read.
+//! **Invariant:** nothing that comes out of the socket, and no client at its other end, holds up a
+//! run or changes its trace: requests are bounded in length, clients and their requests in number,
+//! and answers wait in memory of this process until they are read.
 
 mod access;
 mod client;
@@ -50,21 +50,21 @@ use protocol::{AgentLine, AgentView, AlarmLine, Reply, Request};
 /// How long clusters are given to say where they are, before the answer is what main knows.
 const GLANCE: std::time::Duration = std::time::Duration::from_millis(4);
 
-/// At most so many agents are listed in one answer.
+/// How many agents are listed in one answer at most.
 const AGENTS: u64 = 4_096;
 
-/// Makes a reply of what the run has answered, for whoever writes it.
+/// Makes a reply of what the run has answered, in the thread that writes the reply.
 pub(crate) type Making = Box<dyn FnOnce() -> Reply + Send>;
 
-/// Somebody who has asked for something, until the answer is there.
+/// A client with a request, until the answer is there.
 pub(crate) struct Asker {
-    /// Set once whoever asked has left.
+    /// Set once the client has left.
     pub(crate) gone: Arc<AtomicBool>,
     /// Takes the answer, in whichever thread has it.
     pub(crate) take: Box<dyn FnOnce(Making) + Send>,
 }
 
-/// Has a request done: now, or by the run once it comes to it. Nobody waits for that.
+/// Has a request done: now, or by the run once it comes to it. Does not wait for the run.
 pub(crate) fn begin<M: WireMessage>(
     controller: &Arc<Controller<M>>,
     request: Request,
@@ -168,7 +168,7 @@ fn show<M: WireMessage>(controller: &Arc<Controller<M>>, id: String, asker: Aske
         asker,
         move |view| {
             let view = match view {
-                // The name is known to whoever asked, and maybe to nobody here.
+                // The client knows the name; this simulation may not know it.
                 Err(ControlError::Agent(CommandError::UnknownAgent(_))) => {
                     let message = format!("there is no agent {id}, or it was removed");
                     return Ok(Reply::Refused { message });

@@ -84,7 +84,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Takes the name, and removes what a dead process has left there. None if somebody alive has
+    /// Takes the name, and removes what a dead process has left there. None if a live process has
     /// it.
     ///
     /// # Errors

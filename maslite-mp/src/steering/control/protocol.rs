@@ -40,7 +40,7 @@ pub enum Request {
     Status,
     /// Let the superstep at hand finish, and pause.
     Pause,
-    /// Go on for so many supersteps, and pause.
+    /// Go on for `supersteps` supersteps, and pause.
     Step {
         /// How many.
         supersteps: u64,
@@ -57,12 +57,12 @@ pub enum Request {
     Resume,
     /// End the run. Answered at once with [`Reply::Done`].
     Stop,
-    /// The agents, in insertion order. Answered with [`Reply::Agents`]; whoever wants more than one
-    /// answer has, asks from the index after the last one on.
+    /// The agents, in insertion order. Answered with [`Reply::Agents`]; if there may be more than
+    /// one answer has, ask again from the index after the last agent's on.
     Agents {
         /// The least insertion index.
         from: u64,
-        /// At most so many. A simulation may answer with fewer.
+        /// How many agents at most. A simulation may answer with fewer.
         limit: u64,
     },
     /// Save it in the folder that the program has named for its snapshots
@@ -181,7 +181,7 @@ pub struct AlarmLine {
     /// When it is due (`time_ns`).
     #[serde(rename = "time_ns")]
     pub time: SimTime,
-    /// The number or name of whom it is for; none: its subscribers.
+    /// The number or name of its receiver; none: its subscribers.
     pub to: Option<String>,
     /// What it is about.
     pub topic: String,

@@ -321,8 +321,8 @@ impl Server {
         }
     }
 
-    /// Makes room by whoever has been silent the longest; if all wait for the run, by whoever has
-    /// waited the longest. False if there is nobody.
+    /// Makes room: sends off the client that has been silent the longest; if all wait for the run,
+    /// the client that has waited the longest. False if there is no client.
     fn send_off_the_silent(&mut self) -> bool {
         let silent = self
             .clients
@@ -340,7 +340,7 @@ impl Server {
         self.is_deaf = false;
     }
 
-    /// Sees to a client to whom something has happened.
+    /// Serves a client whose socket has an event.
     fn serve(&mut self, key: u64, ready: PollFlags) {
         let Some(client) = self.clients.get_mut(&key) else {
             return;
@@ -409,7 +409,7 @@ impl Server {
         let asker = Asker {
             gone: Arc::clone(&client.gone),
             take: Box::new(move |making| {
-                // Whoever has it now may be the thread that runs: it only leaves it here.
+                // This may be the thread of the run: it only leaves the answer here.
                 let _ = results.send((key, making));
                 let _ = (&*bell).write_all(&[0]);
             }),

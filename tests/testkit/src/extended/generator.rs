@@ -9,7 +9,7 @@ use crate::scenario::file::{
 };
 
 const TOPICS: [&str; 7] = ["A", "B", "C", "D", "E", "F", "Tea & \"buns\""];
-/// So many that much happens, so few that a run takes no time.
+/// Enough that much happens, and few enough that a run takes no time.
 const MOST_LINES: usize = 300;
 
 /// A story with 1 to 8 agents at first, in 1 to 5 clusters; and what must be told of it.
@@ -67,7 +67,7 @@ impl Dice {
         Topic::new(self.any(&TOPICS))
     }
 
-    /// Agents mostly; main, children of agents, and nobody as well.
+    /// Agents mostly; main, children of agents, and ids of no agent as well.
     fn id(&mut self) -> u64 {
         let place = self.below(self.ids.len());
         let id = self.ids[place];

@@ -448,7 +448,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Says to whoever listens that it is there, or no longer.
+    /// Tells all listeners that it is there, or no longer.
     fn say(&mut self, place: usize, topic: &'static str) {
         self.outbox.push(Letter {
             from: self.people[place].id,

@@ -61,7 +61,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Action {
-    /// A message to an agent, or with `direct` to it and nobody else.
+    /// A message to an agent, or with `direct` to it alone.
     Send {
         #[serde(deserialize_with = "addressee")]
         to: Option<u64>,

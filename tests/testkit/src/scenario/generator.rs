@@ -7,7 +7,7 @@ use crate::scenario::file::{Action, Listen, Rule, Scenario, Script, StartMail, U
 use crate::scenario::naive;
 
 const TOPICS: [&str; 5] = ["A", "B", "C", "D", "wie geht's? \"gut\" é"];
-/// So many that every rule comes to bear, so few that a run takes no time.
+/// Enough that every rule comes to bear, and few enough that a run takes no time.
 const MOST_DELIVERIES: u64 = 1_500;
 
 /// A scenario with 1 to 8 agents in 1 to 4 clusters.
@@ -87,7 +87,7 @@ impl Dice {
         self.any(&[0, 0, 0, 1, 1, 2, 3, 5, 10, 250])
     }
 
-    /// Mostly an agent, now and then nobody.
+    /// Mostly an agent, now and then an id of no agent.
     fn id(&mut self) -> u64 {
         if self.below(10) == 0 {
             self.any(&[21, 22, 1_000_000_007])

@@ -31,7 +31,7 @@ pub struct Pieces {
 
 /// When a simulation is saved, and how it goes on.
 pub struct Moves<'a, S: Simulation<ScenarioMessage>> {
-    /// After so many supersteps, and again after as many.
+    /// After this number of supersteps, and again after as many.
     pub every: u64,
     pub go_on: GoOn<'a, S>,
 }
@@ -284,7 +284,7 @@ where
         }
     }
 
-    /// One run, and who paused it, if anybody did.
+    /// One run, and the agent that paused it, if one did.
     fn run(&mut self) -> Result<(Report, Option<AgentId>), Cut> {
         let stop_on = self.scenario.run.stop_on;
         let mut stopped = false;
@@ -354,7 +354,7 @@ where
         trace.settle(notes);
     }
 
-    /// Saves the simulation after so many supersteps, if it is to be, and goes on from there.
+    /// Saves the simulation if it is due after these supersteps, and goes on from there.
     fn move_on(&mut self, supersteps: u64) -> Result<(), Error> {
         self.since += supersteps;
         let Some(moves) = &mut self.moves else {

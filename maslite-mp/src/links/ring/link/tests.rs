@@ -162,9 +162,9 @@ fn last_words_are_heard() {
 }
 
 #[test]
-fn whoever_sleeps_learns_of_a_death() {
+fn a_sleeping_process_learns_of_a_death() {
     for full in [false, true] {
-        // Nobody drops the child's end: that is how a process looks that was killed.
+        // The child's end is never dropped, as with a process that was killed.
         let (mut main, child) = links();
         let notice = main.death_notice();
         thread::scope(|scope| {

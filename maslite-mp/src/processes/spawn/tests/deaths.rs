@@ -1,5 +1,5 @@
-//! Children that are killed, exit, or cannot be killed: main hears of it, whoever holds the ends of
-//! the link.
+//! Children that are killed, exit, or cannot be killed: main hears of it, even if another process
+//! holds the ends of the link.
 
 use super::*;
 

@@ -43,7 +43,7 @@ fn few_descriptors_entry() {
         "{error}"
     );
     plan.clusters.truncate(possible);
-    sides.extend(start(&supervisor, plan.clone()).expect("so many can be had"));
+    sides.extend(start(&supervisor, plan.clone()).expect("this number can be started"));
     for side in &mut sides {
         assert_eq!(asked_of(side), b"hello");
     }

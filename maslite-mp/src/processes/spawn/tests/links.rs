@@ -109,9 +109,9 @@ fn the_control_line_answers_questions_between_holds() {
         let mut said = Vec::new();
         Answer::write(&cluster_activity, &mut said).expect("a vector takes all");
         for commands in [&b"?"[..], b"H\x07\0\0\0\0\0\0\0?"] {
-            (&main).write_all(commands).expect("somebody reads");
+            (&main).write_all(commands).expect("the child reads");
             let mut answer = vec![0; said.len()];
-            (&main).read_exact(&mut answer).expect("somebody answers");
+            (&main).read_exact(&mut answer).expect("the child answers");
             assert_eq!(answer, said);
         }
     });

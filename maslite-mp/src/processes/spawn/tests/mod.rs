@@ -65,7 +65,7 @@ fn plan(entry: &str, clusters: u32) -> StartPlan {
         deadline: LONG,
         wait: Wait::default(),
         carrier: Link::Auto,
-        // So that whoever waits for the end of main's stderr waits for the children, too.
+        // So that a test that waits for the end of main's stderr waits for the children, too.
         output: Output::Inherit,
         log: Log::here(),
     }
@@ -109,7 +109,7 @@ fn child() -> ChildSide {
     }
 }
 
-/// Starts a program that outlives this process if nobody ends it, and holds main's stderr as well.
+/// Starts a program that outlives this process unless it is ended, and holds main's stderr as well.
 fn start_program() -> u32 {
     let mut sleep = Command::new("sleep");
     sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null());
