@@ -11,6 +11,8 @@ pub use crate::links::kind::Link;
 use crate::links::transport::Wait;
 use maslite_core::internal::LockEvenPoisoned;
 
+pub(crate) mod timing;
+
 /// Identifies a cluster of a simulation: the agents that share one scheduler. Another `MpMain`
 /// refuses it.
 ///

@@ -14,14 +14,13 @@ use crate::error::recovery::{Dropped, Recovered};
 use crate::error::warning::Warning;
 use crate::links::jitter::Jitter;
 use crate::links::transport::{Draft, Transport, Wait};
-use crate::processes::backend::{
-    Backend, INTERRUPT_GRACE, Inline, Model, NewCluster, Processes, Start, explain,
-};
+use crate::processes::backend::{Backend, Inline, Model, NewCluster, Processes, Start, explain};
 use crate::processes::output::Output;
 use crate::processes::spawn::SpawnError;
 use crate::processes::supervision::{ChildEnd, Supervisor};
 use crate::recording::Recorder;
 use crate::recovery::{Kept, Remains, Restart};
+use crate::settings::timing::INTERRUPT_GRACE;
 use crate::settings::{Link, Placement, Waiting};
 use crate::stall::detector::{
     MainActivity, MainState, Patience, ProgressLines, StallDetector, WarningSink,

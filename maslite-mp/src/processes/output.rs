@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -33,6 +33,7 @@ use crate::links::transport::now;
 use crate::processes::logs::{Log, RECORD, Recorder};
 use crate::processes::printed::{Printed, StreamKind};
 use crate::processes::supervision::Watch;
+use crate::settings::timing::OUTPUT_LIMIT;
 
 /// What becomes of what child processes print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +65,6 @@ const RECORD_LIMIT: usize = 4 * 1024 * 1024;
 /// How much is read at most of a stream whose child has ended \[bytes\]. A pipe holds less, unless
 /// others still write.
 const REST: usize = 4 * 1024 * 1024;
-
-/// How long to wait for the thread when it may be stuck, because what this process prints is not
-/// read.
-pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
 /// Takes what is passed on: whole lines with their newlines.
 pub(crate) type Sink = Box<dyn FnMut(StreamKind, &[u8]) + Send>;
@@ -145,7 +142,7 @@ impl Outlet {
     pub(crate) fn printed(&self, until: Option<Instant>) -> Printed {
         let (reply, printed) = mpsc::channel();
         self.line.send(PumpRequest::Count(self.key, reply));
-        let limit = until.map_or(LIMIT, |until| until.saturating_duration_since(now()));
+        let limit = until.map_or(OUTPUT_LIMIT, |until| until.saturating_duration_since(now()));
         printed.recv_timeout(limit).unwrap_or_default()
     }
 
@@ -174,7 +171,7 @@ impl Closing {
 
     /// The same, and how much it has printed.
     pub(crate) fn wait_for_all(self, until: Option<Instant>) -> (String, Printed) {
-        let limit = until.map_or(LIMIT, |until| until.saturating_duration_since(now()));
+        let limit = until.map_or(OUTPUT_LIMIT, |until| until.saturating_duration_since(now()));
         let Said { tail, printed } = self.0.recv_timeout(limit).unwrap_or_default();
         (String::from_utf8_lossy(&tail).into_owned(), printed)
     }
@@ -252,7 +249,7 @@ impl Pump {
     pub(crate) fn settle(&self) {
         let (reply, settled) = mpsc::channel();
         self.line.send(PumpRequest::Settle(reply));
-        let _ = settled.recv_timeout(LIMIT);
+        let _ = settled.recv_timeout(OUTPUT_LIMIT);
     }
 }
 
@@ -262,7 +259,7 @@ impl Drop for Pump {
         let (requests, _) = mpsc::channel();
         self.line.requests = requests;
         let _ = (&*self.line.bell).write_all(&[0]);
-        if self.done.recv_timeout(LIMIT) != Err(mpsc::RecvTimeoutError::Timeout)
+        if self.done.recv_timeout(OUTPUT_LIMIT) != Err(mpsc::RecvTimeoutError::Timeout)
             && let Some(thread) = self.thread.take()
         {
             let _ = thread.join();

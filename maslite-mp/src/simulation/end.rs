@@ -14,13 +14,8 @@ use crate::error::control::ControlError;
 use crate::error::death::ExitKind;
 use crate::processes::supervision::{ChildEnd, EndKind};
 use crate::protocol::wire::{self, ToMain, ToProc};
+use crate::settings::timing::{DROP_GRACE, PANIC_DROP_GRACE};
 use crate::simulation::mp_main::{MpMain, Shutdown};
-
-/// How long `Drop` gives the clusters to end.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How long `Drop` gives them during a panic.
-const SHORT_GRACE: Duration = Duration::from_millis(500);
 
 /// A cluster has ended without the word that all its agents were torn down: an end that looks clean
 /// was none.
@@ -46,7 +41,7 @@ impl<M: WireMessage> MpMain<M> {
     /// and leaves nothing behind. Dropping it does the same.
     #[must_use]
     pub fn shutdown(mut self) -> Shutdown {
-        self.end(GRACE)
+        self.end(DROP_GRACE)
     }
 
     /// Ends after a failure, without asking the clusters.
@@ -110,9 +105,9 @@ impl<M: WireMessage> MpMain<M> {
 impl<M: WireMessage> Drop for MpMain<M> {
     fn drop(&mut self) {
         let grace = if std::thread::panicking() {
-            SHORT_GRACE
+            PANIC_DROP_GRACE
         } else {
-            GRACE
+            DROP_GRACE
         };
         self.end(grace);
         if !self.is_copy() {

@@ -19,6 +19,7 @@ use maslite_core::SimTime;
 use maslite_core::internal::{Progress, Sample};
 
 use crate::error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
+use crate::settings::timing::{ANSWER_LIMIT, LEAST_STALL_LIMIT, WARNING_AFTER};
 
 /// What a cluster shows of itself.
 #[derive(Debug, Default)]
@@ -195,9 +196,9 @@ pub(crate) struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            warning: Some(Duration::from_secs(5)),
+            warning: Some(WARNING_AFTER),
             update: None,
-            answer: Some(Duration::from_secs(5)),
+            answer: Some(ANSWER_LIMIT),
         }
     }
 }
@@ -228,16 +229,13 @@ struct Stand {
     warned: u32,
 }
 
-/// No sooner than that, whatever was asked for.
-const LEAST_LIMIT: Duration = Duration::from_millis(1);
-
 impl StallDetector {
     pub(crate) fn new(
         patience: Patience,
         sink: Option<WarningSink>,
         main_activity: Arc<MainActivity>,
     ) -> Self {
-        let least = |limit: Option<Duration>| limit.map(|limit| limit.max(LEAST_LIMIT));
+        let least = |limit: Option<Duration>| limit.map(|limit| limit.max(LEAST_STALL_LIMIT));
         Self {
             patience: Patience {
                 warning: least(patience.warning),

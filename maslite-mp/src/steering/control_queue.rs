@@ -26,13 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::commands::{Replies, Scope};
 use crate::error::control::ControlError;
 use crate::processes::backend::{Interrupt, Observer};
+use crate::settings::timing::LONGEST_LOOK;
 use crate::snapshot::saved::Saved;
 use crate::stall::detector::MainActivity;
 use crate::steering::status::{RunState, Status, StatusSnapshot};
-
-/// The longest time that clusters are given to answer a look: meanwhile the supervisor thread does
-/// nothing else.
-const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Where a steered run has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

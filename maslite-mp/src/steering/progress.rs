@@ -14,15 +14,10 @@ use std::time::Duration;
 
 use maslite_core::{Plain, SimTime};
 
+use crate::settings::timing::{FIRST_PROGRESS, LONGEST_PROGRESS};
 use crate::stall::detector::{Probe, ProgressLines};
 use crate::steering::control_queue::ControlQueue;
 use crate::steering::status::{Status, StatusSnapshot};
-
-/// When the first line is due; the next ones are due after twice as long each.
-const FIRST: Duration = Duration::from_secs(2);
-
-/// The longest time between two lines.
-const LONGEST: Duration = Duration::from_mins(1);
 
 /// Where lines go.
 type Sink = Box<dyn FnMut(&str) + Send>;
@@ -50,7 +45,7 @@ impl ProgressReporter {
             control_queue,
             sink: Arc::new(Mutex::new(sink)),
             run: 0,
-            next: FIRST,
+            next: FIRST_PROGRESS,
         }
     }
 
@@ -61,20 +56,20 @@ impl ProgressReporter {
 
 impl ProgressLines for ProgressReporter {
     fn interval(&self) -> Duration {
-        FIRST
+        FIRST_PROGRESS
     }
 
     fn is_due(&mut self, run: u64) -> bool {
         if self.run != run {
             self.run = run;
-            self.next = FIRST;
+            self.next = FIRST_PROGRESS;
         }
         let wall = self.snapshot().wall();
         if wall < self.next {
             return false;
         }
         while self.next <= wall {
-            self.next += self.next.min(LONGEST);
+            self.next += self.next.min(LONGEST_PROGRESS);
         }
         true
     }

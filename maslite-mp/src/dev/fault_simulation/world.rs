@@ -37,10 +37,10 @@ use crate::error::death::{Death, EXIT_LIFELINE_LOST, EXIT_PROTOCOL_MISMATCH, Exi
 use crate::error::link::LinkError;
 use crate::links::frame::{Framed, Packets};
 use crate::links::transport::{Draft, Transport, Wait};
-use crate::processes::backend::NEWS_LIMIT;
 use crate::processes::spawn::ChildSide;
 use crate::processes::supervision::{ChildEnd, EndKind, Failure};
 use crate::protocol::wire::{self, Task, ToProc};
+use crate::settings::timing::END_NEWS_LIMIT;
 
 /// How long the test waits for the party that has the turn. No party works for that long: it would
 /// be a hang.
@@ -199,7 +199,7 @@ impl World {
     pub(crate) fn first_death(&self, limit: Duration) -> Option<Failure> {
         let mut state = self.lock();
         if state.failure.is_none() && !limit.is_zero() {
-            let until = state.now + micros(NEWS_LIMIT);
+            let until = state.now + micros(END_NEWS_LIMIT);
             state = self.wait(state, Waits::News(until));
         }
         state.failure.clone()
@@ -214,7 +214,7 @@ impl World {
         let mut state = self.lock();
         let place = state.children.iter().position(|child| child.pid == pid)?;
         if state.failure.is_none() && state.children[place].end.is_none() {
-            let until = state.now + micros(NEWS_LIMIT);
+            let until = state.now + micros(END_NEWS_LIMIT);
             state = self.wait(state, Waits::End(place, until));
         }
         if state.failure.is_some() {

@@ -31,16 +31,11 @@ use crate::processes::spawn::Program;
 use crate::processes::spawn::entry::Point;
 use crate::processes::supervision::{ChildEnd, Failure};
 use crate::settings::Link;
+use crate::settings::timing::END_NEWS_LIMIT;
 use crate::stall::detector::{ClusterActivity, Probe};
 
 pub(crate) use inline::Inline;
 pub(crate) use processes::Processes;
-
-/// How long the news of a death may take after its link broke.
-pub(crate) const NEWS_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long an interrupted run may go on before it counts as stuck.
-pub(crate) const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the clusters of one simulation.
 pub(crate) trait Backend: Send {
@@ -241,7 +236,7 @@ pub(crate) fn explain(
     // A closed link has a reason, which may be known a little later; one that was refused here is a
     // reason itself.
     let limit = match error {
-        LinkError::Disconnected | LinkError::Io(_) => NEWS_LIMIT,
+        LinkError::Disconnected | LinkError::Io(_) => END_NEWS_LIMIT,
         LinkError::BadFrame { .. } | LinkError::TooLarge { .. } => Duration::ZERO,
     };
     match backend.first_death(limit) {

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::{Backend, Interrupt, NEWS_LIMIT, NewCluster, Observer, Start, Started, hear};
+use super::{Backend, Interrupt, NewCluster, Observer, Start, Started, hear};
 use crate::error::Error;
 use crate::error::death::Death;
 use crate::error::warning::Warning;
 use crate::links::transport::{Transport, Wait};
 use crate::processes::logs::Log;
-use crate::processes::spawn::{self, START_DEADLINE, StartPlan};
+use crate::processes::spawn::{self, StartPlan};
 use crate::processes::supervision::{ChildEnd, Failure, RunInterrupter, Supervisor};
+use crate::settings::timing::{END_NEWS_LIMIT, START_DEADLINE};
 use crate::stall::detector::Probe;
 
 /// Runs clusters in child processes.
@@ -105,7 +106,7 @@ impl Backend for Processes {
     }
 
     fn reap_lost(&mut self, pid: u32, comes_back: bool) -> Option<Death> {
-        self.0.reap_lost(pid, NEWS_LIMIT, comes_back)
+        self.0.reap_lost(pid, END_NEWS_LIMIT, comes_back)
     }
 
     fn note_start(&mut self, pid: u32) {

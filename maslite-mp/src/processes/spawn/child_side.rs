@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
 
 use maslite_core::internal::LockEvenPoisoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +34,7 @@ use crate::error::spawn::ChildError;
 use crate::links::kinds::{KindNumber, numbered};
 use crate::links::transport::{Transport, Wait};
 use crate::processes::supervision::{ASK, Answer, INTERRUPT};
+use crate::settings::timing::{CHILD_END_LIMIT, END_NEWS_LIMIT};
 use crate::stall::detector::ClusterActivity;
 
 /// A child's side of its connection with main.
@@ -85,9 +85,6 @@ fn is_orphan() -> bool {
 fn marked_parent() -> Option<u32> {
     env::var(MARKER).ok()?.parse().ok()
 }
-
-/// How long the end of a process may take that tells why it ends.
-const END_LIMIT: Duration = Duration::from_millis(500);
 
 /// What a call of `enter` comes to.
 pub(crate) enum Arrival {
@@ -410,12 +407,6 @@ fn wake_with_end_of_parent() {
 #[cfg(not(target_os = "linux"))]
 fn wake_with_end_of_parent() {}
 
-/// How long the end of main may take to show, after a link has broken because of it.
-const NEWS_LIMIT: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
-
 /// By which a child sees that main is gone.
 #[derive(Debug)]
 pub(super) struct MainWatch {
@@ -451,7 +442,8 @@ impl MainWatch {
 
     /// Whether main is gone, or is just about to be.
     fn is_going(&self) -> bool {
-        match self.look(CLOSED, Some(&NEWS_LIMIT)) {
+        let limit = Timespec::try_from(END_NEWS_LIMIT).expect("a second can be waited for");
+        match self.look(CLOSED, Some(&limit)) {
             Ok((line, process)) => line || process,
             Err(_) => true,
         }
@@ -516,7 +508,7 @@ fn is_gone(end: &io::Result<()>) -> bool {
 fn end_telling() -> ! {
     let watch = thread::Builder::new().name("maslite-end".to_owned());
     let watching = watch.spawn(|| {
-        thread::park_timeout(END_LIMIT);
+        thread::park_timeout(CHILD_END_LIMIT);
         die();
     });
     if watching.is_err() {

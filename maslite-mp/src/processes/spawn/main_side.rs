@@ -41,9 +41,7 @@ use crate::processes::logs::Log;
 use crate::processes::output::{self, Output};
 use crate::processes::supervision::{Supervisor, Watch};
 use crate::settings::Link;
-
-/// How long the news of an end may take to come.
-const NEWS_LIMIT: Duration = Duration::from_secs(1);
+use crate::settings::timing::END_NEWS_LIMIT;
 
 /// One start at a time in this process: a child must not inherit what another start has open.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -56,7 +54,7 @@ pub(crate) struct StartPlan {
     pub(crate) clusters: Vec<(u32, String)>,
     /// Where the children become clusters, and the registry that both sides must have there.
     pub(crate) point: Arc<Point>,
-    /// How long all of it may take: [`START_DEADLINE`](super::START_DEADLINE).
+    /// How long all of it may take: [`START_DEADLINE`](crate::settings::timing::START_DEADLINE).
     pub(crate) deadline: Duration,
     /// How main's ends of the links wait.
     pub(crate) wait: Wait,
@@ -499,7 +497,7 @@ impl Invited<'_> {
     ) -> SpawnError {
         if source.kind() != io::ErrorKind::InvalidData {
             // If it has ended, its end is known now or in a moment.
-            while let Ok(Exited(ended, status)) = signs.recv_timeout(NEWS_LIMIT) {
+            while let Ok(Exited(ended, status)) = signs.recv_timeout(END_NEWS_LIMIT) {
                 if ended == index {
                     return self.ended(status, plan);
                 }

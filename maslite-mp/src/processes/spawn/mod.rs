@@ -49,8 +49,6 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub(crate) use crate::error::spawn::SpawnError;
 pub(crate) use child_side::{Arrival, ChildSide, arrive, is_child, is_passing};
 pub(crate) use main_side::{StartPlan, start};
@@ -60,6 +58,3 @@ pub(crate) use program::{Program, remember_origin};
 pub(crate) const MARKER: &str = "MASLITE_CHILD";
 
 pub(crate) use crate::error::spawn::PROTOCOL;
-
-/// How long a start may take by default.
-pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::child::Watched;
-use super::watch::{REAP_LIMIT, Watch};
+use super::watch::Watch;
 use super::{Failure, Supervisor};
 use crate::error::death::{Death, ExitKind};
 use crate::error::warning::{Limit, TimeBlocker, Warning};
 use crate::links::transport::now;
-use crate::processes::output::LIMIT as OUTPUT_LIMIT;
 use crate::processes::output::{Closing, Outlet};
 use crate::processes::printed::Printed;
+use crate::settings::timing::{OUTPUT_LIMIT, REAP_LIMIT};
 
 impl Supervisor {
     /// From here on the death of a cluster of which this holds leaves the others alive.

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use shared_child::SharedChild;
 
 use super::child::ANSWER_LENGTH;
-use super::watch::{ANSWER_LIMIT, REAP_LIMIT};
 use super::*;
 use crate::error::warning::Activity;
 use crate::links::transport::now;
+use crate::settings::timing::{PROBE_LIMIT, REAP_LIMIT};
 use crate::stall::detector::ProbeAnswer;
 
 /// Puts a shell that runs `script` under supervision; its process id.
@@ -208,7 +208,7 @@ fn who_owes_an_answer_is_not_asked_again() {
     let supervisor = supervisor();
     adopt(&supervisor, 1, "exec sleep 100");
     let probes = supervisor
-        .run_job(|watch| watch.ask_all(ANSWER_LIMIT))
+        .run_job(|watch| watch.ask_all(PROBE_LIMIT))
         .expect("it lives");
     assert_eq!(probes[0].answer, ProbeAnswer::Silent(Activity::Silent));
     let again = supervisor.run_job(|watch| watch.children[0].ask());
@@ -247,7 +247,7 @@ fn who_answers_without_end_is_not_heard() {
     adopt(&supervisor, 1, "exec yes >&0");
     let (answer, arrived) = supervisor
         .run_job(|watch| {
-            let probes = watch.ask_all(ANSWER_LIMIT);
+            let probes = watch.ask_all(PROBE_LIMIT);
             (probes[0].answer, watch.children[0].arrived.len())
         })
         .expect("it lives");

@@ -19,17 +19,10 @@ use super::{ChildEnd, Event, Failure, Job, Shared};
 use crate::error::death::{Death, ExitKind, OomKills};
 use crate::error::warning::{Limit, Warning};
 use crate::links::transport::now;
-use crate::processes::output::{self, Closing, Outlet, Pump};
+use crate::processes::output::{Closing, Outlet, Pump};
 use crate::processes::printed::Printed;
+use crate::settings::timing::{OUTPUT_LIMIT, PROBE_LIMIT, REAP_LIMIT};
 use crate::stall::detector::{Probe, ProgressLines, StallDetector};
-
-/// How long an answer may take before its child counts as not answering. So long, at most, the news
-/// of a death may be late.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
-
-/// How long a killed process may take to become reapable. Longer only if the kernel itself is stuck
-/// with it.
-pub(super) const REAP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many times longer children may take to end while one of them is reporting a panic.
 const PANIC_GRACES: usize = 5;
@@ -322,7 +315,7 @@ impl Watch {
             self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
             return;
         }
-        let probes = self.ask_all(ANSWER_LIMIT);
+        let probes = self.ask_all(PROBE_LIMIT);
         if self.grants.current_run() != Some(run) {
             // They came to rest at the last moment.
             return;
@@ -398,7 +391,7 @@ impl Watch {
         if let Some(progress_reporter) = &mut self.progress_reporter
             && progress_reporter.is_due(run)
         {
-            let probes = self.ask_all(ANSWER_LIMIT);
+            let probes = self.ask_all(PROBE_LIMIT);
             let time = self.detector.time_of_main();
             if let Some(progress_reporter) = &self.progress_reporter {
                 progress_reporter.tell(&probes, time);
@@ -407,7 +400,7 @@ impl Watch {
         if self.detector.main_moves(run, begin) {
             return;
         }
-        let probes = self.ask_all(ANSWER_LIMIT);
+        let probes = self.ask_all(PROBE_LIMIT);
         let warning = self.detector.consider(&probes, now());
         if self.grants.current_run() != Some(run) {
             // It has ended while its clusters were asked.
@@ -429,7 +422,7 @@ impl Watch {
         }
         self.end_grants();
         // To be compared with what they are at when the timer rings.
-        let probes = self.ask_all(ANSWER_LIMIT);
+        let probes = self.ask_all(PROBE_LIMIT);
         self.detector.note(&probes, now());
         self.set(now().checked_add(self.interrupt_grace), Due::Kill(run));
     }
@@ -527,7 +520,7 @@ impl Watch {
     /// conclusions.
     fn explain_exits(&mut self, kept: usize) {
         let kills = self.kills.since();
-        let until = now().checked_add(output::LIMIT);
+        let until = now().checked_add(OUTPUT_LIMIT);
         let ended = self.children[kept..].iter_mut();
         let ended = ended.filter(|child| child.exit.is_some());
         let closing: Vec<(&mut Watched, Closing)> = ended
@@ -547,7 +540,7 @@ impl Watch {
 
     /// Whether a child that has not ended says that it is reporting a panic.
     fn is_panic_reported(&mut self) -> bool {
-        let until = now().checked_add(ANSWER_LIMIT);
+        let until = now().checked_add(PROBE_LIMIT);
         let mut children = self.children.iter_mut();
         children.any(|child| child.reports_panic(until))
     }

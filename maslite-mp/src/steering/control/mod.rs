@@ -43,12 +43,10 @@ use crate::cluster::commands::{Question, Shown, View};
 use crate::cluster::registry::WireMessage;
 use crate::error::control::ControlError;
 use crate::settings::ClusterId;
+use crate::settings::timing::STATUS_LOOK;
 use crate::steering::control_queue::{ControlCommand, Halt, Promise, SaveTarget, StepTarget};
 use crate::steering::controller::Controller;
 use protocol::{AgentLine, AgentView, AlarmLine, Reply, Request};
-
-/// How long clusters are given to say where they are, before the answer is what main knows.
-const GLANCE: std::time::Duration = std::time::Duration::from_millis(4);
 
 /// How many agents are listed in one answer at most.
 const AGENTS: u64 = 4_096;
@@ -72,7 +70,7 @@ pub(crate) fn begin<M: WireMessage>(
 ) {
     match request {
         Request::Status => {
-            let reply = Reply::Status(controller.look(GLANCE));
+            let reply = Reply::Status(controller.look(STATUS_LOOK));
             (asker.take)(Box::new(|| reply));
         }
         Request::Pause => order_halt(controller, ControlCommand::Pause, asker),

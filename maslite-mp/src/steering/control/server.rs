@@ -36,15 +36,13 @@ use super::place::Claim;
 use super::protocol::{self, REQUEST_LIMIT, Reply, Request};
 use super::{Asker, Making};
 use crate::links::guarded;
+use crate::settings::timing::FAREWELL;
 
 /// How many clients there are at a time.
 const CLIENTS: usize = 64;
 
 /// How many requests wait for the run at a time.
 const AT_WORK: usize = 8;
-
-/// How long the last answers may take to leave when the simulation ends.
-const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Has a request done, and answered in time.
 pub(crate) type Begin = Box<dyn Fn(Request, Asker) + Send>;
