@@ -70,6 +70,19 @@ pub trait Agent<M: Message>: std::any::Any + Send {
         Err(Refusal::new("it takes no commands"))
     }
 
+    /// Makes what serde has skipped, after this agent was read from its encoding in the middle of its
+    /// life: a cache, an index, an open file. The default does nothing.
+    ///
+    /// It is called once for each such reading, before any other method: after a simulation or a
+    /// cluster was restored from what was saved of it, after amnesia, after clusters that ran ahead
+    /// have gone back, and when an owner puts the encoding of another agent in its place. It is not
+    /// called when an agent is added, because [`setup`](Self::setup) is called then. An agent that
+    /// was saved before its `setup` has both called, `restored` first.
+    ///
+    /// It has no context, so it leaves no trace. It must change nothing that is encoded: how often
+    /// it is called depends on saves and deaths of processes, which otherwise change no result.
+    fn restored(&mut self) {}
+
     /// The agent's type, as listings and errors name it.
     fn type_name(&self) -> &'static str {
         std::any::type_name::<Self>()

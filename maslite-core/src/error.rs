@@ -231,6 +231,8 @@ pub enum Phase {
     Drop,
     /// `Agent::command`, or another request that looks at the agent or replaces it.
     Request,
+    /// `Agent::restored`.
+    Restored,
 }
 
 impl fmt::Display for Phase {
@@ -241,6 +243,7 @@ impl fmt::Display for Phase {
             Self::Teardown => "teardown",
             Self::Drop => "drop",
             Self::Request => "request",
+            Self::Restored => "restored",
         })
     }
 }

@@ -156,6 +156,7 @@ impl Progress {
             Phase::Teardown => 3,
             Phase::Drop => 4,
             Phase::Request => 5,
+            Phase::Restored => 6,
         };
         let position = pack(superstep, slot, phase);
         self.position.store(position, Ordering::Relaxed);
@@ -197,6 +198,7 @@ fn phase_of(position: u64) -> Option<Phase> {
         2 => Some(Phase::Update),
         3 => Some(Phase::Teardown),
         4 => Some(Phase::Drop),
+        6 => Some(Phase::Restored),
         _ => Some(Phase::Request),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use maslite_core::{
-    Agent, AgentTypes, Alarm, AlarmId, Context, Error, Mail, Message, Run, Scheduler, SimDuration,
-    SimTime,
+    Agent, AgentTypes, Alarm, AlarmId, Context, Error, Mail, Message, Phase, Run, Scheduler,
+    SimDuration, SimTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -212,4 +212,78 @@ fn what_cannot_be_saved_or_restored_is_an_error_that_names_it() {
         "at 0 s agent swollen cannot be restored from what was saved: \
          as kernel::amnesia::Swollen, Hit the end of buffer, expected more data"
     );
+}
+
+/// Knows a sum that is not encoded, and how often it was read from its encoding since it was made.
+#[derive(Serialize, Deserialize, Default)]
+struct Ledger {
+    entries: Vec<u64>,
+    #[serde(skip)]
+    sum: u64,
+    #[serde(skip)]
+    readings: u32,
+    is_torn: bool,
+}
+
+impl Agent<Msg> for Ledger {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for seconds in 1..=4 {
+            ctx.alarm_in(SimDuration::from_secs(seconds), Msg::Early);
+        }
+    }
+
+    fn restored(&mut self) {
+        assert!(!self.is_torn, "a page is missing");
+        self.sum = self.entries.iter().sum();
+        self.readings += 1;
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        let entry = ctx.now().as_nanos();
+        self.entries.push(entry);
+        self.sum += entry;
+        assert_eq!(self.sum, self.entries.iter().sum::<u64>());
+    }
+}
+
+#[test]
+fn an_agent_that_is_read_again_makes_what_serde_has_skipped() {
+    let run = |every| {
+        let types = AgentTypes::new().with::<Ledger>();
+        let settings = Scheduler::builder().agent_types(types).amnesia(every);
+        let mut scheduler = settings.digest().build();
+        scheduler.add(1, Ledger::default()).unwrap();
+        let report = scheduler.run(Run::until_idle()).unwrap();
+        let ledger: &Ledger = scheduler.agent(1).unwrap();
+        let known = (ledger.entries.len(), ledger.sum, ledger.readings);
+        (report.digest, report.amnesias, known)
+    };
+    let (digest, amnesias, known) = run(None);
+    assert_eq!((amnesias, known), (0, (4, 10_000_000_000, 0)));
+    // Once for each reading, and without a trace.
+    let again = run(Some(1));
+    assert_eq!(again, (digest, 5, (4, 10_000_000_000, 1)));
+}
+
+#[test]
+fn an_agent_that_panics_when_it_is_read_again_is_named() {
+    let types = AgentTypes::new().with::<Ledger>();
+    let settings = Scheduler::builder().agent_types(types).amnesia(Some(2));
+    let mut scheduler = settings.build();
+    let is_torn = true;
+    let torn = Ledger {
+        is_torn,
+        ..Ledger::default()
+    };
+    scheduler.add("whole", Ledger::default()).unwrap();
+    scheduler.add("torn", torn).unwrap();
+    let error = scheduler.run(Run::until_idle()).unwrap_err();
+    let Error::AgentPanicked { agent, phase, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((*agent, *phase), ("torn".into(), Phase::Restored));
+    let text = error.to_string();
+    let start = "agent torn panicked in restored at 1 s, superstep 1, in tests/kernel/amnesia.rs:";
+    assert!(text.starts_with(start), "{text}");
+    assert!(text.ends_with(": a page is missing"), "{text}");
 }

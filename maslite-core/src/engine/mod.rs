@@ -521,6 +521,7 @@ impl<M: Message> Engine<M> {
             Phase::Update => agent.update(&mut context),
             Phase::Setup => agent.setup(&mut context),
             Phase::Teardown | Phase::Drop | Phase::Request => agent.teardown(&mut context),
+            Phase::Restored => agent.restored(),
         }
     }
 
@@ -571,6 +572,7 @@ fn call_in_span<M: Message>(agent: &mut dyn Agent<M>, context: &mut Context<'_, 
         Phase::Update => agent.update(context),
         Phase::Setup => agent.setup(context),
         Phase::Teardown | Phase::Drop | Phase::Request => agent.teardown(context),
+        Phase::Restored => agent.restored(),
     });
 }
 

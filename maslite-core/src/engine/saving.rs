@@ -6,7 +6,7 @@ use super::{Engine, Newborn};
 use crate::agent::Agent;
 use crate::agent_types::AgentCodec;
 use crate::directory::NONE;
-use crate::error::Error;
+use crate::error::{Error, Phase};
 use crate::kernel::{Content, KernelState};
 use crate::marks::Marks;
 use crate::message::{Message, PERIODIC, REQUIRED};
@@ -55,6 +55,13 @@ impl AgentStates {
             rest = others;
             (kind, state)
         })
+    }
+
+    /// The slots of the agents that are made of their states.
+    fn rebuilt(&self) -> Vec<u32> {
+        let agents = (0..).zip(&self.agents);
+        let rebuilt = agents.filter(|(_, (kind, _))| *kind != NONE);
+        rebuilt.map(|(slot, _)| slot).collect()
     }
 
     /// Adds the state of an agent.
@@ -207,7 +214,7 @@ impl<M: Message> Engine<M> {
     /// was [reset](Self::reset), and has the settings of its host.
     ///
     /// # Errors
-    /// [`Error::Unrestored`].
+    /// [`Error::Unrestored`]; [`Error::AgentPanicked`] if an agent panics in `restored`.
     pub fn restore(
         &mut self,
         state: EngineState<M>,
@@ -219,6 +226,7 @@ impl<M: Message> Engine<M> {
         let check = state.kernel.check();
         check.map_err(|why| unrestored("the state of the kernel", now, why))?;
         self.agents = restored_agents(&state, codec, kept)?;
+        let rebuilt = state.agents.rebuilt();
         let slots = self.agents.len();
         let slot = |slot: Option<u32>| slot.filter(|it| (*it as usize) < slots).unwrap_or(NONE);
         self.kernel.restore(state.kernel);
@@ -231,7 +239,15 @@ impl<M: Message> Engine<M> {
         self.set_up = 0;
         let progress = &self.kernel.progress;
         progress.stand_at(self.kernel.now, self.kernel.superstep);
-        Ok(())
+        self.guarded(|engine| engine.tell_restored(&rebuilt))
+    }
+
+    /// Calls `restored` of agents that were made of their encodings.
+    pub(super) fn tell_restored(&mut self, slots: &[u32]) {
+        for slot in slots {
+            self.call(*slot, Phase::Restored);
+        }
+        self.kernel.progress.rest_at(self.kernel.superstep, NONE);
     }
 }
 

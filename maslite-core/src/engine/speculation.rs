@@ -193,6 +193,7 @@ impl<M: Message> Engine<M> {
             return Ok(());
         };
         let first = to_restore.last().map(|it| it.state.start);
+        let mut rebuilt = Vec::new();
         for it in to_restore {
             let copy = it.is_copied.then(|| self.copies.pop()).flatten();
             let Some(agent) = &mut self.agents[it.slot as usize] else {
@@ -208,10 +209,15 @@ impl<M: Message> Engine<M> {
                 let id = self.kernel.slots[it.slot as usize].id;
                 unrestored(&format!("agent {id}, as {name}"), now, &why)
             })?;
+            rebuilt.push(it.slot);
         }
         if let Some(first) = first {
             self.kernel.forget_states(first);
         }
+        // Of an agent with several states only the first of them is left.
+        rebuilt.sort_unstable();
+        rebuilt.dedup();
+        self.tell_restored(&rebuilt);
         Ok(())
     }
 }

@@ -190,7 +190,8 @@ fn try_to_answer<M: WireMessage>(
         }
         ClusterRequest::Replace { agent, kind, state } => {
             let _at_work = engine.begin_request(agent);
-            let replaced = revive(registry, agent, &kind, &state).and_then(|new| {
+            let replaced = revive(registry, agent, &kind, &state).and_then(|mut new| {
+                tell_restored(agent, &kind, new.as_mut())?;
                 engine.replace(agent, new)?;
                 Ok(())
             });
@@ -349,6 +350,18 @@ fn revive<M: WireMessage>(
     revived.map_err(|why| ControlError::Decode {
         what: format!("agent {agent} of type {kind}"),
         why,
+    })
+}
+
+/// Calls `restored` of an agent that is to take the place of another.
+fn tell_restored<M: Message>(
+    id: AgentId,
+    kind: &str,
+    agent: &mut dyn Agent<M>,
+) -> Result<(), ControlError> {
+    guarded::catch(|| agent.restored()).map_err(|panic| ControlError::Decode {
+        what: format!("agent {id} of type {kind}"),
+        why: format!("its `restored` panicked: {panic}"),
     })
 }
 

@@ -282,6 +282,7 @@ impl TimeBlocker {
                     Phase::Teardown => "tearing down",
                     Phase::Drop => "dropping",
                     Phase::Request => "answering a request for",
+                    Phase::Restored => "restoring",
                 };
                 write!(f, "{doing} agent {agent}")?;
             }
