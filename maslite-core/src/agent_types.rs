@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::agent::Agent;
 use crate::message::Message;
+use crate::panics;
 
 /// Writes agents down and reads them again.
 pub trait AgentCodec<M: Message> {
@@ -69,9 +70,13 @@ pub struct AgentTypes<M: Message> {
 struct AgentType<M: Message> {
     encode: fn(&dyn Any, Vec<u8>) -> postcard::Result<Vec<u8>>,
     decode: Decode<M>,
+    /// Gives an agent that was decoded what serde has skipped.
+    parts: Option<Parts>,
     /// As JSON, for people.
     show: fn(&dyn Any) -> Result<String, String>,
 }
+
+type Parts = Box<dyn Fn(&mut dyn Any) + Send + Sync>;
 
 type Decode<M> = fn(&[u8]) -> postcard::Result<Box<dyn Agent<M>>>;
 
@@ -90,6 +95,7 @@ impl<M: Message> AgentTypes<M> {
     pub fn with<A: Agent<M> + Serialize + DeserializeOwned>(mut self) -> Self {
         let name = type_name::<A>();
         self.names.insert(TypeId::of::<A>(), name);
+        let parts = self.by_name.remove(name).and_then(|known| known.parts);
         let agent_type = AgentType {
             encode: |agent, into| match agent.downcast_ref::<A>() {
                 Some(agent) => postcard::to_extend(agent, into),
@@ -102,12 +108,32 @@ impl<M: Message> AgentTypes<M> {
                     _ => Err(postcard::Error::SerdeDeCustom),
                 }
             },
+            parts,
             show: |agent| match agent.downcast_ref::<A>() {
                 Some(agent) => serde_json::to_string(agent).map_err(|why| why.to_string()),
                 None => Err("it is of another type".to_owned()),
             },
         };
         self.by_name.insert(name, agent_type);
+        self
+    }
+
+    /// Adds an agent type whose skipped fields need something of the program, such as a shared table
+    /// or the handle of a file: `give` puts it into each agent that was read from its encoding,
+    /// before the agent is [told](Agent::restored).
+    #[must_use]
+    pub fn with_parts<A: Agent<M> + Serialize + DeserializeOwned>(
+        mut self,
+        give: impl Fn(&mut A) + Send + Sync + 'static,
+    ) -> Self {
+        self = self.with::<A>();
+        if let Some(known) = self.by_name.get_mut(type_name::<A>()) {
+            known.parts = Some(Box::new(move |agent| {
+                if let Some(agent) = agent.downcast_mut() {
+                    give(agent);
+                }
+            }));
+        }
         self
     }
 
@@ -147,7 +173,12 @@ impl<M: Message> AgentCodec<M> for AgentTypes<M> {
 
     fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {
         let known = self.by_name.get(kind).ok_or("its type is not registered")?;
-        (known.decode)(state).map_err(|why| why.to_string())
+        let mut agent = (known.decode)(state).map_err(|why| why.to_string())?;
+        if let Some(give) = &known.parts {
+            let given = panics::catch(|| give(agent.as_mut()));
+            given.map_err(|panic| format!("the program panicked over it: {}", panic.message()))?;
+        }
+        Ok(agent)
     }
 }
 

@@ -287,3 +287,61 @@ fn an_agent_that_panics_when_it_is_read_again_is_named() {
     assert!(text.starts_with(start), "{text}");
     assert!(text.ends_with(": a page is missing"), "{text}");
 }
+
+/// Counts with a factor that its program gives it.
+#[derive(Serialize, Deserialize)]
+struct Meter {
+    count: u64,
+    #[serde(skip)]
+    factor: Option<Arc<AtomicU32>>,
+}
+
+impl Agent<Msg> for Meter {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for seconds in 1..=3 {
+            ctx.alarm_in(SimDuration::from_secs(seconds), Msg::Early);
+        }
+    }
+
+    fn restored(&mut self) {
+        assert!(self.factor.is_some(), "parts come first");
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, _: &mut Context<'_, Msg>) {
+        let factor = self.factor.as_ref().map(|it| it.load(Ordering::Relaxed));
+        self.count += u64::from(factor.unwrap());
+    }
+}
+
+#[test]
+fn an_agent_that_is_read_again_gets_what_the_program_has_for_it() {
+    let factor = Arc::new(AtomicU32::new(7));
+    let own = Arc::clone(&factor);
+    let types = AgentTypes::new()
+        .with_parts(move |meter: &mut Meter| {
+            assert!(own.load(Ordering::Relaxed) != 0, "no factor");
+            meter.factor = Some(Arc::clone(&own));
+        })
+        .with::<Meter>();
+    let settings = Scheduler::builder().agent_types(types).amnesia(Some(1));
+    let mut scheduler = settings.build();
+    let first = Some(Arc::clone(&factor));
+    let meter = Meter {
+        count: 0,
+        factor: first,
+    };
+    scheduler.add("meter", meter).unwrap();
+    let two = Run::until(SimTime::from_secs(2));
+    scheduler.run(two).unwrap();
+    assert_eq!(
+        scheduler.agent::<Meter>("meter").map(|it| it.count),
+        Some(7)
+    );
+    factor.store(0, Ordering::Relaxed);
+    let error = scheduler.run(Run::until_idle()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "at 2 s agent meter cannot be restored from what was saved: as kernel::amnesia::Meter, \
+         the program panicked over it: no factor"
+    );
+}

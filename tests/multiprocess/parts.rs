@@ -1,5 +1,6 @@
 //! What serde skips of an agent is made anew, wherever the agent is read from its encoding.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use maslite_mp::prelude::*;
@@ -58,8 +59,52 @@ impl Agent<Msg> for Ledger {
     }
 }
 
+/// Reads prices in a table that its program gives it.
+#[derive(Serialize, Deserialize, Default)]
+struct Clerk {
+    asked: usize,
+    #[serde(skip)]
+    prices: Arc<[u64]>,
+}
+
+impl Agent<Msg> for Clerk {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        assert_eq!(self.prices.len(), 5, "parts are there before `setup`");
+        ctx.set_alarm(Alarm::every(SimDuration::from_millis(1)), Msg::Tick);
+    }
+
+    fn restored(&mut self) {
+        assert_eq!(self.prices.len(), 5, "parts are there before `restored`");
+    }
+
+    fn receive(&mut self, mail: Mail<Msg>, ctx: &mut Context<'_, Msg>) {
+        if mail.body == Msg::Tick {
+            let price = self.prices[self.asked % 5];
+            self.asked += 1;
+            let other: u64 = ctx.rng().random_range(1..=4);
+            ctx.send(other, Msg::Entry(price));
+            ctx.send(AgentId::MAIN, Msg::Entry(price));
+        }
+    }
+
+    fn command(&mut self, _: Msg) -> Result<Msg, Refusal> {
+        Ok(Msg::Sum(self.prices.iter().sum(), 0))
+    }
+}
+
+/// The program keeps the table, so a child has one of its own.
 fn agents() -> Entered<Msg> {
+    agents_with(&Arc::from([3, 5, 7, 11, 13]))
+}
+
+fn agents_with(prices: &Arc<[u64]>) -> Entered<Msg> {
+    let prices = Arc::clone(prices);
     Registry::new()
+        .with_parts(move |clerk: &mut Clerk| {
+            assert!(!prices.is_empty(), "the table is lost");
+            clerk.prices = Arc::clone(&prices);
+        })
+        .with::<Clerk>() // takes nothing away
         .with::<Ledger>()
         .entered_by_test("parts::child")
         .enter()
@@ -213,7 +258,7 @@ fn an_agent_that_takes_the_place_of_another_is_told() {
         let error = main.replace(3, torn).unwrap_err();
         assert!(matches!(error, ControlError::Decode { .. }));
         let said = error.to_string();
-        let expected = "its `restored` panicked: a page is missing";
+        let expected = "its parts or its `restored` panicked: a page is missing";
         assert!(said.contains(expected), "{said}");
         assert_eq!(known(&mut main).1, readings);
     }
@@ -245,4 +290,79 @@ fn an_agent_that_panics_when_a_snapshot_is_read_is_named() {
     let error = open().alone(Scheduler::builder(), &agents());
     let said = error.map(|_| ()).unwrap_err().to_string();
     assert!(said.contains("agent torn panicked in restored"), "{said}");
+}
+
+/// Four clerks in two clusters, and what main has heard from them.
+fn clerks(settings: MpMainBuilder<Msg>, heard: &mut u64) -> MpMain<Msg> {
+    let mut main = settings.seed(12).build().unwrap();
+    let clusters = [main.new_cluster(), main.new_cluster()];
+    for id in 1..=4 {
+        let cluster = clusters[usize::from(id > 2)];
+        main.add_to(cluster, id, Clerk::default()).unwrap();
+    }
+    hear(&mut main, FIRST, heard);
+    main
+}
+
+fn hear<S: Simulation<Msg>>(simulation: &mut S, until: SimTime, heard: &mut u64)
+where
+    S::Error: std::fmt::Debug,
+{
+    let handler = |mail: Mail<Msg>, _: &mut MainContext<Msg>| {
+        if let Msg::Entry(price) = mail.body {
+            *heard += price;
+        }
+    };
+    simulation.run_with(Run::until(until), handler).unwrap();
+}
+
+/// What main has heard in the middle and at the end, of four clerks: after each whole reading of the
+/// table, and the first four prices of it, which they have read once more.
+const HEARD: [u64; 2] = [4 * (3 * 39 + 26), 4 * (11 * 39 + 26)];
+
+#[test]
+fn a_table_of_the_program_is_there_in_every_placement() {
+    let ahead = [TestPlacement::Ahead, TestPlacement::AheadRing];
+    for placement in ALL_AND_FORGETFUL.into_iter().chain(ahead) {
+        let mut heard = 0;
+        let mut main = clerks(MpMain::builder(agents()).on(placement), &mut heard);
+        assert_eq!(heard, HEARD[0], "{placement:?}");
+        hear(&mut main, END, &mut heard);
+        assert_eq!(heard, HEARD[1], "{placement:?}");
+        // One that takes the place of another gets it, and a copy does not.
+        let copy = main.inspect::<Clerk>(1).unwrap();
+        assert!(copy.prices.is_empty());
+        main.replace(2, copy).unwrap();
+        assert_eq!(known(&mut main).0, [39; 4]);
+    }
+}
+
+#[test]
+fn it_is_there_in_a_simulation_that_goes_on_from_a_snapshot() {
+    let folder = Folder::new("table");
+    let mut before = 0;
+    let settings = remembering().on(TestPlacement::Inline);
+    clerks(settings, &mut before).save(folder.at("it")).unwrap();
+    let open = || Restore::open(folder.at("it")).unwrap();
+    for placement in [TestPlacement::Inline, TestPlacement::Ring] {
+        let mut heard = before;
+        let mut main = open().start(remembering().on(placement)).unwrap();
+        hear(&mut main, END, &mut heard);
+        assert_eq!(heard, HEARD[1]);
+    }
+    // All agents of a process have one table.
+    let prices: Arc<[u64]> = Arc::from([3, 5, 7, 11, 13]);
+    let agents = agents_with(&prices);
+    let mut alone = open().alone(Scheduler::builder(), &agents).unwrap();
+    assert_eq!(Arc::strong_count(&prices), 6);
+    let mut heard = before;
+    hear(&mut alone, END, &mut heard);
+    assert_eq!(heard, HEARD[1]);
+    // A program that has lost it says so.
+    let agents = agents_with(&Arc::default());
+    let error = open().start(MpMain::builder(agents).placement(Placement::Inline));
+    let said = error.map(|_| ()).unwrap_err().to_string();
+    let expected = "in cluster 1: at 0.02 s agent 1 cannot be restored from what was saved: as \
+                    multiprocess::parts::Clerk, the program panicked over it: the table is lost";
+    assert_eq!(said, expected);
 }

@@ -191,7 +191,7 @@ fn try_to_answer<M: WireMessage>(
         ClusterRequest::Replace { agent, kind, state } => {
             let _at_work = engine.begin_request(agent);
             let replaced = revive(registry, agent, &kind, &state).and_then(|mut new| {
-                tell_restored(agent, &kind, new.as_mut())?;
+                complete(registry, agent, &kind, new.as_mut())?;
                 engine.replace(agent, new)?;
                 Ok(())
             });
@@ -353,15 +353,22 @@ fn revive<M: WireMessage>(
     })
 }
 
-/// Calls `restored` of an agent that is to take the place of another.
-fn tell_restored<M: Message>(
+/// Gives an agent that is to take the place of another what serde has skipped.
+fn complete<M: WireMessage>(
+    registry: &Registry<M>,
     id: AgentId,
     kind: &str,
     agent: &mut dyn Agent<M>,
 ) -> Result<(), ControlError> {
-    guarded::catch(|| agent.restored()).map_err(|panic| ControlError::Decode {
+    let completed = guarded::catch(|| {
+        if let Some(known) = registry.kind(kind) {
+            known.give_parts(agent);
+        }
+        agent.restored();
+    });
+    completed.map_err(|panic| ControlError::Decode {
         what: format!("agent {id} of type {kind}"),
-        why: format!("its `restored` panicked: {panic}"),
+        why: format!("its parts or its `restored` panicked: {panic}"),
     })
 }
 

@@ -299,7 +299,7 @@ impl<M: WireMessage> MpScheduler<M> {
                         known: self.registry.kind_names(),
                     })?;
                 let what = format!("decoding agent {id} of type {kind}");
-                let agent = self.guard(&what, || (known.decode)(&state))?;
+                let agent = self.guard(&what, || known.rebuild(&state))?;
                 let agent =
                     agent.map_err(|why| undecodable(&format!("agent {id} of type {kind}"), why))?;
                 agents.agents.push((id, agent));

@@ -33,6 +33,8 @@ pub(crate) struct AgentType<M: Message> {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&dyn Any, &mut Vec<u8>) -> postcard::Result<()>,
     pub(crate) decode: DecodeFn<M>,
+    /// Gives an agent that was decoded what serde has skipped.
+    parts: Option<PartsFn>,
     /// How many were encoded.
     encoded: AtomicU64,
     /// How an agent that was read differs from what was written.
@@ -51,6 +53,20 @@ pub(crate) struct AgentType<M: Message> {
 const FIRST: u64 = if cfg!(debug_assertions) { 10_000 } else { 64 };
 
 impl<M: Message> AgentType<M> {
+    /// Makes an agent that is to live of its encoding.
+    pub(crate) fn rebuild(&self, bytes: &[u8]) -> Result<Box<dyn Agent<M>>, Misread> {
+        let mut agent = (self.decode)(bytes)?;
+        self.give_parts(agent.as_mut());
+        Ok(agent)
+    }
+
+    /// Gives an agent that was decoded its parts, if its type has any.
+    pub(crate) fn give_parts(&self, agent: &mut dyn Agent<M>) {
+        if let Some(give) = &self.parts {
+            give(agent);
+        }
+    }
+
     /// Has an agent make a round trip, if it is among the first of its type.
     ///
     /// # Errors
@@ -68,6 +84,8 @@ impl<M: Message> AgentType<M> {
 }
 
 type DecodeFn<M> = fn(&[u8]) -> Result<Box<dyn Agent<M>>, Misread>;
+
+type PartsFn = Box<dyn Fn(&mut dyn Any) + Send + Sync>;
 
 type BuilderFn<M> = Box<dyn Fn(&[u8], &mut AgentSet<M>) -> Result<(), Misread> + Send + Sync>;
 
@@ -163,6 +181,7 @@ impl<M: WireMessage> Registry<M> {
         self.by_type.insert(TypeId::of::<A>(), name);
         let what = format!("agent type {name}");
         self.signature.add(what, TypeId::of::<A>());
+        let parts = self.kinds.remove(name).and_then(|kind| kind.parts);
         self.kinds.insert(
             name,
             AgentType {
@@ -172,6 +191,7 @@ impl<M: WireMessage> Registry<M> {
                     None => Err(postcard::Error::SerdeSerCustom),
                 },
                 decode: |bytes| Ok(Box::new(codec::decode::<A>(bytes)?)),
+                parts,
                 encoded: AtomicU64::new(0),
                 make_trip: |agent, bytes| {
                     let agent = agent.downcast_ref::<A>();
@@ -191,6 +211,51 @@ impl<M: WireMessage> Registry<M> {
                 },
             },
         );
+        self
+    }
+
+    /// Adds an agent type whose skipped fields need something of the program, such as a shared table
+    /// or the handle of a file: `give` puts it into each agent that was read from its encoding and is
+    /// to live. That is when the agent arrives in its cluster, before `setup`, and whenever it is
+    /// [restored](Agent::restored), before that. It is called in the process of the cluster.
+    ///
+    /// Agents that builders or other agents make have what these give them, until they are restored.
+    /// What the owner inspects or takes out is a copy without parts.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Truck {
+    ///     place: usize,
+    ///     #[serde(skip)]
+    ///     distances: Arc<[u32]>, // one table for all trucks of a process
+    /// }
+    /// # impl Agent<Msg> for Truck {}
+    /// let distances: Arc<[u32]> = Arc::from([0, 7, 12]);
+    /// let registry = Registry::<Msg>::new().with_parts(move |truck: &mut Truck| {
+    ///     truck.distances = Arc::clone(&distances);
+    /// });
+    /// # let _ = registry;
+    /// ```
+    #[must_use]
+    pub fn with_parts<A: Agent<M> + Serialize + DeserializeOwned>(
+        mut self,
+        give: impl Fn(&mut A) + Send + Sync + 'static,
+    ) -> Self {
+        let name = type_name::<A>();
+        let what = format!("parts of agent type {name}");
+        self.signature.add_function(what, &give);
+        self = self.with::<A>();
+        if let Some(kind) = self.kinds.get_mut(name) {
+            kind.parts = Some(Box::new(move |agent| {
+                if let Some(agent) = agent.downcast_mut() {
+                    give(agent);
+                }
+            }));
+        }
         self
     }
 

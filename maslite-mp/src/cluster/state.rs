@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::gateway::Gateway;
 use crate::cluster::names::{Names, NamesState};
 use crate::cluster::registry::{Registry, WireMessage};
-use crate::links::codec;
+use crate::links::{codec, guarded};
 use crate::protocol::wire::{Removal, TraceLine};
 
 /// How many deliveries a cluster that runs on its own keeps for the trace before it reports.
@@ -268,7 +268,9 @@ impl<M: Message> AgentCodec<M> for Registry<M> {
 
     fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {
         let known = self.kind(kind).ok_or("its type is not registered")?;
-        (known.decode)(state).map_err(|why| why.to_string())
+        let rebuilt = guarded::catch(|| known.rebuild(state));
+        let rebuilt = rebuilt.map_err(|panic| format!("the program panicked over it: {panic}"))?;
+        rebuilt.map_err(|why| why.to_string())
     }
 }
 
