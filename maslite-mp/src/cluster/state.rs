@@ -268,9 +268,10 @@ impl<M: Message> AgentCodec<M> for Registry<M> {
 
     fn decode(&self, kind: &str, state: &[u8]) -> Result<Box<dyn Agent<M>>, String> {
         let known = self.kind(kind).ok_or("its type is not registered")?;
-        let rebuilt = guarded::catch(|| known.rebuild(state));
-        let rebuilt = rebuilt.map_err(|panic| format!("the program panicked over it: {panic}"))?;
-        rebuilt.map_err(|why| why.to_string())
+        let mut agent = (known.decode)(state).map_err(|why| why.to_string())?;
+        let given = guarded::catch(|| known.give_parts(agent.as_mut()));
+        given.map_err(|panic| format!("the program panicked over it: {panic}"))?;
+        Ok(agent)
     }
 }
 
