@@ -25,6 +25,13 @@ pub trait AgentCodec<M: Message> {
         None
     }
 
+    /// The name of an agent's type and the reason why it is in no snapshot, if the program has said
+    /// so of that type.
+    fn never_saved(&self, agent: &dyn Agent<M>) -> Option<(&str, &str)> {
+        let _ = agent;
+        None
+    }
+
     /// The name of the type of an agent; none if the type is not known.
     fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str>;
 
@@ -64,6 +71,8 @@ pub trait AgentCodec<M: Message> {
 pub struct AgentTypes<M: Message> {
     by_name: BTreeMap<&'static str, AgentType<M>>,
     names: BTreeMap<TypeId, &'static str>,
+    /// Types that are never saved, with the reasons.
+    never_saved: BTreeMap<TypeId, (&'static str, String)>,
 }
 
 /// How agents of one type are written and read.
@@ -87,6 +96,7 @@ impl<M: Message> AgentTypes<M> {
         Self {
             by_name: BTreeMap::new(),
             names: BTreeMap::new(),
+            never_saved: BTreeMap::new(),
         }
     }
 
@@ -137,6 +147,16 @@ impl<M: Message> AgentTypes<M> {
         self
     }
 
+    /// Says that agents of a type are never saved, and why: what they hold cannot be written down.
+    /// A scheduler with [amnesia](crate::SchedulerBuilder::amnesia) keeps them as they are, and
+    /// forgets all others.
+    #[must_use]
+    pub fn never_saved<A: Agent<M>>(mut self, why: impl Into<String>) -> Self {
+        let reason = (type_name::<A>(), why.into());
+        self.never_saved.insert(TypeId::of::<A>(), reason);
+        self
+    }
+
     /// Whether there are any.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
@@ -164,6 +184,12 @@ impl<M: Message> AgentCodec<M> for AgentTypes<M> {
         let encode = self.by_name[name].encode;
         *into = encode(any, std::mem::take(into)).map_err(|why| why.to_string())?;
         Ok(Some(name))
+    }
+
+    fn never_saved(&self, agent: &dyn Agent<M>) -> Option<(&str, &str)> {
+        let any: &dyn Any = agent;
+        let (kind, why) = self.never_saved.get(&any.type_id())?;
+        Some((kind, why))
     }
 
     fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str> {

@@ -190,7 +190,7 @@ pub use crate::simulation::mp_main::{MpMain, Shutdown};
 pub use cluster::registry::{AgentSet, Entered, Registry, WireMessage};
 pub use error::death::{Death, ExitKind};
 pub use error::recovery::{Dropped, NotRecovered, Recovered};
-pub use error::snapshot::SnapshotError;
+pub use error::snapshot::{LeftOut, SnapshotError};
 pub use error::spawn::{ChildError, SpawnError};
 pub use error::warning::{Activity, Limit, Standstill, TimeBlocker, Warning};
 pub use error::{Chain, Error};
@@ -204,9 +204,9 @@ pub use processes::supervision::{ChildEnd, EndKind};
 pub use recovery::Recovery;
 pub use simulation::report::{ClusterReport, Flow, MpReport, Versions};
 pub use simulation::restore::{FoundSnapshot, Restore, snapshots};
-pub use simulation::save::save_scheduler;
+pub use simulation::save::{save_scheduler, save_scheduler_with};
 pub use snapshot::saved::Saved;
-pub use snapshot::saves::Saves;
+pub use snapshot::saves::{SaveOptions, Saves};
 pub use steering::control;
 pub use steering::control_queue::Halt;
 pub use steering::controller::Controller;
@@ -224,7 +224,7 @@ pub mod prelude {
     pub use crate::{
         Activity, AgentInfo, AgentSet, Audience, ClusterId, ControlError, Controller, Entered,
         Error, Halt, Link, Message, MpMain, MpMainBuilder, MpReport, Output, Placement, Recovery,
-        Registry, Restore, Saved, Saves, Shutdown, Speculation, Waiting, Warning,
+        Registry, Restore, SaveOptions, Saved, Saves, Shutdown, Speculation, Waiting, Warning,
     };
 }
 

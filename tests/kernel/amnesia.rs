@@ -345,3 +345,40 @@ fn an_agent_that_is_read_again_gets_what_the_program_has_for_it() {
          the program panicked over it: no factor"
     );
 }
+
+/// Holds what cannot be written down.
+struct Camera(Box<dyn FnMut() -> u64 + Send>, u64);
+
+impl Agent<Msg> for Camera {
+    fn setup(&mut self, ctx: &mut Context<'_, Msg>) {
+        for seconds in 1..=3 {
+            ctx.alarm_in(SimDuration::from_secs(seconds), Msg::Early);
+        }
+    }
+
+    fn receive(&mut self, _: Mail<Msg>, _: &mut Context<'_, Msg>) {
+        self.1 = (self.0)();
+    }
+}
+
+#[test]
+fn an_agent_whose_type_is_never_saved_is_kept_while_others_are_forgotten() {
+    let types = AgentTypes::new().with::<Ledger>();
+    let types = types.never_saved::<Camera>("holds a device");
+    let settings = Scheduler::builder().agent_types(types).amnesia(Some(1));
+    let mut scheduler = settings.build();
+    let mut frames = 0;
+    let device = Box::new(move || {
+        frames += 1;
+        frames
+    });
+    scheduler.add("ledger", Ledger::default()).unwrap();
+    scheduler.add("camera", Camera(device, 0)).unwrap();
+    let report = scheduler.run(Run::until_idle()).unwrap();
+    assert_eq!(report.amnesias, 5);
+    assert_eq!(scheduler.agent::<Camera>("camera").map(|it| it.1), Some(3));
+    assert_eq!(
+        scheduler.agent::<Ledger>("ledger").map(|it| it.readings),
+        Some(1)
+    );
+}

@@ -27,6 +27,7 @@ mod lost_mail;
 mod main_under_lookahead;
 mod model_panics;
 mod names;
+mod never_saved;
 mod parts;
 mod periodic;
 mod placement;

@@ -1,5 +1,5 @@
-//! A snapshot that an earlier build has written, and that lies among these tests: today's build goes
-//! on from it, or refuses it by the number of its format.
+//! Snapshots that earlier builds have written, and that lie among these tests: today's build goes on
+//! from each, and refuses one of a later format by the number of that.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::saving::Folder;
 use crate::test_placement::{ALL, PlacedOn, TestPlacement};
 
-/// The version of the format that this build writes, and reads.
-const TODAY: u32 = 1;
+/// The version of the format that this build writes. It reads those before it, too.
+const TODAY: u32 = 2;
 
 #[derive(Clone, Debug, Serialize, Deserialize, Message)]
 enum Msg {
@@ -160,8 +160,13 @@ fn assert_rest(report: &Report, lines: &Mutex<Vec<String>>) {
 }
 
 #[test]
-fn the_stored_snapshot_goes_on_in_every_placement() {
-    let open = || Restore::open(folder(TODAY)).unwrap();
+fn each_stored_snapshot_goes_on_in_every_placement() {
+    (1..=TODAY).for_each(goes_on_in_every_placement);
+}
+
+fn goes_on_in_every_placement(version: u32) {
+    let open = || Restore::open(folder(version)).unwrap();
+    assert!(open().left_out().is_empty());
     assert_eq!(open().now(), SimTime::from_secs(30));
     assert_eq!(open().state_digest().to_string(), STATE);
     let run = || Run::until(SimTime::from_secs(120));
@@ -227,7 +232,7 @@ fn a_snapshot_of_a_format_to_come_is_refused_by_its_number() {
             panic!("{error:?}");
         };
         let expected = format!(
-            "{} cannot be read: its format is version {}, and this program reads version {TODAY}: \
+            "{} cannot be read: its format is version {}, and this program reads versions 1 to {TODAY}: \
              restore it with the program that wrote it",
             path.join("head").display(),
             TODAY + 1

@@ -157,7 +157,7 @@ where
 }
 
 impl<M: Message> Engine<M> {
-    /// What is saved of it; agents that cannot be saved and are to be kept are taken out.
+    /// What is saved of it; agents that are not saved and are to be kept are taken out.
     ///
     /// # Errors
     /// [`Error::Unsaved`].
@@ -167,11 +167,7 @@ impl<M: Message> Engine<M> {
         codec: &dyn AgentCodec<M>,
     ) -> Result<(EngineState<M>, KeptAgents<M>), Error> {
         let mut kept = KeptAgents::new();
-        let state = if amnesia.keeps_unregistered {
-            self.export_and_keep(codec, &mut kept)?
-        } else {
-            self.export(codec)?
-        };
+        let state = self.export_and_keep(codec, amnesia.keeps_unregistered, &mut kept)?;
         Ok((state, kept))
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::EngineState;
-use super::saving::AgentStates;
+use super::saving::{AgentStates, name_of_kind};
 use crate::adders::Adders;
 use crate::digest::Digest;
 use crate::id_set::IdSet;
@@ -181,7 +181,7 @@ impl<M: Clone> EngineState<M> {
             let home = place(SavedAgent {
                 id: agent.slot.id,
                 index: agent.slot.index,
-                kind: &agent.kind,
+                kind: name_of_kind(&agent.kind),
             });
             let home = home.min(engines - 1);
             homes.insert(agent.slot.id, home);

@@ -27,7 +27,7 @@ pub use commands::discard;
 pub use dividing::{MainShare, SavedAgent};
 pub use failures::guard_model;
 pub use neighbours::{Newborn, Outgoing};
-pub use saving::{EngineState, KeptAgents};
+pub use saving::{EngineState, KeptAgents, LeftOutAgent};
 use speculation::SharedCodec;
 pub use speculation::{Budget, Halted, Stood};
 

@@ -39,6 +39,25 @@ pub(super) struct AgentStates {
     states: Vec<u8>,
 }
 
+/// What stands before the name of the type of an agent whose state was left out.
+const LEFT_OUT: &str = "left out: ";
+
+/// The name of a type, also of one whose agents were left out.
+pub(super) fn name_of_kind(kind: &str) -> &str {
+    kind.strip_prefix(LEFT_OUT).unwrap_or(kind)
+}
+
+/// An agent whose state is left out of what is saved, because its type is never saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOutAgent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its type.
+    pub kind: String,
+    /// Why that is never saved.
+    pub why: String,
+}
+
 /// Agents whose states cannot be saved, by their slots.
 pub type KeptAgents<M> = Vec<Option<Box<dyn Agent<M>>>>;
 
@@ -57,11 +76,18 @@ impl AgentStates {
         })
     }
 
-    /// The slots of the agents that are made of their states.
-    fn rebuilt(&self) -> Vec<u32> {
+    /// The slots of the agents that are made of their states, and of those that were left out.
+    fn rebuilt_and_left_out(&self) -> (Vec<u32>, Vec<u32>) {
+        let is_left_out = |kind: u32| {
+            let kind = self.kinds.get(kind as usize);
+            kind.is_some_and(|kind| kind.starts_with(LEFT_OUT))
+        };
         let agents = (0..).zip(&self.agents);
-        let rebuilt = agents.filter(|(_, (kind, _))| *kind != NONE);
-        rebuilt.map(|(slot, _)| slot).collect()
+        let saved = agents.filter(|(_, (kind, _))| *kind != NONE);
+        let (left_out, rebuilt): (Vec<_>, Vec<_>) =
+            saved.partition(|(_, (kind, _))| is_left_out(*kind));
+        let slots = |agents: Vec<(u32, _)>| agents.into_iter().map(|(slot, _)| slot).collect();
+        (slots(rebuilt), slots(left_out))
     }
 
     /// Adds the state of an agent.
@@ -107,54 +133,94 @@ impl<M: Message> Engine<M> {
     /// All that it knows, its agents included. It stays as it is.
     ///
     /// # Errors
-    /// [`Error::Unsaved`] for the first agent that `codec` cannot write down.
+    /// [`Error::Unsaved`] for the first agent that `codec` cannot write down, or whose type is never
+    /// saved.
     ///
     /// # Panics
     /// If it is not [at rest](Self::is_at_rest).
     pub fn export(&self, codec: &dyn AgentCodec<M>) -> Result<EngineState<M>, Error> {
-        let mut agents = AgentStates::default();
+        let (agents, left_out) = self.agent_states(codec)?;
+        match left_out.into_iter().next() {
+            None => Ok(self.export_with(agents)),
+            Some(LeftOutAgent { id, kind, why }) => Err(Error::Unsaved {
+                agent: id,
+                kind: kind.into(),
+                time: self.now(),
+                why: format!("its type is never saved: {why}").into(),
+            }),
+        }
+    }
+
+    /// As [`export`](Self::export), but without the states of agents whose types are never saved.
+    /// An engine that is restored from it evicts these agents.
+    ///
+    /// # Errors
+    /// [`Error::Unsaved`] for the first agent that `codec` cannot write down.
+    ///
+    /// # Panics
+    /// If it is not [at rest](Self::is_at_rest).
+    pub fn export_leaving_out(
+        &self,
+        codec: &dyn AgentCodec<M>,
+    ) -> Result<(EngineState<M>, Vec<LeftOutAgent>), Error> {
+        let (agents, left_out) = self.agent_states(codec)?;
+        Ok((self.export_with(agents), left_out))
+    }
+
+    fn agent_states(
+        &self,
+        codec: &dyn AgentCodec<M>,
+    ) -> Result<(AgentStates, Vec<LeftOutAgent>), Error> {
+        let (mut agents, mut left_out) = (AgentStates::default(), Vec::new());
         for (id, agent) in self.agents() {
+            if let Some((kind, why)) = codec.never_saved(agent) {
+                agents.push_state(&format!("{LEFT_OUT}{kind}"), &[]);
+                let (kind, why) = (kind.to_owned(), why.to_owned());
+                left_out.push(LeftOutAgent { id, kind, why });
+                continue;
+            }
             let is_known = agents.push(agent, codec);
             let is_known = is_known.map_err(|why| self.unsaved(id, agent, &why))?;
             if !is_known {
                 return Err(self.unsaved(id, agent, UNREGISTERED));
             }
         }
-        Ok(self.export_with(agents))
+        Ok((agents, left_out))
     }
 
-    /// As [`export`](Self::export), but for agents of types that `codec` does not know: they are
-    /// taken out, and lie in `kept` at their slots.
+    /// As [`export`](Self::export), but for agents that are kept: those whose types are never saved
+    /// and, if that is wanted, those of types that `codec` does not know. They are taken out, and
+    /// lie in `kept` at their slots.
     ///
     /// # Errors
-    /// As [`export`](Self::export), for agents of types that it knows.
+    /// [`Error::Unsaved`] for the first agent that `codec` cannot write down, and that is not kept.
     ///
     /// # Panics
     /// If it is not [at rest](Self::is_at_rest).
     pub fn export_and_keep(
         &mut self,
         codec: &dyn AgentCodec<M>,
+        keeps_unregistered: bool,
         kept: &mut KeptAgents<M>,
     ) -> Result<EngineState<M>, Error> {
         let mut agents = AgentStates::default();
-        let mut slots = std::mem::take(&mut self.agents);
-        let mut result = Ok(());
-        for (slot, place) in (0..).zip(&mut slots) {
-            let Some(agent) = place else { continue };
-            match agents.push(agent.as_ref(), codec) {
-                Ok(true) => kept.push(None),
-                Ok(false) => {
-                    agents.agents.push((NONE, 0));
-                    kept.push(place.take());
+        for (id, agent) in self.agents() {
+            let is_kept = codec.never_saved(agent).is_some();
+            if is_kept
+                || !agents
+                    .push(agent, codec)
+                    .map_err(|why| self.unsaved(id, agent, &why))?
+            {
+                if !is_kept && !keeps_unregistered {
+                    return Err(self.unsaved(id, agent, UNREGISTERED));
                 }
-                Err(why) => {
-                    let id = self.kernel.slots[slot].id;
-                    result = result.and(Err(self.unsaved(id, agent.as_ref(), &why)));
-                }
+                agents.agents.push((NONE, 0));
             }
         }
-        self.agents = slots;
-        result.map(|()| self.export_with(agents))
+        let places = self.agents.iter_mut().filter(|place| place.is_some());
+        let places = places.zip(&agents.agents);
+        kept.extend(places.map(|(place, (kind, _))| place.take_if(|_| *kind == NONE)));
+        Ok(self.export_with(agents))
     }
 
     fn unsaved(&self, agent: AgentId, it: &dyn Agent<M>, why: &str) -> Error {
@@ -211,7 +277,8 @@ impl<M: Message> Engine<M> {
     }
 
     /// Takes up a state, with the agents that were kept when it was exported. The engine is new, or
-    /// was [reset](Self::reset), and has the settings of its host.
+    /// was [reset](Self::reset), and has the settings of its host. Agents that were left out are
+    /// evicted: it is as if they had been taken out at this moment.
     ///
     /// # Errors
     /// [`Error::Unrestored`]; [`Error::AgentPanicked`] if an agent panics in `restored`.
@@ -226,7 +293,7 @@ impl<M: Message> Engine<M> {
         let check = state.kernel.check();
         check.map_err(|why| unrestored("the state of the kernel", now, why))?;
         self.agents = restored_agents(&state, codec, kept)?;
-        let rebuilt = state.agents.rebuilt();
+        let (rebuilt, left_out) = state.agents.rebuilt_and_left_out();
         let slots = self.agents.len();
         let slot = |slot: Option<u32>| slot.filter(|it| (*it as usize) < slots).unwrap_or(NONE);
         self.kernel.restore(state.kernel);
@@ -239,6 +306,11 @@ impl<M: Message> Engine<M> {
         self.set_up = 0;
         let progress = &self.kernel.progress;
         progress.stand_at(self.kernel.now, self.kernel.superstep);
+        for slot in left_out {
+            self.kernel.evict(slot);
+            let counters = &mut self.kernel.counters;
+            counters.agents = counters.agents.saturating_sub(1);
+        }
         self.guarded(|engine| engine.tell_restored(&rebuilt))
     }
 
@@ -281,22 +353,23 @@ fn restored_agents<M: Message>(
     let mut decode = |kind: u32, bytes: u32| {
         let kept = kept.next().flatten();
         if kind == NONE {
-            return kept.ok_or_else(|| "it was not saved".to_owned());
+            return kept.map(Some).ok_or_else(|| "it was not saved".to_owned());
         }
         let kind = kinds.get(kind as usize).ok_or("its type is not named")?;
         let cut = rest.split_at_checked(bytes as usize);
         let (state, others) = cut.ok_or("its state is cut")?;
         rest = others;
+        if kind.starts_with(LEFT_OUT) {
+            return Ok(None);
+        }
         let agent = codec.decode(kind, state);
-        agent.map_err(|why| format!("as {kind}, {why}"))
+        agent.map(Some).map_err(|why| format!("as {kind}, {why}"))
     };
     let agents = agents.iter().zip(&state.kernel.slots);
     let agents = agents.map(|((kind, bytes), entry)| {
         let agent = decode(*kind, *bytes);
         let what = || format!("agent {}", entry.id);
-        agent
-            .map(Some)
-            .map_err(|why| unrestored(&what(), now, &why))
+        agent.map_err(|why| unrestored(&what(), now, &why))
     });
     agents.collect()
 }

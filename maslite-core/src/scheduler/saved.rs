@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::agent_types::AgentCodec;
 use crate::clock::Clock;
-use crate::engine::EngineState;
+use crate::engine::{EngineState, LeftOutAgent};
 use crate::error::Error;
 use crate::message::{Mail, Message};
 use crate::run::{LostKey, LostMail};
@@ -21,7 +21,7 @@ pub struct SchedulerState<M> {
     pub lost: Vec<(LostKey, LostMail)>,
 }
 
-/// The state of a scheduler, which stays as it is.
+/// The state of a scheduler, which stays as it is, and the agents whose states are left out of it.
 ///
 /// # Errors
 /// [`Error::Unsaved`] for an agent that `codec` cannot write down, [`Error::Failed`] after a run
@@ -29,16 +29,18 @@ pub struct SchedulerState<M> {
 pub fn export_scheduler<M: Message>(
     scheduler: &Scheduler<M>,
     codec: &dyn AgentCodec<M>,
-) -> Result<SchedulerState<M>, Error> {
+) -> Result<(SchedulerState<M>, Vec<LeftOutAgent>), Error> {
     if scheduler.failed {
         return Err(Error::Failed);
     }
-    Ok(SchedulerState {
+    let (engine, left_out) = scheduler.engine.export_leaving_out(codec)?;
+    let state = SchedulerState {
         seed: scheduler.engine.kernel.seed,
-        engine: scheduler.engine.export(codec)?,
+        engine,
         queued: scheduler.queued.clone(),
         lost: scheduler.lost.clone(),
-    })
+    };
+    Ok((state, left_out))
 }
 
 /// Has a new scheduler go on from a state.
@@ -104,7 +106,7 @@ mod tests {
             scheduler.add(id, Clock).unwrap();
         }
         scheduler.run(Run::until_idle().supersteps(1)).unwrap();
-        let mut state = export_scheduler(&scheduler, &types).unwrap();
+        let (mut state, _) = export_scheduler(&scheduler, &types).unwrap();
         change(&mut state.engine.kernel);
         let mut other = Scheduler::builder().build();
         // What was not restored is dropped like any other.

@@ -201,9 +201,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 self.save(draft)?;
                 Reply::Answer
             }
-            ToProc::Write(path) => {
+            ToProc::Write(wish) => {
                 self.give_up_ahead()?;
-                let written = self.write_state(&path)?;
+                let written = self.write_state(&wish)?;
                 write_alone(&ToMain::Written(written), draft);
                 Reply::Answer
             }

@@ -115,6 +115,8 @@ pub struct Registry<M: Message> {
     kinds: BTreeMap<&'static str, AgentType<M>>,
     by_type: BTreeMap<TypeId, &'static str>,
     copies: BTreeMap<TypeId, CopyFn<M>>,
+    /// Types that are never saved, with the reasons.
+    never_saved: BTreeMap<TypeId, (&'static str, String)>,
     builders: BTreeMap<String, BuilderFn<M>>,
     /// What child processes must have, too.
     pub(crate) signature: Signature,
@@ -152,6 +154,7 @@ impl<M: WireMessage> Registry<M> {
             kinds: BTreeMap::new(),
             by_type: BTreeMap::new(),
             copies: BTreeMap::new(),
+            never_saved: BTreeMap::new(),
             builders: BTreeMap::new(),
             signature,
             trace_format: |delivery, line| delivery.write_json(line),
@@ -256,6 +259,34 @@ impl<M: WireMessage> Registry<M> {
                 }
             }));
         }
+        self
+    }
+
+    /// Says that agents of a type are in no snapshot, and why: what they hold cannot be written down,
+    /// as a connection to a device. The type need not be added, too, if only builders make such
+    /// agents.
+    ///
+    /// While such an agent lives, a save is [`SnapshotError::NeverSaved`](crate::SnapshotError), unless
+    /// it is to [leave them out](crate::SaveOptions::leaving_out). Amnesia keeps these agents as they
+    /// are. Their clusters come back from the log of all that main told them, and not from a saved
+    /// state; when the log is full, they cannot come back. Where clusters run ahead, these agents do
+    /// not, unless they are [copied](Self::with_copies).
+    ///
+    /// ```
+    /// # use maslite_mp::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, Message)] enum Msg { Tick }
+    /// # struct Camera;
+    /// # impl Agent<Msg> for Camera {}
+    /// let registry = Registry::<Msg>::new().never_saved::<Camera>("holds a device");
+    /// # let _ = registry;
+    /// ```
+    #[must_use]
+    pub fn never_saved<A: Agent<M>>(mut self, why: impl Into<String>) -> Self {
+        let name = type_name::<A>();
+        let what = format!("agent type {name}, never saved");
+        self.signature.add(what, TypeId::of::<A>());
+        self.never_saved
+            .insert(TypeId::of::<A>(), (name, why.into()));
         self
     }
 
@@ -397,6 +428,12 @@ impl<M: Message> Registry<M> {
     pub(crate) fn copy_of(&self, agent: &dyn Agent<M>) -> Option<Box<dyn Agent<M>>> {
         let any: &dyn Any = agent;
         (self.copies.get(&any.type_id())?)(any)
+    }
+
+    /// The name of an agent's type and the reason why it is in no snapshot, if that is so.
+    pub(crate) fn never_saved_of(&self, agent: &dyn Any) -> Option<(&str, &str)> {
+        let (kind, why) = self.never_saved.get(&agent.type_id())?;
+        Some((kind, why))
     }
 
     pub(crate) fn kind_of(&self, agent: &dyn Any) -> Option<&AgentType<M>> {

@@ -254,12 +254,19 @@ impl<M: Message> AgentCodec<M> for Registry<M> {
         let Some(kind) = self.kind_of(agent) else {
             return Ok(None);
         };
+        if self.never_saved_of(agent).is_some() {
+            return Ok(None);
+        }
         (kind.encode)(agent, into).map_err(|why| why.to_string())?;
         Ok(Some(kind.name))
     }
 
     fn copy(&self, agent: &dyn Agent<M>) -> Option<Box<dyn Agent<M>>> {
         self.copy_of(agent)
+    }
+
+    fn never_saved(&self, agent: &dyn Agent<M>) -> Option<(&str, &str)> {
+        self.never_saved_of(agent)
     }
 
     fn name_of(&self, agent: &dyn Agent<M>) -> Option<&str> {

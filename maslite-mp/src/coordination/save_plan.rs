@@ -17,6 +17,8 @@ pub(crate) struct HeadSource<M: WireMessage> {
     pub(crate) registry: Arc<Registry<M>>,
     pub(crate) seed: u64,
     pub(crate) has_digest: bool,
+    /// Agents whose types are never saved are left out.
+    pub(crate) leaving_out: bool,
 }
 
 /// Saving takes at most one part in this many of the wall time.

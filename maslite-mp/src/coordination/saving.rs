@@ -17,8 +17,10 @@ use crate::coordination::rounds::Rounds;
 use crate::coordination::save_plan::HeadSource;
 use crate::error::Error;
 use crate::error::message_fault::MessageFault;
-use crate::error::snapshot::SnapshotError;
-use crate::protocol::wire::{self, Replay, Restoration, ToMain, ToProc, Written, WrittenState};
+use crate::error::snapshot::{LeftOut, SnapshotError};
+use crate::protocol::wire::{
+    self, Replay, Restoration, ToMain, ToProc, Write, Written, WrittenState,
+};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::head::{Head, Section, section};
 use crate::snapshot::saved::Saved;
@@ -67,7 +69,14 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }));
         }
         let time = self.standing.time;
-        let states = self.clusters.write_states(folder.path(), time)?;
+        let states = self
+            .clusters
+            .write_states(folder.path(), subject.leaving_out, time)?;
+        let states = states.map_err(|never_saved| SnapshotError::NeverSaved {
+            path: target.into(),
+            never_saved,
+        })?;
+        let left_out = LeftOut::by_kind(states.iter().flat_map(|it| it.left_out.iter().cloned()));
         let main = self.main_bytes(subject, queued)?;
         let digests = states.iter().map(|state| state.digest);
         let state_digest = digests.fold(Digest::default(), Digest::with);
@@ -86,9 +95,10 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             sections: self.sections(&states),
             names: maslite_core::AgentId::names_since(&mut 0),
             main,
+            left_out,
         };
         let sum = head.write(folder.path())?;
-        self.clusters.rest_on(folder.path())?;
+        self.clusters.rest_on(folder.path(), &states)?;
         let bytes: u64 = states.iter().map(|state| state.sum.bytes).sum();
         Ok(Saved {
             path: folder.finish()?,
@@ -96,6 +106,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             agents: states.iter().map(|state| state.agents).sum(),
             bytes: bytes + sum.bytes,
             state_digest,
+            left_out: head.left_out,
             took: begin.elapsed(),
         })
     }
@@ -164,36 +175,45 @@ pub(crate) fn since_1970() -> u64 {
 }
 
 impl Clusters {
-    /// Has all clusters write their states into files of a folder, at the same time.
+    /// Has all clusters write their states into files of a folder, at the same time. Tells all the
+    /// agents that are never saved if there are some, and they are not to be left out.
     fn write_states(
         &mut self,
         folder: &Path,
+        leaving_out: bool,
         time: SimTime,
-    ) -> Result<Vec<WrittenState>, SaveFailure> {
+    ) -> Result<Result<Vec<WrittenState>, Vec<LeftOut>>, SaveFailure> {
         for place in 0..self.list.len() {
-            self.ask_to_write(place, &section(folder, place), time)?;
+            self.ask_to_write(place, &section(folder, place), leaving_out, time)?;
         }
-        let mut states = Vec::new();
+        let (mut states, mut never_saved) = (Vec::new(), Vec::new());
         let mut failure = None;
         for place in 0..self.list.len() {
-            match self.hear_written(place, &section(folder, place), time) {
-                Ok(state) => states.push(state),
+            match self.hear_written(place, &section(folder, place), leaving_out, time) {
+                Ok(Ok(state)) => states.push(state),
+                Ok(Err(agents)) => never_saved.extend(agents),
                 Err(SaveFailure::Fatal(error)) => return Err(SaveFailure::Fatal(error)),
                 // The others answer all the same.
                 Err(not_saved) => failure = failure.or(Some(not_saved)),
             }
         }
-        failure.map_or(Ok(states), Err)
+        match failure {
+            Some(failure) => Err(failure),
+            None if never_saved.is_empty() => Ok(Ok(states)),
+            None => Ok(Err(LeftOut::by_kind(never_saved))),
+        }
     }
 
     fn ask_to_write(
         &mut self,
         place: usize,
         file: &Path,
+        leaving_out: bool,
         time: SimTime,
     ) -> Result<(), SaveFailure> {
         let path = file.as_os_str().as_bytes().to_vec();
-        let message = wire::message(&ToProc::Write(path)).map_err(|why| {
+        let wish = Write { path, leaving_out };
+        let message = wire::message(&ToProc::Write(wish)).map_err(|why| {
             SaveFailure::NotSaved(Error::Encode {
                 what: "a request to save".to_owned(),
                 why: why.to_string(),
@@ -208,8 +228,9 @@ impl Clusters {
         &mut self,
         place: usize,
         file: &Path,
+        leaving_out: bool,
         time: SimTime,
-    ) -> Result<WrittenState, SaveFailure> {
+    ) -> Result<Result<WrittenState, Vec<LeftOut>>, SaveFailure> {
         let message = loop {
             match self.recv_unkept(place, time) {
                 Ok(message) => break message,
@@ -219,13 +240,14 @@ impl Clusters {
                     self.recover(place, error, time)
                         .map_err(SaveFailure::Fatal)?;
                     let _ = std::fs::remove_file(file);
-                    self.ask_to_write(place, file, time)?;
+                    self.ask_to_write(place, file, leaving_out, time)?;
                 }
             }
         };
         let cluster = &self.list[place].name;
         let reason = match wire::take_note(&message) {
-            Ok((ToMain::Written(Written::State(state)), _)) => return Ok(state),
+            Ok((ToMain::Written(Written::State(state)), _)) => return Ok(Ok(state)),
+            Ok((ToMain::Written(Written::NeverSaved(agents)), _)) => return Ok(Err(agents)),
             Ok((ToMain::Written(Written::Failed { os_error, why }), _)) => {
                 let source =
                     os_error.map_or_else(|| io::Error::other(why), io::Error::from_raw_os_error);
@@ -292,9 +314,12 @@ impl Clusters {
         Ok(())
     }
 
-    /// Has the logs of clusters that may come back begin at a snapshot.
-    fn rest_on(&mut self, folder: &Path) -> Result<(), SnapshotError> {
-        for place in 0..self.list.len() {
+    /// Has the logs of clusters that may come back begin at a snapshot, if all their agents are in it.
+    fn rest_on(&mut self, folder: &Path, states: &[WrittenState]) -> Result<(), SnapshotError> {
+        for (place, state) in states.iter().enumerate() {
+            if !state.left_out.is_empty() {
+                continue;
+            }
             let pid = self.list[place].pid;
             let Some(kept) = &mut self.list[place].kept else {
                 continue;

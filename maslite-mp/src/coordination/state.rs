@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::registry::WireMessage;
 use crate::error::Error;
+use crate::error::snapshot::LeftOut;
 use crate::links::round_trip::Trips;
 use crate::protocol::wire::{Removal, Report, TraceLine};
 
@@ -59,6 +60,8 @@ pub(crate) struct Standing {
     pub(crate) errors: Vec<AgentError>,
     /// How many of these were reported in `setup`, before the first superstep.
     pub(crate) errors_of_setup: usize,
+    /// Agents that the snapshot from which the simulation goes on had left out.
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 impl Standing {

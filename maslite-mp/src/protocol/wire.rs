@@ -35,7 +35,7 @@ pub(crate) use mail::{
 pub(crate) use note::{message, put_note, take_measured, take_note};
 pub(crate) use replay::{Difference, Replay, Replayed};
 pub(crate) use report::{Batch, Batches, Destination, DoneAhead, Events, Failure, Removal, Report};
-pub(crate) use saving::{Restoration, Written, WrittenState};
+pub(crate) use saving::{Restoration, Write, Written, WrittenState};
 
 /// What main tells a scheduler.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,8 +54,8 @@ pub(crate) enum ToProc {
     Replay(Replay),
     /// Hand out the whole state; answered by [`ToMain::Saved`].
     Save,
-    /// Write the whole state into a file with this path; answered by [`ToMain::Written`].
-    Write(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Write the whole state into a file; answered by [`ToMain::Written`].
+    Write(Write),
     /// Take up the state that is before this note; answered by [`ToMain::Replayed`].
     Restore(Restoration),
 }

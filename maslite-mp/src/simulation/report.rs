@@ -11,6 +11,7 @@ use maslite_core::{Counters, Report, SimDuration};
 use serde::Serialize;
 
 use crate::error::recovery::{Dropped, Recovered};
+use crate::error::snapshot::LeftOut;
 use crate::processes::spawn::PROTOCOL;
 use crate::settings::{ClusterId, Link, Placement};
 
@@ -46,7 +47,9 @@ use crate::settings::{ClusterId, Link, Placement};
 /// - `recoveries`, only if there were some: a list of `cluster`, `pid`, `death` (text), `time_ns`,
 ///   `took_ns` and `messages`;
 /// - `dropped`, only if there were some: a list of `cluster`, `death` (text), `time_ns`. The digests
-///   are then null.
+///   are then null;
+/// - `left_out`, only if the simulation goes on from a snapshot that left out agents: a list of `kind`,
+///   `why` and `agents` (texts).
 ///
 /// ```
 /// # use maslite_mp::prelude::*;
@@ -112,6 +115,9 @@ pub struct MpReport {
     /// The clusters that lost their processes and were [dropped](crate::Recovery::drop_cluster), in
     /// order, since the simulation began. If there are some, there is no digest.
     pub dropped: Vec<Dropped>,
+    /// The agents that the snapshot from which the simulation goes on had
+    /// [left out](crate::Restore::left_out), by their types.
+    pub left_out: Vec<LeftOut>,
     /// What ran it.
     pub versions: Versions,
 }

@@ -10,7 +10,7 @@ use crate::cluster::registry::{Entered, Registry, WireMessage};
 use crate::cluster::state::ClusterState;
 use crate::coordination::main_state::MainState;
 use crate::error::Error;
-use crate::error::snapshot::SnapshotError;
+use crate::error::snapshot::{LeftOut, SnapshotError};
 use crate::simulation::builder::MpMainBuilder;
 use crate::simulation::counted::Counted;
 use crate::simulation::mp_main::MpMain;
@@ -44,6 +44,7 @@ pub struct Restore {
     division: Option<Division>,
     seed: Option<u64>,
     skipped: Vec<SnapshotError>,
+    accepts_left_out: bool,
 }
 
 /// A snapshot that was found in a folder, or why it cannot be used.
@@ -85,6 +86,7 @@ impl Restore {
             division: None,
             seed: None,
             skipped: Vec::new(),
+            accepts_left_out: false,
         })
     }
 
@@ -110,6 +112,7 @@ impl Restore {
                             division: None,
                             seed: None,
                             skipped: Vec::new(),
+                            accepts_left_out: false,
                         });
                     }
                 }
@@ -149,6 +152,22 @@ impl Restore {
         self
     }
 
+    /// Goes on without the agents that were [left out](Self::left_out). They are evicted when the
+    /// simulation starts, as if they had been [taken out](MpMain::take_out) at this moment: their
+    /// subscriptions end, mail that they have not read is undeliverable, alarms that they have set
+    /// for others stay, and their ids are not used again.
+    pub fn accept_left_out(mut self) -> Self {
+        self.accepts_left_out = true;
+        self
+    }
+
+    /// The agents whose states are not in it, by their types, because these are
+    /// [never saved](Registry::never_saved).
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.head.left_out
+    }
+
     /// The folder of the snapshot.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -167,7 +186,7 @@ impl Restore {
         sections.map(|section| &*section.cluster)
     }
 
-    /// The agents in it.
+    /// The agents in it, without those that were left out.
     #[must_use]
     pub fn agents(&self) -> u64 {
         let sections = self.head.sections.iter();
@@ -193,7 +212,8 @@ impl Restore {
     /// # Errors
     /// [`Error::Snapshot`] for a snapshot of another program, of types that have changed, or that
     /// cannot go on like that: under a lookahead, where clusters are part of the model, they cannot
-    /// be others. And those of [`MpMain::start`].
+    /// be others, and without agents that were left out only if these are
+    /// [accepted](Self::accept_left_out) as missing. And those of [`MpMain::start`].
     pub fn start<M: WireMessage>(
         mut self,
         settings: impl Into<MpMainBuilder<M>>,
@@ -218,6 +238,7 @@ impl Restore {
             }
         }
         main.take_up(states, main_state, &self.head.names)?;
+        main.standing.left_out = self.head.left_out;
         Ok(main)
     }
 
@@ -273,6 +294,13 @@ impl Restore {
     fn check<M: WireMessage>(&self, registry: &Registry<M>) -> Result<(), SnapshotError> {
         let (message, kinds) = registry.shapes();
         let path = || self.path.clone();
+        if !self.head.left_out.is_empty() && !self.accepts_left_out {
+            let left_out = self.head.left_out.clone();
+            return Err(SnapshotError::Incomplete {
+                path: path(),
+                left_out,
+            });
+        }
         let other = |why| SnapshotError::OtherProgram { path: path(), why };
         let check_shape = |saved: &Shape, own: &Shape| match saved.shape == own.shape {
             true => Ok(()),

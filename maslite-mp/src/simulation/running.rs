@@ -98,9 +98,11 @@ impl<M: WireMessage> MpMain<M> {
         self.start()?;
         let queued = std::mem::take(&mut self.queued);
         let format = self.trace_format();
+        let automatic = self.automatic.take();
+        let leaving_out = automatic.as_ref().is_some_and(|it| it.policy().leaving_out);
         let mut saving = Saving {
-            subject: self.subject(),
-            automatic: self.automatic.take(),
+            subject: self.subject(leaving_out),
+            automatic,
         };
         let timer = self.start_save_timer(&saving)?;
         let clusters = self.clusters.as_mut().ok_or(Error::Ended)?;
@@ -191,6 +193,7 @@ impl<M: WireMessage> MpMain<M> {
             clusters: self.cluster_reports(before, &traffic, is_long),
             recoveries: recovered.cloned().unwrap_or_default(),
             dropped: dropped.cloned().unwrap_or_default(),
+            left_out: self.standing.left_out.clone(),
             versions: Versions::here(),
             run,
         }

@@ -11,13 +11,14 @@ use crate::cluster::registry::{Entered, WireMessage};
 use crate::coordination::save_plan::HeadSource;
 use crate::coordination::saving::since_1970;
 use crate::error::Error;
-use crate::error::snapshot::SnapshotError;
+use crate::error::snapshot::{LeftOut, SnapshotError};
 use crate::simulation::mp_main::MpMain;
 use crate::simulation::whole::Whole;
 use crate::snapshot::blocks::{self, Kind};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::head::{Head, Section, section};
 use crate::snapshot::saved::Saved;
+use crate::snapshot::saves::SaveOptions;
 
 impl<M: WireMessage> MpMain<M> {
     /// Writes all of the simulation into a new folder, from which [`Restore`](crate::Restore) goes
@@ -31,13 +32,27 @@ impl<M: WireMessage> MpMain<M> {
     /// knows, as the handler of main's mail.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if it cannot be written, [`Error::Agent`] for an agent whose type is not
+    /// [`Error::Snapshot`] if it cannot be written, or if agents live whose types are
+    /// [never saved](crate::Registry::never_saved), [`Error::Agent`] for an agent whose type is not
     /// registered, [`Error::Encode`] for a message that cannot be serialised: the simulation then
     /// goes on, and nothing is left in the folder. And those of [`start`](Self::start), after which
     /// it has ended.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<Saved, Error> {
+        self.save_with(path, SaveOptions::new())
+    }
+
+    /// As [`save`](Self::save), as the options say.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: SaveOptions,
+    ) -> Result<Saved, Error> {
         self.start()?;
-        let (subject, queued) = (self.subject(), std::mem::take(&mut self.queued));
+        let subject = self.subject(options.leaving_out);
+        let queued = std::mem::take(&mut self.queued);
         let saved = self.between_runs(|rounds| rounds.save(&subject, path.as_ref(), &queued));
         self.queued = queued;
         saved?.map_err(|failure| {
@@ -50,11 +65,12 @@ impl<M: WireMessage> MpMain<M> {
     }
 
     /// What the head of a snapshot says of this simulation.
-    pub(super) fn subject(&self) -> HeadSource<M> {
+    pub(super) fn subject(&self, leaving_out: bool) -> HeadSource<M> {
         HeadSource {
             registry: Arc::clone(&self.entered.registry),
             seed: self.seed,
             has_digest: self.digest,
+            leaving_out,
         }
     }
 }
@@ -71,10 +87,30 @@ pub fn save_scheduler<M: WireMessage>(
     agents: &Entered<M>,
     path: impl AsRef<Path>,
 ) -> Result<Saved, Error> {
+    save_scheduler_with(scheduler, agents, path, SaveOptions::new())
+}
+
+/// As [`save_scheduler`], as the options say.
+///
+/// # Errors
+/// As [`save_scheduler`].
+pub fn save_scheduler_with<M: WireMessage>(
+    scheduler: &Scheduler<M>,
+    agents: &Entered<M>,
+    path: impl AsRef<Path>,
+    options: SaveOptions,
+) -> Result<Saved, Error> {
     let begin = wall();
     let folder = Unfinished::begin(path.as_ref())?;
     let registry = &*agents.registry;
-    let state = export_scheduler(scheduler, registry)?;
+    let (state, left_out) = export_scheduler(scheduler, registry)?;
+    let missing = left_out.len() as u64;
+    let left_out = LeftOut::by_kind(left_out.into_iter().map(LeftOut::from));
+    if missing > 0 && !options.leaving_out {
+        let path = path.as_ref().into();
+        let never_saved = left_out;
+        return Err(SnapshotError::NeverSaved { path, never_saved }.into());
+    }
     let seed = state.seed;
     let divided = Whole::of_scheduler(state).into_clusters(1, |_| 0);
     let (mut states, main) = divided.map_err(|why| SnapshotError::Refused {
@@ -107,17 +143,19 @@ pub fn save_scheduler<M: WireMessage>(
         sections: vec![Section {
             cluster: "1".to_owned(),
             lookahead: None,
-            agents: state.agents(),
+            agents: state.agents() - missing,
             sum,
         }],
         names: AgentId::names_since(&mut 0),
         main: main_bytes,
+        left_out,
     };
     let head_sum = head.write(folder.path())?;
     Ok(Saved {
         path: folder.finish()?,
         now: head.time,
-        agents: state.agents(),
+        agents: state.agents() - missing,
+        left_out: head.left_out,
         bytes: sum.bytes + head_sum.bytes,
         state_digest,
         took: begin.elapsed(),

@@ -19,8 +19,11 @@ use crate::snapshot::steps::{self, Steps};
 
 const MAGIC: [u8; 8] = *b"maslite\n";
 
-/// The version of the format. Others are refused.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the format.
+pub(crate) const VERSION: u32 = 2;
+
+/// The oldest version that is read. What is not between the two is refused.
+const OLDEST: u32 = 1;
 
 /// The longest block [bytes].
 const LONGEST: usize = 256 * 1024;
@@ -88,9 +91,14 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
 /// Reads the contents of a file.
 pub(crate) fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, SnapshotError> {
+    read_with_version(path, kind).map(|(_, contents)| contents)
+}
+
+/// Reads the version of the format and the contents of a file.
+pub(crate) fn read_with_version(path: &Path, kind: Kind) -> Result<(u32, Vec<u8>), SnapshotError> {
     let mut contents = Vec::new();
-    each_block(path, kind, |block| contents.extend_from_slice(block))?;
-    Ok(contents)
+    let version = each_block(path, kind, |block| contents.extend_from_slice(block))?;
+    Ok((version, contents))
 }
 
 /// Looks through a file, and tells what its contents come to.
@@ -105,7 +113,7 @@ pub(crate) fn check(path: &Path, kind: Kind) -> Result<Sum, SnapshotError> {
     Ok(Sum { bytes, crc })
 }
 
-fn each_block(path: &Path, kind: Kind, visit: impl FnMut(&[u8])) -> Result<(), SnapshotError> {
+fn each_block(path: &Path, kind: Kind, visit: impl FnMut(&[u8])) -> Result<u32, SnapshotError> {
     let file = open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => SnapshotError::Missing { path: path.into() },
         _ => SnapshotError::io(path, "read", source),
@@ -113,19 +121,20 @@ fn each_block(path: &Path, kind: Kind, visit: impl FnMut(&[u8])) -> Result<(), S
     each_block_of(BufReader::with_capacity(LONGEST, file), path, kind, visit)
 }
 
-/// The blocks of what is read in place of a file, which `path` names in errors.
+/// The blocks of what is read in place of a file, which `path` names in errors. Tells the version of
+/// the format.
 pub(crate) fn each_block_of(
     from: impl Read,
     path: &Path,
     kind: Kind,
     mut visit: impl FnMut(&[u8]),
-) -> Result<(), SnapshotError> {
+) -> Result<u32, SnapshotError> {
     let mut reader = Reader {
         from,
         offset: 0,
         path,
     };
-    reader.take_head(kind)?;
+    let version = reader.take_head(kind)?;
     let mut block = Vec::new();
     let (mut number, mut bytes) = (0, 0);
     loop {
@@ -152,7 +161,8 @@ pub(crate) fn each_block_of(
         number += 1;
         bytes += length as u64;
     }
-    reader.take_end(bytes)
+    reader.take_end(bytes)?;
+    Ok(version)
 }
 
 struct Reader<'p, R> {
@@ -194,7 +204,7 @@ impl<R: Read> Reader<'_, R> {
         }
     }
 
-    fn take_head(&mut self, kind: Kind) -> Result<(), SnapshotError> {
+    fn take_head(&mut self, kind: Kind) -> Result<u32, SnapshotError> {
         let head: [u8; 16] = self.take()?;
         let crc = u32::from_le_bytes(self.take()?);
         if head[..8] != MAGIC {
@@ -205,16 +215,16 @@ impl<R: Read> Reader<'_, R> {
         }
         let number =
             |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        if number(12) != VERSION {
+        let version = number(12);
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(self.format(format!(
-                "its format is version {}, and this program reads version {VERSION}: restore it with the program that wrote it",
-                number(12)
+                "its format is version {version}, and this program reads versions {OLDEST} to {VERSION}: restore it with the program that wrote it"
             )));
         }
         if number(8) != kind as u32 {
             return Err(self.format("it is another part of a snapshot".to_owned()));
         }
-        Ok(())
+        Ok(version)
     }
 
     fn take_end(&mut self, bytes: u64) -> Result<(), SnapshotError> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use maslite_core::{Digest, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
-use crate::error::snapshot::SnapshotError;
-use crate::links::codec;
+use crate::error::snapshot::{LeftOut, SnapshotError};
+use crate::links::codec::{self, Misread};
 use crate::snapshot::blocks::{self, Kind, Sum};
 
 /// The name of its file. It is written last.
@@ -36,6 +36,9 @@ pub(crate) struct Head {
     /// What main knows, which is read with the types of the program.
     #[serde(with = "serde_bytes")]
     pub(crate) main: Vec<u8>,
+    /// Agents whose states are not in it: they stand behind the rest, since version 2.
+    #[serde(skip)]
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 /// A type, and a number for its fields and variants.
@@ -66,14 +69,25 @@ impl Head {
         let path = folder.join(FILE);
         let failed = |source| SnapshotError::io(&path, "write", source);
         let mut bytes = Vec::new();
-        codec::put(self, &mut bytes).map_err(|why| failed(std::io::Error::other(why)))?;
+        let put =
+            codec::put(self, &mut bytes).and_then(|()| codec::put(&self.left_out, &mut bytes));
+        put.map_err(|why| failed(std::io::Error::other(why)))?;
         blocks::write(&path, Kind::Head, &bytes).map_err(failed)
+    }
+
+    /// The head from the contents of its file, in a version of the format.
+    pub(crate) fn decode(version: u32, bytes: &[u8]) -> Result<Self, Misread> {
+        if version == 1 {
+            return codec::decode(bytes);
+        }
+        let (head, left_out): (Self, Vec<LeftOut>) = codec::decode(bytes)?;
+        Ok(Self { left_out, ..head })
     }
 
     /// Reads the head of a snapshot, and looks through all its files.
     pub(crate) fn read(folder: &Path) -> Result<Self, SnapshotError> {
         let path = folder.join(FILE);
-        let bytes = match blocks::read(&path, Kind::Head) {
+        let (version, bytes) = match blocks::read_with_version(&path, Kind::Head) {
             Err(SnapshotError::Missing { .. }) => {
                 return Err(SnapshotError::Missing {
                     path: folder.into(),
@@ -81,7 +95,7 @@ impl Head {
             }
             other => other?,
         };
-        let head: Self = codec::decode(&bytes).map_err(|why| SnapshotError::Format {
+        let head = Self::decode(version, &bytes).map_err(|why| SnapshotError::Format {
             path,
             why: format!("its head has other parts than this program knows ({why})"),
         })?;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use maslite_core::{Digest, SimTime};
 
+use crate::error::snapshot::{LeftOut, List};
+
 /// A snapshot that is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -15,6 +17,8 @@ pub struct Saved {
     pub now: SimTime,
     /// The agents in it.
     pub agents: u64,
+    /// The agents that were left out of it, by their types.
+    pub left_out: Vec<LeftOut>,
     /// How large it is \[bytes\].
     pub bytes: u64,
     /// The digest of the state: of all agents with what they have before them, the same in every
@@ -30,6 +34,7 @@ impl std::fmt::Display for Saved {
             path,
             now,
             agents,
+            left_out,
             bytes,
             state_digest,
             took,
@@ -38,6 +43,10 @@ impl std::fmt::Display for Saved {
         write!(
             f,
             "saved {path} at {now}: {agents} agents, {bytes} bytes, state {state_digest}, in {took:.3} s"
-        )
+        )?;
+        match &left_out[..] {
+            [] => Ok(()),
+            left_out => write!(f, "; without {}", List(left_out)),
+        }
     }
 }

@@ -24,6 +24,29 @@ pub struct Saves {
     pub(crate) every_simulated: Option<SimDuration>,
     pub(crate) keep: usize,
     pub(crate) when_stopped: bool,
+    pub(crate) leaving_out: bool,
+}
+
+/// How a simulation is saved, for [`MpMain::save_with`](crate::MpMain::save_with).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "it does nothing until something is saved with it"]
+pub struct SaveOptions {
+    pub(crate) leaving_out: bool,
+}
+
+impl SaveOptions {
+    /// As [`MpMain::save`](crate::MpMain::save).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Leaves out agents whose types are [never saved](crate::Registry::never_saved). The snapshot
+    /// tells which these are, and [`Restore`](crate::Restore) goes on from it only if these are
+    /// [accepted](crate::Restore::accept_left_out) as missing.
+    pub fn leaving_out(mut self) -> Self {
+        self.leaving_out = true;
+        self
+    }
 }
 
 impl Saves {
@@ -35,6 +58,7 @@ impl Saves {
             every_simulated: None,
             keep: 2,
             when_stopped: false,
+            leaving_out: false,
         }
     }
 
@@ -62,6 +86,13 @@ impl Saves {
     /// is on the disk when `run` returns.
     pub fn when_stopped(mut self) -> Self {
         self.when_stopped = true;
+        self
+    }
+
+    /// Leaves out agents whose types are [never saved](crate::Registry::never_saved), as
+    /// [`SaveOptions::leaving_out`] does; also where another thread or `maslite save` wants the save.
+    pub fn leaving_out(mut self) -> Self {
+        self.leaving_out = true;
         self
     }
 }

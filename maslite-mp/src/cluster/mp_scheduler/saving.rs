@@ -12,8 +12,9 @@ use crate::cluster::answers::{fault, undecodable};
 use crate::cluster::gateway::OpenGateway;
 use crate::cluster::registry::WireMessage;
 use crate::cluster::state::{self, ClusterState, Parts};
+use crate::error::snapshot::LeftOut;
 use crate::links::transport::Draft;
-use crate::protocol::wire::{Fault, Written, WrittenState};
+use crate::protocol::wire::{Fault, Write, Written, WrittenState};
 use crate::snapshot::blocks::{self, Kind};
 
 /// Code of the model that may panic while a state is written.
@@ -74,7 +75,9 @@ impl<M: WireMessage> MpScheduler<M> {
     /// # Errors
     /// [`Unsaved`](maslite_core::Error::Unsaved) for the first agent that cannot be saved.
     pub(crate) fn export(&self) -> Result<ClusterState<M>, Fault> {
-        self.state().map_err(fault)
+        let engine = self.engine.export(&*self.registry).map_err(fault)?;
+        let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
+        Ok(state::export(engine, gateway, trace, names))
     }
 
     /// Writes all that the cluster is into a new file.
@@ -82,21 +85,30 @@ impl<M: WireMessage> MpScheduler<M> {
     /// # Errors
     /// If it comes at the wrong time. What keeps the state from being written is no error: the
     /// cluster goes on.
-    pub(crate) fn write_state(&self, path: &[u8]) -> Result<Written, Fault> {
+    pub(crate) fn write_state(&self, wish: &Write) -> Result<Written, Fault> {
         if !self.loaded.is_empty() || !self.engine.is_at_rest() {
             return Err(undecodable("a wish for the state", "it comes too early"));
         }
         let stands = (self.engine.now(), self.engine.superstep());
         let encoded = guard_model(Some(ENCODING), stands, || {
-            let state = self.state()?;
-            Ok::<_, maslite_core::Error>((state.agents(), state.digest(), state.encode()))
+            let (engine, left_out) = self.engine.export_leaving_out(&*self.registry)?;
+            let missing = left_out.len() as u64;
+            let left_out = LeftOut::by_kind(left_out.into_iter().map(LeftOut::from));
+            if missing > 0 && !wish.leaving_out {
+                return Ok(Err(left_out));
+            }
+            let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
+            let state = state::export(engine, gateway, trace, names);
+            let agents = state.agents() - missing;
+            Ok::<_, maslite_core::Error>(Ok((agents, left_out, state.digest(), state.encode())))
         });
         let failed = |why: String| Written::Failed {
             os_error: None,
             why,
         };
-        let (agents, digest, bytes) = match encoded.and_then(|encoded| encoded) {
-            Ok(encoded) => encoded,
+        let (agents, left_out, digest, bytes) = match encoded.and_then(|encoded| encoded) {
+            Ok(Ok(encoded)) => encoded,
+            Ok(Err(never_saved)) => return Ok(Written::NeverSaved(never_saved)),
             Err(error) => return Ok(Written::Unsaved(error)),
         };
         let (digest, bytes) = match (digest, bytes) {
@@ -104,10 +116,11 @@ impl<M: WireMessage> MpScheduler<M> {
             (Err(why), _) => return Ok(failed(why)),
             (_, Err(why)) => return Ok(failed(why.to_string())),
         };
-        let path = Path::new(OsStr::from_bytes(path));
+        let path = Path::new(OsStr::from_bytes(&wish.path));
         Ok(match blocks::write(path, Kind::Cluster, &bytes) {
             Ok(sum) => Written::State(WrittenState {
                 agents,
+                left_out,
                 digest,
                 sum,
             }),
@@ -116,12 +129,6 @@ impl<M: WireMessage> MpScheduler<M> {
                 why: error.to_string(),
             },
         })
-    }
-
-    fn state(&self) -> Result<ClusterState<M>, maslite_core::Error> {
-        let engine = self.engine.export(&*self.registry)?;
-        let (gateway, trace, names) = (&self.gateway, &*self.trace, &self.names);
-        Ok(state::export(engine, gateway, trace, names))
     }
 
     /// Becomes the cluster that was exported. It must be new, and have been told its settings.

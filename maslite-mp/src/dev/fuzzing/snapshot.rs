@@ -15,7 +15,6 @@ use crate::cluster::state::ClusterState;
 use crate::coordination::main_state::MainState;
 use crate::coordination::routing::Routing;
 use crate::coordination::state::{Standing, UnderWay};
-use crate::links::codec;
 use crate::links::transport::{Draft, DraftBuffer, Wait};
 use crate::protocol::wire::{self, Settings, ToProc};
 use crate::simulation::whole::Whole;
@@ -105,7 +104,7 @@ fn file(kind: Kind, bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn head(contents: &[u8]) -> bool {
-    codec::decode::<Head>(contents).is_ok()
+    (1..=blocks::VERSION).any(|version| Head::decode(version, contents).is_ok())
 }
 
 /// A cluster that has just been started.

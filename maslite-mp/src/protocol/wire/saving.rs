@@ -3,8 +3,19 @@
 use maslite_core::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::error::snapshot::LeftOut;
 use crate::protocol::wire::Replay;
 use crate::snapshot::blocks::Sum;
+
+/// A wish for a state in a file.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Write {
+    /// The path of the file, which is not there yet.
+    #[serde(with = "serde_bytes")]
+    pub(crate) path: Vec<u8>,
+    /// Agents that are never saved are left out.
+    pub(crate) leaving_out: bool,
+}
 
 /// What became of a state that was to be written. The cluster goes on in any case.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -17,12 +28,16 @@ pub(crate) enum Written {
     },
     /// An agent or a message cannot be saved.
     Unsaved(maslite_core::Error),
+    /// Agents are there that are never saved, and are not to be left out.
+    NeverSaved(Vec<LeftOut>),
 }
 
 /// A state that is in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct WrittenState {
+    /// Those that are in it.
     pub(crate) agents: u64,
+    pub(crate) left_out: Vec<LeftOut>,
     /// The digest of the state.
     pub(crate) digest: Digest,
     pub(crate) sum: Sum,

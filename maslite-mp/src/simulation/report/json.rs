@@ -3,7 +3,7 @@
 use maslite_core::{AgentError, Counters, Digest, LostMail, SimDuration, Topic};
 use serde::{Serialize, Serializer};
 
-use super::{ClusterReport, Dropped, Flow, MpReport, Recovered, link, nanos, placement};
+use super::{ClusterReport, Dropped, Flow, LeftOut, MpReport, Recovered, link, nanos, placement};
 
 /// The fields of a report as programs read them. They are named in its documentation.
 #[derive(Serialize)]
@@ -51,6 +51,16 @@ struct Fields<'a> {
     /// Absent unless there were some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     dropped: Vec<DropFields<'a>>,
+    /// Absent unless there were some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<LeftOutFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct LeftOutFields<'a> {
+    kind: &'a str,
+    why: &'a str,
+    agents: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -177,6 +187,16 @@ impl<'a> RecoveryFields<'a> {
     }
 }
 
+impl<'a> LeftOutFields<'a> {
+    fn of(left_out: &'a LeftOut) -> Self {
+        Self {
+            kind: &left_out.kind,
+            why: &left_out.why,
+            agents: left_out.agents.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl<'a> DropFields<'a> {
     fn of(dropped: &'a Dropped) -> Self {
         Self {
@@ -228,6 +248,7 @@ impl Serialize for MpReport {
             clusters: self.clusters.iter().map(ClusterFields::of).collect(),
             recoveries: self.recoveries.iter().map(RecoveryFields::of).collect(),
             dropped: self.dropped.iter().map(DropFields::of).collect(),
+            left_out: self.left_out.iter().map(LeftOutFields::of).collect(),
         }
         .serialize(serializer)
     }

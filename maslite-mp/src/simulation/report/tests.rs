@@ -41,6 +41,7 @@ fn report(placement: Placement, wall: u64, main: u64, busy: &[u64]) -> MpReport 
         flows: Vec::new(),
         recoveries: Vec::new(),
         dropped: Vec::new(),
+        left_out: Vec::new(),
         clusters: busy.iter().enumerate().map(cluster).collect(),
         versions: Versions {
             processors: 2,
