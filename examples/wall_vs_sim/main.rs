@@ -448,6 +448,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "supersteps": outcome.supersteps,
         "routed": outcome.routed,
         "rounds": outcome.rounds,
+        "undone": outcome.undone,
         "digest": outcome.digest,
         "main_load": outcome.main_load,
     })

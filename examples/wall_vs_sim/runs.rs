@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) supersteps: u64,
     pub(crate) routed: u64,
     pub(crate) rounds: u64,
+    /// Deliveries that were undone.
+    pub(crate) undone: u64,
     pub(crate) digest: Digest,
     /// The share of one processor that this process used, where it is known.
     pub(crate) main_load: Option<f64>,
@@ -144,6 +146,7 @@ fn timed(mut main: MpMain<Msg>, span: Span) -> Result<Outcome, Error> {
         supersteps: report.counters.supersteps,
         routed: report.routed,
         rounds: report.rounds,
+        undone: report.undone,
         digest: report.digest.unwrap_or_default(),
         main_load: used
             .filter(|_| span.placement == Placement::Processes)

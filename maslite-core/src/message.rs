@@ -246,6 +246,8 @@ pub(crate) const ELSEWHERE: u8 = 16;
 pub(crate) const COPY: u8 = 32;
 /// A periodic alarm: it is set again when it has fired.
 pub(crate) const PERIODIC: u8 = 64;
+/// This alarm is forecast: it fires in the receiver's scheduler, which has a copy of it.
+pub(crate) const FORECAST: u8 = 128;
 
 #[derive(Clone, Copy, Debug)]
 enum ReceiverKind {

@@ -15,6 +15,7 @@ mod face;
 mod failures;
 mod first_difference;
 mod first_failure;
+mod forecasts;
 mod jitter;
 mod life_of_processes;
 mod limits;

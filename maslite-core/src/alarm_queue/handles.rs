@@ -178,6 +178,22 @@ impl<W: Load, P: Pack> AlarmQueue<W, P> {
         }
     }
 
+    /// Shows every alarm that is kept apart, in no order, and drops those of which `is_wrong` says so.
+    pub(crate) fn drop_where(&mut self, mut is_wrong: impl FnMut(&mut W) -> bool) {
+        for node in self.kept.nodes() {
+            let Some(alarm) = self.kept.of_node_mut(node) else {
+                continue;
+            };
+            if is_wrong(&mut alarm.load)
+                && let Some(alarm) = self.kept.clear(node)
+            {
+                self.required -= usize::from(alarm.load.is_required());
+                self.elsewhere -= usize::from(alarm.load.is_elsewhere());
+                self.count_cleared(node);
+            }
+        }
+    }
+
     /// Shows every alarm that is kept apart, in no order.
     pub(crate) fn for_each_kept(&mut self, visit: impl FnMut(&mut W)) {
         self.kept.iter_mut().for_each(visit);

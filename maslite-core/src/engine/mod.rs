@@ -15,6 +15,7 @@ mod births;
 mod commands;
 mod dividing;
 mod failures;
+mod forecasts;
 mod neighbours;
 mod saving;
 mod speculation;

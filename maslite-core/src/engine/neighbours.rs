@@ -297,7 +297,7 @@ impl<M: Message> Engine<M> {
     /// Whether an alarm waits whose receiver is an agent that this engine has never heard of.
     #[must_use]
     pub fn has_alarms_elsewhere(&self) -> bool {
-        self.kernel.alarms.elsewhere() > 0
+        self.kernel.has_alarms_elsewhere()
     }
 
     /// Whether some agent wants to be updated in every superstep there is.

@@ -171,7 +171,7 @@ impl<M: Message> Engine<M> {
         self.go_back_to(0)
     }
 
-    fn go_back_to(&mut self, mark: usize) -> Result<u64, Error> {
+    pub(super) fn go_back_to(&mut self, mark: usize) -> Result<u64, Error> {
         let Some(stood) = self.kernel.marks().get(mark).map(|mark| mark.stood.clone()) else {
             return Ok(0);
         };

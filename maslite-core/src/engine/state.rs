@@ -91,7 +91,7 @@ impl<M: Message> Engine<M> {
     pub fn counters(&self) -> Counters {
         let mut counters = self.kernel.counters;
         counters.queued = self.kernel.queued();
-        counters.alarms_pending = self.kernel.alarms.len() as u64;
+        counters.alarms_pending = self.kernel.alarms_pending();
         counters
     }
 

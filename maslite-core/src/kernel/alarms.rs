@@ -8,7 +8,7 @@ use crate::alarm::{AlarmFilter, PendingAlarm};
 use crate::alarm_queue::{AlarmId, Beside, Due, Pack, Pending};
 use crate::directory::{NONE, Whereabouts};
 use crate::message::{
-    ELSEWHERE, Envelope, FOREIGN, LEFT, MailKey, Message, PERIODIC, REQUIRED, Receiver,
+    ELSEWHERE, Envelope, FORECAST, FOREIGN, LEFT, MailKey, Message, PERIODIC, REQUIRED, Receiver,
 };
 use crate::{AgentId, SimTime};
 
@@ -327,6 +327,11 @@ impl<M: Message> Kernel<M> {
         }
         let may_leave =
             self.ahead.is_some() && (load.is(ELSEWHERE) || self.others_listen && !load.is_direct());
+        let is_forecast = load.is(ELSEWHERE) && self.is_forecast(time, &load);
+        if is_forecast {
+            load.mark(FORECAST);
+            self.note_forecast(time, &load);
+        }
         let id = self.alarms.set(Pending { time, load });
         self.note_set(id.hint());
         if may_leave {
@@ -341,11 +346,13 @@ impl<M: Message> Kernel<M> {
         if id.origin().0 == setter && self.end_periodic(id) {
             return true;
         }
+        let is_forecast = self.is_known_elsewhere(id);
         let slots = &self.slots;
         let cleared = self
             .alarms
             .clear(setter, id, |alarm, beside| alarm.kept_apart(slots, beside));
         self.counters.alarms_cleared += u64::from(cleared);
+        self.note_cleared_forecasts(u64::from(cleared && is_forecast));
         cleared
     }
 
@@ -354,12 +361,18 @@ impl<M: Message> Kernel<M> {
         self.end_stray_update();
         let ended = self.end_periodics_where(setter, filter);
         let slots = &self.slots;
+        let mut forecast = 0;
         let cleared = self.alarms.clear_where(
             setter,
             |alarm, beside| alarm.kept_apart(slots, beside),
-            |alarm| filter.matches(alarm),
+            |alarm| {
+                let matches = filter.matches(alarm);
+                forecast += u64::from(matches && alarm.load.is(FORECAST));
+                matches
+            },
         );
         self.counters.alarms_cleared += cleared as u64;
+        self.note_cleared_forecasts(forecast);
         ended + cleared
     }
 
@@ -496,8 +509,14 @@ impl<M: Message> Kernel<M> {
     }
 
     pub(super) fn queue_due(&mut self, due: Due<Envelope<M>, Packed<M>>) {
-        self.counters.alarms_fired += 1;
         let envelope = self.due_mail(due);
+        if envelope.is(FORECAST | FOREIGN) {
+            if self.fire_forecast(&envelope) {
+                return;
+            }
+        } else {
+            self.counters.alarms_fired += 1;
+        }
         // Most alarms are for agents here, and are nothing to others.
         self.unseen |= self.others_listen || envelope.slot() == NONE;
         if envelope.is(PERIODIC) {

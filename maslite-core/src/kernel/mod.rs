@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 mod ahead;
 mod alarms;
+mod forecasts;
 mod inbox;
 mod periodics;
 mod posting;
@@ -22,6 +23,7 @@ mod tests;
 mod undo;
 
 pub(crate) use ahead::Ahead;
+use forecasts::Forecasts;
 pub(crate) use saved::{AlarmState, KernelState, MailState, PeriodicState, SlotState};
 pub(crate) use slots::Turn;
 use undo::Undo;
@@ -84,6 +86,8 @@ pub(crate) struct Kernel<M: Message> {
     pub(crate) is_undoable: bool,
     /// What holds under a lookahead only.
     pub(crate) ahead: Option<Box<Ahead<M>>>,
+    /// Which alarms are forecast, if any may be.
+    pub(crate) forecasts: Option<Box<Forecasts<M>>>,
     /// Mail not yet posted, in the kernel's order.
     pub(crate) outbox: Vec<Envelope<M>>,
     /// Mail was put there, or something else happened, that those around have not been shown.
@@ -178,6 +182,7 @@ impl<M: Message> Kernel<M> {
             undo: None,
             is_undoable: false,
             ahead: None,
+            forecasts: None,
             outbox: Vec::new(),
             unseen: false,
             posted: Vec::new(),

@@ -12,7 +12,7 @@ use crate::AgentId;
 use crate::alarm_queue::{AlarmId, Lies, Pending};
 use crate::digest::{ContentSum, DigestSum};
 use crate::directory::{Directory, NONE};
-use crate::message::{COPY, Envelope, MailKey, Message, PERIODIC};
+use crate::message::{COPY, Envelope, FORECAST, FOREIGN, MailKey, Message, PERIODIC};
 use crate::periodic::Periodic;
 
 /// The alarms of a restored kernel, by setter and key.
@@ -127,7 +127,9 @@ impl<M: Message> Kernel<M> {
 
     /// All pending alarms, in the order in which they are due.
     fn export_alarms(&self, number: impl Fn(u32) -> Option<u32>) -> Vec<AlarmState<M>> {
-        let alarms = self.alarms.iter().map(|(time, lies)| {
+        // What is forecast fires as other alarms do in one that goes on from there.
+        let without_forecasts = self.ahead.is_none();
+        let alarms = self.alarms.iter().filter_map(|(time, lies)| {
             let packed;
             let envelope = match lies {
                 Lies::Packed(alarm, beside) => {
@@ -136,11 +138,13 @@ impl<M: Message> Kernel<M> {
                 }
                 Lies::Apart(envelope) => envelope,
             };
-            AlarmState {
-                time,
-                origin: envelope.origin,
-                mail: to_state(envelope, number(envelope.slot())),
+            if without_forecasts && envelope.is(FOREIGN) {
+                return None;
             }
+            let mut mail = to_state(envelope, number(envelope.slot()));
+            mail.marks &= !FORECAST;
+            let origin = envelope.origin;
+            Some(AlarmState { time, origin, mail })
         });
         let mut alarms: Vec<_> = alarms.collect();
         // Mail from elsewhere can be there twice, once as a copy.

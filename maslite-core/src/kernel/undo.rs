@@ -12,7 +12,7 @@ use super::inbox::Inbox;
 use super::slots::AWAKE;
 use crate::alarm_queue::{Due, Hint};
 use crate::digest::DigestSum;
-use crate::message::{Envelope, Message};
+use crate::message::{Envelope, FOREIGN, Message};
 use crate::periodic::Periodic;
 use crate::rng::AgentRng;
 use crate::run::Counters;
@@ -64,6 +64,9 @@ pub(crate) struct Mark {
     set: usize,
     fired: usize,
     renewed: usize,
+    /// Alarms that were forecast and not yet shown, and those of them that were pending.
+    fresh: usize,
+    forecast: u64,
 }
 
 /// Where a kernel stood, and what it had counted.
@@ -235,7 +238,9 @@ impl<M: Message> Kernel<M> {
     /// Whether an instant that is over can stay as it is: it was one, and nothing waits.
     pub(crate) fn is_clean(&self) -> bool {
         let Some(undo) = &self.undo else { return true };
-        let had_one = undo.marks.is_empty() || self.superstep > 0;
+        // Where alarms that are forecast fire, others have the superstep.
+        let was_silent = self.forecasts.as_ref().is_some_and(|it| it.was_silent);
+        let had_one = undo.marks.is_empty() || self.superstep > 0 || was_silent;
         had_one
             && !undo.is_stray
             && self.unread.is_empty()
@@ -248,6 +253,8 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn mark(&mut self, instant: SimTime, awake_last: u32) -> bool {
         self.end_last_mark();
         let stood = self.stood(awake_last);
+        let forecasts = self.forecasts.as_ref();
+        let (fresh, forecast) = forecasts.map_or((0, 0), |it| (it.fresh.len(), it.pending));
         let Some(undo) = self.undo.as_mut().filter(|undo| !undo.is_full()) else {
             return false;
         };
@@ -261,6 +268,8 @@ impl<M: Message> Kernel<M> {
             set: undo.set.len(),
             fired: undo.fired.len(),
             renewed: undo.renewed.len(),
+            fresh,
+            forecast,
         });
         true
     }
@@ -277,7 +286,7 @@ impl<M: Message> Kernel<M> {
     pub(crate) fn stood(&self, awake_last: u32) -> Stood {
         let mut counters = self.counters;
         counters.queued = self.queued();
-        counters.alarms_pending = self.alarms.len() as u64;
+        counters.alarms_pending = self.alarms_pending();
         Stood {
             now: self.now,
             superstep: self.superstep,
@@ -358,6 +367,9 @@ impl<M: Message> Kernel<M> {
                 None => return,
             };
             self.queue_due(due);
+        }
+        if let Some(forecasts) = &mut self.forecasts {
+            forecasts.was_silent = self.outbox.is_empty();
         }
     }
 
@@ -455,8 +467,20 @@ impl<M: Message> Kernel<M> {
 
     /// Puts alarms, clock and counters back.
     fn go_back_to(&mut self, mark: &Mark, undo: &mut Undo<M>) {
-        let Self { alarms, slots, .. } = self;
+        let Self {
+            alarms,
+            slots,
+            forecasts,
+            ..
+        } = self;
+        if let Some(forecasts) = forecasts {
+            forecasts.fresh.truncate(mark.fresh);
+            forecasts.pending = mark.forecast;
+        }
         for Fired { time, node, load } in undo.fired.drain(mark.fired..).rev() {
+            if let (Some(forecasts), Due::Kept(envelope)) = (&mut *forecasts, &load) {
+                forecasts.copies += u64::from(envelope.is(FOREIGN));
+            }
             alarms.put_back((time, node), load, |packed| packed.kept_apart(slots, None));
         }
         for hint in undo.set.drain(mark.set..).rev() {
@@ -480,6 +504,13 @@ impl<M: Message> Kernel<M> {
         }
         if let (Some(content), Some(before)) = (&mut self.content, stood.content) {
             content.sum.go_back(before);
+        }
+    }
+
+    /// No alarm that was forecast is to be shown any more.
+    pub(super) fn forget_fresh_forecasts(&mut self) {
+        if let Some(undo) = &mut self.undo {
+            undo.marks.iter_mut().for_each(|mark| mark.fresh = 0);
         }
     }
 

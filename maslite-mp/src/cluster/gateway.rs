@@ -50,6 +50,8 @@ pub(super) struct Gateway<M> {
     pub(super) trips: Trips,
     /// How much mail that stays here is still to make one.
     pub(super) local_trips: u32,
+    /// When the first alarm is due of which main is to make a forecast.
+    pub(super) first_forecast: Option<SimTime>,
     /// Enough deliveries wait to be written down that main is to have them now.
     pub(super) full: Arc<AtomicBool>,
     pub(super) message: std::marker::PhantomData<fn(M)>,
@@ -128,7 +130,7 @@ impl Ahead {
 
 /// Reads a message from what was written of it, and compares the two. A message that cannot be read
 /// is no fault here: it is an error where it arrives.
-fn make_round_trip<M: WireMessage>(
+pub(super) fn make_round_trip<M: WireMessage>(
     head: &MailHead,
     body: &M,
     bytes: &[u8],
@@ -167,6 +169,7 @@ impl<M: WireMessage> Gateway<M> {
             failure: None,
             trips: Trips::default(),
             local_trips: LOCAL_TRIPS,
+            first_forecast: None,
             full: Arc::default(),
             message: std::marker::PhantomData,
         }
@@ -204,6 +207,7 @@ impl<M: WireMessage> Gateway<M> {
             failure: _,
             trips: _,
             local_trips: _,
+            first_forecast: _,
             full: _,
             message: _,
         } = self;
@@ -547,6 +551,7 @@ impl<M: WireMessage> EngineHooks<M> for OpenGateway<'_, '_, M> {
             self.gateway.await_attention(engine);
             return false;
         }
+        self.gateway.first_forecast = engine.first_forecast();
         engine.has_many_to_tell_of()
     }
 
@@ -560,7 +565,9 @@ impl<M: WireMessage> EngineHooks<M> for OpenGateway<'_, '_, M> {
 
     #[inline]
     fn horizon(&self, horizon: Option<SimTime>) -> Option<SimTime> {
-        let limit = self.gateway.ahead.as_ref().and_then(|ahead| ahead.limit);
+        let ahead = self.gateway.ahead.as_ref();
+        // What is forecast fires in its receiver's cluster, which must have it by then.
+        let limit = ahead.map_or(self.gateway.first_forecast, |ahead| ahead.limit);
         match (horizon, limit) {
             (Some(horizon), Some(limit)) => Some(horizon.min(limit)),
             (horizon, limit) => horizon.or(limit),

@@ -38,6 +38,7 @@ use crate::protocol::wire::{
 };
 use crate::stall::detector::ClusterActivity;
 
+mod forecasts;
 mod saving;
 mod speculation;
 #[cfg(test)]
@@ -70,10 +71,16 @@ pub(crate) struct MpScheduler<M: Message> {
     pub(super) forgetting: Option<Forgetting>,
     /// It may run ahead of what is final.
     speculates: bool,
+    /// Its alarms for agents of other clusters are forecast.
+    forecasts: bool,
     /// What it has done ahead under the grant at hand.
     ahead: DoneAhead,
+    /// How many instants ahead it kept from before the grant at hand.
+    kept: u64,
     /// How many deliveries were undone since main was told.
     undone: u64,
+    /// A forecast was wrong since main was told.
+    forecasts_are_wrong: bool,
 }
 
 /// What a scheduler has to say to a message of main.
@@ -103,8 +110,11 @@ impl<M: WireMessage> MpScheduler<M> {
             names: Names::default(),
             forgetting: None,
             speculates: false,
+            forecasts: false,
             ahead: DoneAhead::default(),
+            kept: 0,
             undone: 0,
+            forecasts_are_wrong: false,
         }
     }
 
@@ -241,6 +251,10 @@ impl<M: WireMessage> MpScheduler<M> {
         self.jitter = settings.jitter;
         self.forgetting = settings.amnesia.map(Forgetting::new);
         self.speculates = settings.speculates;
+        self.forecasts = settings.forecasts;
+        if self.forecasts {
+            self.engine.forecast_alarms();
+        }
         if let Some(lookahead) = settings.lookahead {
             self.engine.look_ahead(lookahead);
             self.gateway.ahead = Some(Ahead::new(lookahead));
@@ -429,6 +443,9 @@ impl<M: WireMessage> MpScheduler<M> {
     /// Takes in the mail of a grant, and posts it with what waits here.
     fn take_in(&mut self, mut mail: &[u8], task: Task) -> Result<(), Fault> {
         while !mail.is_empty() {
+            if self.speculates && self.take_forecast(&mut mail)? {
+                continue;
+            }
             let (head, mail) = wire::take_mail::<M>(&mut mail).map_err(misread::<M>)?;
             let is_timed = head.arrives > SimTime::ZERO;
             if is_timed && (head.arrives < self.engine.now() || self.gateway.ahead.is_none()) {
@@ -465,6 +482,7 @@ impl<M: WireMessage> MpScheduler<M> {
                 self.engine.setup()?;
             }
             Task::Fire => self.fire(),
+            Task::Withdraw => self.engine.withdraw_forecasts(),
             Task::SuperstepIfAwake if !self.engine.is_awake() => {}
             Task::SuperstepIfAwake | Task::Superstep => self.engine.step(supersteps_per_instant)?,
             Task::FireAndSuperstep => {
@@ -608,6 +626,7 @@ impl<M: WireMessage> MpScheduler<M> {
         draft: &mut Draft<'_>,
     ) -> Result<(), Fault> {
         let ahead = std::mem::take(&mut self.ahead);
+        let forecasts = self.tell_forecasts();
         let stood = self.engine.stands_for_good();
         self.take_lines(&stood)?;
         let engine = &mut self.engine;
@@ -636,6 +655,9 @@ impl<M: WireMessage> MpScheduler<M> {
                 heard: engine.take_heard(),
                 amnesias: self.forgetting.as_mut().map_or(0, Forgetting::take_count),
                 undone: std::mem::take(&mut self.undone),
+                forecasts,
+                forecasts_are_wrong: std::mem::take(&mut self.forecasts_are_wrong)
+                    | engine.take_wrong_forecasts(),
                 reply,
                 interrupted_at: gateway.interrupted_at.get(),
                 failure,

@@ -125,6 +125,7 @@ impl ReportContext<'_> {
             | Task::Post
             | Task::Fire
             | Task::Answer
+            | Task::Withdraw
             | Task::Speculate { .. } => 0,
             Task::SuperstepIfAwake | Task::Superstep | Task::FireAndSuperstep => 1,
             Task::RunAlone { supersteps, .. } => supersteps.min(MOST),
@@ -139,7 +140,12 @@ impl ReportContext<'_> {
 
     /// Whether what was done ahead was granted, and is behind all that is final.
     fn judge_ahead(&self, report: &Report) -> Result<(), MessageFault> {
-        let DoneAhead { instants, then, .. } = &*report.ahead;
+        let DoneAhead {
+            instants,
+            then,
+            kept,
+            ..
+        } = &*report.ahead;
         let Task::Speculate {
             until,
             instants: granted,
@@ -165,7 +171,8 @@ impl ReportContext<'_> {
         }
         let mut supersteps = instants.iter().map(|(_, supersteps)| *supersteps);
         let are_granted = instants.len() as u64 <= granted
-            && supersteps.all(|supersteps| (1..=MOST).contains(&supersteps));
+            && *kept <= instants.len() as u64
+            && supersteps.all(|supersteps| supersteps <= MOST);
         are_granted.then_some(()).ok_or(MessageFault::Supersteps)
     }
 

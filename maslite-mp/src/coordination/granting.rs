@@ -108,6 +108,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             Task::Rematch | Task::Answer => self.clusters.draft(place, time)?,
             _ => {
                 (inbound.mails, inbound.earliest) = (0, None);
+                inbound.first_forecast = None;
                 self.clusters.draft_with_mail(place, time)?
             }
         };

@@ -8,6 +8,7 @@ use maslite_core::{AgentId, Mail, SimTime};
 
 use crate::cluster::registry::WireMessage;
 use crate::coordination::checks::ReportContext;
+use crate::coordination::forecasts::Forecasts;
 use crate::coordination::rounds::Rounds;
 use crate::coordination::routing::Traffic;
 use crate::coordination::state::UnderWay;
@@ -106,7 +107,14 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         );
         self.examine(place, task, &report, before)
             .map_err(|flaw| self.blame(place, flaw, message))?;
+        let forecasts = mem::take(&mut report.events.forecasts);
+        let forecasts = match forecasts.is_empty() {
+            true => Ok(Forecasts::default()),
+            false => Forecasts::read(forecasts, report.time),
+        };
+        let forecasts = forecasts.map_err(|flaw| self.blame(place, flaw.into(), message))?;
         self.pass_on(place, &report, before)?;
+        self.keep_forecasts(place, &report.ahead, forecasts)?;
         let changed = !report.events.interest.is_empty();
         if !report.events.is_blank() {
             self.note_events(place, task, &mut report.events);
@@ -120,6 +128,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             .take_report(place, report.busy, has_plans);
         self.standing.reports[place] = Some(report);
         self.standing.owed[place] = None;
+        if let Some(first) = self.routing.inbound[place].first_forecast {
+            self.expect(place, first);
+        }
         if self.watched {
             self.clusters
                 .show_cluster(place, self.standing, self.routing);
@@ -226,6 +237,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         self.standing.heard.extend(events.heard.drain(..));
         self.standing.amnesias += events.amnesias;
         self.standing.undone += events.undone;
+        let begin = events.interest.iter().any(|(_, begins, _)| *begins);
+        self.standing.withdraws |=
+            events.forecasts_are_wrong || begin && self.standing.has_forecasts;
         if !events.errors.is_empty() {
             let name = &self.clusters.list[place].name;
             let errors = mem::take(&mut events.errors);

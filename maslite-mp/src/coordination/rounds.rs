@@ -51,6 +51,8 @@ pub(crate) struct Rounds<'a, 'h, M: WireMessage> {
     pub(crate) lookaheads: Vec<SimDuration>,
     /// How clusters run ahead of what is final, if they do.
     pub(crate) pace: Option<Pace>,
+    /// They did, and how far that came is not known yet; and whether only their budgets ended it.
+    pub(super) ran_ahead: Option<bool>,
     pub(crate) handler: Option<&'a mut Handler<'h, M>>,
     pub(crate) trace: &'a mut Option<TraceSink>,
     pub(crate) trace_format: TraceFormat<M>,
@@ -100,6 +102,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
             under_way,
             lookaheads: Vec::new(),
             pace: None,
+            ran_ahead: None,
             handler: None,
             trace,
             trace_format,
@@ -218,7 +221,7 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
                 self.deliver(&awake)?;
                 continue;
             }
-            if self.speculate()? {
+            if self.withdraw_forecasts()? || self.speculate()? {
                 continue;
             }
             let Some(time) = self.next_alarm(None) else {
@@ -316,7 +319,10 @@ impl<'a, 'h, M: WireMessage> Rounds<'a, 'h, M> {
     /// Leave for a cluster to run on its own, if nothing that others do can matter to it.
     fn run_alone(&self, place: usize) -> Option<Task> {
         let mut others = (0..self.clusters.list.len()).filter(|other| *other != place);
-        if self.predicate.is_some() || others.any(|other| self.report(other).kept_awake) {
+        if self.predicate.is_some()
+            || self.standing.withdraws
+            || others.any(|other| self.report(other).kept_awake)
+        {
             return None;
         }
         let others = self.next_alarm(Some(place));

@@ -148,6 +148,8 @@ pub(crate) struct Inbound {
     pub(crate) mails: u64,
     /// When the first of it arrives, under a lookahead.
     pub(crate) earliest: Option<SimTime>,
+    /// When the first alarm is due that was forecast for it.
+    pub(crate) first_forecast: Option<SimTime>,
     pub(crate) news: Rare<News>,
     /// How many of the names that this process has heard of it was told.
     names_told: usize,
@@ -160,6 +162,7 @@ impl Default for Inbound {
         Self {
             mails: 0,
             earliest: None,
+            first_forecast: None,
             news: Rare::default(),
             names_told: 0,
             condense_at: MANY_CHANGES,
@@ -367,6 +370,20 @@ impl Routing {
             .earliest
             .map_or(earliest, |first| first.min(earliest));
         inbound.earliest = Some(first);
+    }
+
+    /// Notes an alarm that is forecast for a cluster, from a place as [`Traffic`] counts them.
+    pub(crate) fn note_forecast(&mut self, from: usize, cluster: u32, bytes: usize, due: SimTime) {
+        self.routed += 1;
+        let to = Traffic::place_of(cluster as usize);
+        self.traffic.count(from, to, 1, bytes);
+        let first = &mut self.inbound[cluster as usize].first_forecast;
+        *first = Some(first.map_or(due, |first| first.min(due)));
+    }
+
+    /// Whether agents listen to anything.
+    pub(crate) fn has_listeners(&self) -> bool {
+        !self.interest.is_empty()
     }
 
     /// The clusters that mail of main goes to.

@@ -16,6 +16,7 @@
 use maslite_core::SimTime;
 
 use crate::cluster::registry::WireMessage;
+use crate::coordination::forecasts::Forecasts;
 use crate::coordination::rounds::{Places, Rounds};
 use crate::coordination::state::Standing;
 use crate::error::Error;
@@ -48,8 +49,18 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         }
         self.forget_what_changes();
         let reports = self.standing.reports.iter().flatten();
-        let horizon = reports.filter_map(next_undone).min();
-        self.make_final(horizon);
+        let forecasts = self.standing.forecasts.iter();
+        let first_due = forecasts.filter_map(Forecasts::first_due);
+        let horizon = reports.filter_map(next_undone).chain(first_due).min();
+        let gained = self.make_final(horizon);
+        for place in 0..self.clusters.list.len() {
+            self.hand_over_forecasts(place, horizon)?;
+        }
+        self.note_gain(gained);
+        if self.standing.withdraws {
+            // Before anything else happens.
+            return Ok(true);
+        }
         let Some(horizon) = horizon.filter(|horizon| *horizon > self.standing.time) else {
             return Ok(false);
         };
@@ -70,15 +81,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         if able.len() < 2 {
             // Where others are far ahead already, one that catches up is no sign that it does not pay.
             let is_ahead = |report: &Report| !report.ahead.instants.is_empty();
-            if !self.standing.reports.iter().flatten().any(is_ahead) {
-                self.note_gain(&[], instants);
+            if !self.standing.reports.iter().flatten().any(is_ahead)
+                && let Some(pace) = &mut self.pace
+            {
+                pace.note(0, 0, false);
             }
             return Ok(false);
         }
-        let before: Vec<usize> = able
-            .iter()
-            .map(|place| self.report(*place).ahead.instants.len())
-            .collect();
         let task = Task::Speculate {
             until,
             instants,
@@ -86,14 +95,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         };
         self.round(&able, task)?;
         if !self.interrupted {
-            let done = able.iter().zip(before);
-            let done: Vec<_> = done
-                .map(|(place, before)| {
-                    let now = self.report(*place).ahead.instants.len();
-                    (*place, now.saturating_sub(before))
-                })
-                .collect();
-            self.note_gain(&done, instants);
+            let are_short = able.iter().all(|place| {
+                let ahead = &self.report(*place).ahead;
+                !ahead.is_blocked && ahead.instants.len() as u64 >= instants
+            });
+            self.ran_ahead = Some(are_short);
+            self.standing.wasted = 0;
         }
         Ok(true)
     }
@@ -101,11 +108,15 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
     /// Forgets what clusters have done ahead that are yet to hear something that changes it.
     fn forget_what_changes(&mut self) {
         let inbound = self.routing.inbound.iter();
-        for (report, inbound) in self.standing.reports.iter_mut().zip(inbound) {
+        let reports = self.standing.reports.iter_mut();
+        let held = self.standing.forecasts.iter_mut();
+        for ((report, forecasts), inbound) in reports.zip(held).zip(inbound) {
             if let Some(report) = report
                 && !(inbound.mails == 0 && inbound.news.leaves_all_as_it_is())
             {
+                self.standing.wasted += report.ahead.instants.len();
                 report.ahead.take();
+                *forecasts = Forecasts::default();
             }
         }
     }
@@ -137,22 +148,20 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             && self.clusters.dropped(place).is_none()
     }
 
-    /// Tells the pace what a round came to.
-    fn note_gain(&mut self, done: &[(usize, usize)], instants: u64) {
-        let all: usize = done.iter().map(|(_, done)| done).sum();
-        let most = done.iter().map(|(_, done)| *done).max().unwrap_or(0);
-        let was_short = done.iter().all(|(place, _)| {
-            let ahead = &self.report(*place).ahead;
-            !ahead.is_blocked && ahead.instants.len() as u64 >= instants
-        });
-        if let Some(pace) = &mut self.pace {
-            pace.note(all - most, was_short && all > 0);
+    /// Tells the pace what the last round came to.
+    fn note_gain(&mut self, gained: usize) {
+        if let Some(was_short) = self.ran_ahead.take()
+            && let Some(pace) = &mut self.pace
+        {
+            pace.note(gained, self.standing.wasted, was_short);
         }
     }
 
     /// Takes for done what was done ahead before the horizon; without one, all of it. Main stands
-    /// behind the last instant of that.
-    fn make_final(&mut self, horizon: Option<SimTime>) {
+    /// behind the last instant of that. Tells how many instants that were beyond those that one
+    /// cluster could have done alone.
+    fn make_final(&mut self, horizon: Option<SimTime>) -> usize {
+        let mut most = 0;
         let mut done: Vec<(SimTime, u64)> = Vec::new();
         for (place, report) in self.standing.reports.iter_mut().enumerate() {
             let Some(report) = report.as_mut().filter(|it| !it.ahead.is_blank()) else {
@@ -166,11 +175,13 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             }
             let owed = &mut self.standing.owed[place];
             *owed = owed.or(Some(report.ahead.instants[0].0));
+            most = most.max(count);
             done.extend(report.ahead.instants.drain(..count));
             let next = report.ahead.instants.first().map(|(instant, _)| *instant);
             report.next_alarm = next.or(report.ahead.then);
         }
         done.sort_unstable();
+        let gained = done.len() - most;
         // Clusters that were at work in one instant did their supersteps at the same time.
         let last = done.iter().zip(done.iter().skip(1).map(Some).chain([None]));
         let supersteps = last
@@ -183,6 +194,7 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             self.standing.time = *instant;
             self.standing.superstep = *supersteps;
         }
+        gained
     }
 
     /// Has clusters tell of what they have done ahead and is final by now.

@@ -15,6 +15,7 @@ use maslite_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::registry::WireMessage;
+use crate::coordination::forecasts::Forecasts;
 use crate::error::Error;
 use crate::error::snapshot::LeftOut;
 use crate::links::round_trip::Trips;
@@ -44,6 +45,14 @@ pub(crate) struct Standing {
     pub(crate) undone: u64,
     /// Of each cluster, from when on it has not told of what is final.
     pub(crate) owed: Vec<Option<SimTime>>,
+    /// Of each cluster, what it has forecast and is not final yet.
+    pub(crate) forecasts: Vec<Forecasts>,
+    /// Clusters have copies of others' alarms.
+    pub(crate) has_forecasts: bool,
+    /// All of these are to be withdrawn before the next instant.
+    pub(crate) withdraws: bool,
+    /// How many instants that were done ahead do not stay, since clusters last ran ahead.
+    pub(crate) wasted: usize,
     /// A cluster was dropped, so that digests mean nothing.
     pub(crate) has_dropped: bool,
     pub(crate) digest: DigestSum,

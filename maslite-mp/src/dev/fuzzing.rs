@@ -200,6 +200,7 @@ pub fn to_main(bytes: &[u8]) -> bool {
         routing.add_cluster();
         standing.reports.push(None);
         standing.owed.push(None);
+        standing.forecasts.push(Default::default());
     }
     standing.time = NOON;
     let mut under_way = UnderWay::<Word>::default();
@@ -573,6 +574,7 @@ mod tests {
             lookahead: None,
             amnesia: None,
             speculates: false,
+            forecasts: false,
         });
         let load = ToProc::Load(vec![
             Call::Add {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::death::{EXIT_ENTRY_MISSING, EXIT_INIT_FAILED, EXIT_PROTOCOL_MISMATCH, ExitKind};
 
 /// The version of the invitation, the handshake, the control line and the frames.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// Why child processes could not be started. No process is left.
 #[derive(thiserror::Error)]

@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) amnesia: Option<Amnesia>,
     /// It may be told to run ahead of what is final.
     pub(crate) speculates: bool,
+    /// Its alarms for agents of other clusters are forecast.
+    pub(crate) forecasts: bool,
 }
 
 /// The instants of which there is a trace.

@@ -327,6 +327,7 @@ impl<M: WireMessage> MpMain<M> {
         self.routing.add_cluster();
         self.standing.reports.push(None);
         self.standing.owed.push(None);
+        self.standing.forecasts.push(Default::default());
         cluster
     }
 

@@ -97,6 +97,17 @@ impl<M: WireMessage> MpMain<M> {
         }
     }
 
+    /// Whether alarms for agents of other clusters are forecast, where there is no lookahead. A
+    /// cluster that may have to come back, or that is recorded, makes none.
+    fn makes_forecasts(&self) -> bool {
+        let own = self.recoveries.iter().flatten();
+        let mut policies = own.chain([&self.recovery]);
+        self.speculation != Speculation::Off
+            && self.amnesia.is_none()
+            && self.record.is_none()
+            && policies.all(|policy| *policy == Recovery::stop())
+    }
+
     fn try_to_start(&mut self) -> Result<(), Error> {
         let lookaheads = self.effective_lookaheads()?;
         self.start_clusters(&lookaheads)?;
@@ -111,6 +122,7 @@ impl<M: WireMessage> MpMain<M> {
 
     /// Starts the clusters that do not run yet, and tells them their settings.
     fn start_clusters(&mut self, lookaheads: &[SimDuration]) -> Result<(), Error> {
+        let forecasts = lookaheads.is_empty() && self.makes_forecasts();
         let clusters = match &mut self.clusters {
             Some(clusters) => clusters,
             none => none.insert(Clusters::new(
@@ -147,6 +159,7 @@ impl<M: WireMessage> MpMain<M> {
                 lookahead: lookaheads.get(place).copied(),
                 amnesia: self.amnesia,
                 speculates: self.speculation != Speculation::Off,
+                forecasts,
                 seed: self.seed,
                 digest: self.digest,
                 content: self.content,

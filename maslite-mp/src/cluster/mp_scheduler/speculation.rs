@@ -15,6 +15,7 @@ use maslite_core::SimTime;
 use maslite_core::internal::{Budget, Engine, EngineHooks, Limits, LockEvenPoisoned, Stood};
 
 use super::MpScheduler;
+use super::forecasts::first_arrival;
 use crate::cluster::answers::{fault, put};
 use crate::cluster::gateway::Gateway;
 use crate::cluster::registry::WireMessage;
@@ -48,13 +49,19 @@ impl<M: WireMessage> MpScheduler<M> {
         let place = (grant.time, grant.superstep);
         self.engine.make_final(place).map_err(fault)?;
         let goes_on = matches!(grant.task, Task::Speculate { .. });
-        if !goes_on || !mail.is_empty() || !grant.news.leaves_all_as_it_is() {
+        if !goes_on || !grant.news.leaves_all_as_it_is() {
             self.undone += self.go_back().map_err(fault)?;
+        } else if let Some(first) = first_arrival(mail)? {
+            self.undone += self.engine.go_back_before(first).map_err(fault)?;
+            self.forget_lines();
         }
-        if self.is_ahead() {
+        self.kept = self.engine.instants_ahead().count() as u64;
+        if self.kept > 0 {
             return Ok(true);
         }
         self.catch_up(place, grant.supersteps_per_instant)?;
+        // Main has got the forecasts of what is final by now.
+        self.engine.show_forecasts(|_, _| {});
         Ok(false)
     }
 
@@ -156,6 +163,7 @@ impl<M: WireMessage> MpScheduler<M> {
             instants: self.engine.instants_ahead().collect(),
             then: self.engine.next_alarm(),
             is_blocked,
+            kept: self.kept,
         };
         Ok(())
     }

@@ -92,6 +92,7 @@ fn settings(seed: u64, lookahead: bool) -> Settings {
         jitter: None,
         lookahead: lookahead.then_some(LOOKAHEAD),
         speculates: false,
+        forecasts: false,
         amnesia: Amnesia::every([None, Some(1), Some(3)][usize::try_from(seed % 3).unwrap()]),
     }
 }

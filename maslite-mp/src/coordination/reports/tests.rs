@@ -174,6 +174,7 @@ fn take_in(task: Task, message: &[u8]) -> Option<u8> {
         let report = said(task, false).report;
         standing.reports.push(Some(report));
         standing.owed.push(None);
+        standing.forecasts.push(Default::default());
     }
     standing.time = NOON;
     let mut under_way = UnderWay::<Msg>::default();

@@ -469,6 +469,7 @@ fn note(world: &World, message: &[u8]) {
             Task::Answer => "answer",
             Task::Window { .. } => "window",
             Task::Speculate { .. } => "ahead",
+            Task::Withdraw => "withdraw",
         };
         *world.lock().tasks.entry(name).or_default() += 1;
     }

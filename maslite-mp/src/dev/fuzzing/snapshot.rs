@@ -121,6 +121,7 @@ fn new_cluster(lookahead: bool) -> MpScheduler<Word> {
         lookahead: lookahead.then_some(SimDuration::from_millis(2)),
         amnesia: Amnesia::every(None),
         speculates: false,
+        forecasts: false,
     };
     if let Ok(settings) = wire::message(&ToProc::Settings(settings)) {
         let mut buffer = DraftBuffer::default();

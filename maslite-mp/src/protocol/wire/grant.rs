@@ -132,6 +132,8 @@ pub(crate) enum Task {
         /// About the most memory that the way back takes [bytes].
         bytes: u64,
     },
+    /// Forget the copies of others' alarms, and that one's own are forecast.
+    Withdraw,
     /// Answer the request among the news. What arrived waits, as in `Match`.
     Answer,
     /// Under a lookahead: run on, until an event is not before the horizon. Mail that leaves does
@@ -156,6 +158,7 @@ impl Task {
             Self::Superstep => simple(5),
             Self::FireAndSuperstep => simple(6),
             Self::Answer => simple(7),
+            Self::Withdraw => simple(11),
             Self::RunAlone {
                 horizon,
                 supersteps,
@@ -213,6 +216,7 @@ impl Task {
                 instants: second,
                 bytes: third,
             },
+            11 => Self::Withdraw,
             _ => return None,
         };
         // What is not given is zero, so that there is one way to say it.
@@ -223,7 +227,7 @@ impl Task {
     pub(crate) fn takes_no_time(self) -> bool {
         matches!(
             self,
-            Self::Post | Self::Rematch | Self::Setup { .. } | Self::Answer
+            Self::Post | Self::Rematch | Self::Setup { .. } | Self::Answer | Self::Withdraw
         )
     }
 }

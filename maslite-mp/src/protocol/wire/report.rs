@@ -206,6 +206,12 @@ pub(crate) struct Events {
     pub(crate) amnesias: u64,
     /// How many deliveries were undone.
     pub(crate) undone: u64,
+    /// Alarms for agents of other clusters that were set, as mail that arrives when they are due; in
+    /// the order in which they were set, also those of instants ahead of what is final.
+    #[serde(with = "serde_bytes")]
+    pub(crate) forecasts: Vec<u8>,
+    /// Some of them are wrong, so that all are to be withdrawn.
+    pub(crate) forecasts_are_wrong: bool,
     /// What the request of an `Answer` is answered with.
     #[serde(with = "serde_bytes")]
     pub(crate) reply: Vec<u8>,
@@ -224,6 +230,8 @@ pub(crate) struct DoneAhead {
     pub(crate) then: Option<SimTime>,
     /// It must not do that instant ahead.
     pub(crate) is_blocked: bool,
+    /// How many of the instants are kept from before this grant.
+    pub(crate) kept: u64,
 }
 
 impl Blank for DoneAhead {
@@ -231,6 +239,7 @@ impl Blank for DoneAhead {
         instants: Vec::new(),
         then: None,
         is_blocked: false,
+        kept: 0,
     };
 }
 
@@ -265,6 +274,8 @@ impl Blank for Events {
         heard: Vec::new(),
         amnesias: 0,
         undone: 0,
+        forecasts: Vec::new(),
+        forecasts_are_wrong: false,
         reply: Vec::new(),
         interrupted_at: 0,
         failure: None,

@@ -187,6 +187,7 @@ fn report(flags: usize, busy: bool) -> Report {
             instants: if busy { vec![(event, 13)] } else { Vec::new() },
             then: some,
             is_blocked: busy,
+            kept: u64::from(busy),
         }),
         events: some.map_or_else(Rare::default, |_| events.into()),
         counters: Counters::from_numbers(std::array::from_fn(|number| 20 + number as u64)),
@@ -246,6 +247,7 @@ fn a_task_comes_out_as_it_went_in() {
         Task::Superstep,
         Task::FireAndSuperstep,
         Task::Answer,
+        Task::Withdraw,
     ];
     let ahead = times.map(|until| Task::Speculate {
         until,
@@ -263,7 +265,7 @@ fn a_task_comes_out_as_it_went_in() {
             assert_ne!(Task::from_numbers(wrong), Some(task), "{task:?}, bit {bit}");
         }
     }
-    for nonsense in [[11, 0, 0, 0], [1, 2, 0, 0], [8, 5, 0, 0], [1 << 9, 0, 0, 0]] {
+    for nonsense in [[12, 0, 0, 0], [1, 2, 0, 0], [8, 5, 0, 0], [1 << 9, 0, 0, 0]] {
         assert_eq!(Task::from_numbers(nonsense), None, "{nonsense:?}");
     }
 }
