@@ -227,7 +227,15 @@ fn couriers(deed: Deed) -> [(&'static str, Courier); 4] {
     ]
 }
 
-const NAMES: [&str; 6] = ["doer", "near", "far", "farther", "child", "child of far"];
+const NAMES: [&str; 7] = [
+    "doer",
+    "near",
+    "far",
+    "farther",
+    "child",
+    "child of far",
+    "nobody",
+];
 
 /// Runs a simulation in which the agents are to the end, or to its error; also tells how many
 /// deliveries were undone.
@@ -405,4 +413,35 @@ fn a_simulation_that_is_saved_while_alarms_are_forecast_goes_on() {
         let mut scheduler = open().alone(builder, &agents()).unwrap();
         assert_same(&tell_of_one(&mut scheduler), &expected, what);
     }
+}
+
+/// A cluster that is added later, and may come back, gets no copies: when it comes back from a
+/// snapshot, none would be there.
+#[test]
+fn a_cluster_that_comes_back_has_missed_no_alarm() {
+    let (added, saved) = (SimTime::from_millis(8), SimTime::from_micros(12_100));
+    let late = || Courier::new(Deed::Nothing, &["doer"], 1_000);
+    let mut scheduler = in_one(Deed::ToNobody);
+    scheduler.run_until(added).unwrap();
+    scheduler.add("nobody", late()).unwrap();
+    scheduler.run_until(saved).unwrap();
+    let expected = tell_of_one(&mut scheduler);
+    let folder = Folder::new("forecasts-and-killed");
+    let settings = settings(TestPlacement::Ring, Speculation::Auto);
+    let mut main = in_two(Deed::ToNobody, settings);
+    main.run_until(added).unwrap();
+    let third = main.new_cluster();
+    main.set_recovery(third, Recovery::restart()).unwrap();
+    main.add_to(third, "nobody", late()).unwrap();
+    main.run_until(saved).unwrap();
+    main.save(folder.at("it")).unwrap();
+    let pid = i32::try_from(main.pid(third).unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let told = tell_of_clusters(&mut main).0;
+    assert_same(
+        &told,
+        &expected,
+        (Deed::ToNobody, TestPlacement::Ring, Speculation::Auto),
+    );
 }

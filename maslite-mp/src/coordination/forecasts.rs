@@ -145,7 +145,12 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
             let owner = alarm.receiver.agent().and_then(|id| self.routing.owner(id));
             let is_for_one =
                 matches!(alarm.receiver, Receiver::Direct(_)) || !self.routing.has_listeners();
-            match owner.filter(|to| is_for_one && *to as usize != place) {
+            // A cluster that comes back from its saved state has no copies.
+            let keeps_copies = |to: &u32| {
+                let to = *to as usize;
+                to != place && self.clusters.list[to].kept.is_none()
+            };
+            match owner.filter(|to| is_for_one && keeps_copies(to)) {
                 Some(to) => {
                     let bytes = &ready.bytes[alarm.bytes.clone()];
                     let from = Traffic::place_of(place);
