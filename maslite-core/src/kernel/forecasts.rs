@@ -140,7 +140,6 @@ impl<M: Message> Kernel<M> {
             visit(&load, due);
         }
         forecasts.first_due = None;
-        self.forget_fresh_forecasts();
     }
 
     /// Withdraws all forecasts: drops the copies of others' alarms, and has those that were set here
@@ -158,6 +157,5 @@ impl<M: Message> Kernel<M> {
             load.mark_if(FORECAST, false);
             load.is(FOREIGN)
         });
-        self.forget_fresh_forecasts();
     }
 }

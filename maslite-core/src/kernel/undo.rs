@@ -64,8 +64,9 @@ pub(crate) struct Mark {
     set: usize,
     fired: usize,
     renewed: usize,
-    /// Alarms that were forecast and not yet shown, and those of them that were pending.
+    /// Alarms that were forecast and not yet shown, since the engine last began to run ahead.
     fresh: usize,
+    /// Alarms that are forecast and were pending.
     forecast: u64,
 }
 
@@ -504,13 +505,6 @@ impl<M: Message> Kernel<M> {
         }
         if let (Some(content), Some(before)) = (&mut self.content, stood.content) {
             content.sum.go_back(before);
-        }
-    }
-
-    /// No alarm that was forecast is to be shown any more.
-    pub(super) fn forget_fresh_forecasts(&mut self) {
-        if let Some(undo) = &mut self.undo {
-            undo.marks.iter_mut().for_each(|mark| mark.fresh = 0);
         }
     }
 

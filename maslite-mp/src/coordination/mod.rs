@@ -8,6 +8,7 @@ mod births;
 pub(crate) mod checks;
 pub(crate) mod clusters;
 mod dropping;
+mod forecasting;
 mod forecasts;
 mod granting;
 pub(crate) mod main_mail;
