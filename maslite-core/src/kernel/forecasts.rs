@@ -30,7 +30,7 @@ pub(crate) struct Forecasts<M> {
     pub(crate) are_wrong: bool,
     /// Nothing but alarms that are forecast has fired at the last instant.
     pub(super) was_silent: bool,
-    /// So often they were withdrawn.
+    /// How often they were withdrawn.
     withdrawn: u32,
 }
 
