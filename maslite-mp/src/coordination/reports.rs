@@ -107,10 +107,9 @@ impl<M: WireMessage> Rounds<'_, '_, M> {
         );
         self.examine(place, task, &report, before)
             .map_err(|flaw| self.blame(place, flaw, message))?;
-        let forecasts = mem::take(&mut report.events.forecasts);
-        let forecasts = match forecasts.is_empty() {
+        let forecasts = match report.events.is_blank() {
             true => Ok(Forecasts::default()),
-            false => Forecasts::read(forecasts, report.time),
+            false => Forecasts::read(mem::take(&mut report.events.forecasts), report.time),
         };
         let forecasts = forecasts.map_err(|flaw| self.blame(place, flaw.into(), message))?;
         self.pass_on(place, &report, before)?;
